@@ -1,0 +1,102 @@
+package token
+
+import "math"
+
+// The text form of an opaque token's body. Bytes are taken in blocks of eight, each block written as
+// one big-endian number in as few base62 digits as any block of its size needs. Every length of input
+// has one length of output and back, and a digit string that stands for no block is refused, so a
+// value has exactly one spelling.
+
+const (
+	base62Digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+	blockBytes   = 8
+	blockDigits  = 11 // digitsFor[blockBytes]
+)
+
+// digitsFor is the number of base62 digits that a block of so many bytes takes.
+var digitsFor = [blockBytes + 1]int{0, 2, 3, 5, 6, 7, 9, 10, blockDigits}
+
+// bytesFor inverts digitsFor; -1 marks a number of digits that no block has.
+var bytesFor = func() (b [blockDigits + 1]int) {
+	for i := range b {
+		b[i] = -1
+	}
+	for n, d := range digitsFor {
+		b[d] = n
+	}
+	return b
+}()
+
+// valueOf is the value of a digit; -1 marks a byte that is not one.
+var valueOf = func() (v [256]int8) {
+	for i := range v {
+		v[i] = -1
+	}
+	for i, c := range []byte(base62Digits) {
+		v[c] = int8(i)
+	}
+	return v
+}()
+
+// appendBase62 appends the text form of src to dst.
+func appendBase62(dst, src []byte) []byte {
+	for len(src) > 0 {
+		n := min(len(src), blockBytes)
+		var value uint64
+		for _, b := range src[:n] {
+			value = value<<8 | uint64(b)
+		}
+		dst = appendDigits(dst, value, digitsFor[n])
+		src = src[n:]
+	}
+	return dst
+}
+
+// appendDigits appends value as exactly n base62 digits.
+func appendDigits(dst []byte, value uint64, n int) []byte {
+	start := len(dst)
+	for range n {
+		dst = append(dst, '0')
+	}
+	for i := len(dst) - 1; i >= start; i-- {
+		dst[i] = base62Digits[value%62]
+		value /= 62
+	}
+	return dst
+}
+
+// appendBase62Decoded appends the bytes that src spells to dst; ok is false when it spells none.
+func appendBase62Decoded(dst []byte, src string) (_ []byte, ok bool) {
+	for len(src) > 0 {
+		digits := min(len(src), blockDigits)
+		n := bytesFor[digits]
+		if n < 0 {
+			return nil, false
+		}
+		value, ok := parseDigits(src[:digits])
+		if !ok || (n < blockBytes && value>>(8*n) != 0) {
+			return nil, false
+		}
+		for shift := 8 * (n - 1); shift >= 0; shift -= 8 {
+			dst = append(dst, byte(value>>shift))
+		}
+		src = src[digits:]
+	}
+	return dst, true
+}
+
+// parseDigits reads base62 digits; ok is false for a byte that is no digit and for a value that does
+// not fit 64 bits.
+func parseDigits(s string) (value uint64, ok bool) {
+	for i := range len(s) {
+		digit := valueOf[s[i]]
+		if digit < 0 {
+			return 0, false
+		}
+		if value > (math.MaxUint64-uint64(digit))/62 {
+			return 0, false
+		}
+		value = value*62 + uint64(digit)
+	}
+	return value, true
+}

@@ -1,0 +1,146 @@
+package token
+
+import (
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/fxamacker/cbor/v2"
+)
+
+// Claims is what a token carries. What the role says is not repeated: the last four fields are set
+// only where a request narrowed the role, or where a template was filled in for the requester.
+type Claims struct {
+	ID          ID     // the token's public name
+	Grant       ID     // the grant it belongs to; its own ID when it is alone
+	Role        RoleID // the role it was issued from
+	RoleVersion uint32 // and the version of that role
+	Subject     string // the Vault entity that asked for it; empty where there is none
+
+	IssuedAt  time.Time // to the second, as a NumericDate of RFC 7519 section 2
+	ExpiresAt time.Time // likewise; not valid at or after this moment, unless the lease was renewed
+
+	Scopes    []string          // nil: the role's default scopes
+	Addresses []netip.Prefix    // nil: no narrower than the role
+	Audience  []string          // nil: the role's audience
+	Metadata  map[string]string // the role's templated metadata, filled in
+}
+
+// wireClaims is the CBOR form (RFC 8949, core deterministic encoding), a map with small integer keys.
+// The ID travels in the token's header. Keys are never reused; a new one needs a new format version.
+type wireClaims struct {
+	Grant       []byte            `cbor:"1,keyasint,omitempty"` // absent: equal to the ID
+	Role        []byte            `cbor:"2,keyasint"`
+	RoleVersion uint32            `cbor:"3,keyasint"`
+	SubjectUUID []byte            `cbor:"4,keyasint,omitempty"` // a subject in UUID form, as 16 bytes
+	Subject     string            `cbor:"5,keyasint,omitempty"` // any other subject
+	IssuedAt    int64             `cbor:"6,keyasint"`           // seconds since 1970
+	Lifetime    int64             `cbor:"7,keyasint"`           // seconds from IssuedAt to ExpiresAt
+	Scopes      []string          `cbor:"8,keyasint,omitempty"`
+	Addresses   [][]byte          `cbor:"9,keyasint,omitempty"` // netip.Prefix.MarshalBinary
+	Audience    []string          `cbor:"10,keyasint,omitempty"`
+	Metadata    map[string]string `cbor:"11,keyasint,omitempty"`
+}
+
+var (
+	encMode = must(cbor.CoreDetEncOptions().EncMode())
+	decMode = must(cbor.DecOptions{
+		DupMapKey:         cbor.DupMapKeyEnforcedAPF,
+		IndefLength:       cbor.IndefLengthForbidden,
+		TagsMd:            cbor.TagsForbidden,
+		ExtraReturnErrors: cbor.ExtraDecErrorUnknownField,
+	}.DecMode())
+)
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+func (c *Claims) marshal() ([]byte, error) {
+	w := wireClaims{
+		Role:        c.Role[:],
+		RoleVersion: c.RoleVersion,
+		IssuedAt:    c.IssuedAt.Unix(),
+		Lifetime:    c.ExpiresAt.Unix() - c.IssuedAt.Unix(),
+		Scopes:      c.Scopes,
+		Audience:    c.Audience,
+		Metadata:    c.Metadata,
+	}
+	if !c.Grant.IsZero() && c.Grant != c.ID {
+		w.Grant = c.Grant[:]
+	}
+	var uuid [16]byte
+	if parseUUID(&uuid, c.Subject) {
+		w.SubjectUUID = uuid[:]
+	} else {
+		w.Subject = c.Subject
+	}
+	for _, prefix := range c.Addresses {
+		b, err := prefix.MarshalBinary()
+		if err != nil {
+			return nil, err
+		}
+		w.Addresses = append(w.Addresses, b)
+	}
+	return encMode.Marshal(&w)
+}
+
+func (c *Claims) unmarshal(b []byte) error {
+	var w wireClaims
+	if err := decMode.Unmarshal(b, &w); err != nil {
+		return err
+	}
+	if len(w.Role) != len(c.Role) || (w.Grant != nil && len(w.Grant) != len(c.Grant)) || w.Lifetime < 0 {
+		return fmt.Errorf("claims have the wrong shape")
+	}
+	c.Grant = c.ID
+	copy(c.Grant[:], w.Grant)
+	copy(c.Role[:], w.Role)
+	c.RoleVersion = w.RoleVersion
+	c.Subject = w.Subject
+	if len(w.SubjectUUID) == 16 {
+		c.Subject = formatUUID(w.SubjectUUID)
+	}
+	c.IssuedAt = time.Unix(w.IssuedAt, 0)
+	c.ExpiresAt = time.Unix(w.IssuedAt+w.Lifetime, 0)
+	c.Scopes, c.Audience, c.Metadata = w.Scopes, w.Audience, w.Metadata
+	c.Addresses = nil
+	for _, b := range w.Addresses {
+		var prefix netip.Prefix
+		if err := prefix.UnmarshalBinary(b); err != nil {
+			return err
+		}
+		c.Addresses = append(c.Addresses, prefix)
+	}
+	return nil
+}
+
+// parseUUID reads the canonical form of a UUID (RFC 9562 section 4), which formatUUID writes.
+func parseUUID(dst *[16]byte, s string) bool {
+	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
+		return false
+	}
+	return parseHex(dst[0:4], s[0:8]) == nil &&
+		parseHex(dst[4:6], s[9:13]) == nil &&
+		parseHex(dst[6:8], s[14:18]) == nil &&
+		parseHex(dst[8:10], s[19:23]) == nil &&
+		parseHex(dst[10:16], s[24:36]) == nil
+}
+
+func formatUUID(b []byte) string {
+	var s [36]byte
+	hex.Encode(s[0:8], b[0:4])
+	s[8] = '-'
+	hex.Encode(s[9:13], b[4:6])
+	s[13] = '-'
+	hex.Encode(s[14:18], b[6:8])
+	s[18] = '-'
+	hex.Encode(s[19:23], b[8:10])
+	s[23] = '-'
+	hex.Encode(s[24:36], b[10:16])
+	return string(s[:])
+}

@@ -1,0 +1,85 @@
+package token
+
+import (
+	"encoding/hex"
+	"fmt"
+	"io"
+)
+
+// ID is the public name of a token or of a grant: 96 random bits. It is safe to log, and for an
+// opaque token it is the nonce under which the claims are sealed, so it must come from a
+// cryptographic source of randomness. The zero ID names nothing.
+type ID [12]byte
+
+// NewID reads a new ID from random.
+func NewID(random io.Reader) (ID, error) {
+	var id ID
+	if _, err := io.ReadFull(random, id[:]); err != nil {
+		return ID{}, fmt.Errorf("reading randomness: %w", err)
+	}
+	return id, nil
+}
+
+// ParseID reads the text form: 24 lower-case hexadecimal digits and nothing else.
+func ParseID(s string) (ID, error) {
+	var id ID
+	if err := parseHex(id[:], s); err != nil {
+		return ID{}, err
+	}
+	return id, nil
+}
+
+// String is the text form that ParseID reads.
+func (id ID) String() string { return hex.EncodeToString(id[:]) }
+
+// IsZero tells whether id names nothing.
+func (id ID) IsZero() bool { return id == ID{} }
+
+// Compare orders IDs as their text forms are ordered: -1, 0 or 1.
+func (id ID) Compare(other ID) int {
+	for i := range id {
+		switch {
+		case id[i] < other[i]:
+			return -1
+		case id[i] > other[i]:
+			return 1
+		}
+	}
+	return 0
+}
+
+// RoleID names one life of a role: 64 random bits, made when the role is created. A role that is
+// deleted and created again under the same name is another role.
+type RoleID [8]byte
+
+// NewRoleID reads a new RoleID from random.
+func NewRoleID(random io.Reader) (RoleID, error) {
+	var id RoleID
+	if _, err := io.ReadFull(random, id[:]); err != nil {
+		return RoleID{}, fmt.Errorf("reading randomness: %w", err)
+	}
+	return id, nil
+}
+
+// String is 16 lower-case hexadecimal digits.
+func (id RoleID) String() string { return hex.EncodeToString(id[:]) }
+
+// MarshalText gives String, for JSON.
+func (id RoleID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+// UnmarshalText reads what MarshalText wrote.
+func (id *RoleID) UnmarshalText(text []byte) error { return parseHex(id[:], string(text)) }
+
+// parseHex fills dst from lower-case hexadecimal digits; a second spelling is refused.
+func parseHex(dst []byte, s string) error {
+	if len(s) != hex.EncodedLen(len(dst)) {
+		return fmt.Errorf("must be %d hexadecimal digits", hex.EncodedLen(len(dst)))
+	}
+	for _, c := range []byte(s) {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return fmt.Errorf("must be %d lower-case hexadecimal digits", hex.EncodedLen(len(dst)))
+		}
+	}
+	_, err := hex.Decode(dst, []byte(s))
+	return err
+}

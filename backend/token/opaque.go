@@ -1,0 +1,148 @@
+// Package token says what a token is: its claims, the opaque codec and the key ring. It knows nothing
+// of Vault.
+//
+// An opaque token is
+//
+//	<prefix>_<body><checksum>
+//
+// where body is the base62 form of
+//
+//	version (1 byte) ‖ key number (4) ‖ token id (12) ‖ AES-256-GCM of the claims (n + 16)
+//
+// with the token id as the nonce, and the prefix and all that stands before the ciphertext as the
+// additional data; and checksum is the CRC-32 (IEEE) of all before it, as six base62 digits. Anyone
+// can tell a well-formed token from noise (see Checksum); only the holder of the key ring can open one.
+package token
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"regexp"
+	"strings"
+)
+
+const (
+	opaqueVersion  = 1
+	headerBytes    = 1 + 4 + 12
+	checksumDigits = 6
+
+	// MaxLen is the longest token, in bytes. It fits into the request headers that common HTTP servers
+	// accept.
+	MaxLen = 4096
+)
+
+// The reasons for which Open refuses a token.
+var (
+	ErrMalformed  = errors.New("not a well-formed token")
+	ErrUnknownKey = errors.New("made with a key that is not in this ring")
+	ErrSpentKey   = errors.New("made with a key whose last token has expired")
+	ErrForged     = errors.New("not made with the key that it names")
+)
+
+var prefixPattern = regexp.MustCompile(`^[a-z][a-z0-9_]{1,15}$`)
+
+// CheckPrefix tells whether prefix may stand before a token.
+func CheckPrefix(prefix string) error {
+	if !prefixPattern.MatchString(prefix) {
+		return fmt.Errorf("must be 2 to 16 of a-z, 0-9 and _, a letter first")
+	}
+	return nil
+}
+
+// Pattern is a regular expression (RE2 syntax) that finds tokens with any of these prefixes in a text.
+// It says what a token looks like; Checksum sorts out the look-alikes.
+func Pattern(prefixes ...string) string {
+	// The shortest body and the checksum take 81 digits.
+	return `\b(?:` + strings.Join(prefixes, "|") + `)_[0-9A-Za-z]{80,}\b`
+}
+
+// Mint seals claims with the ring's current key. The claims' ID must be new.
+func Mint(ring *Ring, prefix string, claims *Claims) (string, error) {
+	key := ring.Current()
+	if key == nil {
+		return "", errors.New("the key ring is empty")
+	}
+	plain, err := claims.marshal()
+	if err != nil {
+		return "", err
+	}
+
+	// One buffer: the additional data (prefix and header), then the ciphertext behind it.
+	sealed := make([]byte, 0, len(prefix)+headerBytes+len(plain)+16)
+	sealed = append(sealed, prefix...)
+	sealed = append(sealed, opaqueVersion)
+	sealed = binary.BigEndian.AppendUint32(sealed, key.Number)
+	sealed = append(sealed, claims.ID[:]...)
+	sealed = ring.ciphers[key.Number].Seal(sealed, claims.ID[:], plain, sealed)
+
+	body := sealed[len(prefix):]
+	text := make([]byte, 0, len(prefix)+1+len(body)*blockDigits/blockBytes+blockDigits+checksumDigits)
+	text = append(text, prefix...)
+	text = append(text, '_')
+	text = appendBase62(text, body)
+	text = appendDigits(text, uint64(crc32.ChecksumIEEE(text)), checksumDigits)
+	if len(text) > MaxLen {
+		return "", fmt.Errorf("the token would be %d bytes long, more than %d: narrow it to fewer or shorter values", len(text), MaxLen)
+	}
+	return string(text), nil
+}
+
+// Checksum tells whether s has the shape of a token with some prefix and its checksum is right. Its
+// answer needs no key: it sorts out typing errors and look-alikes, not forgeries.
+func Checksum(s string) bool {
+	_, _, ok := split(s)
+	return ok
+}
+
+// split cuts a token into its prefix and the text of its body, when its checksum is right.
+func split(s string) (prefix, body string, ok bool) {
+	if len(s) > MaxLen {
+		return "", "", false
+	}
+	underscore := strings.LastIndexByte(s, '_')
+	end := len(s) - checksumDigits
+	if underscore < 0 || end <= underscore {
+		return "", "", false
+	}
+	sum, ok := parseDigits(s[end:])
+	if !ok || sum != uint64(crc32.ChecksumIEEE([]byte(s[:end]))) {
+		return "", "", false
+	}
+	return s[:underscore], s[underscore+1 : end], true
+}
+
+// Open checks a token and gives its claims. It says whether the engine made the token, not whether it
+// is still good. The error is one of ErrMalformed, ErrUnknownKey, ErrSpentKey and ErrForged.
+func Open(ring *Ring, s string) (*Claims, error) {
+	prefix, text, ok := split(s)
+	if !ok {
+		return nil, ErrMalformed
+	}
+	// The prefix goes before the body, as it did when the claims were sealed.
+	buf := append(make([]byte, 0, len(s)), prefix...)
+	buf, ok = appendBase62Decoded(buf, text)
+	body := buf[min(len(prefix), len(buf)):]
+	if !ok || len(body) < headerBytes || body[0] != opaqueVersion {
+		return nil, ErrMalformed
+	}
+
+	number := binary.BigEndian.Uint32(body[1:])
+	aead, known := ring.ciphers[number]
+	switch {
+	case !known:
+		return nil, ErrUnknownKey
+	case aead == nil:
+		return nil, ErrSpentKey
+	}
+	claims := &Claims{ID: ID(body[5:headerBytes])}
+	plain, err := aead.Open(nil, claims.ID[:], body[headerBytes:], buf[:len(prefix)+headerBytes])
+	if err != nil {
+		return nil, ErrForged
+	}
+	if err := claims.unmarshal(plain); err != nil {
+		return nil, ErrMalformed
+	}
+	return claims, nil
+}
