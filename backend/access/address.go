@@ -1,0 +1,142 @@
+package access
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/gaissmai/bart"
+)
+
+const maxAddresses = 1000
+
+// manyRanges is where a routing table becomes faster than looking at each range.
+const manyRanges = 10
+
+// Addresses is a set of IP ranges. The zero value is not restricted: it contains every address.
+type Addresses struct {
+	ranges []netip.Prefix
+	table  *bart.Lite // set from manyRanges on
+}
+
+// ParseAddresses reads CIDR ranges ("10.0.0.0/8", "2001:db8::/32") and single addresses. A range of
+// IPv4-mapped IPv6 addresses is the IPv4 range that it maps. No ranges: not restricted.
+func ParseAddresses(list []string) (Addresses, error) {
+	if len(list) > maxAddresses {
+		return Addresses{}, fmt.Errorf("%d ranges given, at most %d are allowed", len(list), maxAddresses)
+	}
+	ranges := make([]netip.Prefix, 0, len(list))
+	for _, s := range list {
+		r, err := parseRange(s)
+		if err != nil {
+			return Addresses{}, err
+		}
+		ranges = append(ranges, r)
+	}
+	return NewAddresses(ranges), nil
+}
+
+func parseRange(s string) (netip.Prefix, error) {
+	bad := func(why string) (netip.Prefix, error) {
+		return netip.Prefix{}, fmt.Errorf(`%q is not an address range: %s`, clip(s), why)
+	}
+	const want = `want an address such as 192.0.2.7 or a CIDR range such as 192.0.2.0/24 or 2001:db8::/32`
+	var r netip.Prefix
+	if strings.Contains(s, "/") {
+		var err error
+		if r, err = netip.ParsePrefix(s); err != nil {
+			return bad(want)
+		}
+	} else {
+		addr, err := netip.ParseAddr(s)
+		if err != nil || addr.Zone() != "" {
+			return bad(want)
+		}
+		r = netip.PrefixFrom(addr, addr.BitLen())
+	}
+	if r.Addr().Is4In6() {
+		if r.Bits() < 96 {
+			return bad("a range of IPv4-mapped addresses needs at least 96 bits")
+		}
+		r = netip.PrefixFrom(r.Addr().Unmap(), r.Bits()-96)
+	}
+	if r != r.Masked() {
+		return bad(fmt.Sprintf("it has bits set beyond its length, did you mean %s?", r.Masked()))
+	}
+	return r, nil
+}
+
+// NewAddresses makes a set of ranges that are already checked.
+func NewAddresses(ranges []netip.Prefix) Addresses {
+	a := Addresses{ranges: ranges}
+	if len(ranges) >= manyRanges {
+		a.table = new(bart.Lite)
+		for _, r := range ranges {
+			a.table.Insert(r)
+		}
+	}
+	return a
+}
+
+// Restricted tells whether there is an address that a does not contain.
+func (a Addresses) Restricted() bool { return len(a.ranges) > 0 }
+
+// Ranges lists the ranges; nil when a is not restricted.
+func (a Addresses) Ranges() []netip.Prefix { return a.ranges }
+
+// Contains tells whether addr is in one of the ranges. An IPv4-mapped IPv6 address counts as the IPv4
+// address, and a zone is ignored. An invalid address is only in a set that is not restricted.
+func (a Addresses) Contains(addr netip.Addr) bool {
+	if !a.Restricted() {
+		return true
+	}
+	addr = addr.Unmap().WithZone("")
+	if a.table != nil {
+		return a.table.Contains(addr)
+	}
+	for _, r := range a.ranges {
+		if r.Contains(addr) {
+			return true
+		}
+	}
+	return false
+}
+
+// Exceeding lists the ranges of narrower that do not lie within one range of a.
+func (a Addresses) Exceeding(narrower Addresses) []netip.Prefix {
+	if !a.Restricted() {
+		return nil
+	}
+	var outside []netip.Prefix
+next:
+	for _, n := range narrower.ranges {
+		for _, r := range a.ranges {
+			if r.Bits() <= n.Bits() && r.Contains(n.Addr()) {
+				continue next
+			}
+		}
+		outside = append(outside, n)
+	}
+	return outside
+}
+
+// Strings lists the ranges in CIDR notation; empty, never nil.
+func (a Addresses) Strings() []string {
+	list := make([]string, len(a.ranges))
+	for i, r := range a.ranges {
+		list[i] = r.String()
+	}
+	return list
+}
+
+// ParseClientIP reads the address of a client: an IP address, or one with a port as in RemoteAddr of
+// net/http.
+func ParseClientIP(s string) (netip.Addr, error) {
+	if addr, err := netip.ParseAddr(s); err == nil {
+		return addr, nil
+	}
+	if addrPort, err := netip.ParseAddrPort(s); err == nil {
+		return addrPort.Addr(), nil
+	}
+	return netip.Addr{}, fmt.Errorf("%q is not an IP address", clip(s))
+}

@@ -1,0 +1,164 @@
+// Package access decides where and for what a token may be used: scopes, addresses, hosts and
+// audiences, and the one decision that takes them all in. It knows nothing of Vault.
+package access
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Reason says why a token is not good. The zero Reason: it is good.
+type Reason string
+
+// The reasons, in the order in which they are looked for.
+const (
+	Good              Reason = ""
+	Malformed         Reason = "malformed"           // no token at all: noise, or mistyped
+	WrongEnvironment  Reason = "wrong_environment"   // another mount made it
+	Unknown           Reason = "unknown"             // nothing is known of it
+	Expired           Reason = "expired"             // its lease has ended in time
+	Revoked           Reason = "revoked"             // it was ended early
+	RoleDeleted       Reason = "role_deleted"        // its role is gone
+	SubjectDisabled   Reason = "subject_disabled"    // who asked for it is disabled or gone
+	WrongAudience     Reason = "wrong_audience"      // it is meant for another API
+	InsufficientScope Reason = "insufficient_scope"  // it does not grant what is needed
+	AddressNotAllowed Reason = "address_not_allowed" // used from elsewhere than it may be
+	HostNotAllowed    Reason = "host_not_allowed"    // used at a host it is not for
+)
+
+// Grant is what a token may be used for.
+type Grant struct {
+	Scopes    Scopes
+	Audience  []string    // nil: any audience; empty and not nil: none
+	Addresses []Addresses // it must come from an address that is in each; nil: from anywhere
+	Hosts     []Hosts     // it must be used at a host that is in each; nil: at any host
+}
+
+// Use is the use that is asked about. An API asks for what it needs in Scopes and Audience, and tells
+// what it sees in ClientIP and Host. A fact that is not told does not satisfy a token that is bound by
+// it: what a token is bound to holds also where an API forgets to ask.
+type Use struct {
+	Scopes   []string   // must all be granted; nil: not asked
+	Audience string     // must be in the audience; empty: not asked
+	ClientIP netip.Addr // where the token was used from; invalid: not told
+	Host     string     // the API host it was used at, as ParseHost gives it; empty: not told
+}
+
+// State is what is known of a token apart from its grants.
+type State struct {
+	ExpiresAt       time.Time // not good from this moment on
+	Revoked         bool
+	RoleDeleted     bool
+	SubjectDisabled bool
+}
+
+// Alive looks at the token's own life, whatever it is used for.
+func (s State) Alive(now time.Time) Reason {
+	switch {
+	case !now.Before(s.ExpiresAt):
+		return Expired
+	case s.Revoked:
+		return Revoked
+	case s.RoleDeleted:
+		return RoleDeleted
+	case s.SubjectDisabled:
+		return SubjectDisabled
+	}
+	return Good
+}
+
+// Decide tells whether a token in this state, with this grant, is good for this use now. It is the
+// only place that decides this, for every way to ask.
+func Decide(now time.Time, state State, grant *Grant, use *Use) Reason {
+	if reason := state.Alive(now); reason != Good {
+		return reason
+	}
+	switch {
+	case !grant.allowsAudience(use.Audience):
+		return WrongAudience
+	case len(grant.Scopes.Missing(use.Scopes)) > 0:
+		return InsufficientScope
+	case !grant.allowsAddress(use.ClientIP):
+		return AddressNotAllowed
+	case !grant.allowsHost(use.Host):
+		return HostNotAllowed
+	}
+	return Good
+}
+
+func (g *Grant) allowsAudience(audience string) bool {
+	switch {
+	case g.Audience == nil:
+		return true
+	case audience == "":
+		return len(g.Audience) > 0
+	}
+	return slices.Contains(g.Audience, audience)
+}
+
+func (g *Grant) allowsAddress(addr netip.Addr) bool {
+	for i := range g.Addresses {
+		if !g.Addresses[i].Contains(addr) {
+			return false
+		}
+	}
+	return true
+}
+
+func (g *Grant) allowsHost(host string) bool {
+	for i := range g.Hosts {
+		if !g.Hosts[i].Contains(host) {
+			return false
+		}
+	}
+	return true
+}
+
+// Explain says in a sentence what Decide found wrong, for somebody who may know. It is empty for Good.
+func Explain(reason Reason, grant *Grant, use *Use) string {
+	switch reason {
+	case Malformed:
+		return "this is no token: noise, cut short or mistyped, its checksum does not fit"
+	case WrongEnvironment:
+		return "the token was not made by this mount"
+	case Unknown:
+		return "nothing is known of this token here"
+	case Expired:
+		return "the token's lease has ended"
+	case Revoked:
+		return "the token was revoked"
+	case RoleDeleted:
+		return "the role that the token was issued from has been deleted"
+	case SubjectDisabled:
+		return "the Vault entity that asked for the token has been disabled or deleted"
+	case WrongAudience:
+		return fmt.Sprintf("the token is for audience %q, not for %q", grant.Audience, use.Audience)
+	case InsufficientScope:
+		return fmt.Sprintf("the token grants %q, which does not cover %q", grant.Scopes, grant.Scopes.Missing(use.Scopes))
+	case AddressNotAllowed:
+		if !use.ClientIP.IsValid() {
+			return fmt.Sprintf("the token is bound to addresses %s, and client_ip does not tell where it was used from", describeAll(grant.Addresses))
+		}
+		return fmt.Sprintf("the token may be used from %s, not from %s", describeAll(grant.Addresses), use.ClientIP)
+	case HostNotAllowed:
+		if use.Host == "" {
+			return fmt.Sprintf("the token is bound to hosts %q, and host does not tell where it was used", slices.Concat(grant.Hosts...))
+		}
+		return fmt.Sprintf("the token may be used at %q, not at %q", slices.Concat(grant.Hosts...), use.Host)
+	}
+	return ""
+}
+
+// describeAll writes sets of ranges that an address must be in each of.
+func describeAll(sets []Addresses) string {
+	var all []string
+	for _, set := range sets {
+		if set.Restricted() {
+			all = append(all, fmt.Sprint(set.Strings()))
+		}
+	}
+	return strings.Join(all, " and ")
+}
