@@ -1,0 +1,204 @@
+package ledger
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+)
+
+var (
+	now      = time.Unix(1_767_225_600, 0)
+	inAnHour = now.Add(time.Hour)
+)
+
+// id makes ids that spread over pages.
+func id(n int) token.ID {
+	var id token.ID
+	binary.BigEndian.PutUint64(id[:], uint64(n)*0x9e3779b97f4a7c15)
+	id[11] = 1
+	return id
+}
+
+func loadDeviations(t *testing.T, s logical.Storage) *Deviations {
+	t.Helper()
+	d, err := LoadDeviations(context.Background(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func TestRevoke(t *testing.T) {
+	ctx, s := context.Background(), new(logical.InmemStorage)
+	d := loadDeviations(t, s)
+	if _, known := d.Get(id(1)); known {
+		t.Error("a token deviates that nothing has happened to")
+	}
+	for range 2 { // revoking twice is revoking once
+		if err := d.Revoke(ctx, s, id(1), inAnHour, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := Deviation{ExpiresAt: inAnHour.Unix(), KeepUntil: inAnHour.Unix(), Revoked: true}
+	for name, d := range map[string]*Deviations{"in memory": d, "after a restart": loadDeviations(t, s)} {
+		if got, _ := d.Get(id(1)); got != want {
+			t.Errorf("%s: %+v, want %+v", name, got, want)
+		}
+		if err := d.Renew(ctx, s, id(1), inAnHour, now.Add(2*time.Hour), now); !errors.Is(err, ErrRevoked) {
+			t.Errorf("%s: a revoked token was renewed: %v", name, err)
+		}
+		if n := d.Len(); n != 1 {
+			t.Errorf("%s: %d deviations", name, n)
+		}
+	}
+}
+
+func TestRenew(t *testing.T) {
+	ctx, s := context.Background(), new(logical.InmemStorage)
+	d := loadDeviations(t, s)
+	for _, step := range []struct {
+		end  time.Duration
+		keep time.Duration
+	}{
+		{2 * time.Hour, 2 * time.Hour},
+		{3 * time.Hour, 3 * time.Hour},
+		{10 * time.Minute, 3 * time.Hour}, // shorter than the token says itself: kept as long as it was
+	} {
+		if err := d.Renew(ctx, s, id(1), inAnHour, now.Add(step.end), now); err != nil {
+			t.Fatal(err)
+		}
+		want := Deviation{ExpiresAt: now.Add(step.end).Unix(), KeepUntil: now.Add(step.keep).Unix()}
+		if got, _ := loadDeviations(t, s).Get(id(1)); got != want {
+			t.Errorf("renewed to %s: %+v, want %+v", step.end, got, want)
+		}
+	}
+	// A revocation is remembered for as long as anything could make the token look good again.
+	if err := d.Revoke(ctx, s, id(1), inAnHour, now); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := d.Get(id(1)); !got.Revoked || got.KeepUntil != now.Add(3*time.Hour).Unix() {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestPruneDropsOnlyWhatHasRunOut(t *testing.T) {
+	ctx, s := context.Background(), new(logical.InmemStorage)
+	d := loadDeviations(t, s)
+	const n = 200
+	for i := range n {
+		if err := d.Revoke(ctx, s, id(i), now.Add(time.Duration(1+i%2)*time.Hour), now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		at   time.Time
+		left int
+	}{{inAnHour.Add(-time.Second), n}, {inAnHour, n / 2}, {now.Add(2 * time.Hour), 0}} {
+		if err := d.Prune(ctx, s, c.at); err != nil {
+			t.Fatal(err)
+		}
+		if got, stored := d.Len(), loadDeviations(t, s).Len(); got != c.left || stored != c.left {
+			t.Errorf("%d left, %d stored, want %d", got, stored, c.left)
+		}
+	}
+	if keys, err := logical.CollectKeys(ctx, s); err != nil || len(keys) > 0 {
+		t.Errorf("storage still holds %q, %v", keys, err)
+	}
+}
+
+func TestAFailedWriteIsNotSeen(t *testing.T) {
+	ctx, s := context.Background(), new(logical.InmemStorage)
+	d := loadDeviations(t, s)
+	if err := d.Renew(ctx, s, id(1), inAnHour, now.Add(2*time.Hour), now); err != nil {
+		t.Fatal(err)
+	}
+	before, _ := d.Get(id(1))
+
+	s.Underlying().FailPut(true)
+	if err := d.Revoke(ctx, s, id(1), inAnHour, now); err == nil {
+		t.Error("no error")
+	}
+	if after, _ := d.Get(id(1)); after != before {
+		t.Errorf("%+v is seen and not stored", after)
+	}
+	s.Underlying().FailPut(false)
+	if err := d.Revoke(ctx, s, id(1), inAnHour, now); err != nil {
+		t.Fatal(err)
+	}
+	if after, _ := loadDeviations(t, s).Get(id(1)); !after.Revoked {
+		t.Error("the second try has not revoked")
+	}
+
+	s.Underlying().FailDelete(true)
+	if err := d.Prune(ctx, s, now.Add(5*time.Hour)); err == nil {
+		t.Error("no error of a failed deletion")
+	}
+	if d.Len() != 1 {
+		t.Error("what storage still has is gone from memory")
+	}
+}
+
+func TestReload(t *testing.T) {
+	ctx, s := context.Background(), new(logical.InmemStorage)
+	standby, active := loadDeviations(t, s), loadDeviations(t, s)
+	if err := active.Revoke(ctx, s, id(1), inAnHour, now); err != nil {
+		t.Fatal(err)
+	}
+	if err := standby.Reload(ctx, s, pageKey(pageNumber(id(1)))); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := standby.Get(id(1)); !got.Revoked {
+		t.Error("the revocation of another node is not seen")
+	}
+	for _, key := range []string{"", "config", DeviationsPrefix, DeviationsPrefix + "1000", DeviationsPrefix + "xyz", DeviationsPrefix + "0a"} {
+		if err := standby.Reload(ctx, s, key); err == nil {
+			t.Errorf("%q was taken for a page", key)
+		}
+	}
+}
+
+func TestDamagedPageIsAnError(t *testing.T) {
+	ctx, s := context.Background(), new(logical.InmemStorage)
+	if err := s.Put(ctx, &logical.StorageEntry{Key: DeviationsPrefix + "001", Value: []byte("damaged")}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := LoadDeviations(ctx, s); err == nil || !strings.Contains(err.Error(), DeviationsPrefix+"001") {
+		t.Errorf("revocations that cannot be read must stop the mount, got %v", err)
+	}
+}
+
+func TestDeviationsConcurrently(t *testing.T) {
+	ctx, s := context.Background(), new(logical.InmemStorage)
+	d := loadDeviations(t, s)
+	var wg sync.WaitGroup
+	const workers, each = 8, 50
+	for w := range workers {
+		wg.Go(func() {
+			for i := range each {
+				same, own := id(i%3), id(1000+w*each+i)
+				if err := d.Renew(ctx, s, same, inAnHour, now.Add(time.Duration(i)*time.Minute), now); err != nil {
+					t.Error(err)
+				}
+				if err := d.Revoke(ctx, s, own, inAnHour, now); err != nil {
+					t.Error(err)
+				}
+				d.Get(own)
+			}
+			if err := d.Prune(ctx, s, now); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if got, stored := d.Len(), loadDeviations(t, s).Len(); got != 3+workers*each || stored != got {
+		t.Errorf("%d deviations, %d stored", got, stored)
+	}
+}
