@@ -1,0 +1,235 @@
+// Package backend is the secrets engine as Vault sees it: one Vault path a file, and the wiring.
+//
+// What storage holds:
+//
+//	config                  the mount's settings
+//	keys/ring               the key ring, seal-wrapped
+//	role/<name>             a role and its past versions
+//	ledger/deviations/<xxx> tokens that were revoked or renewed
+//	ledger/inventory/<n>    who got which token when
+//
+// All of it is also in memory (state.go), read when a process first needs it and dropped when Vault
+// says that another node wrote it. A request reads no storage once that is done; issuing a token
+// writes none.
+//
+// Locks, in the order in which they are taken: roles.writing, config.writing or keyring.mu; then the
+// ledger's. None is held while Vault is asked for anything but storage.
+package backend
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// Version is what Vault shows as the running version.
+const Version = "v0.1.0"
+
+// operationPrefix begins the OpenAPI operation ids of all paths.
+const operationPrefix = "apitoken"
+
+// flushDelay is how long the inventory gathers rows before it writes them: what a crash may lose of it.
+const flushDelay = time.Second
+
+type backend struct {
+	*framework.Backend
+	subjects *subjects
+
+	// storage is the mount's, for work that no request waits for.
+	storage logical.Storage
+
+	loading sync.Mutex // held while state is read from storage
+	state   atomic.Pointer[state]
+	stale   atomic.Bool // Invalidate has added to staleKeys
+
+	staleMu   sync.Mutex
+	staleKeys []string // storage keys that another node wrote
+
+	flushMu    sync.Mutex
+	flushTimer *time.Timer // set while rows wait to be written
+	stopped    bool
+}
+
+// Factory makes the backend of one mount.
+func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
+	b := newBackend()
+	b.storage = conf.StorageView
+	remembering := *conf
+	remembering.System = newSystemView(conf.System)
+	if err := b.Setup(ctx, &remembering); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+func newBackend() *backend {
+	b := new(backend)
+	b.Backend = &framework.Backend{
+		Help:           strings.TrimSpace(backendHelp),
+		BackendType:    logical.TypeLogical,
+		RunningVersion: Version,
+		PathsSpecial:   &logical.Paths{SealWrapStorage: []string{keysPrefix}},
+		Paths: slices.Concat(
+			b.pathsConfig(),
+			b.pathsRoles(),
+			b.pathsCreds(),
+			b.pathsIntrospect(),
+			b.pathsLookup(),
+			b.pathsRevoke(),
+			b.pathsTokens(),
+			b.pathsKeys(),
+		),
+		Secrets:        []*framework.Secret{b.secretToken()},
+		InitializeFunc: b.initialize,
+		PeriodicFunc:   b.periodic,
+		Invalidate:     b.invalidate,
+		Clean:          b.clean,
+	}
+	for _, path := range b.Paths {
+		for operation, handler := range path.Operations {
+			path.Operations[operation] = strict(handler)
+		}
+	}
+	b.subjects = newSubjects(func(id string) (*logical.Entity, error) { return b.System().EntityInfo(id) })
+	return b
+}
+
+// strictHandler refuses fields that the path does not have: a misspelt restriction must not be ignored.
+type strictHandler struct{ framework.OperationHandler }
+
+func strict(h framework.OperationHandler) framework.OperationHandler { return strictHandler{h} }
+
+func (h strictHandler) Handler() framework.OperationFunc {
+	next := h.OperationHandler.Handler()
+	return func(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+		for name := range d.Raw {
+			if _, known := d.Schema[name]; !known {
+				return fieldError(name, "is not a field of this path, which has %s", fieldNames(d.Schema)), nil
+			}
+		}
+		return next(ctx, req, d)
+	}
+}
+
+func fieldNames(schema map[string]*framework.FieldSchema) string {
+	names := make([]string, 0, len(schema))
+	for name := range schema {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ")
+}
+
+// fieldError is the one way to refuse a field: its name, then what is wrong and what is allowed.
+func fieldError(field, format string, args ...any) *logical.Response {
+	return logical.ErrorResponse("%s: %s", clip(field), fmt.Sprintf(format, args...))
+}
+
+// clip shortens a value for an error message.
+func clip(s string) string {
+	if len(s) > 64 {
+		return s[:64] + "..."
+	}
+	return s
+}
+
+// short writes a duration as an operator would: 24h, not 24h0m0s.
+func short(d time.Duration) string {
+	s := d.String()
+	if trimmed, ok := strings.CutSuffix(s, "m0s"); ok {
+		s = trimmed + "m"
+	}
+	if trimmed, ok := strings.CutSuffix(s, "h0m"); ok {
+		s = trimmed + "h"
+	}
+	return s
+}
+
+// initialize runs once after the mount is there, on every node; also after a crash of the plugin. It
+// reads storage so that the first request need not.
+func (b *backend) initialize(ctx context.Context, req *logical.InitializationRequest) error {
+	_, err := b.load(ctx, req.Storage)
+	return err
+}
+
+// periodic runs once a minute on every node.
+func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
+	if !b.WriteSafeReplicationState() {
+		return nil
+	}
+	st, err := b.load(ctx, req.Storage)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	if rotated, err := st.keys.maintain(ctx, req.Storage, st.config.get().KeyRotationPeriod, now); err != nil {
+		return err
+	} else if rotated {
+		b.Logger().Info("rotated the key that seals new tokens", "key", keyName(st.keys.ring.Load().Current().Number))
+	}
+	if err := st.inventory.Prune(ctx, req.Storage, st.ended(now)); err != nil {
+		return err
+	}
+	return st.deviations.Prune(ctx, req.Storage, now)
+}
+
+// invalidate is told that another node has written key.
+func (b *backend) invalidate(_ context.Context, key string) {
+	b.staleMu.Lock()
+	b.staleKeys = append(b.staleKeys, key)
+	b.staleMu.Unlock()
+	b.stale.Store(true)
+}
+
+// clean runs when the mount goes away or moves to another node.
+func (b *backend) clean(ctx context.Context) {
+	b.subjects.cache.StopAllGoroutines()
+	b.flushMu.Lock()
+	b.stopped = true
+	waiting := b.flushTimer != nil && b.flushTimer.Stop()
+	b.flushMu.Unlock()
+	if waiting {
+		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+		defer cancel()
+		b.flush(ctx)
+	}
+}
+
+// flushSoon has the inventory written within flushDelay.
+func (b *backend) flushSoon() {
+	b.flushMu.Lock()
+	defer b.flushMu.Unlock()
+	if b.flushTimer == nil && !b.stopped {
+		b.flushTimer = time.AfterFunc(flushDelay, func() {
+			b.flushMu.Lock()
+			b.flushTimer = nil
+			b.flushMu.Unlock()
+			b.flush(context.Background())
+		})
+	}
+}
+
+func (b *backend) flush(ctx context.Context) {
+	st := b.state.Load()
+	if st == nil {
+		return
+	}
+	if err := st.inventory.Flush(ctx, b.storage); err != nil {
+		b.Logger().Warn("the inventory of tokens was not written, it is tried again with the next token", "error", err)
+	}
+}
+
+const backendHelp = `
+The API token secrets engine hands out scoped API tokens as leased secrets.
+
+A role says what a token may be used for, where and how long. Reading
+"creds/<role>" issues one; an API server asks "introspect" whether a token that
+it was shown is good. Revoking the lease ends the token at once.
+`

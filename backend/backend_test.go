@@ -1,0 +1,270 @@
+package backend
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// Every path must say what it is, in path-help and in the OpenAPI document.
+func TestEveryPathIsDocumented(t *testing.T) {
+	e := newEngine(t)
+	for _, path := range e.b.Paths {
+		if path.HelpSynopsis == "" || path.HelpDescription == "" {
+			t.Errorf("%s has no help", path.Pattern)
+		}
+		if path.DisplayAttrs == nil || path.DisplayAttrs.OperationPrefix != operationPrefix {
+			t.Errorf("%s has no operation prefix", path.Pattern)
+		}
+		for name, field := range path.Fields {
+			if !strings.HasSuffix(field.Description, ".") {
+				t.Errorf("%s: field %s is described as %q", path.Pattern, name, field.Description)
+			}
+		}
+		for operation, handler := range path.Operations {
+			properties := handler.Properties()
+			if properties.Summary == "" || len(properties.Responses) == 0 {
+				t.Errorf("%s: %s has no summary or no responses", path.Pattern, operation)
+			}
+		}
+	}
+}
+
+func TestOpenAPI(t *testing.T) {
+	e := newEngine(t)
+	resp, err := e.request(&logical.Request{Operation: logical.HelpOperation, Path: "", Data: data{"requestResponsePrefix": "apitoken"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	encoded, err := json.Marshal(resp.Data["openapi"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var document struct {
+		Paths map[string]map[string]json.RawMessage
+	}
+	if err := json.Unmarshal(encoded, &document); err != nil {
+		t.Fatal(err)
+	}
+	// Clients are generated from these names: a change of one is a visible decision.
+	want := map[string]string{
+		"get /config":            "apitoken-read-configuration",
+		"post /config":           "apitoken-configure",
+		"get /roles/":            "apitoken-list-roles",
+		"get /roles/{name}":      "apitoken-read-role",
+		"post /roles/{name}":     "apitoken-write-role",
+		"delete /roles/{name}":   "apitoken-delete-role",
+		"get /creds/{role}":      "apitoken-generate-credentials",
+		"post /creds/{role}":     "apitoken-generate-credentials-with-parameters",
+		"post /introspect":       "apitoken-introspect-token",
+		"post /lookup":           "apitoken-look-up-token",
+		"post /revoke":           "apitoken-revoke-token",
+		"get /tokens/":           "apitoken-list-issued-tokens",
+		"get /tokens/{token_id}": "apitoken-read-issued-token",
+		"get /keys/":             "apitoken-list-keys",
+		"post /keys/rotate":      "apitoken-rotate-key",
+	}
+	got := make(map[string]string)
+	for path, item := range document.Paths {
+		for method, raw := range item {
+			var operation struct{ OperationID string }
+			if json.Unmarshal(raw, &operation) == nil && operation.OperationID != "" {
+				got[method+" "+path] = operation.OperationID
+			}
+		}
+	}
+	for call, id := range want {
+		if got[call] != id {
+			t.Errorf("%s has the operation id %q, want %q", call, got[call], id)
+		}
+		delete(got, call)
+	}
+	if len(got) > 0 {
+		t.Errorf("not expected: %v", got)
+	}
+}
+
+func TestUnknownFieldsAreRefused(t *testing.T) {
+	e := newEngine(t)
+	e.refused(logical.UpdateOperation, "roles/reader", data{"scopes": "a", "token_bound_cidr": "10.0.0.0/8"}, "token_bound_cidr: is not a field of this path")
+	e.refused(logical.UpdateOperation, "roles/reader", data{"scopes": "a", "generate_lease": false}, "generate_lease: is not a field")
+	if e.read("roles/reader") != nil {
+		t.Error("the role was written")
+	}
+}
+
+// What another node writes is seen here: Vault tells of each key.
+func TestInvalidate(t *testing.T) {
+	active := newEngine(t)
+	active.write("roles/reader", data{"scopes": "a,b"})
+	standby := mountOn(t, active.storage, active.system)
+	before := active.creds("reader", nil)
+	standby.b.InvalidateKey(context.Background(), ringKey)
+	standby.expect("active", before.token, nil)
+
+	var written []string
+	invalidate := func(keys ...string) {
+		for _, key := range keys {
+			standby.b.InvalidateKey(context.Background(), key)
+		}
+		written = append(written, keys...)
+	}
+	active.write("config", data{"environment": "production", "token_prefix": "new"})
+	invalidate(configKey)
+	active.write("keys/rotate", nil)
+	invalidate(ringKey)
+	active.write("roles/reader", data{"scopes": "a"})
+	invalidate(rolePrefix + "reader")
+	after := active.creds("reader", nil)
+	active.write("revoke", data{"token": before.token})
+	active.b.flush(context.Background())
+	keys, err := logical.CollectKeysWithPrefix(context.Background(), active.storage, "ledger/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	invalidate(keys...)
+
+	standby.expect("revoked", before.token, nil)
+	standby.expect("insufficient_scope", after.token, data{"required_scopes": "b"})
+	standby.expect("active", after.token, data{"required_scopes": "a"})
+	if env := standby.read("config")["environment"]; env != "production" {
+		t.Errorf("environment %q", env)
+	}
+	if n := len(standby.list("tokens/", nil)); n != 2 {
+		t.Errorf("%d tokens in the inventory", n)
+	}
+
+	// Every key that is in storage is one that Invalidate knows.
+	all, err := logical.CollectKeys(context.Background(), active.storage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range all {
+		found := false
+		for _, known := range written {
+			found = found || known == key
+		}
+		if !found {
+			t.Errorf("nothing has invalidated %q", key)
+		}
+	}
+}
+
+// Key material must be in seal-wrapped storage, and no token in storage at all.
+func TestStorage(t *testing.T) {
+	e := newEngine(t)
+	e.write("roles/reader", data{"scopes": "a"})
+	c := e.creds("reader", nil)
+	if _, err := e.renew(c, 0); err != nil {
+		t.Fatal(err)
+	}
+	e.write("revoke", data{"token": c.token})
+	e.b.flush(context.Background())
+
+	secret := e.b.state.Load().keys.ring.Load().Current().Secret
+	encodedSecret, _ := json.Marshal(secret)
+	keys, err := logical.CollectKeys(context.Background(), e.storage)
+	if err != nil || len(keys) < 4 {
+		t.Fatal(keys, err)
+	}
+	for _, key := range keys {
+		entry, err := e.storage.Get(context.Background(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(entry.Value), c.token) {
+			t.Errorf("%s holds the token", key)
+		}
+		wrapped := false
+		for _, special := range e.b.PathsSpecial.SealWrapStorage {
+			if strings.HasSuffix(special, "/") {
+				wrapped = wrapped || strings.HasPrefix(key, special)
+			} else {
+				wrapped = wrapped || key == special
+			}
+		}
+		holds := strings.Contains(string(entry.Value), string(encodedSecret)) || strings.Contains(string(entry.Value), string(secret))
+		if holds != wrapped {
+			t.Errorf("%s: holds key material %v, is seal-wrapped %v", key, holds, wrapped)
+		}
+	}
+}
+
+// Storage that fails leaves everything as it was.
+func TestFailingStorage(t *testing.T) {
+	e := newEngine(t)
+	e.write("roles/reader", data{"scopes": "a,b"})
+	c := e.creds("reader", nil)
+
+	e.storage.Underlying().FailPut(true)
+	e.storage.Underlying().FailDelete(true)
+	for path, d := range map[string]data{
+		"roles/reader": {"scopes": "a"},
+		"roles/writer": {"scopes": "a"},
+		"config":       {"token_prefix": "new"},
+		"keys/rotate":  nil,
+		"revoke":       {"token": c.token},
+	} {
+		if resp, err := e.request(&logical.Request{Operation: logical.UpdateOperation, Path: path, Data: d}); err == nil {
+			t.Errorf("%s: no error, %v", path, resp)
+		}
+	}
+	if _, err := e.request(&logical.Request{Operation: logical.DeleteOperation, Path: "roles/reader"}); err == nil {
+		t.Error("the role is deleted, says the engine")
+	}
+	if _, err := e.renew(c, 0); err == nil {
+		t.Error("the token is renewed, says the engine")
+	}
+	if _, err := e.request(&logical.Request{Operation: logical.RevokeOperation, Path: "creds/reader", Secret: c.secret}); err == nil {
+		t.Error("the lease is revoked, says the engine")
+	}
+	for name, e := range map[string]*engine{"before": e, "after a restart": mountOn(t, e.storage, e.system)} {
+		e.expect("active", c.token, data{"required_scopes": "b"})
+		if n := len(e.list("roles/", nil)); n != 1 {
+			t.Errorf("%s: %d roles", name, n)
+		}
+		if n := len(e.list("keys/", nil)); n != 1 {
+			t.Errorf("%s: %d keys", name, n)
+		}
+	}
+
+	// A mount whose first key cannot be stored issues nothing.
+	e.storage.Underlying().FailPut(false)
+	fresh := newEngine(t)
+	fresh.write("roles/reader", data{"scopes": "a"})
+	fresh.storage.Underlying().FailPut(true)
+	if resp, err := fresh.request(&logical.Request{Operation: logical.ReadOperation, Path: "creds/reader"}); err == nil {
+		t.Errorf("issued with a key that is not stored: %v", resp)
+	}
+}
+
+func TestStorageThatCannotBeReadIsAnError(t *testing.T) {
+	e := newEngine(t)
+	e.write("roles/reader", data{"scopes": "a"})
+	e.creds("reader", nil)
+	for _, key := range []string{configKey, ringKey, rolePrefix + "reader"} {
+		entry, err := e.storage.Get(context.Background(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := e.storage.Put(context.Background(), &logical.StorageEntry{Key: key, Value: []byte("{damaged")}); err != nil {
+			t.Fatal(err)
+		}
+		b, err := Factory(context.Background(), &logical.BackendConfig{StorageView: e.storage, System: e.system})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Initialize(context.Background(), &logical.InitializationRequest{Storage: e.storage}); err == nil && entry != nil {
+			t.Errorf("a damaged %s was not noticed", key)
+		}
+		b.Cleanup(context.Background())
+		if entry == nil {
+			_ = e.storage.Delete(context.Background(), key)
+		} else if err := e.storage.Put(context.Background(), entry); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,255 @@
+package backend
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/helper/testhelpers/schema"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// engine is a mount under test, asked as Vault asks it.
+type engine struct {
+	t       testing.TB
+	b       *backend
+	storage *storage
+	system  *system
+}
+
+// storage counts what it is asked.
+type storage struct {
+	logical.InmemStorage
+	reads, writes atomic.Int64
+}
+
+func (s *storage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
+	s.reads.Add(1)
+	return s.InmemStorage.Get(ctx, key)
+}
+
+func (s *storage) List(ctx context.Context, prefix string) ([]string, error) {
+	s.reads.Add(1)
+	return s.InmemStorage.List(ctx, prefix)
+}
+
+func (s *storage) Put(ctx context.Context, e *logical.StorageEntry) error {
+	s.writes.Add(1)
+	return s.InmemStorage.Put(ctx, e)
+}
+
+// system is Vault as the engine asks it.
+type system struct {
+	logical.StaticSystemView
+	entities map[string]*logical.Entity
+	asked    atomic.Int64 // about entities
+}
+
+func (s *system) EntityInfo(id string) (*logical.Entity, error) {
+	s.asked.Add(1)
+	return s.entities[id], nil
+}
+
+func (s *system) PluginEnv(context.Context) (*logical.PluginEnvironment, error) {
+	return &logical.PluginEnvironment{VaultVersion: "1.21.1"}, nil
+}
+
+const (
+	mountDefaultTTL = 32 * 24 * time.Hour
+	mountMaxTTL     = 64 * 24 * time.Hour
+
+	entityAnn = "8d4b4a3e-8c4f-4f0a-9e0b-3a8f0a1b2c3d"
+)
+
+func newEngine(t testing.TB) *engine {
+	return mountOn(t, new(storage), &system{
+		StaticSystemView: logical.StaticSystemView{DefaultLeaseTTLVal: mountDefaultTTL, MaxLeaseTTLVal: mountMaxTTL},
+		entities:         map[string]*logical.Entity{entityAnn: {ID: entityAnn, Name: "ann", Metadata: map[string]string{"team": "billing"}}},
+	})
+}
+
+// mountOn starts an engine on storage that another one may have used.
+func mountOn(t testing.TB, s *storage, sys *system) *engine {
+	t.Helper()
+	b, err := Factory(context.Background(), &logical.BackendConfig{StorageView: s, System: sys, Logger: nil})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Initialize(context.Background(), &logical.InitializationRequest{Storage: s}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Cleanup(context.Background()) })
+	return &engine{t: t, b: b.(*backend), storage: s, system: sys}
+}
+
+// restart is the engine in a new process.
+func (e *engine) restart() *engine {
+	e.t.Helper()
+	e.b.Cleanup(context.Background())
+	return mountOn(e.t, e.storage, e.system)
+}
+
+type data = map[string]any
+
+// request makes a request and checks a good answer against the schema that the path promises.
+func (e *engine) request(req *logical.Request) (*logical.Response, error) {
+	e.t.Helper()
+	req.Storage, req.MountPoint = e.storage, "apitoken/"
+	if req.Connection == nil {
+		req.Connection = &logical.Connection{RemoteAddr: "127.0.0.1"}
+	}
+	resp, err := e.b.HandleRequest(context.Background(), req)
+	if t, ok := e.t.(*testing.T); ok && err == nil && !resp.IsError() {
+		switch req.Operation {
+		case logical.RenewOperation, logical.RevokeOperation, logical.RollbackOperation, logical.HelpOperation:
+		default:
+			if resp != nil || req.Operation != logical.ReadOperation {
+				schema.ValidateResponse(t, schema.GetResponseSchema(t, e.b.Route(req.Path), req.Operation), resp, true)
+			}
+		}
+	}
+	return resp, err
+}
+
+// do makes a request that must succeed.
+func (e *engine) do(op logical.Operation, path string, d data) *logical.Response {
+	e.t.Helper()
+	resp, err := e.request(&logical.Request{Operation: op, Path: path, Data: d})
+	if err != nil || resp.IsError() {
+		e.t.Fatalf("%s %s %.300v: %v, %v", op, path, d, resp, err)
+	}
+	return resp
+}
+
+func (e *engine) read(path string) data {
+	e.t.Helper()
+	resp := e.do(logical.ReadOperation, path, nil)
+	if resp == nil {
+		return nil
+	}
+	return resp.Data
+}
+
+func (e *engine) write(path string, d data) data {
+	e.t.Helper()
+	resp := e.do(logical.UpdateOperation, path, d)
+	if resp == nil {
+		return nil
+	}
+	return resp.Data
+}
+
+func (e *engine) list(path string, d data) []string {
+	e.t.Helper()
+	resp := e.do(logical.ListOperation, path, d)
+	keys, _ := resp.Data["keys"].([]string)
+	return keys
+}
+
+// refused makes a request that must be answered with an error for the user that contains want.
+func (e *engine) refused(op logical.Operation, path string, d data, want string) {
+	e.t.Helper()
+	resp, err := e.request(&logical.Request{Operation: op, Path: path, Data: d})
+	e.saysNo(resp, err, want)
+}
+
+func (e *engine) saysNo(resp *logical.Response, err error, want string) {
+	e.t.Helper()
+	switch {
+	case resp != nil && resp.IsError():
+		if text := resp.Error().Error(); !strings.Contains(text, want) {
+			e.t.Errorf("the error %q does not say %q", text, want)
+		} else if len(text) > 600 {
+			e.t.Errorf("an error of %d bytes: %.100s...", len(text), text)
+		}
+	case err != nil:
+		if !strings.Contains(err.Error(), want) {
+			e.t.Errorf("the error %q does not say %q", err, want)
+		}
+	default:
+		e.t.Errorf("accepted, want the error %q", want)
+	}
+}
+
+// creds issues a token; its lease comes back from Vault as JSON.
+type creds struct {
+	token, id string
+	data      data
+	secret    *logical.Secret
+	warnings  []string
+}
+
+func (e *engine) creds(role string, narrow data) *creds {
+	e.t.Helper()
+	return e.credsAs(entityAnn, role, narrow)
+}
+
+func (e *engine) credsAs(entity, role string, narrow data) *creds {
+	e.t.Helper()
+	resp, err := e.request(&logical.Request{
+		Operation: logical.UpdateOperation, Path: "creds/" + role, Data: narrow,
+		EntityID: entity, DisplayName: "approle",
+	})
+	if err != nil || resp.IsError() {
+		e.t.Fatalf("creds/%s %v: %v, %v", role, narrow, resp, err)
+	}
+	c := &creds{token: resp.Data["token"].(string), id: resp.Data["token_id"].(string), data: resp.Data, warnings: resp.Warnings}
+	c.secret = resp.Secret
+	c.secret.IssueTime = time.Now()
+	encoded, err := json.Marshal(resp.Secret.InternalData)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	c.secret.InternalData = nil
+	if err := json.Unmarshal(encoded, &c.secret.InternalData); err != nil {
+		e.t.Fatal(err)
+	}
+	return c
+}
+
+func (e *engine) renew(c *creds, increment time.Duration) (*logical.Response, error) {
+	e.t.Helper()
+	secret := *c.secret
+	secret.Increment = increment
+	return e.request(&logical.Request{Operation: logical.RenewOperation, Path: "creds/x", Secret: &secret})
+}
+
+func (e *engine) revokeLease(c *creds) {
+	e.t.Helper()
+	resp, err := e.request(&logical.Request{Operation: logical.RevokeOperation, Path: "creds/x", Secret: c.secret})
+	if err != nil || resp.IsError() {
+		e.t.Fatal(resp, err)
+	}
+}
+
+// reason introspects, and gives the reason; "active" where the token is good.
+func (e *engine) reason(token string, use data) string {
+	e.t.Helper()
+	d := data{"token": token}
+	for k, v := range use {
+		d[k] = v
+	}
+	answer := e.write("introspect", d)
+	if answer["active"].(bool) {
+		return "active"
+	}
+	return answer["reason"].(string)
+}
+
+func (e *engine) expect(want, token string, use data) {
+	e.t.Helper()
+	if got := e.reason(token, use); got != want {
+		e.t.Errorf("introspection says %s, want %s", got, want)
+	}
+}
+
+// minute does what Vault has the engine do once a minute.
+func (e *engine) minute() {
+	e.t.Helper()
+	if _, err := e.request(&logical.Request{Operation: logical.RollbackOperation}); err != nil {
+		e.t.Fatal(err)
+	}
+}

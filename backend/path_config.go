@@ -1,0 +1,240 @@
+package backend
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+)
+
+const (
+	configKey = "config"
+
+	minKeyRotationPeriod = time.Hour
+	maxKeyRotationPeriod = 10 * 365 * 24 * time.Hour
+	maxEnvironmentLen    = 128
+)
+
+// config is a mount's settings, as stored.
+type config struct {
+	Environment       string        `json:"environment"` // empty: the mount's path
+	TokenPrefix       string        `json:"token_prefix"`
+	KeyRotationPeriod time.Duration `json:"key_rotation_period"`
+	PrivilegedScopes  access.Scopes `json:"privileged_scopes"`
+
+	// PastPrefixes maps a prefix that new tokens no longer have to when the last token with it ends.
+	PastPrefixes map[string]time.Time `json:"past_prefixes,omitempty"`
+}
+
+// defaultConfig makes the settings of a mount that nobody has configured.
+func defaultConfig() *config {
+	return &config{
+		TokenPrefix:       "apt",
+		KeyRotationPeriod: 30 * 24 * time.Hour,
+		PrivilegedScopes:  access.Scopes{"*", "admin", "admin:*"},
+	}
+}
+
+// environment is the name of the mount for those who see its tokens.
+func (c *config) environment(mountPoint string) string {
+	if c.Environment != "" {
+		return c.Environment
+	}
+	return strings.TrimSuffix(mountPoint, "/")
+}
+
+// livePrefixes lists the prefixes that a live token may have, the current one first.
+func (c *config) livePrefixes(now time.Time) []string {
+	prefixes := []string{c.TokenPrefix}
+	for prefix, until := range c.PastPrefixes {
+		if now.Before(until) {
+			prefixes = append(prefixes, prefix)
+		}
+	}
+	slices.Sort(prefixes[1:])
+	return prefixes
+}
+
+// configStore is the config in memory and in storage. A stored config does not change; an update
+// replaces it.
+type configStore struct {
+	writing sync.Mutex
+	current atomic.Pointer[config]
+}
+
+func (cs *configStore) get() *config { return cs.current.Load() }
+
+func loadConfig(ctx context.Context, s logical.Storage) (*configStore, error) {
+	c := defaultConfig()
+	entry, err := s.Get(ctx, configKey)
+	if err != nil {
+		return nil, err
+	}
+	if entry != nil {
+		if err := entry.DecodeJSON(c); err != nil {
+			return nil, err
+		}
+	}
+	cs := new(configStore)
+	cs.current.Store(c)
+	return cs, nil
+}
+
+func (cs *configStore) store(ctx context.Context, s logical.Storage, c *config) error {
+	entry, err := logical.StorageEntryJSON(configKey, c)
+	if err != nil {
+		return err
+	}
+	if err := s.Put(ctx, entry); err != nil {
+		return err
+	}
+	cs.current.Store(c)
+	return nil
+}
+
+func (b *backend) pathsConfig() []*framework.Path {
+	defaults := defaultConfig()
+	fields := map[string]*framework.FieldSchema{
+		"environment": {
+			Type:         framework.TypeString,
+			Description:  "Name that this mount's tokens go by, such as \"production\"; given by introspection. Default: the mount's path.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Environment"},
+		},
+		"token_prefix": {
+			Type:         framework.TypeString,
+			Description:  "What every opaque token begins with: 2 to 16 of a-z, 0-9 and _, a letter first. After a change older tokens keep working. Default: apt.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Token prefix", Value: defaults.TokenPrefix},
+		},
+		"key_rotation_period": {
+			Type:         framework.TypeDurationSecond,
+			Description:  "How long a key seals new tokens before the next one does, at least 1h. Default: 720h.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Key rotation period", Value: int(defaults.KeyRotationPeriod.Seconds())},
+		},
+		"privileged_scopes": {
+			Type:         framework.TypeCommaStringSlice,
+			Description:  "Scopes that a role may hold only with allow_privileged. A pattern such as admin:* stands for all scopes below it, except that * stands for the scope * alone. Default: *, admin, admin:*.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Privileged scopes"},
+		},
+	}
+	return []*framework.Path{{
+		Pattern:      "config",
+		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix},
+		Fields:       fields,
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.ReadOperation: &framework.PathOperation{
+				Callback:     b.configRead,
+				Summary:      "Read the settings of the mount.",
+				DisplayAttrs: &framework.DisplayAttributes{OperationSuffix: "configuration"},
+				Responses: ok(map[string]*framework.FieldSchema{
+					"environment":         {Type: framework.TypeString, Required: true, Description: "Name that this mount's tokens go by."},
+					"token_prefix":        {Type: framework.TypeString, Required: true, Description: "What a new token begins with."},
+					"token_pattern":       {Type: framework.TypeString, Required: true, Description: "Regular expression (RE2) that finds this mount's tokens in a text, for secret scanners."},
+					"key_rotation_period": {Type: framework.TypeDurationSecond, Required: true, Description: "Seconds for which a key seals new tokens."},
+					"privileged_scopes":   {Type: framework.TypeStringSlice, Required: true, Description: "Scopes that a role may hold only with allow_privileged."},
+				}),
+			},
+			logical.UpdateOperation: &framework.PathOperation{
+				Callback:                    b.configUpdate,
+				Summary:                     "Change the settings of the mount; what is not given stays as it is.",
+				DisplayAttrs:                &framework.DisplayAttributes{OperationVerb: "configure"},
+				ForwardPerformanceStandby:   true,
+				ForwardPerformanceSecondary: true,
+				Responses:                   noContent,
+			},
+		},
+		HelpSynopsis:    "Settings of the mount.",
+		HelpDescription: "What the mount's tokens look like, how often the key that seals them is rotated, and which scopes count as privileged. All settings have defaults. token_pattern, which is only read, is the rule by which a secret scanner finds leaked tokens.",
+	}}
+}
+
+func (b *backend) configRead(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	st, err := b.load(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	c := st.config.get()
+	return &logical.Response{Data: map[string]any{
+		"environment":         c.environment(req.MountPoint),
+		"token_prefix":        c.TokenPrefix,
+		"token_pattern":       token.Pattern(c.livePrefixes(time.Now())...),
+		"key_rotation_period": int64(c.KeyRotationPeriod.Seconds()),
+		"privileged_scopes":   []string(c.PrivilegedScopes),
+	}}, nil
+}
+
+func (b *backend) configUpdate(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	st, err := b.load(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	st.config.writing.Lock()
+	defer st.config.writing.Unlock()
+	c := *st.config.get()
+	now := time.Now()
+
+	if v, given := d.GetOk("environment"); given {
+		c.Environment = v.(string)
+		if len(c.Environment) > maxEnvironmentLen || !isPrintable(c.Environment) {
+			return fieldError("environment", "must be at most %d printable ASCII characters", maxEnvironmentLen), nil
+		}
+	}
+	if v, given := d.GetOk("token_prefix"); given && v.(string) != c.TokenPrefix {
+		prefix := v.(string)
+		if err := token.CheckPrefix(prefix); err != nil {
+			return fieldError("token_prefix", "%q %s", clip(prefix), err), nil
+		}
+		past := map[string]time.Time{c.TokenPrefix: now.Add(st.keys.longestLifetime())}
+		for old, until := range c.PastPrefixes {
+			if now.Before(until) && old != prefix && old != c.TokenPrefix {
+				past[old] = until
+			}
+		}
+		c.TokenPrefix, c.PastPrefixes = prefix, past
+	}
+	if v, given := d.GetOk("key_rotation_period"); given {
+		c.KeyRotationPeriod = time.Duration(v.(int)) * time.Second
+		if c.KeyRotationPeriod < minKeyRotationPeriod || c.KeyRotationPeriod > maxKeyRotationPeriod {
+			return fieldError("key_rotation_period", "must be between %s and %s", short(minKeyRotationPeriod), short(maxKeyRotationPeriod)), nil
+		}
+	}
+	if v, given := d.GetOk("privileged_scopes"); given {
+		if c.PrivilegedScopes, err = access.ParseScopes(v.([]string)); err != nil {
+			return fieldError("privileged_scopes", "%s", err), nil
+		}
+	}
+	if err := st.config.store(ctx, req.Storage, &c); err != nil {
+		return nil, err
+	}
+
+	resp := new(logical.Response)
+	for _, r := range st.roles.all() {
+		if r.privileged(&c) != nil {
+			resp.AddWarning(r.privileged(&c).Error() + "; it issues no more tokens until it is changed, tokens already issued are not affected")
+		}
+	}
+	if len(resp.Warnings) == 0 {
+		return nil, nil
+	}
+	return resp, nil
+}
+
+// isPrintable tells whether s is printable ASCII.
+func isPrintable(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool { return r < 0x20 || r > 0x7e }) < 0
+}
+
+// ok describes the answer 200 with these fields.
+func ok(fields map[string]*framework.FieldSchema) map[int][]framework.Response {
+	return map[int][]framework.Response{http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: fields}}}
+}
+
+var noContent = map[int][]framework.Response{http.StatusNoContent: {{Description: http.StatusText(http.StatusNoContent)}}}

@@ -1,0 +1,84 @@
+package backend
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+func TestConfig(t *testing.T) {
+	e := newEngine(t)
+	c := e.read("config")
+	if c["environment"] != "apitoken" || c["token_prefix"] != "apt" || c["key_rotation_period"] != int64(30*24*3600) {
+		t.Errorf("the defaults are %v", c)
+	}
+	e.write("config", data{"environment": "production"})
+	e.write("config", data{"key_rotation_period": "24h"})
+	e.write("config", data{"privileged_scopes": "root,billing:*"})
+	for _, e := range []*engine{e, e.restart()} {
+		c = e.read("config")
+		if c["environment"] != "production" || c["key_rotation_period"] != int64(24*3600) || strings.Join(c["privileged_scopes"].([]string), " ") != "root billing:*" {
+			t.Errorf("a partial update has not kept the rest: %v", c)
+		}
+	}
+}
+
+func TestConfigRefuses(t *testing.T) {
+	e := newEngine(t)
+	before := e.read("config")
+	for _, c := range []struct {
+		field string
+		value any
+		want  string
+	}{
+		{"token_prefix", "", "token_prefix: "},
+		{"token_prefix", "A", "must be 2 to 16 of a-z"},
+		{"token_prefix", "1ab", "must be 2 to 16 of a-z"},
+		{"token_prefix", "abcdefghijklmnopq", "must be 2 to 16 of a-z"},
+		{"token_prefix", "a-b", "must be 2 to 16 of a-z"},
+		{"environment", strings.Repeat("x", 129), "environment: must be at most 128"},
+		{"environment", "a\nb", "printable"},
+		{"key_rotation_period", "1m", "key_rotation_period: must be between 1h and"},
+		{"key_rotation_period", "-1h", "key_rotation_period"},
+		{"key_rotation_period", "forever", "key_rotation_period"},
+		{"privileged_scopes", "a b", "privileged_scopes: scope"},
+		{"privileged_scopes", "a,a", "given twice"},
+		{"issuer", "https://example.com", "issuer: is not a field"},
+	} {
+		e.refused(logical.UpdateOperation, "config", data{"environment": "changed", c.field: c.value}, c.want)
+	}
+	if after := e.read("config"); after["environment"] != before["environment"] {
+		t.Error("a refused update has changed something")
+	}
+}
+
+// After a change of the prefix old tokens keep working, and scanners go on looking for them as long as
+// they can be live.
+func TestTokenPrefix(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("roles/reader", data{"scopes": "a", "ttl": "1h", "max_ttl": "2h"})
+		old := e.creds("reader", nil)
+		e.write("config", data{"token_prefix": "acme_prod"})
+		fresh := e.creds("reader", nil)
+		if !strings.HasPrefix(fresh.token, "acme_prod_") {
+			t.Errorf("the token is %s", fresh.token)
+		}
+		e.expect("active", old.token, nil)
+		e.expect("active", fresh.token, nil)
+		finds := func(token string) bool {
+			return regexp.MustCompile(e.read("config")["token_pattern"].(string)).FindString("x="+token) == token
+		}
+		if !finds(old.token) || !finds(fresh.token) {
+			t.Error("token_pattern does not find the mount's tokens")
+		}
+		time.Sleep(2*time.Hour + time.Second)
+		if finds(old.token) || !finds(fresh.token) {
+			t.Error("token_pattern still has the prefix that no live token can have")
+		}
+	})
+}

@@ -1,0 +1,211 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+)
+
+func (b *backend) pathsIntrospect() []*framework.Path {
+	return []*framework.Path{{
+		Pattern:      "introspect",
+		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "introspect", OperationSuffix: "token"},
+		Fields: map[string]*framework.FieldSchema{
+			"token": {
+				Type:         framework.TypeString,
+				Description:  "The token that the API was shown.",
+				Required:     true,
+				DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
+			},
+			"required_scopes": {
+				Type:        framework.TypeCommaStringSlice,
+				Description: "Scopes that the call to the API needs. Default: none, and the API looks at \"scope\" itself.",
+			},
+			"audience": {
+				Type:        framework.TypeString,
+				Description: "The API that asks, as roles name it in their audience. Default: not checked.",
+			},
+			"client_ip": {
+				Type:        framework.TypeString,
+				Description: "Address that the token was used from. A token that is bound to addresses is not good without it.",
+			},
+			"host": {
+				Type:        framework.TypeString,
+				Description: "Host that the token was used at, as in the Host header. A token that is bound to hosts is not good without it.",
+			},
+		},
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.UpdateOperation: &framework.PathOperation{
+				Callback: b.introspect,
+				Summary:  "Tell whether a token is good here and now.",
+				Responses: ok(map[string]*framework.FieldSchema{
+					"active":            {Type: framework.TypeBool, Required: true, Description: "Whether the token is good, for the use that was asked about."},
+					"reason":            {Type: framework.TypeString, Description: "Why the token is not good; only where it is not."},
+					"detail":            {Type: framework.TypeString, Description: "The reason in a sentence."},
+					"scope":             {Type: framework.TypeString, Description: "What the token grants, separated by spaces."},
+					"client_id":         {Type: framework.TypeString, Description: "The role."},
+					"token_type":        {Type: framework.TypeString, Description: "Bearer."},
+					"exp":               {Type: framework.TypeInt64, Description: "When the token ends, in seconds since 1970."},
+					"iat":               {Type: framework.TypeInt64, Description: "When it was issued, in seconds since 1970."},
+					"sub":               {Type: framework.TypeString, Description: "Vault entity that asked for the token; absent where there is none."},
+					"aud":               {Type: framework.TypeStringSlice, Description: "APIs that the token is for; absent: any."},
+					"jti":               {Type: framework.TypeString, Description: "The token_id."},
+					"token_id":          {Type: framework.TypeString, Description: "The token's public name, safe to log."},
+					"role":              {Type: framework.TypeString, Description: "The role that it was issued from."},
+					"environment":       {Type: framework.TypeString, Description: "The mount's environment."},
+					"metadata":          {Type: framework.TypeKVPairs, Description: "The role's metadata."},
+					"token_bound_cidrs": {Type: framework.TypeStringSlice, Description: "Where the token may be used from; absent: anywhere."},
+					"bound_hosts":       {Type: framework.TypeStringSlice, Description: "API hosts that the token is for; absent: any."},
+				}),
+			},
+		},
+		HelpSynopsis: "Ask whether a token is good.",
+		HelpDescription: "The answer has the members of RFC 7662, and says why a token is not good: malformed, wrong_environment, unknown, expired, revoked, " +
+			"role_deleted, subject_disabled, wrong_audience, insufficient_scope, address_not_allowed, host_not_allowed.",
+	}}
+}
+
+func (b *backend) introspect(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	st, err := b.load(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	text, refusal := tokenField(d)
+	if refusal != nil {
+		return refusal, nil
+	}
+	use, refusal := useOf(d)
+	if refusal != nil {
+		return refusal, nil
+	}
+	v, err := b.decide(ctx, st, text, use)
+	if err != nil {
+		return nil, err
+	}
+
+	data := map[string]any{"active": v.reason == access.Good}
+	if v.reason != access.Good {
+		data["reason"] = string(v.reason)
+		data["detail"] = access.Explain(v.reason, v.grant, use)
+	}
+	if v.claims == nil {
+		return &logical.Response{Data: data}, nil
+	}
+	data["token_id"] = v.claims.ID.String()
+	data["jti"] = v.claims.ID.String()
+	data["token_type"] = bearer
+	data["exp"] = v.expiresAt.Unix()
+	data["iat"] = v.claims.IssuedAt.Unix()
+	data["environment"] = st.config.get().environment(req.MountPoint)
+	if v.claims.Subject != "" {
+		data["sub"] = v.claims.Subject
+	}
+	if v.role != nil {
+		data["role"] = v.role.name
+		data["client_id"] = v.role.name
+	}
+	if v.grant != nil {
+		data["scope"] = v.grant.Scopes.Parameter()
+		if v.grant.Audience != nil {
+			data["aud"] = v.grant.Audience
+		}
+		addLimits(data, v.grant)
+		delete(data, "audience")
+		if len(v.metadata) > 0 {
+			data["metadata"] = v.metadata
+		}
+	}
+	return &logical.Response{Data: data}, nil
+}
+
+// tokenField reads the token that is asked about. What cannot be one by its size or its bytes is an
+// error of the caller; what only looks wrong is answered as malformed.
+func tokenField(d *framework.FieldData) (string, *logical.Response) {
+	text := d.Get("token").(string)
+	switch {
+	case text == "":
+		return "", fieldError("token", "is missing")
+	case len(text) > token.MaxLen:
+		return "", fieldError("token", "is %d bytes long, the longest token has %d", len(text), token.MaxLen)
+	case !isPrintable(text):
+		return "", fieldError("token", "has bytes that are not printable ASCII")
+	}
+	return text, nil
+}
+
+// useOf reads the use that is asked about.
+func useOf(d *framework.FieldData) (*access.Use, *logical.Response) {
+	use := &access.Use{Audience: d.Get("audience").(string)}
+	if v, given := d.GetOk("required_scopes"); given {
+		scopes, err := access.ParseScopes(v.([]string))
+		if err != nil {
+			return nil, fieldError("required_scopes", "%s", err)
+		}
+		use.Scopes = scopes
+	}
+	if v, given := d.GetOk("client_ip"); given {
+		addr, err := access.ParseClientIP(v.(string))
+		if err != nil {
+			return nil, fieldError("client_ip", "%s", err)
+		}
+		use.ClientIP = addr
+	}
+	if v, given := d.GetOk("host"); given {
+		host, err := access.ParseHost(v.(string))
+		if err != nil {
+			return nil, fieldError("host", "%s", err)
+		}
+		use.Host = host
+	}
+	return use, nil
+}
+
+// verdict is what the engine says of a token. What it does not know is zero.
+type verdict struct {
+	reason    access.Reason
+	claims    *token.Claims
+	expiresAt time.Time // renewals included
+	role      *role
+	grant     *access.Grant
+	metadata  map[string]string
+}
+
+// decide opens a token and judges a use of it.
+func (b *backend) decide(ctx context.Context, st *state, text string, use *access.Use) (*verdict, error) {
+	claims, err := token.Open(st.keys.ring.Load(), text)
+	switch {
+	case errors.Is(err, token.ErrMalformed):
+		return &verdict{reason: access.Malformed}, nil
+	case errors.Is(err, token.ErrUnknownKey):
+		return &verdict{reason: access.WrongEnvironment}, nil
+	case errors.Is(err, token.ErrSpentKey):
+		return &verdict{reason: access.Expired}, nil
+	case err != nil:
+		return &verdict{reason: access.Unknown}, nil
+	}
+
+	now := time.Now()
+	life := st.life(claims.ID, claims.Grant, claims.Role, claims.ExpiresAt)
+	v := &verdict{claims: claims, expiresAt: life.ExpiresAt, role: st.roles.byID(claims.Role)}
+	if v.role != nil {
+		v.grant, v.metadata = v.role.grant(claims)
+	}
+	if v.reason = life.Alive(now); v.reason != access.Good {
+		return v, nil
+	}
+	if v.grant == nil { // a version of the role that no live token has
+		v.reason = access.Expired
+		return v, nil
+	}
+	if life.SubjectDisabled, err = b.subjects.disabled(ctx, claims.Subject); err != nil {
+		return nil, err
+	}
+	v.reason = access.Decide(now, life, v.grant, use)
+	return v, nil
+}

@@ -1,0 +1,162 @@
+package backend
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+)
+
+// stateActive is the state of a token that may be good; any other state is an access.Reason.
+const stateActive = "active"
+
+func (b *backend) pathsLookup() []*framework.Path {
+	responses := tokenRowFields()
+	for name, field := range responses {
+		field.Required = name == "state" // of a token that nothing is known of, there is no more to tell
+	}
+	return []*framework.Path{{
+		Pattern:      "lookup",
+		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "look-up", OperationSuffix: "token"},
+		Fields:       tokenOrIDFields(),
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.UpdateOperation: &framework.PathOperation{
+				Callback:  b.lookup,
+				Summary:   "Tell what is known of a token.",
+				Responses: ok(responses),
+			},
+		},
+		HelpSynopsis:    "Tell what is known of a token, by the token or its token_id.",
+		HelpDescription: "Who got it, from which role, when, and what has become of it. It does not say whether a use of it is allowed: that is what introspect is for.",
+	}}
+}
+
+// tokenOrIDFields name a token, by itself or by its public name.
+func tokenOrIDFields() map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		"token": {
+			Type:         framework.TypeString,
+			Description:  "The token. Give it or token_id.",
+			DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
+		},
+		"token_id": {
+			Type:        framework.TypeString,
+			Description: "The token's public name: 24 hexadecimal digits.",
+		},
+	}
+}
+
+// tokenOrID reads the fields of tokenOrIDFields; exactly one of the two is set.
+func tokenOrID(d *framework.FieldData) (text string, id token.ID, refusal *logical.Response) {
+	_, byToken := d.GetOk("token")
+	idText, byID := d.GetOk("token_id")
+	if byToken == byID {
+		return "", token.ID{}, logical.ErrorResponse("give either token or token_id")
+	}
+	if byToken {
+		text, refusal = tokenField(d)
+		return text, token.ID{}, refusal
+	}
+	id, err := token.ParseID(idText.(string))
+	if err != nil {
+		return "", token.ID{}, fieldError("token_id", "%q %s", clip(idText.(string)), err)
+	}
+	return "", id, nil
+}
+
+func (b *backend) lookup(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	st, err := b.load(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	text, id, refusal := tokenOrID(d)
+	if refusal != nil {
+		return refusal, nil
+	}
+
+	var row ledger.Row
+	var known bool
+	reason := access.Unknown
+	if text != "" {
+		v, err := b.decide(ctx, st, text, &access.Use{})
+		if err != nil {
+			return nil, err
+		}
+		reason = v.reason
+		if v.claims != nil {
+			row, known = rowOf(st, v), true
+		}
+	} else {
+		row, known = st.inventory.Get(id)
+	}
+	if !known {
+		return &logical.Response{Data: map[string]any{"state": string(reason), "detail": access.Explain(reason, nil, nil)}}, nil
+	}
+	data, err := b.describe(ctx, st, &row)
+	return &logical.Response{Data: data}, err
+}
+
+// rowOf gives the inventory's row of a token that was opened, or as much of one as the token says.
+func rowOf(st *state, v *verdict) ledger.Row {
+	if row, known := st.inventory.Get(v.claims.ID); known {
+		return row
+	}
+	row := ledger.Row{
+		ID: v.claims.ID, IssuedAt: v.claims.IssuedAt, ExpiresAt: v.claims.ExpiresAt,
+		Holder: ledger.Holder{RoleID: v.claims.Role, RoleVersion: v.claims.RoleVersion, Subject: v.claims.Subject},
+	}
+	if v.role != nil {
+		row.Role = v.role.name
+	}
+	if v.grant != nil {
+		row.Scopes = v.grant.Scopes.Parameter()
+	}
+	return row
+}
+
+// tokenRowFields describe the answer of describe.
+func tokenRowFields() map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		"token_id":     {Type: framework.TypeString, Required: true, Description: "The token's public name."},
+		"state":        {Type: framework.TypeString, Required: true, Description: "active, or why it is not: expired, revoked, role_deleted, subject_disabled; in lookup also malformed, wrong_environment, unknown."},
+		"detail":       {Type: framework.TypeString, Description: "The state in a sentence; absent where it is active."},
+		"role":         {Type: framework.TypeString, Required: true, Description: "The role it was issued from."},
+		"role_version": {Type: framework.TypeInt, Required: true, Description: "The version of that role."},
+		"scopes":       {Type: framework.TypeStringSlice, Required: true, Description: "What was granted."},
+		"entity_id":    {Type: framework.TypeString, Required: true, Description: "Vault entity that asked for it; empty where there is none."},
+		"display_name": {Type: framework.TypeString, Required: true, Description: "Display name of the Vault token that asked for it."},
+		"issued_at":    {Type: framework.TypeTime, Required: true, Description: "When it was issued."},
+		"expires_at":   {Type: framework.TypeTime, Required: true, Description: "When it ends, renewals included."},
+	}
+}
+
+// describe shows a row and what has become of its token.
+func (b *backend) describe(ctx context.Context, st *state, row *ledger.Row) (map[string]any, error) {
+	life := st.life(row.ID, row.ID, row.RoleID, row.ExpiresAt)
+	var err error
+	if life.SubjectDisabled, err = b.subjects.disabled(ctx, row.Subject); err != nil {
+		return nil, err
+	}
+	data := map[string]any{
+		"token_id":     row.ID.String(),
+		"state":        stateActive,
+		"role":         row.Role,
+		"role_version": int(row.RoleVersion),
+		"scopes":       strings.Fields(row.Scopes),
+		"entity_id":    row.Subject,
+		"display_name": row.DisplayName,
+		"issued_at":    row.IssuedAt.UTC().Format(time.RFC3339),
+		"expires_at":   life.ExpiresAt.UTC().Format(time.RFC3339),
+	}
+	if reason := life.Alive(time.Now()); reason != access.Good {
+		data["state"] = string(reason)
+		data["detail"] = access.Explain(reason, nil, nil)
+	}
+	return data, nil
+}

@@ -1,0 +1,66 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+)
+
+func (b *backend) pathsRevoke() []*framework.Path {
+	return []*framework.Path{{
+		Pattern:      "revoke",
+		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "revoke", OperationSuffix: "token"},
+		Fields:       tokenOrIDFields(),
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.UpdateOperation: &framework.PathOperation{
+				Callback:                    b.revoke,
+				Summary:                     "End a token at once.",
+				ForwardPerformanceStandby:   true,
+				ForwardPerformanceSecondary: true,
+				Responses:                   noContent,
+			},
+		},
+		HelpSynopsis: "End a token, by the token or its token_id.",
+		HelpDescription: "For the token that has leaked: whoever finds it need not know its lease. Revoking a token that has ended, or a token_id that nothing is known of, succeeds. " +
+			"A token that is mistyped or another mount's is an error, so that nobody takes a leak for closed that is not. The lease stays until it ends, and cannot be renewed.",
+	}}
+}
+
+func (b *backend) revoke(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	st, err := b.load(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	text, id, refusal := tokenOrID(d)
+	if refusal != nil {
+		return refusal, nil
+	}
+	if text == "" {
+		return nil, st.revoke(ctx, req.Storage, id, st.latestEnd(id))
+	}
+
+	claims, err := token.Open(st.keys.ring.Load(), text)
+	switch {
+	case errors.Is(err, token.ErrSpentKey):
+		return nil, nil
+	case errors.Is(err, token.ErrMalformed):
+		return fieldError("token", "is no token: its checksum does not fit, is it mistyped or cut short? Nothing was revoked"), nil
+	case err != nil:
+		return fieldError("token", "was not made by this mount, revoke it where it was. Nothing was revoked"), nil
+	}
+	return nil, st.revoke(ctx, req.Storage, claims.ID, claims.ExpiresAt)
+}
+
+// latestEnd is when a token of which only the id is known ends by itself at the latest. An id that is
+// not in the inventory may be that of a token issued just before a crash.
+func (st *state) latestEnd(id token.ID) time.Time {
+	if row, known := st.inventory.Get(id); known {
+		return row.ExpiresAt
+	}
+	return time.Now().Add(st.keys.longestLifetime())
+}

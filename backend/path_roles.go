@@ -1,0 +1,407 @@
+package backend
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/helper/custommetadata"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+)
+
+const (
+	maxRoleNameLen    = 128
+	maxDescriptionLen = 1024
+	maxAudienceLen    = 512
+	maxAudiences      = 100
+
+	tokenTypeOpaque = "opaque"
+)
+
+func (b *backend) pathsRoles() []*framework.Path {
+	fields := map[string]*framework.FieldSchema{
+		"name": {
+			Type:        framework.TypeString,
+			Description: "Name of the role.",
+			Required:    true,
+		},
+		"token_type": {
+			Type:          framework.TypeString,
+			Description:   "Kind of token. \"opaque\", the default and for now the only one: meaningless to anybody but the engine, checked by introspection.",
+			AllowedValues: []any{tokenTypeOpaque},
+			DisplayAttrs:  &framework.DisplayAttributes{Name: "Token type", Value: tokenTypeOpaque},
+		},
+		"scopes": {
+			Type:         framework.TypeCommaStringSlice,
+			Description:  "Scopes of a token, unless the request names fewer or others of allowed_scopes. A last segment * stands for any: invoices:*.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Scopes"},
+		},
+		"allowed_scopes": {
+			Type:         framework.TypeCommaStringSlice,
+			Description:  "The most that a request may ask for. Default: scopes.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Allowed scopes"},
+		},
+		"audience": {
+			Type:         framework.TypeCommaStringSlice,
+			Description:  "APIs that the token is for; an API that names itself in introspection gets no other's tokens accepted. Default: any.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Audience"},
+		},
+		"ttl": {
+			Type:         framework.TypeDurationSecond,
+			Description:  "How long a token lives before its lease must be renewed. Default: the mount's default lease TTL.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "TTL"},
+		},
+		"max_ttl": {
+			Type:         framework.TypeDurationSecond,
+			Description:  "How long a token can live, renewals included. Default: the mount's maximum lease TTL, which also caps it.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Maximum TTL"},
+		},
+		"token_bound_cidrs": {
+			Type:         framework.TypeCommaStringSlice,
+			Description:  "Addresses and CIDR ranges that the token may be used from. Default: anywhere.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Token bound CIDRs"},
+		},
+		"request_bound_cidrs": {
+			Type:         framework.TypeCommaStringSlice,
+			Description:  "Addresses and CIDR ranges that creds may be read from. Default: anywhere.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Request bound CIDRs"},
+		},
+		"bound_hosts": {
+			Type:         framework.TypeCommaStringSlice,
+			Description:  "API hosts that the token is for, such as api.example.com or *.example.com. Default: any.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Bound hosts"},
+		},
+		"metadata": {
+			Type:         framework.TypeKVPairs,
+			Description:  "Key=value pairs that introspection gives to the API. A value may be an identity template, such as {{identity.entity.name}}, filled in when the token is issued.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Metadata"},
+		},
+		"description": {
+			Type:         framework.TypeString,
+			Description:  "What the role is for.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Description"},
+		},
+		"allow_privileged": {
+			Type:         framework.TypeBool,
+			Description:  "Allow the role to hold scopes that match the mount's privileged_scopes. Default: false.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Allow privileged scopes"},
+		},
+	}
+	write := &framework.PathOperation{
+		Callback:                    b.roleWrite,
+		Summary:                     "Create or change a role; what is not given stays as it is.",
+		DisplayAttrs:                &framework.DisplayAttributes{OperationVerb: "write"},
+		ForwardPerformanceStandby:   true,
+		ForwardPerformanceSecondary: true,
+		Responses:                   noContent,
+	}
+	return []*framework.Path{
+		{
+			Pattern:        "roles/" + framework.GenericNameRegex("name"),
+			DisplayAttrs:   &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "role"},
+			Fields:         fields,
+			ExistenceCheck: b.roleExists,
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ReadOperation: &framework.PathOperation{
+					Callback:  b.roleRead,
+					Summary:   "Read a role.",
+					Responses: ok(roleResponseFields(fields)),
+				},
+				logical.CreateOperation: write,
+				logical.UpdateOperation: write,
+				logical.DeleteOperation: &framework.PathOperation{
+					Callback:                    b.roleDelete,
+					Summary:                     "Delete a role and end all its tokens.",
+					ForwardPerformanceStandby:   true,
+					ForwardPerformanceSecondary: true,
+					Responses:                   noContent,
+				},
+			},
+			HelpSynopsis: "What may be issued, and how it may be used.",
+			HelpDescription: "A role says what a token may be used for, where, and how long it lives. Tightening a role acts at once on the tokens " +
+				"that are already out; widening it does not widen them. Deleting it ends them, and a new role of the same name does not revive them.",
+		},
+		{
+			Pattern:      "roles/?$",
+			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "roles"},
+			Fields:       pageFields("role name"),
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ListOperation: &framework.PathOperation{
+					Callback:  b.rolesList,
+					Summary:   "List the roles.",
+					Responses: ok(listResponseFields("role name")),
+				},
+			},
+			HelpSynopsis:    "List the roles.",
+			HelpDescription: "Names in alphabetical order, a page at a time where after or limit is given.",
+		},
+	}
+}
+
+// roleResponseFields are the fields of a role as it is read: those it is written with, and its version.
+func roleResponseFields(written map[string]*framework.FieldSchema) map[string]*framework.FieldSchema {
+	fields := map[string]*framework.FieldSchema{
+		"version": {Type: framework.TypeInt, Required: true, Description: "Counts the changes of what the role grants."},
+	}
+	for name, field := range written {
+		if name == "name" {
+			continue
+		}
+		shown := &framework.FieldSchema{Type: field.Type, Required: true, Description: field.Description}
+		if shown.Type == framework.TypeCommaStringSlice {
+			shown.Type = framework.TypeStringSlice
+		}
+		fields[name] = shown
+	}
+	return fields
+}
+
+func (b *backend) roleExists(ctx context.Context, req *logical.Request, d *framework.FieldData) (bool, error) {
+	st, err := b.load(ctx, req.Storage)
+	if err != nil {
+		return false, err
+	}
+	return st.roles.get(d.Get("name").(string)) != nil, nil
+}
+
+func (b *backend) roleRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	st, err := b.load(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	r := st.roles.get(d.Get("name").(string))
+	if r == nil {
+		return nil, nil
+	}
+	return &logical.Response{Data: map[string]any{
+		"version":             int(r.Version),
+		"token_type":          tokenTypeOpaque,
+		"scopes":              listed(r.Scopes),
+		"allowed_scopes":      listed(r.AllowedScopes),
+		"audience":            listed(r.Audience),
+		"ttl":                 int64(r.TTL.Seconds()),
+		"max_ttl":             int64(r.MaxTTL.Seconds()),
+		"token_bound_cidrs":   listed(r.TokenBoundCIDRs),
+		"request_bound_cidrs": listed(r.RequestBoundCIDRs),
+		"bound_hosts":         listed(r.BoundHosts),
+		"metadata":            shownMetadata(r.Metadata),
+		"description":         r.Description,
+		"allow_privileged":    r.AllowPrivileged,
+	}}, nil
+}
+
+// listed shows an empty list as one, not as null.
+func listed(list []string) []string {
+	if list == nil {
+		return []string{}
+	}
+	return list
+}
+
+// shownMetadata shows no metadata as an empty map, not as null.
+func shownMetadata(m map[string]string) map[string]string {
+	if m == nil {
+		return map[string]string{}
+	}
+	return m
+}
+
+func (b *backend) roleWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	st, err := b.load(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	name := d.Get("name").(string)
+	if len(name) > maxRoleNameLen {
+		return fieldError("name", "is %d bytes long, at most %d are allowed", len(name), maxRoleNameLen), nil
+	}
+	st.roles.writing.Lock()
+	defer st.roles.writing.Unlock()
+
+	var entry roleEntry
+	old := st.roles.get(name)
+	if old != nil {
+		entry = old.roleEntry
+	}
+	if refusal := entry.update(d); refusal != nil {
+		return refusal, nil
+	}
+	if old == nil {
+		if entry.ID, err = token.NewRoleID(rand.Reader); err != nil {
+			return nil, err
+		}
+		entry.Version = 1
+	} else {
+		entry.succeed(&old.roleEntry, st.keys.longestLifetime(), time.Now())
+	}
+	r, err := newRole(name, entry)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.privileged(st.config.get()); err != nil {
+		return logical.ErrorResponse(err.Error()), nil
+	}
+	if err := st.roles.store(ctx, req.Storage, r); err != nil {
+		return nil, err
+	}
+
+	if mountMax := b.System().MaxLeaseTTL(); r.MaxTTL > mountMax || r.TTL > mountMax {
+		resp := new(logical.Response)
+		resp.AddWarning(fmt.Sprintf("tokens will live for at most %s, the maximum lease TTL of the mount, which is less than the role says", short(mountMax)))
+		return resp, nil
+	}
+	return nil, nil
+}
+
+// update takes over the fields that are given, and refuses what is not allowed.
+func (e *roleEntry) update(d *framework.FieldData) *logical.Response {
+	if v, given := d.GetOk("token_type"); given && v.(string) != tokenTypeOpaque {
+		return fieldError("token_type", "%q is not one of: %s", clip(v.(string)), tokenTypeOpaque)
+	}
+
+	lists := []struct {
+		field string
+		into  *[]string
+		check func([]string) ([]string, error)
+	}{
+		{"scopes", &e.Scopes, func(l []string) ([]string, error) { return access.ParseScopes(l) }},
+		{"allowed_scopes", &e.AllowedScopes, func(l []string) ([]string, error) { return access.ParseScopes(l) }},
+		{"audience", &e.Audience, checkAudience},
+		{"token_bound_cidrs", &e.TokenBoundCIDRs, checkAddresses},
+		{"request_bound_cidrs", &e.RequestBoundCIDRs, checkAddresses},
+		{"bound_hosts", &e.BoundHosts, func(l []string) ([]string, error) { return access.ParseHosts(l) }},
+	}
+	for _, list := range lists {
+		v, given := d.GetOk(list.field)
+		if !given {
+			continue
+		}
+		checked, err := list.check(v.([]string))
+		if err != nil {
+			return fieldError(list.field, "%s", err)
+		}
+		if len(checked) == 0 {
+			checked = nil
+		}
+		*list.into = checked
+	}
+	if len(e.Scopes) == 0 {
+		return fieldError("scopes", "a role needs at least one")
+	}
+	if missing := e.allowedScopes().Missing(e.Scopes); len(missing) > 0 {
+		return fieldError("scopes", "%q exceeds allowed_scopes, which is %q", missing, e.AllowedScopes)
+	}
+
+	if v, given := d.GetOk("ttl"); given {
+		e.TTL = time.Duration(v.(int)) * time.Second
+	}
+	if v, given := d.GetOk("max_ttl"); given {
+		e.MaxTTL = time.Duration(v.(int)) * time.Second
+	}
+	if e.MaxTTL > 0 && e.TTL > e.MaxTTL {
+		return fieldError("ttl", "%s is more than max_ttl, which is %s", short(e.TTL), short(e.MaxTTL))
+	}
+
+	if v, given := d.GetOk("metadata"); given {
+		metadata := v.(map[string]string)
+		if err := custommetadata.Validate(metadata); err != nil {
+			return fieldError("metadata", "%s", strings.Join(strings.Fields(err.Error()), " "))
+		}
+		for key, value := range metadata {
+			if err := checkTemplate(value); err != nil {
+				return fieldError("metadata", "%s: %s", clip(key), err)
+			}
+		}
+		e.Metadata = metadata
+	}
+	if v, given := d.GetOk("description"); given {
+		e.Description = v.(string)
+		if len(e.Description) > maxDescriptionLen {
+			return fieldError("description", "is %d bytes long, at most %d are allowed", len(e.Description), maxDescriptionLen)
+		}
+	}
+	if v, given := d.GetOk("allow_privileged"); given {
+		e.AllowPrivileged = v.(bool)
+	}
+	return nil
+}
+
+// succeed makes e the successor of old: a new version where the terms differ. Versions that no live
+// token can have are forgotten; none lives longer than longest.
+func (e *roleEntry) succeed(old *roleEntry, longest time.Duration, now time.Time) {
+	e.Past = nil
+	for _, past := range old.Past {
+		if now.Before(past.Until) {
+			e.Past = append(e.Past, past)
+		}
+	}
+	if reflect.DeepEqual(e.terms, old.terms) {
+		return
+	}
+	e.Past = append(e.Past, pastTerms{terms: old.terms, Version: old.Version, Until: now.Add(longest)})
+	e.Version = old.Version + 1
+}
+
+func checkAddresses(list []string) ([]string, error) {
+	addresses, err := access.ParseAddresses(list)
+	if err != nil {
+		return nil, err
+	}
+	return addresses.Strings(), nil
+}
+
+// checkAudience accepts what a StringOrURI of RFC 7519 section 2 may be, without spaces.
+func checkAudience(list []string) ([]string, error) {
+	if len(list) > maxAudiences {
+		return nil, fmt.Errorf("%d audiences given, at most %d are allowed", len(list), maxAudiences)
+	}
+	for i, audience := range list {
+		switch {
+		case audience == "" || len(audience) > maxAudienceLen || !isPrintable(audience) || strings.Contains(audience, " "):
+			return nil, fmt.Errorf("%q must be 1 to %d printable ASCII characters without spaces", clip(audience), maxAudienceLen)
+		case slices.Contains(list[:i], audience):
+			return nil, fmt.Errorf("%q is given twice", clip(audience))
+		}
+	}
+	return list, nil
+}
+
+func (b *backend) roleDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	st, err := b.load(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	st.roles.writing.Lock()
+	defer st.roles.writing.Unlock()
+	r := st.roles.get(d.Get("name").(string))
+	if r == nil {
+		return nil, nil
+	}
+	return nil, st.roles.delete(ctx, req.Storage, r)
+}
+
+func (b *backend) rolesList(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	st, err := b.load(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	after, limit, refusal := pageOf(d)
+	if refusal != nil {
+		return refusal, nil
+	}
+	var names []string
+	for _, r := range st.roles.all() {
+		if r.name > after && len(names) < limit {
+			names = append(names, r.name)
+		}
+	}
+	return logical.ListResponse(names), nil
+}

@@ -1,0 +1,113 @@
+package backend
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+)
+
+// defaultTokensPage is how many tokens are listed where no limit is given.
+const defaultTokensPage = 1000
+
+func (b *backend) pathsTokens() []*framework.Path {
+	listFields := pageFields("token_id")
+	listFields["limit"].Description = fmt.Sprintf("List at most so many. Default: %d.", defaultTokensPage)
+	listFields["role"] = &framework.FieldSchema{
+		Type:        framework.TypeString,
+		Description: "List only tokens of this role.",
+		Query:       true,
+	}
+	listResponse := listResponseFields("token_id")
+	listResponse["key_info"] = &framework.FieldSchema{Type: framework.TypeMap, Description: "What tokens/:token_id says of each."}
+	return []*framework.Path{
+		{
+			Pattern:      "tokens/" + framework.GenericNameRegex("token_id"),
+			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "issued-token"},
+			Fields: map[string]*framework.FieldSchema{
+				"token_id": {Type: framework.TypeString, Description: "The token's public name: 24 hexadecimal digits.", Required: true},
+			},
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ReadOperation: &framework.PathOperation{
+					Callback:  b.tokenRead,
+					Summary:   "Read who got a token, and what has become of it.",
+					Responses: ok(tokenRowFields()),
+				},
+			},
+			HelpSynopsis:    "Who got a token, and what has become of it.",
+			HelpDescription: "A row of the inventory. It is there from the issue of the token until shortly after its end; the token itself is never in it.",
+		},
+		{
+			Pattern:      "tokens/?$",
+			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "issued-tokens"},
+			Fields:       listFields,
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ListOperation: &framework.PathOperation{
+					Callback:  b.tokensList,
+					Summary:   "List the tokens that may still be live.",
+					Responses: ok(listResponse),
+				},
+			},
+			HelpSynopsis:    "List the tokens that may still be live.",
+			HelpDescription: "A page of the inventory, in the order of the ids. For the next page give the last id as after.",
+		},
+	}
+}
+
+func (b *backend) tokenRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	st, err := b.load(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	id, err := token.ParseID(d.Get("token_id").(string))
+	if err != nil {
+		return fieldError("token_id", "%s", err), nil
+	}
+	row, known := st.inventory.Get(id)
+	if !known {
+		return nil, nil
+	}
+	data, err := b.describe(ctx, st, &row)
+	if err != nil {
+		return nil, err
+	}
+	return &logical.Response{Data: data}, nil
+}
+
+func (b *backend) tokensList(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	st, err := b.load(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	afterText, limit, refusal := pageOf(d)
+	if refusal != nil {
+		return refusal, nil
+	}
+	var after token.ID
+	if afterText != "" {
+		if after, err = token.ParseID(afterText); err != nil {
+			return fieldError("after", "%s", err), nil
+		}
+	}
+	if _, given := d.GetOk("limit"); !given {
+		limit = defaultTokensPage
+	}
+
+	rows, more := st.inventory.Page(after, limit, d.Get("role").(string))
+	keys := make([]string, len(rows))
+	info := make(map[string]any, len(rows))
+	for i := range rows {
+		keys[i] = rows[i].ID.String()
+		if info[keys[i]], err = b.describe(ctx, st, &rows[i]); err != nil {
+			return nil, err
+		}
+	}
+	resp := logical.ListResponseWithInfo(keys, info)
+	if more {
+		resp.AddWarning(fmt.Sprintf("there are more tokens: list again with after=%s", keys[len(keys)-1]))
+	}
+	return resp, nil
+}

@@ -1,0 +1,331 @@
+package backend
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+)
+
+const rolePrefix = "role/"
+
+// terms is what a role grants. A change of it makes a new version of the role: a live token is held to
+// the terms it was issued under and to those of today.
+type terms struct {
+	Scopes          []string          `json:"scopes"`
+	AllowedScopes   []string          `json:"allowed_scopes,omitempty"` // none: Scopes
+	Audience        []string          `json:"audience,omitempty"`       // nil: any
+	TokenBoundCIDRs []string          `json:"token_bound_cidrs,omitempty"`
+	BoundHosts      []string          `json:"bound_hosts,omitempty"`
+	Metadata        map[string]string `json:"metadata,omitempty"` // values may be identity templates
+}
+
+func (t *terms) allowedScopes() access.Scopes {
+	if len(t.AllowedScopes) > 0 {
+		return t.AllowedScopes
+	}
+	return t.Scopes
+}
+
+// roleEntry is a role as stored.
+type roleEntry struct {
+	ID      token.RoleID `json:"id"`      // new when a role is deleted and created again
+	Version uint32       `json:"version"` // counts the changes of terms, from 1
+	terms
+	TTL               time.Duration `json:"ttl,omitempty"`     // 0: the mount's default
+	MaxTTL            time.Duration `json:"max_ttl,omitempty"` // 0: the mount's
+	RequestBoundCIDRs []string      `json:"request_bound_cidrs,omitempty"`
+	Description       string        `json:"description,omitempty"`
+	AllowPrivileged   bool          `json:"allow_privileged,omitempty"`
+
+	Past []pastTerms `json:"past,omitempty"` // versions that live tokens may have, oldest first
+}
+
+// pastTerms is a former version of a role.
+type pastTerms struct {
+	terms
+	Version uint32    `json:"version"`
+	Until   time.Time `json:"until"` // when the last token issued under it has ended
+}
+
+// role is a role ready for use. It does not change; an update makes a new one.
+type role struct {
+	roleEntry
+	name           string
+	requestAllowed access.Addresses // where creds may be read from
+	tokenAllowed   access.Addresses // where the token may be used from
+	allowed        access.Scopes    // the most a request may ask for
+	hasTemplates   bool             // in metadata
+	versions       map[uint32]*version
+}
+
+// version is what a token issued under one version of the role may be used for today.
+type version struct {
+	access.Grant                   // for a token that the request did not narrow
+	metadata     map[string]string // without templates
+}
+
+// newRole compiles an entry that has been checked.
+func newRole(name string, entry roleEntry) (*role, error) {
+	r := &role{roleEntry: entry, name: name, versions: make(map[uint32]*version, 1+len(entry.Past))}
+	var err error
+	if r.requestAllowed, err = access.ParseAddresses(entry.RequestBoundCIDRs); err != nil {
+		return nil, err
+	}
+	if r.tokenAllowed, err = access.ParseAddresses(entry.TokenBoundCIDRs); err != nil {
+		return nil, err
+	}
+	r.allowed = entry.allowedScopes()
+	r.hasTemplates = len(staticMetadata(entry.Metadata)) != len(entry.Metadata)
+
+	if r.versions[entry.Version], err = newVersion(&entry.terms, &entry.terms); err != nil {
+		return nil, err
+	}
+	for i := range entry.Past {
+		past := &entry.Past[i]
+		if r.versions[past.Version], err = newVersion(&past.terms, &entry.terms); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+// newVersion joins the terms a token was issued under with those of today.
+func newVersion(issued, today *terms) (*version, error) {
+	v := &version{metadata: staticMetadata(issued.Metadata)}
+	v.Scopes = access.Scopes(issued.Scopes).Intersect(today.allowedScopes())
+	v.Audience = narrowAudience(issued.Audience, today.Audience)
+
+	both := []*terms{issued, today}
+	if issued == today {
+		both = both[:1]
+	}
+	for _, t := range both {
+		addresses, err := access.ParseAddresses(t.TokenBoundCIDRs)
+		if err != nil {
+			return nil, err
+		}
+		if addresses.Restricted() {
+			v.Addresses = append(v.Addresses, addresses)
+		}
+		if len(t.BoundHosts) > 0 {
+			v.Hosts = append(v.Hosts, t.BoundHosts)
+		}
+	}
+	return v, nil
+}
+
+// narrowAudience gives the audiences that both allow: nil allows any, an empty list none.
+func narrowAudience(a, b []string) []string {
+	switch {
+	case a == nil:
+		return b
+	case b == nil:
+		return a
+	}
+	both := []string{}
+	for _, audience := range a {
+		if slices.Contains(b, audience) {
+			both = append(both, audience)
+		}
+	}
+	return both
+}
+
+// grant is what a token issued from the role may be used for today, and the metadata it carries. It is
+// nil for a token of a version that no live token can have.
+func (r *role) grant(claims *token.Claims) (*access.Grant, map[string]string) {
+	v := r.versions[claims.RoleVersion]
+	if v == nil {
+		return nil, nil
+	}
+	metadata := v.metadata
+	if len(claims.Metadata) > 0 {
+		metadata = maps.Clone(v.metadata)
+		maps.Copy(metadata, claims.Metadata)
+	}
+	if claims.Scopes == nil && claims.Audience == nil && claims.Addresses == nil {
+		return &v.Grant, metadata
+	}
+	g := v.Grant
+	if claims.Scopes != nil {
+		g.Scopes = access.Scopes(claims.Scopes).Intersect(r.allowed)
+	}
+	if claims.Audience != nil {
+		g.Audience = narrowAudience(claims.Audience, g.Audience)
+	}
+	if claims.Addresses != nil {
+		g.Addresses = append(slices.Clone(g.Addresses), access.NewAddresses(claims.Addresses))
+	}
+	return &g, metadata
+}
+
+// privileged says that the role holds a privileged scope without the permission to.
+func (r *role) privileged(c *config) error {
+	if r.AllowPrivileged {
+		return nil
+	}
+	held := access.Scopes(slices.Concat(r.Scopes, r.AllowedScopes)).Matching(c.PrivilegedScopes)
+	if len(held) == 0 {
+		return nil
+	}
+	slices.Sort(held)
+	return fmt.Errorf("role %q holds %q, privileged by privileged_scopes %q: set allow_privileged=true, or choose other scopes",
+		r.name, slices.Compact(held), c.PrivilegedScopes)
+}
+
+// metadataFor fills in the templates of the role's metadata for a requester. It is nil where there are
+// none.
+func (r *role) metadataFor(entityID string, sys logical.SystemView) (map[string]string, error) {
+	if !r.hasTemplates {
+		return nil, nil
+	}
+	filled := make(map[string]string)
+	for key, tpl := range r.Metadata {
+		if !isTemplate(tpl) {
+			continue
+		}
+		if entityID == "" {
+			return nil, fmt.Errorf("metadata %q is an identity template, and the caller has no entity", key)
+		}
+		value, err := framework.PopulateIdentityTemplate(tpl, entityID, sys)
+		if err != nil {
+			return nil, fmt.Errorf("metadata %q: %w", key, err)
+		}
+		filled[key] = value
+	}
+	return filled, nil
+}
+
+func isTemplate(s string) bool { return strings.Contains(s, "{{") }
+
+// directive is what may stand between the braces of an identity template.
+var directive = regexp.MustCompile(`^identity\.(entity\.(id|name|metadata\.[^.]+|aliases\..+)|groups\.(ids|names)\..+)$`)
+
+// checkTemplate tells whether a value of metadata is plain, or a template that Vault can fill in.
+func checkTemplate(s string) error {
+	if _, err := framework.ValidateIdentityTemplate(s); err != nil {
+		return err
+	}
+	for _, part := range strings.Split(s, "{{")[1:] {
+		name, _, _ := strings.Cut(part, "}}")
+		if name = strings.TrimSpace(name); !directive.MatchString(name) {
+			return fmt.Errorf("%q is no directive of identity templates, which are such as {{identity.entity.name}}", clip(name))
+		}
+	}
+	return nil
+}
+
+func staticMetadata(all map[string]string) map[string]string {
+	static := make(map[string]string, len(all))
+	for key, value := range all {
+		if !isTemplate(value) {
+			static[key] = value
+		}
+	}
+	return static
+}
+
+// roleStore is the roles in memory and in storage.
+type roleStore struct {
+	writing sync.Mutex // held from reading a role for a change until the change is stored
+
+	mu    sync.RWMutex
+	names map[string]*role
+	ids   map[token.RoleID]*role
+}
+
+func loadRoles(ctx context.Context, s logical.Storage) (*roleStore, error) {
+	names, err := s.List(ctx, rolePrefix)
+	if err != nil {
+		return nil, err
+	}
+	rs := &roleStore{names: make(map[string]*role, len(names)), ids: make(map[token.RoleID]*role, len(names))}
+	for _, name := range names {
+		entry, err := s.Get(ctx, rolePrefix+name)
+		if err != nil {
+			return nil, err
+		}
+		if entry == nil {
+			continue
+		}
+		var stored roleEntry
+		if err := entry.DecodeJSON(&stored); err != nil {
+			return nil, fmt.Errorf("role %q: %w", name, err)
+		}
+		r, err := newRole(name, stored)
+		if err != nil {
+			return nil, fmt.Errorf("role %q: %w", name, err)
+		}
+		rs.show(r)
+	}
+	return rs, nil
+}
+
+func (rs *roleStore) show(r *role) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	rs.names[r.name] = r
+	rs.ids[r.ID] = r
+}
+
+// get finds a role by name; nil where there is none.
+func (rs *roleStore) get(name string) *role {
+	rs.mu.RLock()
+	defer rs.mu.RUnlock()
+	return rs.names[name]
+}
+
+// byID finds a role by its id; nil where it has been deleted.
+func (rs *roleStore) byID(id token.RoleID) *role {
+	rs.mu.RLock()
+	defer rs.mu.RUnlock()
+	return rs.ids[id]
+}
+
+// all lists the roles by name.
+func (rs *roleStore) all() []*role {
+	rs.mu.RLock()
+	defer rs.mu.RUnlock()
+	roles := make([]*role, 0, len(rs.names))
+	for _, r := range rs.names {
+		roles = append(roles, r)
+	}
+	slices.SortFunc(roles, func(a, b *role) int { return strings.Compare(a.name, b.name) })
+	return roles
+}
+
+// store writes a role, and shows it once it is written. The caller holds writing.
+func (rs *roleStore) store(ctx context.Context, s logical.Storage, r *role) error {
+	entry, err := logical.StorageEntryJSON(rolePrefix+r.name, &r.roleEntry)
+	if err != nil {
+		return err
+	}
+	if err := s.Put(ctx, entry); err != nil {
+		return err
+	}
+	rs.show(r)
+	return nil
+}
+
+// delete removes a role from storage and then from sight. The caller holds writing.
+func (rs *roleStore) delete(ctx context.Context, s logical.Storage, r *role) error {
+	if err := s.Delete(ctx, rolePrefix+r.name); err != nil {
+		return err
+	}
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	delete(rs.names, r.name)
+	delete(rs.ids, r.ID)
+	return nil
+}

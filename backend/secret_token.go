@@ -1,0 +1,156 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+)
+
+// secretTypeToken is the type of the leases of native tokens. It stays registered for ever: a lease of a
+// type that is not keeps its mount from being disabled.
+const secretTypeToken = "token"
+
+// leaseVersion is the version of the lease's internal data.
+const leaseVersion = "1"
+
+// lease is what a lease remembers of its token. It is kept as strings: numbers come back from Vault as
+// floating point. The token itself is in the lease's data, which Vault encrypts.
+type lease struct {
+	tokenID   token.ID
+	roleID    token.RoleID
+	role      string
+	expiresAt time.Time     // what the token says
+	ttl       time.Duration // what it was issued for; the default of a renewal
+	lifetime  time.Duration // renewals included, counted from the issue
+}
+
+func (l *lease) internalData() map[string]any {
+	return map[string]any{
+		"version":    leaseVersion,
+		"token_id":   l.tokenID.String(),
+		"role_id":    l.roleID.String(),
+		"role":       l.role,
+		"expires_at": l.expiresAt.UTC().Format(time.RFC3339),
+		"ttl":        l.ttl.String(),
+		"lifetime":   l.lifetime.String(),
+	}
+}
+
+func parseLease(secret *logical.Secret) (*lease, error) {
+	if secret == nil {
+		return nil, errors.New("the request has no lease")
+	}
+	text := func(key string) string {
+		s, _ := secret.InternalData[key].(string)
+		return s
+	}
+	if v := text("version"); v != leaseVersion {
+		return nil, fmt.Errorf("the lease has version %q, this plugin knows %s", v, leaseVersion)
+	}
+	l := &lease{role: text("role")}
+	var err error
+	if l.tokenID, err = token.ParseID(text("token_id")); err != nil {
+		return nil, fmt.Errorf("the lease's token_id: %w", err)
+	}
+	if err = l.roleID.UnmarshalText([]byte(text("role_id"))); err != nil {
+		return nil, fmt.Errorf("the lease's role_id: %w", err)
+	}
+	if l.expiresAt, err = time.Parse(time.RFC3339, text("expires_at")); err != nil {
+		return nil, fmt.Errorf("the lease's expires_at: %w", err)
+	}
+	if l.ttl, err = time.ParseDuration(text("ttl")); err != nil {
+		return nil, fmt.Errorf("the lease's ttl: %w", err)
+	}
+	if l.lifetime, err = time.ParseDuration(text("lifetime")); err != nil {
+		return nil, fmt.Errorf("the lease's lifetime: %w", err)
+	}
+	return l, nil
+}
+
+func (b *backend) secretToken() *framework.Secret {
+	return &framework.Secret{
+		Type: secretTypeToken,
+		Fields: map[string]*framework.FieldSchema{
+			"token": {Type: framework.TypeString, Description: "API token"},
+		},
+		Renew:  b.tokenRenew,
+		Revoke: b.tokenRevoke,
+	}
+}
+
+// tokenRenew moves the end of the token to the end that the lease will have.
+func (b *backend) tokenRenew(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	st, err := b.load(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	l, err := parseLease(req.Secret)
+	if err != nil {
+		return nil, err
+	}
+	r := st.roles.byID(l.roleID)
+	if r == nil {
+		return logical.ErrorResponse("role %q was deleted after the token was issued: it cannot be renewed", l.role), nil
+	}
+
+	// Neither the role nor the mount can lengthen a life that was promised shorter.
+	maxTTL := l.lifetime
+	if r.MaxTTL > 0 {
+		maxTTL = min(maxTTL, r.MaxTTL)
+	}
+	ttl, _, err := framework.CalculateTTL(b.System(), req.Secret.Increment, l.ttl, 0, maxTTL, 0, req.Secret.IssueTime)
+	if err != nil {
+		return logical.ErrorResponse("the token cannot be renewed: %s", err), nil
+	}
+	now := time.Now()
+	if dead := st.life(l.tokenID, l.tokenID, l.roleID, l.expiresAt).Alive(now); dead != "" {
+		return logical.ErrorResponse("the token cannot be renewed: it is %s", dead), nil
+	}
+	err = st.deviations.Renew(ctx, req.Storage, l.tokenID, l.expiresAt, now.Add(ttl), now)
+	if errors.Is(err, ledger.ErrRevoked) {
+		return logical.ErrorResponse("the token cannot be renewed: %s", err), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+
+	// Vault computes the end of the lease once more, from these, and warns of what was capped.
+	resp := &logical.Response{Secret: req.Secret}
+	resp.Secret.TTL = ttl
+	resp.Secret.MaxTTL = maxTTL
+	return resp, nil
+}
+
+// tokenRevoke ends the token. It needs nothing but the lease: the role may be gone. A token whose time
+// is over needs no note that it was revoked.
+func (b *backend) tokenRevoke(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	st, err := b.load(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	l, err := parseLease(req.Secret)
+	if err != nil {
+		return nil, err
+	}
+	return nil, st.revoke(ctx, req.Storage, l.tokenID, l.expiresAt)
+}
+
+// revoke ends a token that ends at ownEnd by itself.
+func (st *state) revoke(ctx context.Context, s logical.Storage, id token.ID, ownEnd time.Time) error {
+	now := time.Now()
+	end := ownEnd
+	if d, ok := st.deviations.Get(id); ok {
+		end = time.Unix(d.ExpiresAt, 0)
+	}
+	if !now.Before(end) {
+		return nil
+	}
+	return st.deviations.Revoke(ctx, s, id, ownEnd, now)
+}

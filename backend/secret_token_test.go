@@ -1,0 +1,138 @@
+package backend
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+func (e *engine) exp(c *creds) time.Time {
+	e.t.Helper()
+	return time.Unix(e.write("introspect", data{"token": c.token})["exp"].(int64), 0)
+}
+
+// vaultRenews renews and computes the new end of the lease as Vault does from the answer.
+func (e *engine) vaultRenews(c *creds, increment time.Duration) time.Time {
+	e.t.Helper()
+	resp, err := e.renew(c, increment)
+	if err != nil || resp.IsError() {
+		e.t.Fatal(resp, err)
+	}
+	ttl, _, err := framework.CalculateTTL(e.system, increment, resp.Secret.TTL, 0, resp.Secret.MaxTTL, 0, c.secret.IssueTime)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	return time.Now().Add(ttl)
+}
+
+// The token ends when its lease does, after each renewal, and never later than max_ttl after its issue.
+func TestRenewToTheLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("roles/reader", data{"scopes": "a", "ttl": "1h", "max_ttl": "150m"})
+		c := e.creds("reader", nil)
+		start := time.Now()
+		for _, step := range []struct {
+			increment, end time.Duration // from the issue
+		}{
+			{0, 90 * time.Minute},
+			{2 * time.Hour, 150 * time.Minute},
+			{time.Minute, 91 * time.Minute}, // a shorter life is a life that was asked for
+			{10 * time.Hour, 150 * time.Minute},
+		} {
+			time.Sleep(30*time.Minute - time.Since(start)%(30*time.Minute))
+			if now := time.Since(start); step.increment == time.Minute {
+				step.end = now + time.Minute
+			} else if step.increment == 0 {
+				step.end = now + time.Hour
+			}
+			lease := e.vaultRenews(c, step.increment)
+			for _, e := range []*engine{e, mountOn(t, e.storage, e.system)} {
+				if exp := e.exp(c); !exp.Equal(lease.Truncate(time.Second)) || exp.Sub(start) != step.end {
+					t.Errorf("renewed by %s: the token ends after %s, its lease after %s, want %s", step.increment, exp.Sub(start), lease.Sub(start), step.end)
+				}
+			}
+			if step.increment == time.Minute { // renew at once, while it is live
+				e.vaultRenews(c, time.Hour)
+			}
+		}
+		time.Sleep(150*time.Minute - time.Since(start) - time.Second)
+		e.expect("active", c.token, nil)
+		time.Sleep(time.Second)
+		e.expect("expired", c.token, nil)
+		resp, err := e.renew(c, 0)
+		e.saysNo(resp, err, "cannot be renewed")
+
+		e.minute()
+		if n := e.b.state.Load().deviations.Len(); n != 0 {
+			t.Errorf("%d deviations are kept of a token that has ended", n)
+		}
+		e.expect("expired", c.token, nil)
+	})
+}
+
+func TestRenewUnderAShorterRole(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("roles/reader", data{"scopes": "a", "ttl": "1h", "max_ttl": "24h"})
+		c := e.creds("reader", nil)
+		start := time.Now()
+		time.Sleep(30 * time.Minute)
+		e.write("roles/reader", data{"max_ttl": "1h"})
+		if lease := e.vaultRenews(c, 0); lease.Sub(start) != time.Hour || !e.exp(c).Equal(lease) {
+			t.Errorf("the lease ends after %s", lease.Sub(start))
+		}
+		e.write("roles/reader", data{"max_ttl": "1000h"}) // does not lengthen what was promised shorter
+		if lease := e.vaultRenews(c, 2000*time.Hour); lease.Sub(start) != 24*time.Hour || !e.exp(c).Equal(lease) {
+			t.Errorf("the lease ends after %s", lease.Sub(start))
+		}
+		e.system.MaxLeaseTTLVal = 2 * time.Hour
+		if lease := e.vaultRenews(c, 2000*time.Hour); lease.Sub(start) != 2*time.Hour || !e.exp(c).Equal(lease) {
+			t.Errorf("the lease ends after %s", lease.Sub(start))
+		}
+	})
+}
+
+func TestRevokeLease(t *testing.T) {
+	e := newEngine(t)
+	e.write("roles/reader", data{"scopes": "a"})
+	c, other := e.creds("reader", nil), e.creds("reader", nil)
+	for range 2 {
+		e.revokeLease(c)
+		for _, e := range []*engine{e, mountOn(t, e.storage, e.system)} {
+			e.expect("revoked", c.token, nil)
+			e.expect("active", other.token, nil)
+		}
+	}
+	resp, err := e.renew(c, 0)
+	e.saysNo(resp, err, "cannot be renewed: it is revoked")
+
+	e.do(logical.DeleteOperation, "roles/reader", nil)
+	e.revokeLease(other) // needs nothing but the lease
+	e.expect("revoked", other.token, nil)
+}
+
+// A lease that is not what this version wrote is an error, never a panic.
+func TestDamagedLeases(t *testing.T) {
+	e := newEngine(t)
+	e.write("roles/reader", data{"scopes": "a"})
+	c := e.creds("reader", nil)
+	for field, value := range map[string]any{
+		"version": "9", "token_id": 7.0, "role_id": nil, "expires_at": "soon", "ttl": []any{}, "lifetime": 3600.0,
+	} {
+		secret := *c.secret
+		secret.InternalData = data{}
+		for k, v := range c.secret.InternalData {
+			secret.InternalData[k] = v
+		}
+		secret.InternalData[field] = value
+		for _, op := range []logical.Operation{logical.RenewOperation, logical.RevokeOperation} {
+			if resp, err := e.request(&logical.Request{Operation: op, Path: "creds/x", Secret: &secret}); err == nil && !resp.IsError() {
+				t.Errorf("%s with %s = %v is accepted", op, field, value)
+			}
+		}
+	}
+}

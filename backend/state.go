@@ -1,0 +1,124 @@
+package backend
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+)
+
+// state is a mount's storage in memory.
+type state struct {
+	config     *configStore
+	keys       *keyring
+	roles      *roleStore
+	deviations *ledger.Deviations
+	inventory  *ledger.Inventory
+}
+
+// load gives the state, reading from storage what is not in memory yet or not any more.
+func (b *backend) load(ctx context.Context, s logical.Storage) (*state, error) {
+	if st := b.state.Load(); st != nil && !b.stale.Load() {
+		return st, nil
+	}
+	b.loading.Lock()
+	defer b.loading.Unlock()
+
+	b.staleMu.Lock()
+	keys := b.staleKeys
+	b.staleKeys = nil
+	b.stale.Store(false)
+	b.staleMu.Unlock()
+
+	st, err := reload(ctx, s, b.state.Load(), keys)
+	if err != nil {
+		for _, key := range keys {
+			b.invalidate(ctx, key)
+		}
+		return nil, err
+	}
+	b.state.Store(st)
+	return st, nil
+}
+
+// reload gives a state in which the stale keys have been read anew; all of them when old is nil.
+func reload(ctx context.Context, s logical.Storage, old *state, stale []string) (*state, error) {
+	st := new(state)
+	if old != nil {
+		*st = *old
+	}
+	for _, key := range stale {
+		switch {
+		case old == nil:
+		case key == configKey:
+			st.config = nil
+		case strings.HasPrefix(key, keysPrefix):
+			st.keys = nil
+		case strings.HasPrefix(key, rolePrefix):
+			st.roles = nil
+		case strings.HasPrefix(key, ledger.InventoryPrefix):
+			st.inventory = nil
+		case strings.HasPrefix(key, ledger.DeviationsPrefix):
+			if err := st.deviations.Reload(ctx, s, key); err != nil {
+				return nil, err
+			}
+		}
+	}
+	var err error
+	if st.config == nil {
+		if st.config, err = loadConfig(ctx, s); err != nil {
+			return nil, err
+		}
+	}
+	if st.keys == nil {
+		if st.keys, err = loadKeyring(ctx, s); err != nil {
+			return nil, err
+		}
+	}
+	if st.roles == nil {
+		if st.roles, err = loadRoles(ctx, s); err != nil {
+			return nil, err
+		}
+	}
+	if st.deviations == nil {
+		if st.deviations, err = ledger.LoadDeviations(ctx, s); err != nil {
+			return nil, err
+		}
+	}
+	if st.inventory == nil {
+		if st.inventory, err = ledger.LoadInventory(ctx, s); err != nil {
+			return nil, err
+		}
+	}
+	return st, nil
+}
+
+// life is what the ledger and the roles know of a token that ends at ownEnd by itself. Whether its
+// subject is disabled is not looked up.
+func (st *state) life(id, grant token.ID, role token.RoleID, ownEnd time.Time) access.State {
+	life := access.State{ExpiresAt: ownEnd, RoleDeleted: st.roles.byID(role) == nil}
+	if d, ok := st.deviations.Get(id); ok {
+		life.ExpiresAt = time.Unix(d.ExpiresAt, 0)
+		life.Revoked = d.Revoked
+	}
+	if grant != id {
+		d, ok := st.deviations.Get(grant)
+		life.Revoked = life.Revoked || (ok && d.Revoked)
+	}
+	return life
+}
+
+// ended tells of a token in the inventory whether it is over for good.
+func (st *state) ended(now time.Time) func(token.ID, time.Time) bool {
+	return func(id token.ID, ownEnd time.Time) bool {
+		if d, ok := st.deviations.Get(id); ok {
+			return d.KeepUntil <= now.Unix()
+		}
+		return !now.Before(ownEnd)
+	}
+}

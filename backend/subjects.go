@@ -1,0 +1,50 @@
+package backend
+
+import (
+	"context"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/maypok86/otter/v2"
+)
+
+const (
+	// subjectTTL is how long an answer about an entity is used: how long a token may outlive the service
+	// that it was issued to.
+	subjectTTL = time.Minute
+
+	// maxSubjects bounds the memory for them; beyond it some are asked for more often.
+	maxSubjects = 100_000
+)
+
+// subjects knows which Vault entities are disabled or gone. Vault is asked at most once a minute for
+// each.
+type subjects struct {
+	cache  *otter.Cache[string, bool] // entity id -> disabled
+	lookup otter.LoaderFunc[string, bool]
+}
+
+func newSubjects(entityInfo func(id string) (*logical.Entity, error)) *subjects {
+	return &subjects{
+		cache: otter.Must(&otter.Options[string, bool]{
+			MaximumSize:      maxSubjects,
+			ExpiryCalculator: otter.ExpiryWriting[string, bool](subjectTTL),
+		}),
+		lookup: func(_ context.Context, id string) (bool, error) {
+			entity, err := entityInfo(id)
+			if err != nil {
+				return false, err
+			}
+			return entity == nil || entity.Disabled, nil
+		},
+	}
+}
+
+// disabled tells whether an entity is disabled or gone. There is nothing to disable where there is no
+// entity.
+func (s *subjects) disabled(ctx context.Context, id string) (bool, error) {
+	if id == "" {
+		return false, nil
+	}
+	return s.cache.Get(ctx, id, s.lookup)
+}
