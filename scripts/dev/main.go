@@ -1,0 +1,109 @@
+// Command dev runs a Vault server with the plugin on loopback. With arguments it runs them as a command
+// that talks to the server, and ends with it; without, it runs until Ctrl-C.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/scripts/vaultserver"
+)
+
+func main() {
+	mount := flag.Bool("mount", true, "register the plugin and enable it at apitoken/")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := run(ctx, *mount, flag.Args())
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit):
+		os.Exit(exit.ExitCode())
+	case err != nil:
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, mount bool, command []string) error {
+	root, err := vaultserver.Root()
+	if err != nil {
+		return err
+	}
+	binary, err := vaultserver.Binary(ctx, root, os.Stdout)
+	if err != nil {
+		return err
+	}
+	fmt.Println("Building the plugin.")
+	plugin, err := vaultserver.BuildPlugin(ctx, root, "./cmd/"+vaultserver.PluginName)
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "vault-apitoken-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	fmt.Println("Starting a Vault server.")
+	server, err := vaultserver.Start(ctx, vaultserver.Config{Binary: binary, Dir: dir, PluginDir: filepath.Dir(plugin)})
+	if err != nil {
+		return err
+	}
+	defer server.Stop()
+
+	audit := filepath.Join(dir, "audit.log")
+	sys := server.Client().Sys()
+	if err := sys.EnableAuditWithOptionsWithContext(ctx, "file", &api.EnableAuditOptions{
+		Type: "file", Options: map[string]string{"file_path": audit},
+	}); err != nil {
+		return err
+	}
+	if mount {
+		if err := server.Register(ctx, vaultserver.PluginName); err != nil {
+			return err
+		}
+		if err := sys.MountWithContext(ctx, "apitoken", &api.MountInput{Type: vaultserver.PluginName}); err != nil {
+			return err
+		}
+	}
+
+	if len(command) > 0 {
+		cmd := exec.CommandContext(ctx, command[0], command[1:]...)
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+		cmd.Env = append(os.Environ(),
+			"VAULT_ADDR="+server.Addr,
+			"VAULT_TOKEN="+server.Token,
+			"PATH="+filepath.Dir(binary)+string(os.PathListSeparator)+os.Getenv("PATH"),
+			"PLUGIN="+plugin,
+			"AUDIT_LOG="+audit,
+		)
+		return cmd.Run()
+	}
+
+	fmt.Printf(`
+A Vault server is running, with the plugin at apitoken/. In another terminal:
+
+  export VAULT_ADDR=%s
+  export VAULT_TOKEN=%s
+  export PATH=%s:$PATH
+
+  vault write apitoken/roles/billing-reader scopes=invoices:read ttl=1h max_ttl=24h
+  vault read apitoken/creds/billing-reader
+  vault path-help apitoken
+
+Its log is %s, its audit log %s.
+Ctrl-C stops it and deletes everything.
+`, server.Addr, server.Token, filepath.Dir(binary), server.Log, audit)
+	<-ctx.Done()
+	fmt.Println("\nStopping.")
+	return nil
+}

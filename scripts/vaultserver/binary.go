@@ -1,0 +1,133 @@
+package vaultserver
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// oldest is the oldest Vault that this project is run against.
+var oldest = [2]int{1, 18}
+
+// Root is the folder of the repository that the working folder is in.
+func Root() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "bootstrap", "vault", "go.mod")); err == nil {
+			return dir, nil
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			return "", errors.New("the working folder is not in the repository")
+		}
+		dir = parent
+	}
+}
+
+// Binary finds a vault binary: $VAULT_BINARY, else a vault on PATH that is recent enough, else
+// bin/vault, which it builds where it is missing. What it does goes to log.
+func Binary(ctx context.Context, root string, log io.Writer) (string, error) {
+	if path := os.Getenv("VAULT_BINARY"); path != "" {
+		return exec.LookPath(path)
+	}
+	if path, err := exec.LookPath("vault"); err == nil {
+		if major, minor, err := version(ctx, path); err == nil && (major > oldest[0] || major == oldest[0] && minor >= oldest[1]) {
+			return path, nil
+		}
+	}
+	path := filepath.Join(root, "bin", "vault")
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	}
+	return path, build(ctx, root, path, log)
+}
+
+var versionLine = regexp.MustCompile(`Vault v(\d+)\.(\d+)\.`)
+
+func version(ctx context.Context, path string) (major, minor int, err error) {
+	out, err := exec.CommandContext(ctx, path, "version").Output()
+	if err != nil {
+		return 0, 0, err
+	}
+	m := versionLine.FindSubmatch(out)
+	if m == nil {
+		return 0, 0, fmt.Errorf("%s does not tell its version", path)
+	}
+	major, _ = strconv.Atoi(string(m[1]))
+	minor, _ = strconv.Atoi(string(m[2]))
+	return major, minor, nil
+}
+
+// build compiles the Vault server that bootstrap/vault pins.
+func build(ctx context.Context, root, path string, log io.Writer) error {
+	const pkg = "github.com/hashicorp/vault"
+	fmt.Fprintln(log, "There is no vault on PATH (and VAULT_BINARY is not set), so the Vault server is built once from its source.")
+	fmt.Fprintln(log, "This takes about 5 minutes on two cores, and some more while its modules are downloaded. Later runs use bin/vault.")
+	start := time.Now()
+	module := filepath.Join(root, "bootstrap", "vault")
+	list := exec.CommandContext(ctx, "go", "list", "-deps", "-tags", "minimal", pkg)
+	list.Dir, list.Env, list.Stderr = module, buildEnv(), os.Stderr
+	out, err := list.Output()
+	if err != nil {
+		return fmt.Errorf("listing the packages of Vault: %w", err)
+	}
+	total := strings.Count(string(out), "\n")
+	fmt.Fprintf(log, "  %d packages, modules downloaded after %s\n", total, time.Since(start).Round(time.Second))
+
+	// Built under another name and then moved, so that an interrupted build leaves no broken binary.
+	unfinished := path + ".unfinished"
+	cmd := exec.CommandContext(ctx, "go", "build", "-v", "-tags", "minimal", "-trimpath", "-ldflags=-s -w", "-o", unfinished, pkg)
+	cmd.Dir, cmd.Env = module, buildEnv()
+	progress, err := cmd.StderrPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	var complaints []string
+	compiled, shown := 0, time.Now()
+	for lines := bufio.NewScanner(progress); lines.Scan(); {
+		if line := lines.Text(); strings.ContainsAny(line, " #:") {
+			complaints = append(complaints, line)
+		}
+		compiled++
+		if time.Since(shown) > 10*time.Second {
+			shown = time.Now()
+			fmt.Fprintf(log, "  compiled %d of at most %d packages, %s\n", compiled, total, time.Since(start).Round(time.Second))
+		}
+	}
+	if err := cmd.Wait(); err != nil {
+		return fmt.Errorf("building Vault: %w\n%s", err, strings.Join(complaints, "\n"))
+	}
+	if err := os.Rename(unfinished, path); err != nil {
+		return err
+	}
+	fmt.Fprintf(log, "  done after %s\n", time.Since(start).Round(time.Second))
+	return nil
+}
+
+func buildEnv() []string { return append(os.Environ(), "CGO_ENABLED=0") }
+
+// BuildPlugin compiles a main package of this repository into bin/ and gives its path.
+func BuildPlugin(ctx context.Context, root, pkg string) (string, error) {
+	path := filepath.Join(root, "bin", filepath.Base(pkg))
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", path, pkg)
+	cmd.Dir, cmd.Env = root, buildEnv()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building %s: %w\n%s", pkg, err, out)
+	}
+	return path, nil
+}

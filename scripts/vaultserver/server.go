@@ -1,0 +1,253 @@
+// Package vaultserver runs Vault servers on loopback, for the dev server, the demo, the benchmarks and
+// the acceptance tests: raft storage on disk, one unseal key, TLS off.
+package vaultserver
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+)
+
+// PluginName is the name under which the plugin is registered, and the name of its binary.
+const PluginName = "vault-plugin-secrets-apitoken"
+
+// startTimeout is how long a server may take to answer, or to become active.
+const startTimeout = 60 * time.Second
+
+// Config says how a server is run.
+type Config struct {
+	Binary    string  // the vault binary
+	Dir       string  // where it keeps its data, its configuration and its log
+	PluginDir string  // where it may start plugins from
+	Join      *Server // a server whose cluster it joins; nil: it is its own cluster
+}
+
+// Server is a running Vault server.
+type Server struct {
+	Addr  string // "http://127.0.0.1:<port>"
+	Token string // the root token
+	Log   string // the file that it logs to
+	conf  Config
+	key   string // the unseal key
+	cmd   *exec.Cmd
+	done  chan struct{} // closed when the process has ended
+}
+
+// Start runs a server until it is active, or in a cluster ready to become so.
+func Start(ctx context.Context, conf Config) (*Server, error) {
+	ports, err := freePorts(2)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{Addr: "http://127.0.0.1:" + ports[0], Log: filepath.Join(conf.Dir, "vault.log"), conf: conf}
+	if err := os.MkdirAll(filepath.Join(conf.Dir, "raft"), 0o700); err != nil {
+		return nil, err
+	}
+	join := ""
+	if conf.Join != nil {
+		join = fmt.Sprintf("\n  retry_join {\n    leader_api_addr = %q\n  }", conf.Join.Addr)
+	}
+	hcl := fmt.Sprintf(`storage "raft" {
+  path                   = %q
+  node_id                = %q
+  performance_multiplier = 1%s
+}
+listener "tcp" {
+  address         = "127.0.0.1:%s"
+  cluster_address = "127.0.0.1:%s"
+  tls_disable     = true
+}
+api_addr         = %q
+cluster_addr     = "https://127.0.0.1:%s"
+plugin_directory = %q
+disable_mlock    = true
+`, filepath.Join(conf.Dir, "raft"), filepath.Base(conf.Dir), join, ports[0], ports[1], s.Addr, ports[1], conf.PluginDir)
+	if err := os.WriteFile(filepath.Join(conf.Dir, "vault.hcl"), []byte(hcl), 0o600); err != nil {
+		return nil, err
+	}
+
+	if err := s.run(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.bootstrap(ctx); err != nil {
+		s.Stop()
+		return nil, err
+	}
+	return s, nil
+}
+
+// bootstrap initialises a new server, or has it join, and unseals it.
+func (s *Server) bootstrap(ctx context.Context) error {
+	if s.conf.Join != nil {
+		s.Token, s.key = s.conf.Join.Token, s.conf.Join.key
+		return s.Unseal(ctx)
+	}
+	answer, err := s.client().Sys().InitWithContext(ctx, &api.InitRequest{SecretShares: 1, SecretThreshold: 1})
+	if err != nil {
+		return err
+	}
+	s.Token, s.key = answer.RootToken, answer.Keys[0]
+	return s.Unseal(ctx)
+}
+
+// run starts the process and waits until it answers.
+func (s *Server) run(ctx context.Context) error {
+	log, err := os.OpenFile(s.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	s.cmd = exec.Command(s.conf.Binary, "server", "-config="+filepath.Join(s.conf.Dir, "vault.hcl"))
+	s.cmd.Stdout, s.cmd.Stderr = log, log
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for us, and we stop it
+	s.cmd.Env = withoutVault(os.Environ())
+	if err := s.cmd.Start(); err != nil {
+		return err
+	}
+	s.done = make(chan struct{})
+	go func(cmd *exec.Cmd, done chan struct{}) {
+		_ = cmd.Wait()
+		close(done)
+	}(s.cmd, s.done)
+	return s.wait(ctx, func() bool {
+		_, err := s.client().Sys().SealStatusWithContext(ctx)
+		return err == nil
+	})
+}
+
+// withoutVault drops VAULT_ settings that are meant for a client.
+func withoutVault(env []string) []string {
+	var kept []string
+	for _, v := range env {
+		if !strings.HasPrefix(v, "VAULT_") {
+			kept = append(kept, v)
+		}
+	}
+	return kept
+}
+
+// wait polls until the server is ready as asked.
+func (s *Server) wait(ctx context.Context, ready func() bool) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	for !ready() {
+		select {
+		case <-s.done:
+			return fmt.Errorf("vault has stopped:\n%s", s.logTail())
+		case <-ctx.Done():
+			return fmt.Errorf("vault is not ready: %w\n%s", ctx.Err(), s.logTail())
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+func (s *Server) logTail() string {
+	b, _ := os.ReadFile(s.Log)
+	return string(b[max(0, len(b)-4000):])
+}
+
+// client is for requests that need no answer but whether they work: they are not tried again.
+func (s *Server) client() *api.Client {
+	c := s.Client()
+	c.SetMaxRetries(0)
+	return c
+}
+
+// Client gives a client with the root token.
+func (s *Server) Client() *api.Client {
+	conf := api.DefaultConfig()
+	conf.Address = s.Addr
+	c, err := api.NewClient(conf)
+	if err != nil {
+		panic(err) // the address is ours
+	}
+	c.SetToken(s.Token)
+	return c
+}
+
+// Unseal unseals the server and waits until it is active or standing by.
+func (s *Server) Unseal(ctx context.Context) error {
+	return s.wait(ctx, func() bool {
+		_, _ = s.client().Sys().UnsealWithContext(ctx, s.key)
+		health, err := s.client().Sys().HealthWithContext(ctx)
+		return err == nil && !health.Sealed && (s.conf.Join != nil || !health.Standby)
+	})
+}
+
+// Restart stops the process and starts it again on the same data.
+func (s *Server) Restart(ctx context.Context) error {
+	s.Stop()
+	if err := s.run(ctx); err != nil {
+		return err
+	}
+	return s.Unseal(ctx)
+}
+
+// Stop ends the process, and with it the plugins it has started.
+func (s *Server) Stop() {
+	_ = s.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-s.done:
+	case <-time.After(15 * time.Second):
+		_ = syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL)
+		<-s.done
+	}
+}
+
+// PID is the process id.
+func (s *Server) PID() int { return s.cmd.Process.Pid }
+
+// Register adds a plugin binary of PluginDir to the catalog.
+func (s *Server) Register(ctx context.Context, name string) error {
+	sum, err := SHA256(filepath.Join(s.conf.PluginDir, name))
+	if err != nil {
+		return err
+	}
+	return s.Client().Sys().RegisterPluginWithContext(ctx, &api.RegisterPluginInput{
+		Name: name, Type: api.PluginTypeSecrets, Command: name, SHA256: sum,
+	})
+}
+
+// SHA256 is the checksum that the catalog wants of a plugin binary.
+func SHA256(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// freePorts finds ports of loopback that nobody listens on.
+func freePorts(n int) ([]string, error) {
+	var ports []string
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close()
+		_, port, err := net.SplitHostPort(l.Addr().String())
+		if err != nil {
+			return nil, err
+		}
+		ports = append(ports, port)
+	}
+	return ports, nil
+}
