@@ -1,0 +1,91 @@
+// Command floor is a Vault plugin that does nothing, to measure what Vault itself costs: its answers
+// have the shape and size of the engine's, and are constant.
+package main
+
+import (
+	"context"
+	"os"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/api"
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/hashicorp/vault/sdk/plugin"
+)
+
+func main() {
+	meta := &api.PluginAPIClientMeta{}
+	if err := meta.FlagSet().Parse(os.Args[1:]); err != nil {
+		os.Exit(2)
+	}
+	if err := plugin.ServeMultiplex(&plugin.ServeOpts{
+		BackendFactoryFunc: factory,
+		TLSProviderFunc:    api.VaultPluginTLSProvider(meta.GetTLSConfig()),
+	}); err != nil {
+		hclog.Default().Error("the plugin has stopped", "error", err)
+		os.Exit(1)
+	}
+}
+
+func factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
+	leased := &framework.Secret{
+		Type: "floor",
+		Renew: func(_ context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+			return &logical.Response{Secret: req.Secret}, nil
+		},
+		Revoke: func(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
+			return nil, nil
+		},
+	}
+	b := &framework.Backend{
+		BackendType: logical.TypeLogical,
+		Secrets:     []*framework.Secret{leased},
+		Paths: []*framework.Path{
+			{
+				Pattern: "leased/.*",
+				Operations: map[logical.Operation]framework.OperationHandler{
+					logical.ReadOperation: &framework.PathOperation{
+						Callback: func(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
+							return leased.Response(map[string]any{
+								"token":      "apt_08cDLvQv59C7wzQDyKs7qa95qsqHC5JmI8O8Q2rsprM1H6VQsLYuqSa4su98HpPfjr6Gjk1pP5e5y1qkHWQ",
+								"token_id":   "2409c65c9d984dd3852b2869",
+								"token_type": "Bearer",
+								"scopes":     []string{"invoices:read", "invoices:list"},
+								"expires_at": "2026-01-01T00:00:00Z",
+							}, nil), nil
+						},
+					},
+				},
+			},
+			{
+				Pattern: "unleased",
+				Fields: map[string]*framework.FieldSchema{
+					"token":           {Type: framework.TypeString},
+					"required_scopes": {Type: framework.TypeCommaStringSlice},
+				},
+				Operations: map[logical.Operation]framework.OperationHandler{
+					logical.UpdateOperation: &framework.PathOperation{
+						Callback: func(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
+							return &logical.Response{Data: map[string]any{
+								"active":      true,
+								"client_id":   "bench",
+								"environment": "apitoken",
+								"exp":         int64(1795450943),
+								"iat":         int64(1795447343),
+								"jti":         "2409c65c9d984dd3852b2869",
+								"role":        "bench",
+								"scope":       "invoices:read invoices:list",
+								"token_id":    "2409c65c9d984dd3852b2869",
+								"token_type":  "Bearer",
+							}}, nil
+						},
+					},
+				},
+			},
+		},
+	}
+	if err := b.Setup(ctx, conf); err != nil {
+		return nil, err
+	}
+	return b, nil
+}

@@ -1,0 +1,280 @@
+// Command bench measures the engine against a plugin that does nothing, both mounted in the same Vault
+// on raft storage on disk. Rounds of the two alternate, so that what else the machine does weighs on
+// both; what counts is the ratio.
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/scripts/vaultserver"
+)
+
+var (
+	rounds = flag.Int("rounds", 20, "rounds of each measurement")
+	length = flag.Duration("length", time.Second, "length of a round")
+	leases = flag.Int("leases", 10_000, "leases to revoke")
+	purges = flag.Int("revoke-rounds", 3, "rounds of revoking them; each takes a minute or two")
+	only   = flag.String("only", "", "measure only this: creds, introspect or revoke")
+)
+
+func main() {
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// bench talks to one Vault server.
+type bench struct {
+	addr, token string
+	http        *http.Client
+}
+
+func run(ctx context.Context) error {
+	root, err := vaultserver.Root()
+	if err != nil {
+		return err
+	}
+	binary, err := vaultserver.Binary(ctx, root, os.Stdout)
+	if err != nil {
+		return err
+	}
+	fmt.Println("Building the plugin and the floor.")
+	plugin, err := vaultserver.BuildPlugin(ctx, root, "./cmd/"+vaultserver.PluginName)
+	if err != nil {
+		return err
+	}
+	if _, err := vaultserver.BuildPlugin(ctx, root, "./scripts/bench/floor"); err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "vault-apitoken-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	server, err := vaultserver.Start(ctx, vaultserver.Config{Binary: binary, Dir: dir, PluginDir: filepath.Dir(plugin)})
+	if err != nil {
+		return err
+	}
+	defer server.Stop()
+	sys := server.Client().Sys()
+	for path, name := range map[string]string{"apitoken": vaultserver.PluginName, "floor": "floor"} {
+		if err := server.Register(ctx, name); err != nil {
+			return err
+		}
+		if err := sys.MountWithContext(ctx, path, &api.MountInput{Type: name}); err != nil {
+			return err
+		}
+	}
+
+	b := &bench{
+		addr: server.Addr, token: server.Token,
+		http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: 5 * time.Minute},
+	}
+	if err := b.call(ctx, "POST", "apitoken/roles/bench", map[string]any{
+		"scopes": "invoices:read,invoices:list", "ttl": "24h",
+	}, nil); err != nil {
+		return err
+	}
+	var creds struct{ Data struct{ Token string } }
+	if err := b.call(ctx, "GET", "apitoken/creds/bench", nil, &creds); err != nil {
+		return err
+	}
+	body := map[string]any{"token": creds.Data.Token, "required_scopes": "invoices:read"}
+
+	fmt.Printf("\n%-12s %8s %12s %12s %7s %22s %22s\n", "operation", "clients", "engine", "floor", "ratio", "engine p50 / p99", "floor p50 / p99")
+	for _, m := range []struct {
+		name          string
+		engine, floor func(context.Context) error
+	}{
+		{"creds",
+			func(ctx context.Context) error { return b.call(ctx, "GET", "apitoken/creds/bench", nil, nil) },
+			func(ctx context.Context) error { return b.call(ctx, "GET", "floor/leased/bench", nil, nil) }},
+		{"introspect",
+			func(ctx context.Context) error { return b.call(ctx, "POST", "apitoken/introspect", body, nil) },
+			func(ctx context.Context) error { return b.call(ctx, "POST", "floor/unleased", body, nil) }},
+	} {
+		if *only != "" && *only != m.name {
+			continue
+		}
+		for _, clients := range []int{1, 8, 32} {
+			if err := compare(ctx, m.name, clients, m.engine, m.floor); err != nil {
+				return err
+			}
+		}
+	}
+	if *only == "" || *only == "revoke" {
+		return b.revocation(ctx)
+	}
+	return nil
+}
+
+// compare prints a line of the table.
+func compare(ctx context.Context, name string, clients int, engine, floor func(context.Context) error) error {
+	var e, f sample
+	for i := range *rounds {
+		first, second := func() error { return e.round(ctx, clients, engine) }, func() error { return f.round(ctx, clients, floor) }
+		if i%2 == 1 {
+			first, second = second, first
+		}
+		if err := errors.Join(first(), second()); err != nil {
+			return err
+		}
+	}
+	fmt.Printf("%-12s %8d %10.0f/s %10.0f/s %7.2f %22s %22s\n",
+		name, clients, median(e.rates), median(f.rates), median(e.rates)/median(f.rates), &e, &f)
+	return nil
+}
+
+// sample is what some rounds have measured.
+type sample struct {
+	rates []float64 // requests a second, of each round
+	times []time.Duration
+}
+
+func (s *sample) String() string {
+	slices.Sort(s.times)
+	at := func(q float64) time.Duration {
+		return s.times[int(q*float64(len(s.times)-1))].Round(10 * time.Microsecond)
+	}
+	return fmt.Sprintf("%s / %s", at(0.50), at(0.99))
+}
+
+func median(v []float64) float64 {
+	sorted := slices.Sorted(slices.Values(v))
+	return sorted[len(sorted)/2]
+}
+
+// round has so many clients call f, one call after another, for the length of a round.
+func (s *sample) round(ctx context.Context, clients int, f func(context.Context) error) error {
+	var wg sync.WaitGroup
+	times := make([][]time.Duration, clients)
+	errs := make([]error, clients)
+	start := time.Now()
+	for c := range clients {
+		wg.Go(func() {
+			for time.Since(start) < *length {
+				began := time.Now()
+				if errs[c] = f(ctx); errs[c] != nil {
+					return
+				}
+				times[c] = append(times[c], time.Since(began))
+			}
+		})
+	}
+	wg.Wait()
+	took := time.Since(start)
+	n := 0
+	for c := range clients {
+		if errs[c] != nil {
+			return errs[c]
+		}
+		n += len(times[c])
+		s.times = append(s.times, times[c]...)
+	}
+	s.rates = append(s.rates, float64(n)/took.Seconds())
+	return nil
+}
+
+// revocation compares revoking many leases at once.
+func (b *bench) revocation(ctx context.Context) error {
+	fmt.Printf("\nlease revoke -prefix -sync of %d leases\n", *leases)
+	var engine, floor []float64
+	for round := range *purges {
+		for _, m := range []struct {
+			prefix string
+			rates  *[]float64
+		}{{"apitoken/creds/bench", &engine}, {"floor/leased/bench", &floor}} {
+			// What the rounds before have left is no part of this one.
+			if err := b.call(ctx, "POST", "sys/leases/revoke-prefix/"+m.prefix, map[string]any{"sync": true}, nil); err != nil {
+				return err
+			}
+			if err := b.issue(ctx, m.prefix); err != nil {
+				return err
+			}
+			start := time.Now()
+			if err := b.call(ctx, "POST", "sys/leases/revoke-prefix/"+m.prefix, map[string]any{"sync": true}, nil); err != nil {
+				return err
+			}
+			*m.rates = append(*m.rates, float64(*leases)/time.Since(start).Seconds())
+		}
+		fmt.Printf("  round %d: engine %.0f/s, floor %.0f/s, ratio %.2f\n", round+1, engine[round], floor[round], engine[round]/floor[round])
+	}
+	fmt.Printf("%-12s %8d %10.0f/s %10.0f/s %7.2f\n", "revoke", 1, median(engine), median(floor), median(engine)/median(floor))
+	return nil
+}
+
+// issue makes the leases that are to be revoked.
+func (b *bench) issue(ctx context.Context, path string) error {
+	const clients = 16
+	var wg sync.WaitGroup
+	errs := make([]error, clients)
+	for c := range clients {
+		wg.Go(func() {
+			for range *leases / clients {
+				if errs[c] = b.call(ctx, "GET", path, nil, nil); errs[c] != nil {
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// call makes one request and decodes the answer into out, if there is one to decode into.
+func (b *bench) call(ctx context.Context, method, path string, in map[string]any, out any) error {
+	var body io.Reader
+	if in != nil {
+		encoded, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(encoded)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, b.addr+"/v1/"+path, body)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("X-Vault-Token", b.token)
+	resp, err := b.http.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode >= 300 {
+		return fmt.Errorf("%s %s: %s: %s", method, path, resp.Status, answer)
+	}
+	if out != nil {
+		return json.Unmarshal(answer, out)
+	}
+	return nil
+}
