@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -120,6 +121,31 @@ func build(ctx context.Context, root, path string, log io.Writer) error {
 }
 
 func buildEnv() []string { return append(os.Environ(), "CGO_ENABLED=0") }
+
+// BuildTool compiles a tool that bootstrap/tools pins into bin/ and gives its path.
+func BuildTool(ctx context.Context, root, name string) (string, error) {
+	module := filepath.Join(root, "bootstrap", "tools")
+	list := exec.CommandContext(ctx, "go", "list", "-f", "{{.ImportPath}}", "tool")
+	list.Dir, list.Env = module, buildEnv()
+	out, err := list.Output()
+	if err != nil {
+		return "", fmt.Errorf("listing the tools: %w", err)
+	}
+	for pkg := range strings.Lines(string(out)) {
+		// Like the go command, which ignores the major version at the end of a path.
+		if pkg = strings.TrimSpace(pkg); path.Base(strings.TrimSuffix(pkg, "/v8")) != name {
+			continue
+		}
+		file := filepath.Join(root, "bin", name)
+		cmd := exec.CommandContext(ctx, "go", "build", "-o", file, pkg)
+		cmd.Dir, cmd.Env = module, buildEnv()
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("building %s: %w\n%s", name, err, out)
+		}
+		return file, nil
+	}
+	return "", fmt.Errorf("bootstrap/tools has no %q", name)
+}
 
 // BuildPlugin compiles a main package of this repository into bin/ and gives its path.
 func BuildPlugin(ctx context.Context, root, pkg string) (string, error) {

@@ -177,10 +177,15 @@ func (s *Server) Client() *api.Client {
 	return c
 }
 
-// Unseal unseals the server and waits until it is active or standing by.
+// Unseal unseals the server and waits until it is active or standing by. The key is given once: a second
+// time, while the node is joining a cluster, would start it twice.
 func (s *Server) Unseal(ctx context.Context) error {
+	given := false
 	return s.wait(ctx, func() bool {
-		_, _ = s.client().Sys().UnsealWithContext(ctx, s.key)
+		if !given {
+			_, err := s.client().Sys().UnsealWithContext(ctx, s.key)
+			given = err == nil
+		}
 		health, err := s.client().Sys().HealthWithContext(ctx)
 		return err == nil && !health.Sealed && (s.conf.Join != nil || !health.Standby)
 	})

@@ -1,0 +1,255 @@
+// Package acceptance tests the engine with a real Vault server, driven by the vault command. Each file in
+// testdata is one story, on a server of its own with the engine at apitoken/ and an audit device.
+package acceptance
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/scripts/vaultserver"
+)
+
+// What the stories use: files in bin/.
+var root, vault, plugin string
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if testing.Short() {
+		fmt.Println("the acceptance tests need a Vault server: skipped by -short")
+		return
+	}
+	if err := prepare(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+func prepare() (err error) {
+	ctx := context.Background()
+	if root, err = vaultserver.Root(); err != nil {
+		return err
+	}
+	if vault, err = vaultserver.Binary(ctx, root, os.Stderr); err != nil {
+		return err
+	}
+	plugin, err = vaultserver.BuildPlugin(ctx, root, "./cmd/"+vaultserver.PluginName)
+	return err
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		Setup:               setup,
+		RequireExplicitExec: true,
+		Condition:           condition,
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"vault":  cmdVault,
+			"until":  cmdUntil,
+			"save":   cmdSave,
+			"server": cmdServer,
+			"sleep":  cmdSleep,
+			"tool":   cmdTool,
+		},
+	})
+}
+
+// condition knows [terraform]: whether there is a terraform and a Vault provider for it.
+func condition(name string) (bool, error) {
+	if name != "terraform" {
+		return false, fmt.Errorf("there is no condition %q", name)
+	}
+	_, err := exec.LookPath("terraform")
+	return err == nil && os.Getenv("TERRAFORM_PROVIDER_VAULT") != "", nil
+}
+
+// setup gives a script its server.
+func setup(env *testscript.Env) error {
+	ctx := context.Background()
+	dir := filepath.Join(env.WorkDir, ".vault", "node1")
+	server, err := vaultserver.Start(ctx, vaultserver.Config{Binary: vault, Dir: dir, PluginDir: filepath.Dir(plugin)})
+	if err != nil {
+		return err
+	}
+	env.Defer(server.Stop)
+	audit := filepath.Join(env.WorkDir, "audit.log")
+	sys := server.Client().Sys()
+	if err := sys.EnableAuditWithOptionsWithContext(ctx, "file", &api.EnableAuditOptions{
+		Type: "file", Options: map[string]string{"file_path": audit},
+	}); err != nil {
+		return err
+	}
+	if err := server.Register(ctx, vaultserver.PluginName); err != nil {
+		return err
+	}
+	if err := sys.MountWithContext(ctx, "apitoken", &api.MountInput{Type: vaultserver.PluginName}); err != nil {
+		return err
+	}
+	sum, err := vaultserver.SHA256(plugin)
+	if err != nil {
+		return err
+	}
+	env.Values["server"] = server
+	for name, value := range map[string]string{
+		"VAULT_ADDR":  server.Addr,
+		"VAULT_TOKEN": server.Token,
+		"AUDIT_LOG":   audit,
+		"VAULT_LOG":   server.Log,
+		"SHA256":      sum,
+		"ROOT":        root,
+		"PLUGIN":      plugin,
+		"PATH":        filepath.Dir(vault) + string(os.PathListSeparator) + env.Getenv("PATH"),
+		"HOME":        env.WorkDir,
+		"PROVIDER":    os.Getenv("TERRAFORM_PROVIDER_VAULT"),
+	} {
+		env.Setenv(name, value)
+	}
+	return nil
+}
+
+// vault runs the vault command.
+func cmdVault(ts *testscript.TestScript, neg bool, args []string) {
+	check(ts, neg, ts.Exec("vault", args...))
+}
+
+func check(ts *testscript.TestScript, neg bool, err error) {
+	switch {
+	case err != nil && !neg:
+		ts.Fatalf("%v", err)
+	case err == nil && neg:
+		ts.Fatalf("succeeded, and should not")
+	}
+}
+
+// until PATTERN COMMAND... runs a command until what it prints matches, for at most two minutes.
+func cmdUntil(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: until PATTERN COMMAND...")
+	}
+	pattern := regexp.MustCompile("(?m)" + args[0])
+	file := ""
+	if args[1] == "vault" {
+		file = vault
+	} else {
+		var err error
+		file, err = exec.LookPath(args[1])
+		ts.Check(err)
+	}
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(200 * time.Millisecond) {
+		// Not ts.Exec, which would log every try.
+		cmd := exec.Command(file, args[2:]...)
+		cmd.Dir = ts.MkAbs(".")
+		for _, name := range []string{"PATH", "HOME", "VAULT_ADDR", "VAULT_TOKEN"} {
+			cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
+		}
+		out, err := cmd.CombinedOutput()
+		if pattern.Match(out) {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("after two minutes %q has not matched (%v):\n%s", args[0], err, out)
+		}
+	}
+}
+
+// save NAME PATH keeps a value of the JSON that the last command printed in a variable.
+func cmdSave(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: save NAME PATH")
+	}
+	var value any
+	decoder := json.NewDecoder(strings.NewReader(ts.ReadFile("stdout")))
+	decoder.UseNumber()
+	ts.Check(decoder.Decode(&value))
+	for step := range strings.SplitSeq(args[1], ".") {
+		switch v := value.(type) {
+		case map[string]any:
+			value = v[step]
+		case []any:
+			i, err := strconv.Atoi(step)
+			ts.Check(err)
+			value = v[i]
+		default:
+			value = nil
+		}
+	}
+	if value == nil {
+		ts.Fatalf("there is no %s", args[1])
+	}
+	ts.Setenv(args[0], fmt.Sprint(value))
+}
+
+// server restart|seal|unseal|join NAME|kill-plugin does to the server what happens to servers.
+func cmdServer(ts *testscript.TestScript, _ bool, args []string) {
+	ctx := context.Background()
+	server := ts.Value("server").(*vaultserver.Server)
+	switch {
+	case len(args) == 1 && args[0] == "restart":
+		ts.Check(server.Restart(ctx))
+	case len(args) == 1 && args[0] == "seal":
+		ts.Check(server.Client().Sys().SealWithContext(ctx))
+	case len(args) == 1 && args[0] == "unseal":
+		ts.Check(server.Unseal(ctx))
+	case len(args) == 2 && args[0] == "join":
+		// A second node of the cluster, whose address goes into a variable.
+		node, err := vaultserver.Start(ctx, vaultserver.Config{
+			Binary: vault, Dir: ts.MkAbs(".vault/node2"), PluginDir: filepath.Dir(plugin), Join: server,
+		})
+		ts.Check(err)
+		ts.Defer(node.Stop)
+		ts.Setenv(args[1], node.Addr)
+	case len(args) == 1 && args[0] == "kill-plugin":
+		pids := children(server.PID(), vaultserver.PluginName)
+		if len(pids) == 0 {
+			ts.Fatalf("no process of the plugin was found")
+		}
+		for _, pid := range pids {
+			ts.Check(syscall.Kill(pid, syscall.SIGKILL))
+		}
+	default:
+		ts.Fatalf("usage: server restart|seal|unseal|join NAME|kill-plugin")
+	}
+}
+
+// children finds the processes that a process has started, by their command.
+func children(parent int, command string) (pids []int) {
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, dir := range dirs {
+		status, _ := os.ReadFile(filepath.Join(dir, "status"))
+		cmdline, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
+		if bytes.Contains(status, fmt.Appendf(nil, "PPid:\t%d\n", parent)) && bytes.Contains(cmdline, []byte(command)) {
+			pid, _ := strconv.Atoi(filepath.Base(dir))
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// sleep waits: for tokens to end.
+func cmdSleep(ts *testscript.TestScript, _ bool, args []string) {
+	d, err := time.ParseDuration(strings.Join(args, ""))
+	ts.Check(err)
+	time.Sleep(d)
+}
+
+// tool NAME ARGS... runs one of the tools that bootstrap/tools pins.
+func cmdTool(ts *testscript.TestScript, neg bool, args []string) {
+	path, err := vaultserver.BuildTool(context.Background(), root, args[0])
+	ts.Check(err)
+	check(ts, neg, ts.Exec(path, args[1:]...))
+}
