@@ -20,10 +20,16 @@ import (
 
 func main() {
 	mount := flag.Bool("mount", true, "register the plugin and enable it at apitoken/")
+	binary := flag.Bool("binary", false, "only find or build the vault binary, and print where it is")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	err := run(ctx, *mount, flag.Args())
+	var err error
+	if *binary {
+		err = printBinary(ctx)
+	} else {
+		err = run(ctx, *mount, flag.Args())
+	}
 	var exit *exec.ExitError
 	switch {
 	case errors.As(err, &exit):
@@ -32,6 +38,18 @@ func main() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+}
+
+func printBinary(ctx context.Context) error {
+	root, err := vaultserver.Root()
+	if err != nil {
+		return err
+	}
+	binary, err := vaultserver.Binary(ctx, root, os.Stdout)
+	if err == nil {
+		fmt.Println("Vault:", binary)
+	}
+	return err
 }
 
 func run(ctx context.Context, mount bool, command []string) error {

@@ -1,0 +1,62 @@
+# The plugin, and everything to try and to test it. All it needs is Go, make and git.
+
+GO        ?= go
+PLUGIN    := vault-plugin-secrets-apitoken
+FUZZTIME  ?= 20s
+TESTFLAGS ?=
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build the plugin into bin/
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/$(PLUGIN) ./cmd/$(PLUGIN)
+
+.PHONY: vault
+vault: ## find a Vault server, or build the one that bootstrap/vault pins (5 minutes, once)
+	@$(GO) run ./scripts/dev -binary
+
+.PHONY: dev
+dev: ## run a Vault server with the plugin until Ctrl-C
+	@$(GO) run ./scripts/dev
+
+.PHONY: demo
+demo: ## show what the engine does, on a Vault server of its own
+	@echo "Compiling; the first time its modules are downloaded."
+	@$(GO) run ./scripts/dev -mount=false ./scripts/demo.sh
+
+.PHONY: test
+test: vault ## run all tests: with the race detector, and on a real Vault server
+	@echo "Unit tests, with the race detector:"
+	$(GO) test -short -race $(TESTFLAGS) ./...
+	@echo "Acceptance tests, on real Vault servers (about 2 minutes):"
+	$(GO) test -parallel 6 -timeout 20m -count=1 $(TESTFLAGS) ./backend/acceptance
+
+.PHONY: test-unit
+test-unit: ## run the tests that need no server
+	$(GO) test -short $(TESTFLAGS) ./...
+
+.PHONY: bench
+bench: ## measure the engine against a plugin that does nothing (about 20 minutes)
+	$(GO) test -run '^$$' -bench . ./backend/...
+	$(GO) run ./scripts/bench $(BENCHFLAGS)
+
+.PHONY: fuzz
+fuzz: ## run each fuzz target for FUZZTIME
+	@set -e; for file in $$(grep -rl --include='*_test.go' '^func Fuzz' .); do \
+	  for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9]*\).*/\1/p' $$file); do \
+	    echo "$$(dirname $$file) $$target"; \
+	    $(GO) test $$(dirname $$file) -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME); \
+	  done; \
+	done
+
+.PHONY: lint
+lint: ## gofmt, go vet, staticcheck, and govulncheck where its database is reachable
+	@./scripts/lint.sh
+
+.PHONY: clean
+clean: ## delete what was built
+	rm -rf bin
