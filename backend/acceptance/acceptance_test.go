@@ -69,7 +69,8 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// condition knows [terraform]: whether there is a terraform and a Vault provider for it.
+// condition knows [terraform]: whether there is a terraform, and TERRAFORM_PROVIDER_VAULT names the binary
+// of a Vault provider for it.
 func condition(name string) (bool, error) {
 	if name != "terraform" {
 		return false, fmt.Errorf("there is no condition %q", name)
@@ -115,7 +116,7 @@ func setup(env *testscript.Env) error {
 		"PLUGIN":      plugin,
 		"PATH":        filepath.Dir(vault) + string(os.PathListSeparator) + env.Getenv("PATH"),
 		"HOME":        env.WorkDir,
-		"PROVIDER":    os.Getenv("TERRAFORM_PROVIDER_VAULT"),
+		"PROVIDER":    filepath.Dir(os.Getenv("TERRAFORM_PROVIDER_VAULT")),
 	} {
 		env.Setenv(name, value)
 	}

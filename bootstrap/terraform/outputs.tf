@@ -1,0 +1,8 @@
+output "policies" {
+  description = "Policies to attach to those who play the part."
+  value = {
+    applications = { for role, policy in vault_policy.application : role => policy.name }
+    introspect   = vault_policy.introspect.name
+    security     = vault_policy.security.name
+  }
+}
