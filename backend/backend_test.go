@@ -3,6 +3,7 @@ package backend
 import (
 	"context"
 	"encoding/json"
+	"os"
 	"strings"
 	"testing"
 
@@ -265,6 +266,32 @@ func TestStorageThatCannotBeReadIsAnError(t *testing.T) {
 			_ = e.storage.Delete(context.Background(), key)
 		} else if err := e.storage.Put(context.Background(), entry); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// docs/api.md has every path and every field.
+func TestDocs(t *testing.T) {
+	text, err := os.ReadFile("../docs/api.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sections := strings.Split(string(text), "\n## ")
+	for _, path := range newEngine(t).b.Paths {
+		root, _, _ := strings.Cut(strings.NewReplacer("/?$", "", "^", "").Replace(path.Pattern), "/")
+		section := ""
+		for _, s := range sections {
+			if title, _, _ := strings.Cut(s, "\n"); title == root || strings.HasPrefix(title, root+"/") {
+				section = s
+			}
+		}
+		if !strings.Contains(section, "    vault ") || !strings.Contains(section, "    curl ") {
+			t.Errorf("%s has no section with a CLI and a curl example", path.Pattern)
+		}
+		for name := range path.Fields {
+			if !strings.Contains(path.Pattern, "<"+name+">") && !strings.Contains(section, "`"+name+"`") {
+				t.Errorf("%s: the field %s is not in the section %q", path.Pattern, name, root)
+			}
 		}
 	}
 }
