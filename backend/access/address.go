@@ -3,6 +3,7 @@ package access
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/gaissmai/bart"
@@ -118,6 +119,32 @@ next:
 		outside = append(outside, n)
 	}
 	return outside
+}
+
+// Intersect gives the addresses that are in both sets. It is restricted to nothing, and ok false, where
+// there are none.
+func (a Addresses) Intersect(other Addresses) (_ Addresses, ok bool) {
+	switch {
+	case !a.Restricted():
+		return other, true
+	case !other.Restricted():
+		return a, true
+	}
+	var both []netip.Prefix
+	for _, r := range a.ranges {
+		for _, o := range other.ranges {
+			if narrower := max(r.Bits(), o.Bits()); !r.Overlaps(o) {
+				continue
+			} else if r.Bits() == narrower {
+				both = append(both, r)
+			} else {
+				both = append(both, o)
+			}
+		}
+	}
+	slices.SortFunc(both, netip.Prefix.Compare)
+	both = slices.Compact(both)
+	return NewAddresses(both), len(both) > 0
 }
 
 // Strings lists the ranges in CIDR notation; empty, never nil.

@@ -37,6 +37,22 @@ type Grant struct {
 	Hosts     []Hosts     // it must be used at a host that is in each; nil: at any host
 }
 
+// Effective gives the one set of addresses and the one of hosts that the grant comes down to; ok is false
+// where nothing is left of one.
+func (g *Grant) Effective() (addresses Addresses, hosts Hosts, ok bool) {
+	for _, a := range g.Addresses {
+		if addresses, ok = addresses.Intersect(a); !ok {
+			return addresses, hosts, false
+		}
+	}
+	for _, h := range g.Hosts {
+		if hosts, ok = hosts.Intersect(h); !ok {
+			return addresses, hosts, false
+		}
+	}
+	return addresses, hosts, true
+}
+
 // Use is the use that is asked about. An API asks for what it needs in Scopes and Audience, and tells
 // what it sees in ClientIP and Host. A fact that is not told does not satisfy a token that is bound by
 // it: what a token is bound to holds also where an API forgets to ask.

@@ -73,6 +73,25 @@ func ParseHost(s string) (string, error) {
 	return host, nil
 }
 
+// Intersect gives the hosts that are in both sets; ok is false where there are none.
+func (h Hosts) Intersect(other Hosts) (_ Hosts, ok bool) {
+	switch {
+	case len(h) == 0:
+		return other, true
+	case len(other) == 0:
+		return h, true
+	}
+	var both Hosts
+	for _, pair := range [][2]Hosts{{h, other}, {other, h}} {
+		for _, name := range pair[0] {
+			if pair[1].Contains(name) && !slices.Contains(both, name) {
+				both = append(both, name)
+			}
+		}
+	}
+	return both, len(both) > 0
+}
+
 // Contains tells whether host, as ParseHost gives it, is one of the names. The empty host is only in a
 // set that is not restricted.
 func (h Hosts) Contains(host string) bool {

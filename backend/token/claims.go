@@ -1,7 +1,10 @@
 package token
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -25,6 +28,29 @@ type Claims struct {
 	Addresses []netip.Prefix    // nil: no narrower than the role
 	Audience  []string          // nil: the role's audience
 	Metadata  map[string]string // the role's templated metadata, filled in
+
+	Confirmation Confirmation // the key that the token is bound to
+	Status       StatusRef    // the grant's place in a status list
+	Generation   uint32       // 0: an access token; else a refresh token, counted from 1 in its grant
+}
+
+// Confirmation names the key whose holder may use a token (RFC 7800), as SHA-256 thumbprint in base64url:
+// of a JWK (RFC 9449 section 6.1) or of a certificate (RFC 8705 section 3.1). The zero Confirmation binds to
+// none.
+type Confirmation struct {
+	JKT string `json:"jkt,omitempty"`
+	X5T string `json:"x5t#S256,omitempty"`
+}
+
+// IsZero tells whether c binds to no key.
+func (c Confirmation) IsZero() bool { return c == Confirmation{} }
+
+// CheckThumbprint tells whether s is a SHA-256 thumbprint in base64url.
+func CheckThumbprint(s string) error {
+	if b, err := base64.RawURLEncoding.Strict().DecodeString(s); err != nil || len(b) != sha256.Size {
+		return errors.New("must be a SHA-256 thumbprint: 32 bytes as 43 characters of base64url")
+	}
+	return nil
 }
 
 // wireClaims is the CBOR form (RFC 8949, core deterministic encoding), a map with small integer keys.
@@ -41,6 +67,10 @@ type wireClaims struct {
 	Addresses   [][]byte          `cbor:"9,keyasint,omitempty"` // netip.Prefix.MarshalBinary
 	Audience    []string          `cbor:"10,keyasint,omitempty"`
 	Metadata    map[string]string `cbor:"11,keyasint,omitempty"`
+	JKT         string            `cbor:"12,keyasint,omitempty"`
+	X5T         string            `cbor:"13,keyasint,omitempty"`
+	Status      *StatusRef        `cbor:"14,keyasint,omitempty"`
+	Generation  uint32            `cbor:"15,keyasint,omitempty"`
 }
 
 var (
@@ -69,6 +99,12 @@ func (c *Claims) marshal() ([]byte, error) {
 		Scopes:      c.Scopes,
 		Audience:    c.Audience,
 		Metadata:    c.Metadata,
+		JKT:         c.Confirmation.JKT,
+		X5T:         c.Confirmation.X5T,
+		Generation:  c.Generation,
+	}
+	if !c.Status.IsZero() {
+		w.Status = &c.Status
 	}
 	if !c.Grant.IsZero() && c.Grant != c.ID {
 		w.Grant = c.Grant[:]
@@ -108,6 +144,12 @@ func (c *Claims) unmarshal(b []byte) error {
 	c.IssuedAt = time.Unix(w.IssuedAt, 0)
 	c.ExpiresAt = time.Unix(w.IssuedAt+w.Lifetime, 0)
 	c.Scopes, c.Audience, c.Metadata = w.Scopes, w.Audience, w.Metadata
+	c.Confirmation = Confirmation{JKT: w.JKT, X5T: w.X5T}
+	c.Generation = w.Generation
+	c.Status = StatusRef{}
+	if w.Status != nil {
+		c.Status = *w.Status
+	}
 	c.Addresses = nil
 	for _, b := range w.Addresses {
 		var prefix netip.Prefix

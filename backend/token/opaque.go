@@ -64,6 +64,16 @@ func Mint(ring *Ring, prefix string, claims *Claims) (string, error) {
 	if key == nil {
 		return "", errors.New("the key ring is empty")
 	}
+	return MintAgain(ring, key.Number, prefix, claims)
+}
+
+// MintAgain makes the token once more that Mint has made of the same claims when this key was the current
+// one. Other claims under the same ID would betray the key.
+func MintAgain(ring *Ring, key uint32, prefix string, claims *Claims) (string, error) {
+	aead := ring.ciphers[key]
+	if aead == nil {
+		return "", ErrSpentKey
+	}
 	plain, err := claims.marshal()
 	if err != nil {
 		return "", err
@@ -73,9 +83,9 @@ func Mint(ring *Ring, prefix string, claims *Claims) (string, error) {
 	sealed := make([]byte, 0, len(prefix)+headerBytes+len(plain)+16)
 	sealed = append(sealed, prefix...)
 	sealed = append(sealed, opaqueVersion)
-	sealed = binary.BigEndian.AppendUint32(sealed, key.Number)
+	sealed = binary.BigEndian.AppendUint32(sealed, key)
 	sealed = append(sealed, claims.ID[:]...)
-	sealed = ring.ciphers[key.Number].Seal(sealed, claims.ID[:], plain, sealed)
+	sealed = aead.Seal(sealed, claims.ID[:], plain, sealed)
 
 	body := sealed[len(prefix):]
 	text := make([]byte, 0, len(prefix)+1+len(body)*blockDigits/blockBytes+blockDigits+checksumDigits)

@@ -1,0 +1,182 @@
+package token
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	strictjson "github.com/go-jose/go-jose/v4/json" // refuses duplicate members, and other cases of a name
+)
+
+// EngineClaim is the name of the one claim that no standard has: what the engine needs to open its own JWT,
+// and what else an API may want to know.
+const EngineClaim = "urn:vault-apitoken"
+
+// JWT is the payload of an access token as RFC 9068 section 2.2 has it.
+type JWT struct {
+	Issuer       string        `json:"iss"`
+	Subject      string        `json:"sub"` // Vault entity id; "role:" and the role's name where there is none
+	Audience     []string      `json:"aud"`
+	ExpiresAt    int64         `json:"exp"`
+	IssuedAt     int64         `json:"iat"`
+	NotBefore    int64         `json:"nbf"`
+	ID           string        `json:"jti"`       // the token_id
+	ClientID     string        `json:"client_id"` // the role's name
+	Scope        string        `json:"scope"`
+	Environment  string        `json:"env"`
+	Confirmation *Confirmation `json:"cnf,omitempty"`
+	Status       *JWTStatus    `json:"status,omitempty"`
+	Engine       JWTEngine     `json:"urn:vault-apitoken"`
+}
+
+// JWTStatus points to the token's place in a status list (draft-ietf-oauth-status-list section 6.1).
+type JWTStatus struct {
+	List struct {
+		Index uint32 `json:"idx"`
+		URI   string `json:"uri"`
+	} `json:"status_list"`
+}
+
+// JWTEngine is the value of EngineClaim.
+type JWTEngine struct {
+	Role            string            `json:"role"` // RoleID
+	RoleVersion     uint32            `json:"role_version"`
+	Grant           string            `json:"grant,omitempty"` // where it is not the token's own ID
+	StatusList      uint32            `json:"status_list,omitempty"`
+	Metadata        map[string]string `json:"metadata,omitempty"`          // the role's
+	TokenBoundCIDRs []string          `json:"token_bound_cidrs,omitempty"` // where it may be used from
+	BoundHosts      []string          `json:"bound_hosts,omitempty"`       // where it may be used at
+}
+
+// roleSubject begins the subject of a token that no entity asked for.
+const roleSubject = "role:"
+
+// NewJWT gives the payload for claims, of which all that a role can say must be filled in.
+func NewJWT(claims *Claims, issuer, environment, roleName, statusURI string) *JWT {
+	p := &JWT{
+		Issuer: issuer, Subject: claims.Subject, Audience: claims.Audience,
+		ExpiresAt: claims.ExpiresAt.Unix(), IssuedAt: claims.IssuedAt.Unix(), NotBefore: claims.IssuedAt.Unix(),
+		ID: claims.ID.String(), ClientID: roleName, Scope: strings.Join(claims.Scopes, " "), Environment: environment,
+		Engine: JWTEngine{
+			Role: claims.Role.String(), RoleVersion: claims.RoleVersion,
+			Metadata: claims.Metadata,
+		},
+	}
+	if p.Subject == "" {
+		p.Subject = roleSubject + roleName
+	}
+	if claims.Grant != claims.ID {
+		p.Engine.Grant = claims.Grant.String()
+	}
+	for _, r := range claims.Addresses {
+		p.Engine.TokenBoundCIDRs = append(p.Engine.TokenBoundCIDRs, r.String())
+	}
+	if !claims.Confirmation.IsZero() {
+		p.Confirmation = &claims.Confirmation
+	}
+	if !claims.Status.IsZero() {
+		p.Status = new(JWTStatus)
+		p.Status.List.Index, p.Status.List.URI = claims.Status.Index, statusURI
+		p.Engine.StatusList = claims.Status.List
+	}
+	return p
+}
+
+// MintJWT signs a payload with the ring's current key.
+func MintJWT(ring *SigningRing, payload *JWT) (string, error) {
+	encoded, err := json.Marshal(payload)
+	if err != nil {
+		return "", err
+	}
+	text, err := ring.Sign(TypeAccessToken, encoded)
+	if err == nil && len(text) > MaxLen {
+		return "", fmt.Errorf("the token would be %d bytes long, more than %d: narrow it to fewer or shorter values", len(text), MaxLen)
+	}
+	return text, err
+}
+
+// IsJWT tells a JWT from an opaque token by its looks: no opaque token has a dot.
+func IsJWT(s string) bool { return strings.Count(s, ".") == 2 }
+
+var allAlgorithms = []jose.SignatureAlgorithm{jose.ES256, jose.EdDSA, jose.RS256}
+
+// OpenJWT checks a token and gives its claims, with the errors of Open. The key's own algorithm and no
+// other is accepted, whatever the header says (RFC 8725 section 3.1); a key in the header is not looked at.
+func OpenJWT(ring *SigningRing, s string) (*Claims, error) {
+	if len(s) > MaxLen || !IsJWT(s) {
+		return nil, ErrMalformed
+	}
+	signed, err := jose.ParseSignedCompact(s, allAlgorithms)
+	if err != nil {
+		return nil, ErrMalformed
+	}
+	header := signed.Signatures[0].Protected
+	key, known := ring.public[header.KeyID]
+	switch {
+	case header.ExtraHeaders[jose.HeaderType] != TypeAccessToken:
+		return nil, ErrMalformed
+	case !known:
+		return nil, ErrUnknownKey
+	case key == nil:
+		return nil, ErrSpentKey
+	case header.Algorithm != key.Algorithm:
+		return nil, ErrForged
+	}
+	payload, err := signed.Verify(key.Key)
+	if err != nil {
+		return nil, ErrForged
+	}
+	var p JWT
+	if err := strictjson.Unmarshal(payload, &p); err != nil {
+		return nil, ErrMalformed
+	}
+	claims, err := p.claims()
+	if err != nil {
+		return nil, ErrMalformed
+	}
+	return claims, nil
+}
+
+func (p *JWT) claims() (*Claims, error) {
+	c := &Claims{
+		RoleVersion: p.Engine.RoleVersion,
+		IssuedAt:    time.Unix(p.IssuedAt, 0),
+		ExpiresAt:   time.Unix(p.ExpiresAt, 0),
+		Scopes:      strings.Fields(p.Scope),
+		Audience:    p.Audience,
+		Metadata:    p.Engine.Metadata,
+	}
+	var err error
+	if c.ID, err = ParseID(p.ID); err != nil {
+		return nil, err
+	}
+	c.Grant = c.ID
+	if p.Engine.Grant != "" {
+		if c.Grant, err = ParseID(p.Engine.Grant); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.Role.UnmarshalText([]byte(p.Engine.Role)); err != nil {
+		return nil, err
+	}
+	if p.Subject != roleSubject+p.ClientID {
+		c.Subject = p.Subject
+	}
+	for _, s := range p.Engine.TokenBoundCIDRs {
+		r, err := netip.ParsePrefix(s)
+		if err != nil {
+			return nil, err
+		}
+		c.Addresses = append(c.Addresses, r)
+	}
+	if p.Confirmation != nil {
+		c.Confirmation = *p.Confirmation
+	}
+	if p.Status != nil {
+		c.Status = StatusRef{List: p.Engine.StatusList, Index: p.Status.List.Index}
+	}
+	return c, nil
+}
