@@ -3,17 +3,20 @@
 // What storage holds:
 //
 //	config                  the mount's settings
-//	keys/ring               the key ring, seal-wrapped
+//	keys/ring               the keys that seal opaque tokens, seal-wrapped
+//	keys/signing            the keys that sign JWTs, seal-wrapped
 //	role/<name>             a role and its past versions
 //	ledger/deviations/<xxx> tokens that were revoked or renewed
+//	ledger/grants/<xxx>     the last refresh of grants that were refreshed
+//	ledger/status/<n>       which places in status lists are taken
 //	ledger/inventory/<n>    who got which token when
 //
 // All of it is also in memory (state.go), read when a process first needs it and dropped when Vault
 // says that another node wrote it. A request reads no storage once that is done; issuing a token
 // writes none.
 //
-// Locks, in the order in which they are taken: roles.writing, config.writing or keyring.mu; then the
-// ledger's. None is held while Vault is asked for anything but storage.
+// Locks, in the order in which they are taken: roles.writing or config.writing; keyring.mu or
+// signers.mu; the ledger's. None is held while Vault is asked for anything but storage.
 package backend
 
 import (
@@ -40,7 +43,8 @@ const flushDelay = time.Second
 
 type backend struct {
 	*framework.Backend
-	subjects *subjects
+	subjects    *subjects
+	statusCache statusCache
 
 	// storage is the mount's, for work that no request waits for.
 	storage logical.Storage
@@ -75,7 +79,7 @@ func newBackend() *backend {
 		Help:           strings.TrimSpace(backendHelp),
 		BackendType:    logical.TypeLogical,
 		RunningVersion: Version,
-		PathsSpecial:   &logical.Paths{SealWrapStorage: []string{keysPrefix}},
+		PathsSpecial:   &logical.Paths{SealWrapStorage: []string{keysPrefix}, Unauthenticated: unauthenticated},
 		Paths: slices.Concat(
 			b.pathsConfig(),
 			b.pathsRoles(),
@@ -85,6 +89,9 @@ func newBackend() *backend {
 			b.pathsRevoke(),
 			b.pathsTokens(),
 			b.pathsKeys(),
+			b.pathsOAuthToken(),
+			b.pathsOAuthIntrospect(),
+			b.pathsOAuthPublic(),
 		),
 		Secrets:        []*framework.Secret{b.secretToken()},
 		InitializeFunc: b.initialize,
@@ -93,6 +100,9 @@ func newBackend() *backend {
 		Clean:          b.clean,
 	}
 	for _, path := range b.Paths {
+		if strings.HasPrefix(path.Pattern, oauthPrefix) {
+			continue // RFC 6749 section 3.2: unknown parameters must be ignored
+		}
 		for operation, handler := range path.Operations {
 			path.Operations[operation] = strict(handler)
 		}
@@ -169,10 +179,22 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 		return err
 	}
 	now := time.Now()
-	if rotated, err := st.keys.maintain(ctx, req.Storage, st.config.get().KeyRotationPeriod, now); err != nil {
+	c := st.config.get()
+	if rotated, err := st.keys.maintain(ctx, req.Storage, c.KeyRotationPeriod, now); err != nil {
 		return err
 	} else if rotated {
 		b.Logger().Info("rotated the key that seals new tokens", "key", keyName(st.keys.ring.Load().Current().Number))
+	}
+	if rotated, err := st.signers.maintain(ctx, req.Storage, c, now); err != nil {
+		return err
+	} else if rotated {
+		b.Logger().Info("rotated the key that signs new tokens", "key", st.signers.ring.Load().Current().ID)
+	}
+	if err := st.indexes.Prune(ctx, req.Storage, st.longestLifetime(), now); err != nil {
+		return err
+	}
+	if err := st.grants.Prune(ctx, req.Storage, now); err != nil {
+		return err
 	}
 	if err := st.inventory.Prune(ctx, req.Storage, st.ended(now)); err != nil {
 		return err

@@ -179,22 +179,20 @@ func (k *keyring) maintain(ctx context.Context, s logical.Storage, period time.D
 	return true, k.rotate(ctx, s, now)
 }
 
-// mint makes a token that ends after ttl and may live for lifetime, renewals included. It sets the
-// claims' times.
-func (k *keyring) mint(ctx context.Context, s logical.Storage, prefix string, claims *token.Claims, ttl, lifetime time.Duration) (string, error) {
+// seal calls f, which makes so many tokens with the ring, while nobody changes it. The tokens live for
+// lifetime at most, renewals included.
+func (k *keyring) seal(ctx context.Context, s logical.Storage, tokens uint64, lifetime time.Duration, f func(*token.Ring) error) error {
 	k.mu.RLock()
 	for !k.ready(lifetime) {
 		k.mu.RUnlock()
 		if err := k.prepare(ctx, s, lifetime); err != nil {
-			return "", err
+			return err
 		}
 		k.mu.RLock()
 	}
 	defer k.mu.RUnlock()
-	k.minted.Add(1)
-	claims.IssuedAt = time.Now().Truncate(time.Second)
-	claims.ExpiresAt = claims.IssuedAt.Add(ttl)
-	return token.Mint(k.ring.Load(), prefix, claims)
+	k.minted.Add(tokens)
+	return f(k.ring.Load())
 }
 
 // ready tells whether there is a key, and storage knows that its tokens live for lifetime.

@@ -2,7 +2,10 @@ package backend
 
 import (
 	"context"
+	"fmt"
 	"net/http"
+	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -22,6 +25,7 @@ const (
 	minKeyRotationPeriod = time.Hour
 	maxKeyRotationPeriod = 10 * 365 * 24 * time.Hour
 	maxEnvironmentLen    = 128
+	maxIssuerLen         = 512
 )
 
 // config is a mount's settings, as stored.
@@ -30,6 +34,11 @@ type config struct {
 	TokenPrefix       string        `json:"token_prefix"`
 	KeyRotationPeriod time.Duration `json:"key_rotation_period"`
 	PrivilegedScopes  access.Scopes `json:"privileged_scopes"`
+
+	Issuer           string        `json:"issuer,omitempty"` // empty: no JWTs
+	SigningAlgorithm string        `json:"signing_algorithm"`
+	JWKSMaxAge       time.Duration `json:"jwks_max_age"`
+	StatusListTTL    time.Duration `json:"status_list_ttl"`
 
 	// PastPrefixes maps a prefix that new tokens no longer have to when the last token with it ends.
 	PastPrefixes map[string]time.Time `json:"past_prefixes,omitempty"`
@@ -41,6 +50,9 @@ func defaultConfig() *config {
 		TokenPrefix:       "apt",
 		KeyRotationPeriod: 30 * 24 * time.Hour,
 		PrivilegedScopes:  access.Scopes{"*", "admin", "admin:*"},
+		SigningAlgorithm:  token.Algorithms[0],
+		JWKSMaxAge:        5 * time.Minute,
+		StatusListTTL:     time.Minute,
 	}
 }
 
@@ -124,6 +136,27 @@ func (b *backend) pathsConfig() []*framework.Path {
 			Description:  "Scopes that a role may hold only with allow_privileged. A pattern such as admin:* stands for all scopes below it, except that * stands for the scope * alone. Default: *, admin, admin:*.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Privileged scopes"},
 		},
+		"issuer": {
+			Type:         framework.TypeString,
+			Description:  "URL under which API servers reach this mount, such as https://vault.example.com:8200/v1/apitoken: the \"iss\" of JWTs. Needed before a role with token_type=jwt.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Issuer"},
+		},
+		"signing_algorithm": {
+			Type:          framework.TypeString,
+			Description:   "Algorithm that new JWTs are signed with: ES256, EdDSA or RS256. A change takes effect once the new key has been published for jwks_max_age. Default: ES256.",
+			AllowedValues: []any{token.Algorithms[0], token.Algorithms[1], token.Algorithms[2]},
+			DisplayAttrs:  &framework.DisplayAttributes{Name: "Signing algorithm", Value: defaults.SigningAlgorithm},
+		},
+		"jwks_max_age": {
+			Type:         framework.TypeDurationSecond,
+			Description:  "How long API servers may cache the published keys, and so how long a key is published before it signs; 1s to 24h. Default: 5m.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "JWKS maximum age", Value: int(defaults.JWKSMaxAge.Seconds())},
+		},
+		"status_list_ttl": {
+			Type:         framework.TypeDurationSecond,
+			Description:  "How long API servers may cache a status list, and so how late they learn of a revocation; 1s to 24h. Default: 1m.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Status list TTL", Value: int(defaults.StatusListTTL.Seconds())},
+		},
 	}
 	return []*framework.Path{{
 		Pattern:      "config",
@@ -140,6 +173,10 @@ func (b *backend) pathsConfig() []*framework.Path {
 					"token_pattern":       {Type: framework.TypeString, Required: true, Description: "Regular expression (RE2) that finds this mount's tokens in a text, for secret scanners."},
 					"key_rotation_period": {Type: framework.TypeDurationSecond, Required: true, Description: "Seconds for which a key seals new tokens."},
 					"privileged_scopes":   {Type: framework.TypeStringSlice, Required: true, Description: "Scopes that a role may hold only with allow_privileged."},
+					"issuer":              {Type: framework.TypeString, Required: true, Description: "The \"iss\" of JWTs; empty where none is set."},
+					"signing_algorithm":   {Type: framework.TypeString, Required: true, Description: "Algorithm that JWTs are signed with."},
+					"jwks_max_age":        {Type: framework.TypeDurationSecond, Required: true, Description: "Seconds for which the published keys may be cached."},
+					"status_list_ttl":     {Type: framework.TypeDurationSecond, Required: true, Description: "Seconds for which a status list may be cached."},
 				}),
 			},
 			logical.UpdateOperation: &framework.PathOperation{
@@ -168,6 +205,10 @@ func (b *backend) configRead(ctx context.Context, req *logical.Request, _ *frame
 		"token_pattern":       token.Pattern(c.livePrefixes(time.Now())...),
 		"key_rotation_period": int64(c.KeyRotationPeriod.Seconds()),
 		"privileged_scopes":   []string(c.PrivilegedScopes),
+		"issuer":              c.Issuer,
+		"signing_algorithm":   c.SigningAlgorithm,
+		"jwks_max_age":        int64(c.JWKSMaxAge.Seconds()),
+		"status_list_ttl":     int64(c.StatusListTTL.Seconds()),
 	}}, nil
 }
 
@@ -211,6 +252,30 @@ func (b *backend) configUpdate(ctx context.Context, req *logical.Request, d *fra
 			return fieldError("privileged_scopes", "%s", err), nil
 		}
 	}
+	if v, given := d.GetOk("issuer"); given {
+		if c.Issuer, err = checkIssuer(v.(string)); err != nil {
+			return fieldError("issuer", "%s", err), nil
+		}
+		if c.Issuer == "" {
+			for _, r := range st.roles.all() {
+				if r.TokenType == tokenTypeJWT {
+					return fieldError("issuer", "cannot be emptied while role %q issues JWTs", r.name), nil
+				}
+			}
+		}
+	}
+	if v, given := d.GetOk("signing_algorithm"); given {
+		if c.SigningAlgorithm = v.(string); !slices.Contains(token.Algorithms, c.SigningAlgorithm) {
+			return fieldError("signing_algorithm", "%q is not one of: %s", clip(c.SigningAlgorithm), strings.Join(token.Algorithms, ", ")), nil
+		}
+	}
+	for field, into := range map[string]*time.Duration{"jwks_max_age": &c.JWKSMaxAge, "status_list_ttl": &c.StatusListTTL} {
+		if v, given := d.GetOk(field); given {
+			if *into = time.Duration(v.(int)) * time.Second; *into < time.Second || *into > 24*time.Hour {
+				return fieldError(field, "must be between 1s and 24h"), nil
+			}
+		}
+	}
 	if err := st.config.store(ctx, req.Storage, &c); err != nil {
 		return nil, err
 	}
@@ -225,6 +290,25 @@ func (b *backend) configUpdate(ctx context.Context, req *logical.Request, d *fra
 		return nil, nil
 	}
 	return resp, nil
+}
+
+// checkIssuer accepts the URL of an issuer (RFC 8414 section 2), without a slash at the end. Plain http is
+// for loopback only.
+func checkIssuer(s string) (string, error) {
+	if s == "" {
+		return "", nil
+	}
+	u, err := url.Parse(s)
+	switch {
+	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || len(s) > maxIssuerLen || !isPrintable(s):
+	case u.Scheme == "https":
+		return strings.TrimSuffix(s, "/"), nil
+	case u.Scheme == "http":
+		if ip, err := netip.ParseAddr(u.Hostname()); u.Hostname() == "localhost" || (err == nil && ip.IsLoopback()) {
+			return strings.TrimSuffix(s, "/"), nil
+		}
+	}
+	return "", fmt.Errorf("%q must be an https URL without query and fragment, such as https://vault.example.com:8200/v1/apitoken", clip(s))
 }
 
 // isPrintable tells whether s is printable ASCII.

@@ -47,7 +47,7 @@ func TestConfigRefuses(t *testing.T) {
 		{"key_rotation_period", "forever", "key_rotation_period"},
 		{"privileged_scopes", "a b", "privileged_scopes: scope"},
 		{"privileged_scopes", "a,a", "given twice"},
-		{"issuer", "https://example.com", "issuer: is not a field"},
+		{"isuer", "https://example.com", "isuer: is not a field"},
 	} {
 		e.refused(logical.UpdateOperation, "config", data{"environment": "changed", c.field: c.value}, c.want)
 	}

@@ -23,7 +23,9 @@ func (b *backend) pathsCreds() []*framework.Path {
 		Responses: ok(map[string]*framework.FieldSchema{
 			"token":             {Type: framework.TypeString, Required: true, Description: "The token, to be sent as \"Authorization: Bearer\"."},
 			"token_id":          {Type: framework.TypeString, Required: true, Description: "The token's public name, safe to log."},
-			"token_type":        {Type: framework.TypeString, Required: true, Description: "How the token is presented: Bearer (RFC 6750)."},
+			"token_type":        {Type: framework.TypeString, Required: true, Description: "How the token is presented: Bearer (RFC 6750) or DPoP (RFC 9449)."},
+			"refresh_token":     {Type: framework.TypeString, Description: "Gets the next token at oauth/token, once; only of a role with refresh."},
+			"grant_id":          {Type: framework.TypeString, Description: "Names all tokens that come of the refresh token; only of a role with refresh."},
 			"scopes":            {Type: framework.TypeStringSlice, Required: true, Description: "What was granted."},
 			"expires_at":        {Type: framework.TypeTime, Required: true, Description: "When the token ends unless its lease is renewed."},
 			"audience":          {Type: framework.TypeStringSlice, Description: "APIs that the token is for; absent: any."},
@@ -64,6 +66,16 @@ func (b *backend) pathsCreds() []*framework.Path {
 				Description: "APIs that the token is for, within the role's audience.",
 				Query:       true,
 			},
+			"dpop_jkt": {
+				Type:        framework.TypeString,
+				Description: "Thumbprint of the key that the token is to be bound to (RFC 9449 section 6.1); for a role with proof=dpop.",
+				Query:       true,
+			},
+			"x5t_s256": {
+				Type:        framework.TypeString,
+				Description: "Thumbprint of the certificate that the token is to be bound to (RFC 8705 section 3.1); for a role with proof=mtls.",
+				Query:       true,
+			},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ReadOperation:   &read,
@@ -93,86 +105,142 @@ func (b *backend) credsIssue(ctx context.Context, req *logical.Request, d *frame
 		return nil, logical.CodedError(403, err.Error())
 	}
 
-	claims := &token.Claims{Role: r.ID, RoleVersion: r.Version, Subject: req.EntityID}
-	if refusal := r.narrow(claims, d); refusal != nil {
+	narrowed := new(token.Claims)
+	if refusal := r.narrow(narrowed, d); refusal != nil {
 		return refusal, nil
 	}
-	mount := &mountTTLs{SystemView: b.System()}
-	asked := time.Duration(d.Get("ttl").(int)) * time.Second
-	if r.MaxTTL > 0 && asked > r.MaxTTL {
-		return fieldError("ttl", "%s is more than max_ttl of role %q, which is %s", short(asked), r.name, short(r.MaxTTL)), nil
+	if refusal := r.bindToKey(narrowed, d); refusal != nil {
+		return refusal, nil
 	}
-	ttl, warnings, err := framework.CalculateTTL(mount, asked, r.TTL, 0, r.MaxTTL, 0, time.Time{})
+	asked := time.Duration(d.Get("ttl").(int)) * time.Second
+	maxTTL, defaultTTL := r.MaxTTL, r.TTL
+	if r.NoLease && maxTTL == 0 {
+		maxTTL = maxLeaselessTTL
+	}
+	if r.NoLease && defaultTTL == 0 {
+		defaultTTL = maxTTL
+	}
+	if maxTTL > 0 && asked > maxTTL {
+		return fieldError("ttl", "%s is more than max_ttl of role %q, which is %s", short(asked), r.name, short(maxTTL)), nil
+	}
+	mount := &mountTTLs{SystemView: b.System()}
+	ttl, warnings, err := framework.CalculateTTL(mount, asked, defaultTTL, 0, maxTTL, 0, time.Time{})
 	if err != nil {
 		return nil, err
 	}
 	lifetime := mount.MaxLeaseTTL()
-	if r.MaxTTL > 0 {
-		lifetime = min(lifetime, r.MaxTTL)
+	if maxTTL > 0 {
+		lifetime = min(lifetime, maxTTL)
 	}
+
+	accessTTL := ttl
+	if r.Refresh {
+		accessTTL = min(ttl, r.AccessTTL)
+	}
+	now := time.Now()
+	claims, err := newClaims(accessTTL, now)
+	if err != nil {
+		return nil, err
+	}
+	inherit(claims, narrowed)
+	claims.Role, claims.RoleVersion, claims.Subject, claims.Grant = r.ID, r.Version, req.EntityID, claims.ID
 	if claims.Metadata, err = r.metadataFor(req.EntityID, b.System()); err != nil {
 		return logical.ErrorResponse("role %q: %s", r.name, err), nil
 	}
-
-	if claims.ID, err = token.NewID(rand.Reader); err != nil {
-		return nil, err
+	if r.TokenType == tokenTypeJWT && !r.NoLease {
+		if claims.Status, err = st.indexes.Next(ctx, req.Storage, now); err != nil {
+			return nil, err
+		}
 	}
-	minted, err := st.keys.mint(ctx, req.Storage, c.TokenPrefix, claims, ttl, lifetime)
-	if err != nil {
+	i := &issuing{st: st, storage: req.Storage, config: c, role: r, mountPoint: req.MountPoint, lifetime: lifetime}
+	data := make(map[string]any)
+	if r.Refresh {
+		if data["refresh_token"], err = i.firstRefreshToken(ctx, claims, ttl, now); err != nil {
+			return nil, err
+		}
+		data["grant_id"] = claims.Grant.String()
+	}
+	if data["token"], err = i.access(ctx, claims); err != nil {
 		return nil, err
 	}
 
 	grant, _ := r.grant(claims)
+	data["token_id"] = claims.ID.String()
+	data["token_type"] = tokenTypeOf(claims)
+	data["scopes"] = []string(grant.Scopes)
+	data["expires_at"] = claims.ExpiresAt.UTC().Format(time.RFC3339)
+	if grant.Audience != nil {
+		data["audience"] = grant.Audience
+	}
+	addLimits(data, grant)
+	if r.NoLease {
+		return &logical.Response{Data: data, Warnings: warnings}, nil
+	}
+
+	end := claims.IssuedAt.Add(ttl)
 	st.inventory.Add(ledger.Row{
-		ID: claims.ID, IssuedAt: claims.IssuedAt, ExpiresAt: claims.ExpiresAt,
+		ID: claims.Grant, IssuedAt: claims.IssuedAt, ExpiresAt: end, Status: claims.Status,
 		Holder: ledger.Holder{
 			Role: r.name, RoleID: r.ID, RoleVersion: r.Version, Scopes: grant.Scopes.Parameter(),
 			Subject: req.EntityID, DisplayName: req.DisplayName,
 		},
 	})
 	b.flushSoon()
-
 	l := &lease{
-		tokenID: claims.ID, roleID: r.ID, role: r.name,
-		expiresAt: claims.ExpiresAt, ttl: ttl, lifetime: lifetime,
+		grant: claims.Grant, status: claims.Status, roleID: r.ID, role: r.name,
+		expiresAt: end, ttl: ttl, lifetime: lifetime,
 	}
-	data := map[string]any{
-		"token":      minted,
-		"token_id":   claims.ID.String(),
-		"token_type": bearer,
-		"scopes":     []string(grant.Scopes),
-		"expires_at": claims.ExpiresAt.UTC().Format(time.RFC3339),
-	}
-	addLimits(data, grant)
 	resp := b.Secret(secretTypeToken).Response(data, l.internalData())
 	resp.Secret.TTL = ttl
 	resp.Secret.MaxTTL = lifetime
+	resp.Secret.Renewable = r.TokenType == tokenTypeOpaque || r.Refresh // a JWT cannot be extended
 	resp.Warnings = warnings
 	return resp, nil
 }
 
-// bearer is the OAuth token type of a token that whoever holds it may use (RFC 6750).
-const bearer = "Bearer"
-
-// addLimits adds to an answer where a token may be used, as far as that is limited.
-func addLimits(data map[string]any, g *access.Grant) {
-	if g.Audience != nil {
-		data["audience"] = g.Audience
+// firstRefreshToken makes the refresh token that begins a grant, and the claims belong to that grant.
+func (i *issuing) firstRefreshToken(ctx context.Context, claims *token.Claims, ttl time.Duration, now time.Time) (text string, err error) {
+	grant, err := token.NewID(rand.Reader)
+	if err != nil {
+		return "", err
 	}
-	if cidrs := boundCIDRs(g); len(cidrs) > 0 {
-		data["token_bound_cidrs"] = cidrs
+	claims.Grant = grant
+	refresh, err := newClaims(ttl, now)
+	if err != nil {
+		return "", err
 	}
-	if len(g.Hosts) > 0 {
-		data["bound_hosts"] = []string(g.Hosts[len(g.Hosts)-1])
-	}
+	inherit(refresh, claims)
+	refresh.Generation = 1
+	err = i.st.keys.seal(ctx, i.storage, 1, i.lifetime, func(ring *token.Ring) error {
+		text, err = token.Mint(ring, i.config.TokenPrefix, refresh)
+		return err
+	})
+	return text, err
 }
 
-// boundCIDRs lists the narrowest set of ranges that a token is bound to.
-func boundCIDRs(g *access.Grant) []string {
-	if len(g.Addresses) == 0 {
-		return nil
+// bindToKey takes over the key that the role has tokens bound to.
+func (r *role) bindToKey(claims *token.Claims, d *framework.FieldData) *logical.Response {
+	for _, p := range []struct {
+		field, proof string
+		into         *string
+	}{
+		{"dpop_jkt", proofDPoP, &claims.Confirmation.JKT},
+		{"x5t_s256", proofMTLS, &claims.Confirmation.X5T},
+	} {
+		v, given := d.GetOk(p.field)
+		switch {
+		case given && r.Proof != p.proof:
+			return fieldError(p.field, "is for a role with proof=%s, role %q has proof=%q", p.proof, r.name, r.Proof)
+		case !given && r.Proof == p.proof:
+			return fieldError(p.field, "is needed: role %q binds its tokens to a key", r.name)
+		case given:
+			if err := token.CheckThumbprint(v.(string)); err != nil {
+				return fieldError(p.field, "%s", err)
+			}
+			*p.into = v.(string)
+		}
 	}
-	return g.Addresses[len(g.Addresses)-1].Strings()
+	return nil
 }
 
 // checkRequester tells whether creds may be read from where this request comes from.

@@ -3,6 +3,7 @@ package backend
 import (
 	"context"
 	"errors"
+	"maps"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -50,7 +51,10 @@ func (b *backend) pathsIntrospect() []*framework.Path {
 					"detail":            {Type: framework.TypeString, Description: "The reason in a sentence."},
 					"scope":             {Type: framework.TypeString, Description: "What the token grants, separated by spaces."},
 					"client_id":         {Type: framework.TypeString, Description: "The role."},
-					"token_type":        {Type: framework.TypeString, Description: "Bearer."},
+					"token_type":        {Type: framework.TypeString, Description: "Bearer, or DPoP."},
+					"iss":               {Type: framework.TypeString, Description: "The mount's issuer; absent where none is set."},
+					"cnf":               {Type: framework.TypeMap, Description: "The key that the token is bound to: jkt or x5t#S256, a thumbprint (RFC 7800)."},
+					"grant_id":          {Type: framework.TypeString, Description: "Names the grant of a token that was refreshed or exchanged."},
 					"exp":               {Type: framework.TypeInt64, Description: "When the token ends, in seconds since 1970."},
 					"iat":               {Type: framework.TypeInt64, Description: "When it was issued, in seconds since 1970."},
 					"sub":               {Type: framework.TypeString, Description: "Vault entity that asked for the token; absent where there is none."},
@@ -92,31 +96,23 @@ func (b *backend) introspect(ctx context.Context, req *logical.Request, d *frame
 	data := map[string]any{"active": v.reason == access.Good}
 	if v.reason != access.Good {
 		data["reason"] = string(v.reason)
-		data["detail"] = access.Explain(v.reason, v.grant, use)
+		data["detail"] = v.explain(use)
 	}
 	if v.claims == nil {
 		return &logical.Response{Data: data}, nil
 	}
+	c := st.config.get()
+	maps.Copy(data, v.members(c))
 	data["token_id"] = v.claims.ID.String()
-	data["jti"] = v.claims.ID.String()
-	data["token_type"] = bearer
-	data["exp"] = v.expiresAt.Unix()
-	data["iat"] = v.claims.IssuedAt.Unix()
-	data["environment"] = st.config.get().environment(req.MountPoint)
-	if v.claims.Subject != "" {
-		data["sub"] = v.claims.Subject
+	if v.claims.Grant != v.claims.ID {
+		data["grant_id"] = v.claims.Grant.String()
 	}
+	data["environment"] = c.environment(req.MountPoint)
 	if v.role != nil {
 		data["role"] = v.role.name
-		data["client_id"] = v.role.name
 	}
 	if v.grant != nil {
-		data["scope"] = v.grant.Scopes.Parameter()
-		if v.grant.Audience != nil {
-			data["aud"] = v.grant.Audience
-		}
 		addLimits(data, v.grant)
-		delete(data, "audience")
 		if len(v.metadata) > 0 {
 			data["metadata"] = v.metadata
 		}
@@ -176,9 +172,25 @@ type verdict struct {
 	metadata  map[string]string
 }
 
+// explain says in a sentence why the token is not good.
+func (v *verdict) explain(use *access.Use) string {
+	if v.claims != nil && v.claims.Generation > 0 && v.reason == access.WrongAudience {
+		return "this is a refresh token, which is for oauth/token and for no API"
+	}
+	return access.Explain(v.reason, v.grant, use)
+}
+
+// open opens a token of either encoding.
+func (st *state) open(text string) (*token.Claims, error) {
+	if token.IsJWT(text) {
+		return token.OpenJWT(st.signers.ring.Load(), text)
+	}
+	return token.Open(st.keys.ring.Load(), text)
+}
+
 // decide opens a token and judges a use of it.
 func (b *backend) decide(ctx context.Context, st *state, text string, use *access.Use) (*verdict, error) {
-	claims, err := token.Open(st.keys.ring.Load(), text)
+	claims, err := st.open(text)
 	switch {
 	case errors.Is(err, token.ErrMalformed):
 		return &verdict{reason: access.Malformed}, nil
@@ -197,6 +209,10 @@ func (b *backend) decide(ctx context.Context, st *state, text string, use *acces
 		v.grant, v.metadata = v.role.grant(claims)
 	}
 	if v.reason = life.Alive(now); v.reason != access.Good {
+		return v, nil
+	}
+	if claims.Generation > 0 {
+		v.reason = access.WrongAudience
 		return v, nil
 	}
 	if v.grant == nil { // a version of the role that no live token has

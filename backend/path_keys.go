@@ -9,8 +9,8 @@ import (
 )
 
 func (b *backend) pathsKeys() []*framework.Path {
-	response := listResponseFields("key number, oldest first")
-	response["key_info"] = &framework.FieldSchema{Type: framework.TypeMap, Description: "Of each key: algorithm, state (current, retired or spent), created_at, and once retired retired_at and needed_until."}
+	response := listResponseFields("key number, or \"kid\" of a signing key, oldest first")
+	response["key_info"] = &framework.FieldSchema{Type: framework.TypeMap, Description: "Of each key: algorithm, use (enc: seals opaque tokens, sig: signs JWTs), state (successor, current, retired or spent), created_at, and once retired retired_at and needed_until."}
 	return []*framework.Path{
 		{
 			Pattern:      "keys/rotate",
@@ -22,7 +22,8 @@ func (b *backend) pathsKeys() []*framework.Path {
 					ForwardPerformanceStandby:   true,
 					ForwardPerformanceSecondary: true,
 					Responses: ok(map[string]*framework.FieldSchema{
-						"key": {Type: framework.TypeString, Required: true, Description: "Number of the new key."},
+						"key":         {Type: framework.TypeString, Required: true, Description: "Number of the new key that seals opaque tokens."},
+						"signing_key": {Type: framework.TypeString, Description: "The \"kid\" of the new key that signs JWTs; absent where no role issues JWTs."},
 					}),
 				},
 			},
@@ -50,10 +51,17 @@ func (b *backend) keysRotate(ctx context.Context, req *logical.Request, _ *frame
 	if err != nil {
 		return nil, err
 	}
+	if err := st.signers.Rotate(ctx, req.Storage, st.config.get()); err != nil {
+		return nil, err
+	}
 	if err := st.keys.Rotate(ctx, req.Storage); err != nil {
 		return nil, err
 	}
-	return &logical.Response{Data: map[string]any{"key": keyName(st.keys.ring.Load().Current().Number)}}, nil
+	data := map[string]any{"key": keyName(st.keys.ring.Load().Current().Number)}
+	if current := st.signers.ring.Load().Current(); current != nil {
+		data["signing_key"] = current.ID
+	}
+	return &logical.Response{Data: data}, nil
 }
 
 func (b *backend) keysList(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
@@ -69,6 +77,7 @@ func (b *backend) keysList(ctx context.Context, req *logical.Request, _ *framewo
 		names[i] = keyName(key.Number)
 		about := map[string]any{
 			"algorithm":  algorithmGCM,
+			"use":        "enc",
 			"state":      "current",
 			"created_at": key.CreatedAt.UTC().Format(time.RFC3339),
 		}
@@ -81,6 +90,27 @@ func (b *backend) keysList(ctx context.Context, req *logical.Request, _ *framewo
 			about["state"] = "spent"
 		}
 		info[names[i]] = about
+	}
+	for _, key := range st.signers.ring.Load().Keys {
+		names = append(names, key.ID)
+		about := map[string]any{
+			"algorithm":  key.Algorithm,
+			"use":        "sig",
+			"state":      "current",
+			"created_at": key.PublishedAt.UTC().Format(time.RFC3339),
+		}
+		switch {
+		case key.SignsFrom.IsZero():
+			about["state"] = "successor"
+		case !key.RetiredAt.IsZero():
+			about["state"] = "retired"
+			about["retired_at"] = key.RetiredAt.UTC().Format(time.RFC3339)
+			about["needed_until"] = key.NeededUntil().UTC().Format(time.RFC3339)
+		}
+		if key.Private == nil {
+			about["state"] = "spent"
+		}
+		info[key.ID] = about
 	}
 	return logical.ListResponseWithInfo(names, info), nil
 }

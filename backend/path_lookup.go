@@ -104,11 +104,11 @@ func (b *backend) lookup(ctx context.Context, req *logical.Request, d *framework
 
 // rowOf gives the inventory's row of a token that was opened, or as much of one as the token says.
 func rowOf(st *state, v *verdict) ledger.Row {
-	if row, known := st.inventory.Get(v.claims.ID); known {
+	if row, known := st.inventory.Get(v.claims.Grant); known {
 		return row
 	}
 	row := ledger.Row{
-		ID: v.claims.ID, IssuedAt: v.claims.IssuedAt, ExpiresAt: v.claims.ExpiresAt,
+		ID: v.claims.Grant, IssuedAt: v.claims.IssuedAt, ExpiresAt: v.claims.ExpiresAt,
 		Holder: ledger.Holder{RoleID: v.claims.Role, RoleVersion: v.claims.RoleVersion, Subject: v.claims.Subject},
 	}
 	if v.role != nil {

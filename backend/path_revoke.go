@@ -27,7 +27,7 @@ func (b *backend) pathsRevoke() []*framework.Path {
 		},
 		HelpSynopsis: "End a token, by the token or its token_id.",
 		HelpDescription: "For the token that has leaked: whoever finds it need not know its lease. Revoking a token that has ended, or a token_id that nothing is known of, succeeds. " +
-			"A token that is mistyped or another mount's is an error, so that nobody takes a leak for closed that is not. The lease stays until it ends, and cannot be renewed.",
+			"A token that is mistyped or another mount's is an error, so that nobody takes a leak for closed that is not. The lease stays until it ends, and cannot be renewed. Where a grant has several tokens, by refreshing or exchanging, all of them end.",
 	}}
 }
 
@@ -41,10 +41,10 @@ func (b *backend) revoke(ctx context.Context, req *logical.Request, d *framework
 		return refusal, nil
 	}
 	if text == "" {
-		return nil, st.revoke(ctx, req.Storage, id, st.latestEnd(id))
+		return nil, st.revokeGrant(ctx, req.Storage, id, token.StatusRef{})
 	}
 
-	claims, err := token.Open(st.keys.ring.Load(), text)
+	claims, err := st.open(text)
 	switch {
 	case errors.Is(err, token.ErrSpentKey):
 		return nil, nil
@@ -53,14 +53,23 @@ func (b *backend) revoke(ctx context.Context, req *logical.Request, d *framework
 	case err != nil:
 		return fieldError("token", "was not made by this mount, revoke it where it was. Nothing was revoked"), nil
 	}
-	return nil, st.revoke(ctx, req.Storage, claims.ID, claims.ExpiresAt)
+	return nil, st.revokeToken(ctx, req.Storage, claims)
 }
 
-// latestEnd is when a token of which only the id is known ends by itself at the latest. An id that is
-// not in the inventory may be that of a token issued just before a crash.
-func (st *state) latestEnd(id token.ID) time.Time {
-	if row, known := st.inventory.Get(id); known {
-		return row.ExpiresAt
+// revokeToken ends the grant that a token belongs to.
+func (st *state) revokeToken(ctx context.Context, s logical.Storage, claims *token.Claims) error {
+	if claims.Grant == claims.ID {
+		return st.revoke(ctx, s, claims.ID, claims.Status, claims.ExpiresAt)
 	}
-	return time.Now().Add(st.keys.longestLifetime())
+	return st.revokeGrant(ctx, s, claims.Grant, claims.Status)
+}
+
+// revokeGrant ends a grant of which only the id is known. One that is not in the inventory may be that of
+// a token issued just before a crash.
+func (st *state) revokeGrant(ctx context.Context, s logical.Storage, id token.ID, status token.StatusRef) error {
+	end := time.Now().Add(st.longestLifetime())
+	if row, known := st.inventory.Get(id); known {
+		end, status = row.ExpiresAt, row.Status
+	}
+	return st.revoke(ctx, s, id, status, end)
 }

@@ -24,6 +24,13 @@ const (
 	maxAudiences      = 100
 
 	tokenTypeOpaque = "opaque"
+	tokenTypeJWT    = "jwt"
+
+	proofDPoP = "dpop"
+	proofMTLS = "mtls"
+
+	// maxLeaselessTTL is how long a token may live that no lease can end.
+	maxLeaselessTTL = 15 * time.Minute
 )
 
 func (b *backend) pathsRoles() []*framework.Path {
@@ -35,8 +42,8 @@ func (b *backend) pathsRoles() []*framework.Path {
 		},
 		"token_type": {
 			Type:          framework.TypeString,
-			Description:   "Kind of token. \"opaque\", the default and for now the only one: meaningless to anybody but the engine, checked by introspection.",
-			AllowedValues: []any{tokenTypeOpaque},
+			Description:   "Kind of token. \"opaque\": meaningless to anybody but the engine, checked by introspection. \"jwt\": an RFC 9068 access token, which API servers verify with the published keys. Default: opaque.",
+			AllowedValues: []any{tokenTypeOpaque, tokenTypeJWT},
 			DisplayAttrs:  &framework.DisplayAttributes{Name: "Token type", Value: tokenTypeOpaque},
 		},
 		"scopes": {
@@ -93,6 +100,32 @@ func (b *backend) pathsRoles() []*framework.Path {
 			Type:         framework.TypeBool,
 			Description:  "Allow the role to hold scopes that match the mount's privileged_scopes. Default: false.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Allow privileged scopes"},
+		},
+		"generate_lease": {
+			Type:         framework.TypeBool,
+			Description:  "Issue under a lease. Without one a JWT lives for at most 15m, nothing is stored of it, and status lists do not tell of its revocation. Default: true.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Generate lease", Value: true},
+		},
+		"refresh": {
+			Type:         framework.TypeBool,
+			Description:  "Issue short tokens of access_ttl and a refresh token that gets the next one at oauth/token, until the lease ends. Default: false.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Refresh"},
+		},
+		"access_ttl": {
+			Type:         framework.TypeDurationSecond,
+			Description:  "How long each token lives that a refresh token gets. Needed with refresh.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Access TTL"},
+		},
+		"exchange": {
+			Type:         framework.TypeBool,
+			Description:  "Allow whoever holds a token to exchange it at oauth/token for one that grants less. Default: false.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Exchange"},
+		},
+		"proof": {
+			Type:          framework.TypeString,
+			Description:   "Bind each token to a key that the request names: \"dpop\" by dpop_jkt (RFC 9449), \"mtls\" by x5t_s256 (RFC 8705). API servers check the proof. Default: none.",
+			AllowedValues: []any{"", proofDPoP, proofMTLS},
+			DisplayAttrs:  &framework.DisplayAttributes{Name: "Proof"},
 		},
 	}
 	write := &framework.PathOperation{
@@ -183,7 +216,12 @@ func (b *backend) roleRead(ctx context.Context, req *logical.Request, d *framewo
 	}
 	return &logical.Response{Data: map[string]any{
 		"version":             int(r.Version),
-		"token_type":          tokenTypeOpaque,
+		"token_type":          r.TokenType,
+		"generate_lease":      !r.NoLease,
+		"refresh":             r.Refresh,
+		"access_ttl":          int64(r.AccessTTL.Seconds()),
+		"exchange":            r.Exchange,
+		"proof":               r.Proof,
 		"scopes":              listed(r.Scopes),
 		"allowed_scopes":      listed(r.AllowedScopes),
 		"audience":            listed(r.Audience),
@@ -226,7 +264,7 @@ func (b *backend) roleWrite(ctx context.Context, req *logical.Request, d *framew
 	st.roles.writing.Lock()
 	defer st.roles.writing.Unlock()
 
-	var entry roleEntry
+	entry := roleEntry{TokenType: tokenTypeOpaque}
 	old := st.roles.get(name)
 	if old != nil {
 		entry = old.roleEntry
@@ -240,14 +278,25 @@ func (b *backend) roleWrite(ctx context.Context, req *logical.Request, d *framew
 		}
 		entry.Version = 1
 	} else {
-		entry.succeed(&old.roleEntry, st.keys.longestLifetime(), time.Now())
+		entry.succeed(&old.roleEntry, st.longestLifetime(), time.Now())
 	}
 	r, err := newRole(name, entry)
 	if err != nil {
 		return nil, err
 	}
-	if err := r.privileged(st.config.get()); err != nil {
+	c := st.config.get()
+	if err := r.privileged(c); err != nil {
 		return logical.ErrorResponse(err.Error()), nil
+	}
+	if r.TokenType == tokenTypeJWT {
+		if c.Issuer == "" {
+			return fieldError("token_type", "JWTs need an issuer: vault write %sconfig issuer=<URL of this mount, such as https://vault.example.com:8200/v1/%s>",
+				req.MountPoint, strings.TrimSuffix(req.MountPoint, "/")), nil
+		}
+		// Verifiers should find the key before the first token.
+		if err := st.signers.prepare(ctx, req.Storage, c.SigningAlgorithm, 0); err != nil {
+			return nil, err
+		}
 	}
 	if err := st.roles.store(ctx, req.Storage, r); err != nil {
 		return nil, err
@@ -263,8 +312,11 @@ func (b *backend) roleWrite(ctx context.Context, req *logical.Request, d *framew
 
 // update takes over the fields that are given, and refuses what is not allowed.
 func (e *roleEntry) update(d *framework.FieldData) *logical.Response {
-	if v, given := d.GetOk("token_type"); given && v.(string) != tokenTypeOpaque {
-		return fieldError("token_type", "%q is not one of: %s", clip(v.(string)), tokenTypeOpaque)
+	if v, given := d.GetOk("token_type"); given {
+		e.TokenType = v.(string)
+		if e.TokenType != tokenTypeOpaque && e.TokenType != tokenTypeJWT {
+			return fieldError("token_type", "%q is not one of: %s, %s", clip(e.TokenType), tokenTypeOpaque, tokenTypeJWT)
+		}
 	}
 
 	lists := []struct {
@@ -328,8 +380,43 @@ func (e *roleEntry) update(d *framework.FieldData) *logical.Response {
 			return fieldError("description", "is %d bytes long, at most %d are allowed", len(e.Description), maxDescriptionLen)
 		}
 	}
-	if v, given := d.GetOk("allow_privileged"); given {
-		e.AllowPrivileged = v.(bool)
+	for field, into := range map[string]*bool{"allow_privileged": &e.AllowPrivileged, "refresh": &e.Refresh, "exchange": &e.Exchange} {
+		if v, given := d.GetOk(field); given {
+			*into = v.(bool)
+		}
+	}
+	if v, given := d.GetOk("generate_lease"); given {
+		e.NoLease = !v.(bool)
+	}
+	if v, given := d.GetOk("access_ttl"); given {
+		e.AccessTTL = time.Duration(v.(int)) * time.Second
+	}
+	if v, given := d.GetOk("proof"); given {
+		if e.Proof = v.(string); e.Proof != "" && e.Proof != proofDPoP && e.Proof != proofMTLS {
+			return fieldError("proof", "%q is not one of: %s, %s, or empty", clip(e.Proof), proofDPoP, proofMTLS)
+		}
+	}
+	return e.checkIssuing()
+}
+
+// checkIssuing refuses fields that do not go together.
+func (e *roleEntry) checkIssuing() *logical.Response {
+	jwt := e.TokenType == tokenTypeJWT
+	switch {
+	case jwt && len(e.Audience) == 0:
+		return fieldError("audience", "a role of JWTs needs at least one: the API that the token is for (RFC 9068 section 2.2)")
+	case e.NoLease && !jwt:
+		return fieldError("generate_lease", "only a role with token_type=jwt can do without a lease")
+	case e.NoLease && e.Refresh:
+		return fieldError("generate_lease", "a role with refresh=true needs leases")
+	case e.NoLease && (e.TTL > maxLeaselessTTL || e.MaxTTL > maxLeaselessTTL):
+		return fieldError("generate_lease", "without a lease ttl and max_ttl may be at most %s", short(maxLeaselessTTL))
+	case e.Refresh && e.AccessTTL == 0:
+		return fieldError("access_ttl", "is needed with refresh=true: how long each token lives, such as 5m")
+	case !e.Refresh && e.AccessTTL != 0:
+		return fieldError("access_ttl", "is for a role with refresh=true")
+	case e.MaxTTL > 0 && e.AccessTTL > e.MaxTTL:
+		return fieldError("access_ttl", "%s is more than max_ttl, which is %s", short(e.AccessTTL), short(e.MaxTTL))
 	}
 	return nil
 }
@@ -384,6 +471,16 @@ func (b *backend) roleDelete(ctx context.Context, req *logical.Request, d *frame
 	r := st.roles.get(d.Get("name").(string))
 	if r == nil {
 		return nil, nil
+	}
+	// Offline verifiers learn of it by the status lists, which need a revocation for each token. They come
+	// first: if this is cut short, deleting the role again completes it.
+	for row := range st.inventory.OfRole(r.ID) {
+		if row.Status.IsZero() {
+			continue
+		}
+		if err := st.revoke(ctx, req.Storage, row.ID, row.Status, row.ExpiresAt); err != nil {
+			return nil, err
+		}
 	}
 	return nil, st.roles.delete(ctx, req.Storage, r)
 }

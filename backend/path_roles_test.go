@@ -24,7 +24,8 @@ func TestRole(t *testing.T) {
 		"audience": []string{"https://billing.example.com"}, "ttl": 3600, "max_ttl": 86400,
 		"token_bound_cidrs": []string{"10.0.0.0/8", "192.0.2.0/24"}, "request_bound_cidrs": []string{"127.0.0.1/32"},
 		"bound_hosts": []string{"api.example.com"}, "metadata": map[string]string{"team": "billing", "who": "{{identity.entity.name}}"},
-		"description": "reads invoices", "allow_privileged": true,
+		"description": "reads invoices", "allow_privileged": true, "generate_lease": true, "refresh": false, "access_ttl": 0,
+		"exchange": false, "proof": "",
 	})
 	for _, e := range []*engine{e, e.restart()} {
 		if got := fmt.Sprint(e.read("roles/reader")); got != want {
@@ -84,7 +85,7 @@ func TestRoleRefuses(t *testing.T) {
 		{"scopes", []int{1}, "exceeds"},
 		{"allowed_scopes", "z", `scopes: ["a"] exceeds allowed_scopes, which is ["z"]`},
 		{"allowed_scopes", "*", `role "reader" holds ["*"], privileged by privileged_scopes ["*" "admin" "admin:*"]: set allow_privileged=true`},
-		{"token_type", "jwt", `token_type: "jwt" is not one of: opaque`},
+		{"token_type", "jws", `token_type: "jws" is not one of: opaque, jwt`},
 		{"audience", "a b", `audience: "a b" must be`},
 		{"audience", strings.Repeat("x", 513), "audience: "},
 		{"audience", "a,a", `audience: "a" is given twice`},

@@ -47,6 +47,12 @@ type roleEntry struct {
 	RequestBoundCIDRs []string      `json:"request_bound_cidrs,omitempty"`
 	Description       string        `json:"description,omitempty"`
 	AllowPrivileged   bool          `json:"allow_privileged,omitempty"`
+	TokenType         string        `json:"token_type"`
+	NoLease           bool          `json:"no_lease,omitempty"`
+	Refresh           bool          `json:"refresh,omitempty"`
+	AccessTTL         time.Duration `json:"access_ttl,omitempty"` // of the tokens of a grant that is refreshed
+	Exchange          bool          `json:"exchange,omitempty"`
+	Proof             string        `json:"proof,omitempty"` // proofDPoP, proofMTLS or none
 
 	Past []pastTerms `json:"past,omitempty"` // versions that live tokens may have, oldest first
 }

@@ -23,10 +23,11 @@ const leaseVersion = "1"
 // lease is what a lease remembers of its token. It is kept as strings: numbers come back from Vault as
 // floating point. The token itself is in the lease's data, which Vault encrypts.
 type lease struct {
-	tokenID   token.ID
+	grant     token.ID // the token's own id where it is alone in its grant
+	status    token.StatusRef
 	roleID    token.RoleID
 	role      string
-	expiresAt time.Time     // what the token says
+	expiresAt time.Time     // what the token says of the end of the grant
 	ttl       time.Duration // what it was issued for; the default of a renewal
 	lifetime  time.Duration // renewals included, counted from the issue
 }
@@ -34,7 +35,8 @@ type lease struct {
 func (l *lease) internalData() map[string]any {
 	return map[string]any{
 		"version":    leaseVersion,
-		"token_id":   l.tokenID.String(),
+		"grant":      l.grant.String(),
+		"status":     fmt.Sprintf("%d/%d", l.status.List, l.status.Index),
 		"role_id":    l.roleID.String(),
 		"role":       l.role,
 		"expires_at": l.expiresAt.UTC().Format(time.RFC3339),
@@ -56,8 +58,11 @@ func parseLease(secret *logical.Secret) (*lease, error) {
 	}
 	l := &lease{role: text("role")}
 	var err error
-	if l.tokenID, err = token.ParseID(text("token_id")); err != nil {
-		return nil, fmt.Errorf("the lease's token_id: %w", err)
+	if l.grant, err = token.ParseID(text("grant")); err != nil {
+		return nil, fmt.Errorf("the lease's grant: %w", err)
+	}
+	if _, err = fmt.Sscanf(text("status"), "%d/%d", &l.status.List, &l.status.Index); err != nil {
+		return nil, fmt.Errorf("the lease's status: %w", err)
 	}
 	if err = l.roleID.UnmarshalText([]byte(text("role_id"))); err != nil {
 		return nil, fmt.Errorf("the lease's role_id: %w", err)
@@ -110,10 +115,10 @@ func (b *backend) tokenRenew(ctx context.Context, req *logical.Request, _ *frame
 		return logical.ErrorResponse("the token cannot be renewed: %s", err), nil
 	}
 	now := time.Now()
-	if dead := st.life(l.tokenID, l.tokenID, l.roleID, l.expiresAt).Alive(now); dead != "" {
+	if dead := st.life(l.grant, l.grant, l.roleID, l.expiresAt).Alive(now); dead != "" {
 		return logical.ErrorResponse("the token cannot be renewed: it is %s", dead), nil
 	}
-	err = st.deviations.Renew(ctx, req.Storage, l.tokenID, l.expiresAt, now.Add(ttl), now)
+	err = st.deviations.Renew(ctx, req.Storage, l.grant, l.expiresAt, now.Add(ttl), now)
 	if errors.Is(err, ledger.ErrRevoked) {
 		return logical.ErrorResponse("the token cannot be renewed: %s", err), nil
 	}
@@ -139,18 +144,18 @@ func (b *backend) tokenRevoke(ctx context.Context, req *logical.Request, _ *fram
 	if err != nil {
 		return nil, err
 	}
-	return nil, st.revoke(ctx, req.Storage, l.tokenID, l.expiresAt)
+	return nil, st.revoke(ctx, req.Storage, l.grant, l.status, l.expiresAt)
 }
 
-// revoke ends a token that ends at ownEnd by itself.
-func (st *state) revoke(ctx context.Context, s logical.Storage, id token.ID, ownEnd time.Time) error {
+// revoke ends a grant that ends at ownEnd by itself.
+func (st *state) revoke(ctx context.Context, s logical.Storage, grant token.ID, status token.StatusRef, ownEnd time.Time) error {
 	now := time.Now()
 	end := ownEnd
-	if d, ok := st.deviations.Get(id); ok {
+	if d, ok := st.deviations.Get(grant); ok {
 		end = time.Unix(d.ExpiresAt, 0)
 	}
 	if !now.Before(end) {
 		return nil
 	}
-	return st.deviations.Revoke(ctx, s, id, ownEnd, now)
+	return st.deviations.Revoke(ctx, s, grant, status, ownEnd, now)
 }

@@ -121,7 +121,7 @@ func TestDamagedLeases(t *testing.T) {
 	e.write("roles/reader", data{"scopes": "a"})
 	c := e.creds("reader", nil)
 	for field, value := range map[string]any{
-		"version": "9", "token_id": 7.0, "role_id": nil, "expires_at": "soon", "ttl": []any{}, "lifetime": 3600.0,
+		"version": "9", "grant": 7.0, "status": "x", "role_id": nil, "expires_at": "soon", "ttl": []any{}, "lifetime": 3600.0,
 	} {
 		secret := *c.secret
 		secret.InternalData = data{}

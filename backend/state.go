@@ -16,8 +16,11 @@ import (
 type state struct {
 	config     *configStore
 	keys       *keyring
+	signers    *signers
 	roles      *roleStore
 	deviations *ledger.Deviations
+	grants     *ledger.Grants
+	indexes    *ledger.Indexes
 	inventory  *ledger.Inventory
 }
 
@@ -57,14 +60,22 @@ func reload(ctx context.Context, s logical.Storage, old *state, stale []string) 
 		case old == nil:
 		case key == configKey:
 			st.config = nil
-		case strings.HasPrefix(key, keysPrefix):
+		case key == ringKey:
 			st.keys = nil
+		case key == signersKey:
+			st.signers = nil
 		case strings.HasPrefix(key, rolePrefix):
 			st.roles = nil
 		case strings.HasPrefix(key, ledger.InventoryPrefix):
 			st.inventory = nil
+		case strings.HasPrefix(key, ledger.IndexesPrefix):
+			st.indexes = nil
 		case strings.HasPrefix(key, ledger.DeviationsPrefix):
 			if err := st.deviations.Reload(ctx, s, key); err != nil {
+				return nil, err
+			}
+		case strings.HasPrefix(key, ledger.GrantsPrefix):
+			if err := st.grants.Reload(ctx, s, key); err != nil {
 				return nil, err
 			}
 		}
@@ -80,6 +91,11 @@ func reload(ctx context.Context, s logical.Storage, old *state, stale []string) 
 			return nil, err
 		}
 	}
+	if st.signers == nil {
+		if st.signers, err = loadSigners(ctx, s); err != nil {
+			return nil, err
+		}
+	}
 	if st.roles == nil {
 		if st.roles, err = loadRoles(ctx, s); err != nil {
 			return nil, err
@@ -87,6 +103,16 @@ func reload(ctx context.Context, s logical.Storage, old *state, stale []string) 
 	}
 	if st.deviations == nil {
 		if st.deviations, err = ledger.LoadDeviations(ctx, s); err != nil {
+			return nil, err
+		}
+	}
+	if st.grants == nil {
+		if st.grants, err = ledger.LoadGrants(ctx, s); err != nil {
+			return nil, err
+		}
+	}
+	if st.indexes == nil {
+		if st.indexes, err = ledger.LoadIndexes(ctx, s); err != nil {
 			return nil, err
 		}
 	}
@@ -98,19 +124,29 @@ func reload(ctx context.Context, s logical.Storage, old *state, stale []string) 
 	return st, nil
 }
 
-// life is what the ledger and the roles know of a token that ends at ownEnd by itself. Whether its
-// subject is disabled is not looked up.
+// life is what the ledger and the roles know of a token of a grant that ends at ownEnd by itself. Whether
+// its subject is disabled is not looked up.
 func (st *state) life(id, grant token.ID, role token.RoleID, ownEnd time.Time) access.State {
 	life := access.State{ExpiresAt: ownEnd, RoleDeleted: st.roles.byID(role) == nil}
 	if d, ok := st.deviations.Get(id); ok {
 		life.ExpiresAt = time.Unix(d.ExpiresAt, 0)
 		life.Revoked = d.Revoked
 	}
-	if grant != id {
-		d, ok := st.deviations.Get(grant)
-		life.Revoked = life.Revoked || (ok && d.Revoked)
+	if grant == id {
+		return life
+	}
+	if d, ok := st.deviations.Get(grant); ok {
+		life.Revoked = life.Revoked || d.Revoked
+		if end := time.Unix(d.ExpiresAt, 0); end.Before(life.ExpiresAt) {
+			life.ExpiresAt = end
+		}
 	}
 	return life
+}
+
+// longestLifetime is the longest time that any live token may live, renewals included.
+func (st *state) longestLifetime() time.Duration {
+	return max(st.keys.longestLifetime(), st.signers.longestLifetime())
 }
 
 // ended tells of a token in the inventory whether it is over for good.

@@ -43,7 +43,7 @@ func TestRevoke(t *testing.T) {
 		t.Error("a token deviates that nothing has happened to")
 	}
 	for range 2 { // revoking twice is revoking once
-		if err := d.Revoke(ctx, s, id(1), inAnHour, now); err != nil {
+		if err := d.Revoke(ctx, s, id(1), token.StatusRef{}, inAnHour, now); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -81,7 +81,7 @@ func TestRenew(t *testing.T) {
 		}
 	}
 	// A revocation is remembered for as long as anything could make the token look good again.
-	if err := d.Revoke(ctx, s, id(1), inAnHour, now); err != nil {
+	if err := d.Revoke(ctx, s, id(1), token.StatusRef{}, inAnHour, now); err != nil {
 		t.Fatal(err)
 	}
 	if got, _ := d.Get(id(1)); !got.Revoked || got.KeepUntil != now.Add(3*time.Hour).Unix() {
@@ -94,7 +94,7 @@ func TestPruneDropsOnlyWhatHasRunOut(t *testing.T) {
 	d := loadDeviations(t, s)
 	const n = 200
 	for i := range n {
-		if err := d.Revoke(ctx, s, id(i), now.Add(time.Duration(1+i%2)*time.Hour), now); err != nil {
+		if err := d.Revoke(ctx, s, id(i), token.StatusRef{}, now.Add(time.Duration(1+i%2)*time.Hour), now); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -123,14 +123,14 @@ func TestAFailedWriteIsNotSeen(t *testing.T) {
 	before, _ := d.Get(id(1))
 
 	s.Underlying().FailPut(true)
-	if err := d.Revoke(ctx, s, id(1), inAnHour, now); err == nil {
+	if err := d.Revoke(ctx, s, id(1), token.StatusRef{}, inAnHour, now); err == nil {
 		t.Error("no error")
 	}
 	if after, _ := d.Get(id(1)); after != before {
 		t.Errorf("%+v is seen and not stored", after)
 	}
 	s.Underlying().FailPut(false)
-	if err := d.Revoke(ctx, s, id(1), inAnHour, now); err != nil {
+	if err := d.Revoke(ctx, s, id(1), token.StatusRef{}, inAnHour, now); err != nil {
 		t.Fatal(err)
 	}
 	if after, _ := loadDeviations(t, s).Get(id(1)); !after.Revoked {
@@ -149,10 +149,10 @@ func TestAFailedWriteIsNotSeen(t *testing.T) {
 func TestReload(t *testing.T) {
 	ctx, s := context.Background(), new(logical.InmemStorage)
 	standby, active := loadDeviations(t, s), loadDeviations(t, s)
-	if err := active.Revoke(ctx, s, id(1), inAnHour, now); err != nil {
+	if err := active.Revoke(ctx, s, id(1), token.StatusRef{}, inAnHour, now); err != nil {
 		t.Fatal(err)
 	}
-	if err := standby.Reload(ctx, s, pageKey(pageNumber(id(1)))); err != nil {
+	if err := standby.Reload(ctx, s, active.key(pageNumber(id(1)))); err != nil {
 		t.Fatal(err)
 	}
 	if got, _ := standby.Get(id(1)); !got.Revoked {
@@ -187,7 +187,7 @@ func TestDeviationsConcurrently(t *testing.T) {
 				if err := d.Renew(ctx, s, same, inAnHour, now.Add(time.Duration(i)*time.Minute), now); err != nil {
 					t.Error(err)
 				}
-				if err := d.Revoke(ctx, s, own, inAnHour, now); err != nil {
+				if err := d.Revoke(ctx, s, own, token.StatusRef{}, inAnHour, now); err != nil {
 					t.Error(err)
 				}
 				d.Get(own)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"strconv"
 	"sync"
 	"time"
@@ -34,6 +35,7 @@ type Row struct {
 	ID        token.ID
 	IssuedAt  time.Time // to the second
 	ExpiresAt time.Time // to the second; what the token says, renewals apart
+	Status    token.StatusRef
 	Holder
 }
 
@@ -63,13 +65,14 @@ type Inventory struct {
 	tail    tail
 }
 
-// entry is a row as it is kept in memory: 48 bytes and a shared holder.
+// entry is a row as it is kept in memory: 56 bytes and a shared holder.
 type entry struct {
 	id        token.ID
 	holder    unique.Handle[Holder]
 	issuedAt  int64
 	expiresAt int64
 	segment   uint64 // where it is stored; 0: nowhere yet
+	status    token.StatusRef
 }
 
 func byID(a, b entry) bool { return a.id.Compare(b.id) < 0 }
@@ -97,6 +100,7 @@ type storedRow struct {
 	Scopes      string
 	Subject     string
 	DisplayName string
+	Status      token.StatusRef
 }
 
 func (e entry) stored() storedRow {
@@ -104,7 +108,7 @@ func (e entry) stored() storedRow {
 	return storedRow{
 		ID: e.id, IssuedAt: e.issuedAt, ExpiresAt: e.expiresAt,
 		Role: h.Role, RoleID: h.RoleID, RoleVersion: h.RoleVersion,
-		Scopes: h.Scopes, Subject: h.Subject, DisplayName: h.DisplayName,
+		Scopes: h.Scopes, Subject: h.Subject, DisplayName: h.DisplayName, Status: e.status,
 	}
 }
 
@@ -115,12 +119,12 @@ func (r *storedRow) entry(segment uint64) entry {
 			Role: r.Role, RoleID: r.RoleID, RoleVersion: r.RoleVersion,
 			Scopes: r.Scopes, Subject: r.Subject, DisplayName: r.DisplayName,
 		}),
-		issuedAt: r.IssuedAt, expiresAt: r.ExpiresAt, segment: segment,
+		issuedAt: r.IssuedAt, expiresAt: r.ExpiresAt, segment: segment, status: r.Status,
 	}
 }
 
 func (e entry) row() Row {
-	return Row{ID: e.id, IssuedAt: time.Unix(e.issuedAt, 0), ExpiresAt: time.Unix(e.expiresAt, 0), Holder: e.holder.Value()}
+	return Row{ID: e.id, IssuedAt: time.Unix(e.issuedAt, 0), ExpiresAt: time.Unix(e.expiresAt, 0), Status: e.status, Holder: e.holder.Value()}
 }
 
 // segmentKey sorts as its number does.
@@ -190,7 +194,7 @@ func (inv *Inventory) countLive(number uint64, change int) {
 
 // Add notes that a token was issued. It does not wait for storage.
 func (inv *Inventory) Add(r Row) {
-	e := entry{id: r.ID, holder: unique.Make(r.Holder), issuedAt: r.IssuedAt.Unix(), expiresAt: r.ExpiresAt.Unix()}
+	e := entry{id: r.ID, holder: unique.Make(r.Holder), issuedAt: r.IssuedAt.Unix(), expiresAt: r.ExpiresAt.Unix(), status: r.Status}
 	inv.mu.Lock()
 	defer inv.mu.Unlock()
 	inv.place(e)
@@ -288,6 +292,15 @@ func (inv *Inventory) Page(after token.ID, limit int, role string) (page []Row, 
 		return true
 	})
 	return page, more
+}
+
+// OfRole gives the rows of one life of a role.
+func (inv *Inventory) OfRole(id token.RoleID) iter.Seq[Row] {
+	return func(yield func(Row) bool) {
+		inv.snapshot().Scan(func(e entry) bool {
+			return e.holder.Value().RoleID != id || yield(e.row())
+		})
+	}
 }
 
 // snapshot is a copy to read without holding mu. Copying costs nothing until a row is changed.

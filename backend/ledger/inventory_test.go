@@ -274,7 +274,7 @@ func BenchmarkMillion(b *testing.B) {
 		b.Fatal(err)
 	}
 	for i := range million / 100 {
-		if err := d.Revoke(ctx, s, id(i), inAnHour, now); err != nil {
+		if err := d.Revoke(ctx, s, id(i), token.StatusRef{}, inAnHour, now); err != nil {
 			b.Fatal(err)
 		}
 	}

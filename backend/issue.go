@@ -1,0 +1,135 @@
+package backend
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+)
+
+// issuing is what it takes to make tokens of a role: for creds, for a refresh and for an exchange.
+type issuing struct {
+	st         *state
+	storage    logical.Storage
+	config     *config
+	role       *role
+	mountPoint string
+	lifetime   time.Duration // the longest that the grant may live, renewals included
+}
+
+// access makes an access token. For an opaque one the claims must be sealed with the ring's current key.
+func (i *issuing) access(ctx context.Context, claims *token.Claims) (text string, err error) {
+	if i.role.TokenType == tokenTypeJWT {
+		return i.jwt(ctx, claims)
+	}
+	err = i.st.keys.seal(ctx, i.storage, 1, i.lifetime, func(ring *token.Ring) error {
+		text, err = token.Mint(ring, i.config.TokenPrefix, claims)
+		return err
+	})
+	return text, err
+}
+
+// jwt makes a JWT, which says all that it grants.
+func (i *issuing) jwt(ctx context.Context, claims *token.Claims) (text string, err error) {
+	grant, metadata := i.role.grant(claims)
+	if grant == nil {
+		return "", errNothingLeft
+	}
+	addresses, hosts, ok := grant.Effective()
+	if !ok || len(grant.Audience) == 0 || len(grant.Scopes) == 0 {
+		return "", errNothingLeft
+	}
+	full := *claims
+	full.Scopes, full.Audience, full.Metadata, full.Addresses = grant.Scopes, grant.Audience, metadata, addresses.Ranges()
+	payload := token.NewJWT(&full, i.config.Issuer, i.config.environment(i.mountPoint), i.role.name, i.config.statusURI(claims.Status.List))
+	payload.Engine.BoundHosts = hosts
+	err = i.st.signers.sign(ctx, i.storage, i.config.SigningAlgorithm, i.lifetime, func(ring *token.SigningRing) error {
+		text, err = token.MintJWT(ring, payload)
+		return err
+	})
+	return text, err
+}
+
+// errNothingLeft is returned where a role has been tightened so far that nothing is left of a grant.
+var errNothingLeft = fmt.Errorf("the role has changed since, and nothing is left of what was granted")
+
+// newClaims begins the claims of a token with a new id and the times.
+func newClaims(ttl time.Duration, now time.Time) (*token.Claims, error) {
+	id, err := token.NewID(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	issuedAt := now.Truncate(time.Second)
+	return &token.Claims{ID: id, Grant: id, IssuedAt: issuedAt, ExpiresAt: issuedAt.Add(ttl)}, nil
+}
+
+// inherit takes over from another token of the grant everything but the id and the times.
+func inherit(claims, from *token.Claims) {
+	id, issuedAt, expiresAt := claims.ID, claims.IssuedAt, claims.ExpiresAt
+	*claims = *from
+	claims.ID, claims.IssuedAt, claims.ExpiresAt = id, issuedAt, expiresAt
+	claims.Generation = 0
+}
+
+// statusURI is where a status list is published.
+func (c *config) statusURI(list uint32) string {
+	return c.Issuer + "/oauth/status/" + strconv.FormatUint(uint64(list), 10)
+}
+
+// members are the members of an introspection answer (RFC 7662 section 2.2) that a token's claims and
+// grant make up.
+func (v *verdict) members(c *config) map[string]any {
+	data := map[string]any{
+		"jti":        v.claims.ID.String(),
+		"token_type": tokenTypeOf(v.claims),
+		"exp":        v.expiresAt.Unix(),
+		"iat":        v.claims.IssuedAt.Unix(),
+	}
+	if c.Issuer != "" {
+		data["iss"] = c.Issuer
+	}
+	if v.claims.Subject != "" {
+		data["sub"] = v.claims.Subject
+	}
+	if v.role != nil {
+		data["client_id"] = v.role.name
+	}
+	if v.grant != nil {
+		data["scope"] = v.grant.Scopes.Parameter()
+		if v.grant.Audience != nil {
+			data["aud"] = v.grant.Audience
+		}
+	}
+	if cnf := v.claims.Confirmation; cnf.JKT != "" {
+		data["cnf"] = map[string]any{"jkt": cnf.JKT}
+	} else if cnf.X5T != "" {
+		data["cnf"] = map[string]any{"x5t#S256": cnf.X5T}
+	}
+	return data
+}
+
+// tokenTypeOf is the OAuth token type: how a token is presented (RFC 6750, RFC 9449 section 5).
+func tokenTypeOf(claims *token.Claims) string {
+	if claims.Confirmation.JKT != "" {
+		return "DPoP"
+	}
+	return "Bearer"
+}
+
+// addLimits adds to an answer where a token may be used, as far as that is limited.
+func addLimits(data map[string]any, g *access.Grant) {
+	addresses, hosts, _ := g.Effective()
+	if addresses.Restricted() {
+		data["token_bound_cidrs"] = addresses.Strings()
+	}
+	if len(hosts) > 0 {
+		data["bound_hosts"] = slices.Clone([]string(hosts))
+	}
+}

@@ -1,0 +1,98 @@
+package backend
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// The paths below oauth/ speak OAuth and not Vault: form-encoded requests, bodies and status codes as the
+// standards have them, so that clients that know nothing of Vault can use them.
+
+const (
+	oauthPrefix = "oauth/"
+
+	mediaJSON = "application/json"
+)
+
+// The error codes of RFC 6749 section 5.2, RFC 8707 section 2 and RFC 7009 section 2.2.1.
+const (
+	invalidRequest       = "invalid_request"
+	invalidGrant         = "invalid_grant"
+	invalidScope         = "invalid_scope"
+	invalidTarget        = "invalid_target"
+	unsupportedGrantType = "unsupported_grant_type"
+)
+
+// rawResponse is an answer that Vault passes on as it is.
+func rawResponse(status int, mediaType, cacheControl string, body []byte) *logical.Response {
+	return &logical.Response{Data: map[string]any{
+		logical.HTTPStatusCode:         status,
+		logical.HTTPContentType:        mediaType,
+		logical.HTTPCacheControlHeader: cacheControl,
+		logical.HTTPRawBody:            body,
+	}}
+}
+
+// noStore keeps an answer with a token, or about one, out of caches (RFC 6749 section 5.1).
+func noStore(status int, answer any) (*logical.Response, error) {
+	body, err := json.Marshal(answer)
+	if err != nil {
+		return nil, err
+	}
+	return rawResponse(status, mediaJSON, "no-store", body), nil
+}
+
+// maxAge is the Cache-Control of an answer that may be cached for so long.
+func maxAge(d time.Duration) string { return fmt.Sprintf("public, max-age=%d", int(d.Seconds())) }
+
+// oauthError is an error answer of RFC 6749 section 5.2. Why a token is bad is not told: description is
+// for what the caller itself has got wrong.
+func oauthError(code, description string, args ...any) (*logical.Response, error) {
+	answer := map[string]string{"error": code}
+	if description != "" {
+		// The characters that section 5.2 allows.
+		answer["error_description"] = strings.Map(func(r rune) rune {
+			switch {
+			case r == '"':
+				return '\''
+			case r < 0x20 || r > 0x7e || r == '\\':
+				return -1
+			}
+			return r
+		}, fmt.Sprintf(description, args...))
+	}
+	return noStore(http.StatusBadRequest, answer)
+}
+
+// oauthForm refuses a parameter that is no text, before the framework can answer in Vault's way. One that a
+// form gives twice, which RFC 6749 section 3.2 forbids, comes here with its values joined by commas.
+func oauthForm(req *logical.Request) (refusal *logical.Response, err error) {
+	for name, value := range req.Data {
+		if _, text := value.(string); !text {
+			return oauthError(invalidRequest, "%s must be text", clip(name))
+		}
+	}
+	return nil, nil
+}
+
+// HandleRequest is where requests come in.
+func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*logical.Response, error) {
+	if req.Operation == logical.UpdateOperation && strings.HasPrefix(req.Path, oauthPrefix) {
+		if refusal, err := oauthForm(req); refusal != nil || err != nil {
+			return refusal, err
+		}
+	}
+	return b.Backend.HandleRequest(ctx, req)
+}
+
+// rawResponses describe answers that are no JSON of Vault's.
+func rawResponses(status int, mediaType, description string) map[int][]framework.Response {
+	return map[int][]framework.Response{status: {{Description: description, MediaType: mediaType}}}
+}

@@ -1,0 +1,157 @@
+package backend
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+)
+
+// mediaIntrospectionJWT is the media type of an introspection answer that is signed (RFC 9701 section 4).
+const mediaIntrospectionJWT = "application/" + token.TypeTokenIntrospection
+
+func (b *backend) pathsOAuthIntrospect() []*framework.Path {
+	hint := &framework.FieldSchema{Type: framework.TypeString, Description: "Not needed, and not looked at."}
+	return []*framework.Path{
+		{
+			Pattern:      "oauth/introspect",
+			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "introspect", OperationSuffix: "oauth-token"},
+			Fields: map[string]*framework.FieldSchema{
+				"token":           {Type: framework.TypeString, Required: true, Description: "The token that the API was shown.", DisplayAttrs: &framework.DisplayAttributes{Sensitive: true}},
+				"token_type_hint": hint,
+				"scope":           {Type: framework.TypeString, Description: "Scopes that the call to the API needs, separated by spaces; an extension of this engine."},
+				"audience":        {Type: framework.TypeString, Description: "The API that asks; an extension of this engine."},
+				"client_ip":       {Type: framework.TypeString, Description: "Address that the token was used from; an extension of this engine. A token that is bound to addresses is not active without it."},
+				"host":            {Type: framework.TypeString, Description: "Host that the token was used at; an extension of this engine. A token that is bound to hosts is not active without it."},
+			},
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.UpdateOperation: &framework.PathOperation{
+					Callback:  b.oauthIntrospect,
+					Summary:   "Tell whether a token is active, as RFC 7662 has it.",
+					Responses: rawResponses(http.StatusOK, mediaJSON, "Introspection response of RFC 7662 section 2.2"),
+				},
+			},
+			HelpSynopsis: "OAuth 2.0 token introspection (RFC 7662).",
+			HelpDescription: "Takes form-encoded parameters; the caller is authenticated by Vault. Of a token that is not active nothing else is told; " +
+				"\"introspect\" tells the reason. With \"Accept: application/token-introspection+jwt\" the answer is signed (RFC 9701), when the mount passes that header on.",
+		},
+		{
+			Pattern:      "oauth/revoke",
+			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "revoke", OperationSuffix: "oauth-token"},
+			Fields: map[string]*framework.FieldSchema{
+				"token":           {Type: framework.TypeString, Required: true, Description: "The token, or refresh token.", DisplayAttrs: &framework.DisplayAttributes{Sensitive: true}},
+				"token_type_hint": hint,
+			},
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.UpdateOperation: &framework.PathOperation{
+					Callback:                    b.oauthRevoke,
+					Summary:                     "End a token and its grant, as RFC 7009 has it.",
+					ForwardPerformanceStandby:   true,
+					ForwardPerformanceSecondary: true,
+					Responses:                   rawResponses(http.StatusOK, mediaJSON, "Empty, also for a token that is not known"),
+				},
+			},
+			HelpSynopsis:    "OAuth 2.0 token revocation (RFC 7009).",
+			HelpDescription: "Takes form-encoded parameters; the caller is authenticated by Vault. Ends the token and all others of its grant. A token that is not known is a success.",
+		},
+	}
+}
+
+func (b *backend) oauthIntrospect(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	st, err := b.load(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	text := d.Get("token").(string)
+	if text == "" {
+		return oauthError(invalidRequest, "token is missing")
+	}
+	use := &access.Use{Audience: d.Get("audience").(string)}
+	if use.Scopes, err = access.ParseScopes(strings.Fields(d.Get("scope").(string))); err != nil {
+		return oauthError(invalidRequest, "%s", err)
+	}
+	if v := d.Get("client_ip").(string); v != "" {
+		if use.ClientIP, err = access.ParseClientIP(v); err != nil {
+			return oauthError(invalidRequest, "client_ip: %s", err)
+		}
+	}
+	if v := d.Get("host").(string); v != "" {
+		if use.Host, err = access.ParseHost(v); err != nil {
+			return oauthError(invalidRequest, "host: %s", err)
+		}
+	}
+
+	v, err := b.decide(ctx, st, text, use)
+	if err != nil {
+		return nil, err
+	}
+	c := st.config.get()
+	answer := map[string]any{"active": false}
+	if v.reason == access.Good {
+		answer = v.members(c)
+		answer["active"] = true
+	}
+	if wantsSigned(req) && c.Issuer != "" {
+		return st.signIntrospection(ctx, req, c, answer)
+	}
+	return noStore(http.StatusOK, answer)
+}
+
+// wantsSigned tells whether the caller accepts a signed answer. Vault passes the header on only where the
+// mount is tuned to.
+func wantsSigned(req *logical.Request) bool {
+	for name, values := range req.Headers {
+		if strings.EqualFold(name, "Accept") && strings.Contains(strings.Join(values, ","), mediaIntrospectionJWT) {
+			return true
+		}
+	}
+	return false
+}
+
+// signIntrospection is the answer as a JWT (RFC 9701 section 5). It is for whoever asked, by Vault entity, or
+// display name where there is none.
+func (st *state) signIntrospection(ctx context.Context, req *logical.Request, c *config, answer map[string]any) (*logical.Response, error) {
+	audience := req.EntityID
+	if audience == "" {
+		audience = req.DisplayName
+	}
+	payload, err := json.Marshal(map[string]any{
+		"iss": c.Issuer, "aud": audience, "iat": time.Now().Unix(), "token_introspection": answer,
+	})
+	if err != nil {
+		return nil, err
+	}
+	var signed string
+	if err := st.signers.sign(ctx, req.Storage, c.SigningAlgorithm, 0, func(ring *token.SigningRing) error {
+		signed, err = ring.Sign(token.TypeTokenIntrospection, payload)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	return rawResponse(http.StatusOK, mediaIntrospectionJWT, "no-store", []byte(signed)), nil
+}
+
+func (b *backend) oauthRevoke(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	st, err := b.load(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	text := d.Get("token").(string)
+	if text == "" {
+		return oauthError(invalidRequest, "token is missing")
+	}
+	// A token that is not known needs no revoking (RFC 7009 section 2.2).
+	if claims, err := st.open(text); err == nil {
+		if err := st.revokeToken(ctx, req.Storage, claims); err != nil {
+			return nil, err
+		}
+	}
+	return rawResponse(http.StatusOK, mediaJSON, "no-store", []byte("{}")), nil
+}
