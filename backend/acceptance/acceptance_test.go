@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -70,13 +71,24 @@ func TestScripts(t *testing.T) {
 }
 
 // condition knows [terraform]: whether there is a terraform, and TERRAFORM_PROVIDER_VAULT names the binary
-// of a Vault provider for it.
+// of a Vault provider for it; and [node]: whether there is Node. Where REQUIRE_NODE is set it has to be.
 func condition(name string) (bool, error) {
-	if name != "terraform" {
-		return false, fmt.Errorf("there is no condition %q", name)
+	switch name {
+	case "terraform":
+		_, err := exec.LookPath("terraform")
+		return err == nil && os.Getenv("TERRAFORM_PROVIDER_VAULT") != "", nil
+	case "node":
+		_, noNode := exec.LookPath("node")
+		_, noNPM := exec.LookPath("npm")
+		if err := errors.Join(noNode, noNPM); err != nil {
+			if os.Getenv("REQUIRE_NODE") != "" {
+				return false, err
+			}
+			return false, nil
+		}
+		return true, nil
 	}
-	_, err := exec.LookPath("terraform")
-	return err == nil && os.Getenv("TERRAFORM_PROVIDER_VAULT") != "", nil
+	return false, fmt.Errorf("there is no condition %q", name)
 }
 
 // setup gives a script its server.
