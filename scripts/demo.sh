@@ -16,7 +16,7 @@ run() {
 refused() {
   printf '$ %s\n' "$*"
   if out=$("$@" 2>&1); then printf '%s\nThis should have been refused.\n' "$out"; exit 1; fi
-  printf '%s\n' "$out" | grep '^\*'
+  printf '%s\n' "$out" | grep -e '^Code' -e '^\*'
 }
 
 # value finds a value in the table that the last command printed.
@@ -79,6 +79,49 @@ run vault list -detailed apitoken/tokens
 say "The token has leaked. Its id stands in the logs, and is enough to end it."
 run vault write apitoken/revoke token_id="$id"
 run vault write apitoken/introspect token="$token" client_ip=10.1.2.3
+expect reason revoked
+
+say "An API server can also verify a token without asking Vault: if it is a JWT. It has to know the URL
+# of the issuer, and finds keys and endpoints from there. (What it may cache for minutes is a second here.)"
+run vault write apitoken/config issuer="$VAULT_ADDR/v1/apitoken" jwks_max_age=1s status_list_ttl=1s
+run vault write apitoken/roles/orders-reader token_type=jwt \
+  scopes=orders:read audience=https://orders.example.com ttl=1h
+run vault read apitoken/creds/orders-reader
+jwt=$(value token) jwt_lease=$(value lease_id)
+
+say "Here an API server does so with go-oidc, a library that knows nothing of this plugin: the published
+# keys verify the signature, and one bit of a status list says that the token was not revoked."
+run go run ./scripts/oidcverify -issuer="$VAULT_ADDR/v1/apitoken" -audience=https://orders.example.com "$jwt"
+expect revoked false
+
+say "A new signing key is published before it signs, and the old one for as long as its tokens live."
+sleep 1
+run vault write -force apitoken/keys/rotate
+run go run ./scripts/oidcverify -issuer="$VAULT_ADDR/v1/apitoken" -audience=https://orders.example.com "$jwt"
+expect signature good
+
+say "The lease is revoked. The token still looks good to whoever has only the keys; the status list knows."
+run vault lease revoke -sync "$jwt_lease"
+run go run ./scripts/oidcverify -issuer="$VAULT_ADDR/v1/apitoken" -audience=https://orders.example.com "$jwt"
+expect revoked true
+
+say "A client that runs for days gets a refresh token with a short-lived access token."
+run vault write apitoken/roles/mobile scopes=orders:read refresh=true access_ttl=5m ttl=8h max_ttl=24h
+run vault read apitoken/creds/mobile
+first=$(value refresh_token)
+
+say "It refreshes without a Vault token: the refresh token is the credential, and is good once. (Any OAuth
+# client can; here it is vault, so that the demo needs nothing else.)"
+run env VAULT_TOKEN= vault write apitoken/oauth/token grant_type=refresh_token refresh_token="$first"
+second=$(value refresh_token)
+run env VAULT_TOKEN= vault write apitoken/oauth/token grant_type=refresh_token refresh_token="$second"
+access=$(value access_token)
+run vault write apitoken/introspect token="$access"
+expect active true
+
+say "Somebody uses the first one again. One of the two has stolen it, so that the whole grant ends."
+refused env VAULT_TOKEN= vault write apitoken/oauth/token grant_type=refresh_token refresh_token="$first"
+run vault write apitoken/introspect token="$access"
 expect reason revoked
 
 say "The audit log tells the story. The token is in it as an HMAC only; token_id can be read:"
