@@ -17,6 +17,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
@@ -574,7 +575,8 @@ func TestRefreshNeverOutlivesTheLease(t *testing.T) {
 		e.write("roles/app", data{"scopes": "a", "refresh": true, "access_ttl": "10m", "ttl": "25m", "max_ttl": "60m"})
 		c := e.creds("app", nil)
 		start := time.Now()
-		access, refresh := c.token, c.data["refresh_token"].(string)
+		var access string
+		refresh := c.data["refresh_token"].(string)
 		for _, end := range []time.Duration{20 * time.Minute, 25 * time.Minute} {
 			time.Sleep(10 * time.Minute)
 			access, refresh = e.mustRefresh(refresh)
@@ -906,6 +908,45 @@ func FuzzOAuthForm(f *testing.F) {
 		child, err := e.b.state.Load().open(answer["access_token"].(string))
 		if err != nil || child.ExpiresAt.After(parent.ExpiresAt.Add(time.Hour)) || len(access.Scopes{"a", "b"}.Missing(child.Scopes)) > 0 {
 			t.Errorf("%+v, %v", child, err)
+		}
+	})
+}
+
+// BenchmarkStatusList builds a full list anew of which 1 % is revoked, and serves it as long as nothing changes.
+func BenchmarkStatusList(b *testing.B) {
+	e := newIssuer(b)
+	e.write("roles/orders", data{"token_type": "jwt", "scopes": "orders:read", "audience": "api"})
+	e.read("creds/orders")
+	st, err := e.b.load(b.Context(), e.storage)
+	if err != nil {
+		b.Fatal(err)
+	}
+	random := rand.New(rand.NewPCG(1, 2))
+	revoke := func() {
+		id := token.ID{byte(random.Uint32()), byte(random.Uint32()), byte(random.Uint32()), byte(random.Uint32()), byte(random.Uint32())}
+		status := token.StatusRef{List: 1, Index: random.Uint32N(ledger.ListSize)}
+		now := time.Now()
+		if err := st.deviations.Revoke(b.Context(), e.storage, id, status, now.Add(time.Hour), now); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for range ledger.ListSize / 100 {
+		revoke()
+	}
+	b.Run("rebuilt", func(b *testing.B) {
+		for b.Loop() {
+			b.StopTimer()
+			revoke()
+			b.StartTimer()
+			e.raw(logical.ReadOperation, "oauth/status/1", nil)
+		}
+		_, _, _, body := e.raw(logical.ReadOperation, "oauth/status/1", nil)
+		b.ReportMetric(float64(len(body)), "B/list")
+	})
+	b.Run("cached", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			e.raw(logical.ReadOperation, "oauth/status/1", nil)
 		}
 	})
 }

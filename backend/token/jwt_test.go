@@ -306,15 +306,3 @@ func BenchmarkMintJWT(b *testing.B) {
 		}
 	}
 }
-
-func BenchmarkStatusList(b *testing.B) {
-	set := make([]uint32, 0, 10486)
-	for i := range uint32(cap(set)) {
-		set = append(set, i*2654435761%(1<<20))
-	}
-	for b.Loop() {
-		if _, err := EncodeStatusList(1<<20, set); err != nil {
-			b.Fatal(err)
-		}
-	}
-}

@@ -12,10 +12,13 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -30,7 +33,7 @@ var (
 	length = flag.Duration("length", time.Second, "length of a round")
 	leases = flag.Int("leases", 10_000, "leases to revoke")
 	purges = flag.Int("revoke-rounds", 3, "rounds of revoking them; each takes a minute or two")
-	only   = flag.String("only", "", "measure only this: creds, introspect or revoke")
+	only   = flag.String("only", "", "measure only the operation of this name")
 )
 
 func main() {
@@ -90,33 +93,16 @@ func run(ctx context.Context) error {
 		addr: server.Addr, token: server.Token,
 		http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: 5 * time.Minute},
 	}
-	if err := b.call(ctx, "POST", "apitoken/roles/bench", map[string]any{
-		"scopes": "invoices:read,invoices:list", "ttl": "24h",
-	}, nil); err != nil {
+	measurements, err := b.measurements(ctx)
+	if err != nil {
 		return err
 	}
-	var creds struct{ Data struct{ Token string } }
-	if err := b.call(ctx, "GET", "apitoken/creds/bench", nil, &creds); err != nil {
-		return err
-	}
-	body := map[string]any{"token": creds.Data.Token, "required_scopes": "invoices:read"}
-
-	fmt.Printf("\n%-12s %8s %12s %12s %7s %22s %22s\n", "operation", "clients", "engine", "floor", "ratio", "engine p50 / p99", "floor p50 / p99")
-	for _, m := range []struct {
-		name          string
-		engine, floor func(context.Context) error
-	}{
-		{"creds",
-			func(ctx context.Context) error { return b.call(ctx, "GET", "apitoken/creds/bench", nil, nil) },
-			func(ctx context.Context) error { return b.call(ctx, "GET", "floor/leased/bench", nil, nil) }},
-		{"introspect",
-			func(ctx context.Context) error { return b.call(ctx, "POST", "apitoken/introspect", body, nil) },
-			func(ctx context.Context) error { return b.call(ctx, "POST", "floor/unleased", body, nil) }},
-	} {
+	fmt.Printf("\n%-18s %8s %12s %12s %7s %22s %22s\n", "operation", "clients", "engine", "floor", "ratio", "engine p50 / p99", "floor p50 / p99")
+	for _, m := range measurements {
 		if *only != "" && *only != m.name {
 			continue
 		}
-		for _, clients := range []int{1, 8, 32} {
+		for _, clients := range []int{1, 8, maxClients} {
 			if err := compare(ctx, m.name, clients, m.engine, m.floor); err != nil {
 				return err
 			}
@@ -128,8 +114,89 @@ func run(ctx context.Context) error {
 	return nil
 }
 
+// maxClients is how many clients call at once at most.
+const maxClients = 32
+
+// operation is one call of one of the clients.
+type operation func(ctx context.Context, client int) error
+
+type measurement struct {
+	name          string
+	engine, floor operation
+}
+
+// measurements sets the mount up for what is measured.
+func (b *bench) measurements(ctx context.Context) ([]measurement, error) {
+	opaque := map[string]any{"scopes": "invoices:read,invoices:list", "ttl": "24h"}
+	signed := map[string]any{"scopes": "invoices:read,invoices:list", "ttl": "24h", "token_type": "jwt", "audience": "https://api.example.com"}
+	leaseless := map[string]any{
+		"scopes": "invoices:read,invoices:list", "ttl": "15m", "token_type": "jwt", "audience": "https://api.example.com", "generate_lease": false,
+	}
+	refresh := map[string]any{"scopes": "invoices:read,invoices:list", "ttl": "24h", "refresh": true, "access_ttl": "5m"}
+	for _, write := range []struct {
+		path string
+		data map[string]any
+	}{
+		{"config", map[string]any{"issuer": b.addr + "/v1/apitoken"}},
+		{"roles/bench", opaque}, {"roles/jwt", signed}, {"roles/leaseless", leaseless}, {"roles/refresh", refresh},
+	} {
+		if err := b.call(ctx, "POST", "apitoken/"+write.path, write.data, nil); err != nil {
+			return nil, err
+		}
+	}
+	var creds struct {
+		Data struct {
+			Token        string
+			RefreshToken string `json:"refresh_token"`
+		}
+	}
+	var newest [maxClients]string // refresh tokens
+	for c := range newest {
+		if err := b.call(ctx, "GET", "apitoken/creds/refresh", nil, &creds); err != nil {
+			return nil, err
+		}
+		newest[c] = creds.Data.RefreshToken
+	}
+	if err := b.call(ctx, "GET", "apitoken/creds/bench", nil, &creds); err != nil {
+		return nil, err
+	}
+	token := creds.Data.Token
+
+	get := func(path string) operation {
+		return func(ctx context.Context, _ int) error { return b.call(ctx, "GET", path, nil, nil) }
+	}
+	introspection := map[string]any{"token": token, "required_scopes": "invoices:read"}
+	leased := get("floor/leased/bench")
+	unleased := func(ctx context.Context, _ int) error {
+		return b.call(ctx, "POST", "floor/unleased", introspection, nil)
+	}
+	return []measurement{
+		{"creds", get("apitoken/creds/bench"), leased},
+		{"creds-jwt", get("apitoken/creds/jwt"), leased},
+		{"creds-leaseless", get("apitoken/creds/leaseless"), unleased},
+		{"introspect", func(ctx context.Context, _ int) error {
+			return b.call(ctx, "POST", "apitoken/introspect", introspection, nil)
+		}, unleased},
+		{"oauth-introspect", func(ctx context.Context, _ int) error {
+			return b.post(ctx, "apitoken/oauth/introspect", url.Values{"token": {token}, "scope": {"invoices:read"}}, nil)
+		}, unleased},
+		{"refresh", func(ctx context.Context, client int) error {
+			var next struct {
+				RefreshToken string `json:"refresh_token"`
+			}
+			form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {newest[client]}}
+			err := b.post(ctx, "apitoken/oauth/token", form, &next)
+			newest[client] = next.RefreshToken
+			return err
+		}, func(ctx context.Context, client int) error {
+			return b.post(ctx, "floor/stored", url.Values{"token": {token}, "key": {strconv.Itoa(client)}}, nil)
+		}},
+		{"status-list", get("apitoken/oauth/status/1"), unleased},
+	}, nil
+}
+
 // compare prints a line of the table.
-func compare(ctx context.Context, name string, clients int, engine, floor func(context.Context) error) error {
+func compare(ctx context.Context, name string, clients int, engine, floor operation) error {
 	var e, f sample
 	for i := range *rounds {
 		first, second := func() error { return e.round(ctx, clients, engine) }, func() error { return f.round(ctx, clients, floor) }
@@ -140,7 +207,7 @@ func compare(ctx context.Context, name string, clients int, engine, floor func(c
 			return err
 		}
 	}
-	fmt.Printf("%-12s %8d %10.0f/s %10.0f/s %7.2f %22s %22s\n",
+	fmt.Printf("%-18s %8d %10.0f/s %10.0f/s %7.2f %22s %22s\n",
 		name, clients, median(e.rates), median(f.rates), median(e.rates)/median(f.rates), &e, &f)
 	return nil
 }
@@ -165,7 +232,7 @@ func median(v []float64) float64 {
 }
 
 // round has so many clients call f, one call after another, for the length of a round.
-func (s *sample) round(ctx context.Context, clients int, f func(context.Context) error) error {
+func (s *sample) round(ctx context.Context, clients int, f operation) error {
 	var wg sync.WaitGroup
 	times := make([][]time.Duration, clients)
 	errs := make([]error, clients)
@@ -174,7 +241,7 @@ func (s *sample) round(ctx context.Context, clients int, f func(context.Context)
 		wg.Go(func() {
 			for time.Since(start) < *length {
 				began := time.Now()
-				if errs[c] = f(ctx); errs[c] != nil {
+				if errs[c] = f(ctx, c); errs[c] != nil {
 					return
 				}
 				times[c] = append(times[c], time.Since(began))
@@ -219,7 +286,7 @@ func (b *bench) revocation(ctx context.Context) error {
 		}
 		fmt.Printf("  round %d: engine %.0f/s, floor %.0f/s, ratio %.2f\n", round+1, engine[round], floor[round], engine[round]/floor[round])
 	}
-	fmt.Printf("%-12s %8d %10.0f/s %10.0f/s %7.2f\n", "revoke", 1, median(engine), median(floor), median(engine)/median(floor))
+	fmt.Printf("%-18s %8d %10.0f/s %10.0f/s %7.2f\n", "revoke", 1, median(engine), median(floor), median(engine)/median(floor))
 	return nil
 }
 
@@ -260,6 +327,21 @@ func (b *bench) call(ctx context.Context, method, path string, in map[string]any
 	if err != nil {
 		return err
 	}
+	req.Header.Set("Content-Type", "application/json")
+	return b.do(req, out)
+}
+
+// post is call for what takes a form.
+func (b *bench) post(ctx context.Context, path string, form url.Values, out any) error {
+	req, err := http.NewRequestWithContext(ctx, "POST", b.addr+"/v1/"+path, strings.NewReader(form.Encode()))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	return b.do(req, out)
+}
+
+func (b *bench) do(req *http.Request, out any) error {
 	req.Header.Set("X-Vault-Token", b.token)
 	resp, err := b.http.Do(req)
 	if err != nil {
@@ -271,7 +353,7 @@ func (b *bench) call(ctx context.Context, method, path string, in map[string]any
 		return err
 	}
 	if resp.StatusCode >= 300 {
-		return fmt.Errorf("%s %s: %s: %s", method, path, resp.Status, answer)
+		return fmt.Errorf("%s %s: %s: %s", req.Method, req.URL.Path, resp.Status, answer)
 	}
 	if out != nil {
 		return json.Unmarshal(answer, out)

@@ -13,6 +13,9 @@ import (
 	"github.com/hashicorp/vault/sdk/plugin"
 )
 
+// token looks like one of the engine's.
+const token = "apt_08cDLvQv59C7wzQDyKs7qa95qsqHC5JmI8O8Q2rsprM1H6VQsLYuqSa4su98HpPfjr6Gjk1pP5e5y1qkHWQ"
+
 func main() {
 	meta := &api.PluginAPIClientMeta{}
 	if err := meta.FlagSet().Parse(os.Args[1:]); err != nil {
@@ -40,6 +43,9 @@ func factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 	b := &framework.Backend{
 		BackendType: logical.TypeLogical,
 		Secrets:     []*framework.Secret{leased},
+		PathsSpecial: &logical.Paths{
+			Unauthenticated: []string{"stored"}, // as oauth/token is
+		},
 		Paths: []*framework.Path{
 			{
 				Pattern: "leased/.*",
@@ -47,7 +53,7 @@ func factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 					logical.ReadOperation: &framework.PathOperation{
 						Callback: func(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
 							return leased.Response(map[string]any{
-								"token":      "apt_08cDLvQv59C7wzQDyKs7qa95qsqHC5JmI8O8Q2rsprM1H6VQsLYuqSa4su98HpPfjr6Gjk1pP5e5y1qkHWQ",
+								"token":      token,
 								"token_id":   "2409c65c9d984dd3852b2869",
 								"token_type": "Bearer",
 								"scopes":     []string{"invoices:read", "invoices:list"},
@@ -77,6 +83,30 @@ func factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 								"scope":       "invoices:read invoices:list",
 								"token_id":    "2409c65c9d984dd3852b2869",
 								"token_type":  "Bearer",
+							}}, nil
+						},
+					},
+				},
+			},
+			{
+				Pattern: "stored",
+				Fields: map[string]*framework.FieldSchema{
+					"token": {Type: framework.TypeString},
+					"key":   {Type: framework.TypeString},
+				},
+				Operations: map[logical.Operation]framework.OperationHandler{
+					logical.UpdateOperation: &framework.PathOperation{
+						Callback: func(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+							entry := &logical.StorageEntry{Key: data.Get("key").(string), Value: make([]byte, 128)}
+							if err := req.Storage.Put(ctx, entry); err != nil {
+								return nil, err
+							}
+							return &logical.Response{Data: map[string]any{
+								"access_token":  token,
+								"expires_in":    300,
+								"refresh_token": token,
+								"scope":         "invoices:read invoices:list",
+								"token_type":    "Bearer",
 							}}, nil
 						},
 					},
