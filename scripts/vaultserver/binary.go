@@ -1,7 +1,6 @@
 package vaultserver
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -13,7 +12,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"time"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/scripts/gobuild"
 )
 
 // oldest is the oldest Vault that this project is run against.
@@ -73,51 +73,11 @@ func version(ctx context.Context, path string) (major, minor int, err error) {
 
 // build compiles the Vault server that bootstrap/vault pins.
 func build(ctx context.Context, root, path string, log io.Writer) error {
-	const pkg = "github.com/hashicorp/vault"
 	fmt.Fprintln(log, "There is no vault on PATH (and VAULT_BINARY is not set), so the Vault server is built once from its source.")
 	fmt.Fprintln(log, "This takes about 5 minutes on two cores, and some more while its modules are downloaded. Later runs use bin/vault.")
-	start := time.Now()
-	module := filepath.Join(root, "bootstrap", "vault")
-	list := exec.CommandContext(ctx, "go", "list", "-deps", "-tags", "minimal", pkg)
-	list.Dir, list.Env, list.Stderr = module, buildEnv(), os.Stderr
-	out, err := list.Output()
-	if err != nil {
-		return fmt.Errorf("listing the packages of Vault: %w", err)
-	}
-	total := strings.Count(string(out), "\n")
-	fmt.Fprintf(log, "  %d packages, modules downloaded after %s\n", total, time.Since(start).Round(time.Second))
-
-	// Built under another name and then moved, so that an interrupted build leaves no broken binary.
-	unfinished := path + ".unfinished"
-	cmd := exec.CommandContext(ctx, "go", "build", "-v", "-tags", "minimal", "-trimpath", "-ldflags=-s -w", "-o", unfinished, pkg)
-	cmd.Dir, cmd.Env = module, buildEnv()
-	progress, err := cmd.StderrPipe()
-	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	var complaints []string
-	compiled, shown := 0, time.Now()
-	for lines := bufio.NewScanner(progress); lines.Scan(); {
-		if line := lines.Text(); strings.ContainsAny(line, " #:") {
-			complaints = append(complaints, line)
-		}
-		compiled++
-		if time.Since(shown) > 10*time.Second {
-			shown = time.Now()
-			fmt.Fprintf(log, "  compiled %d of at most %d packages, %s\n", compiled, total, time.Since(start).Round(time.Second))
-		}
-	}
-	if err := cmd.Wait(); err != nil {
-		return fmt.Errorf("building Vault: %w\n%s", err, strings.Join(complaints, "\n"))
-	}
-	if err := os.Rename(unfinished, path); err != nil {
-		return err
-	}
-	fmt.Fprintf(log, "  done after %s\n", time.Since(start).Round(time.Second))
-	return nil
+	return gobuild.Build(ctx, gobuild.Program{
+		Module: filepath.Join(root, "bootstrap", "vault"), Package: "github.com/hashicorp/vault", Tags: "minimal", Output: path,
+	}, log)
 }
 
 func buildEnv() []string { return append(os.Environ(), "CGO_ENABLED=0") }

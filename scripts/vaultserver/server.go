@@ -8,22 +8,18 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
-	"time"
 
 	"github.com/hashicorp/vault/api"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/scripts/process"
 )
 
 // PluginName is the name under which the plugin is registered, and the name of its binary.
 const PluginName = "vault-plugin-secrets-apitoken"
-
-// startTimeout is how long a server may take to answer, or to become active.
-const startTimeout = 60 * time.Second
 
 // Config says how a server is run.
 type Config struct {
@@ -40,13 +36,12 @@ type Server struct {
 	Log   string // the file that it logs to
 	conf  Config
 	key   string // the unseal key
-	cmd   *exec.Cmd
-	done  chan struct{} // closed when the process has ended
+	*process.Process
 }
 
 // Start runs a server until it is active, or in a cluster ready to become so.
 func Start(ctx context.Context, conf Config) (*Server, error) {
-	ports, err := freePorts(2)
+	ports, err := process.FreePorts(2)
 	if err != nil {
 		return nil, err
 	}
@@ -103,24 +98,13 @@ func (s *Server) bootstrap(ctx context.Context) error {
 
 // run starts the process and waits until it answers.
 func (s *Server) run(ctx context.Context) error {
-	log, err := os.OpenFile(s.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
+	cmd := exec.Command(s.conf.Binary, "server", "-config="+filepath.Join(s.conf.Dir, "vault.hcl"))
+	cmd.Env = withoutVault(os.Environ())
+	var err error
+	if s.Process, err = process.Start("vault", cmd, s.Log); err != nil {
 		return err
 	}
-	defer log.Close()
-	s.cmd = exec.Command(s.conf.Binary, "server", "-config="+filepath.Join(s.conf.Dir, "vault.hcl"))
-	s.cmd.Stdout, s.cmd.Stderr = log, log
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for us, and we stop it
-	s.cmd.Env = withoutVault(os.Environ())
-	if err := s.cmd.Start(); err != nil {
-		return err
-	}
-	s.done = make(chan struct{})
-	go func(cmd *exec.Cmd, done chan struct{}) {
-		_ = cmd.Wait()
-		close(done)
-	}(s.cmd, s.done)
-	return s.wait(ctx, func() bool {
+	return s.Wait(ctx, func() bool {
 		_, err := s.client().Sys().SealStatusWithContext(ctx)
 		return err == nil
 	})
@@ -135,27 +119,6 @@ func withoutVault(env []string) []string {
 		}
 	}
 	return kept
-}
-
-// wait polls until the server is ready as asked.
-func (s *Server) wait(ctx context.Context, ready func() bool) error {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
-	for !ready() {
-		select {
-		case <-s.done:
-			return fmt.Errorf("vault has stopped:\n%s", s.logTail())
-		case <-ctx.Done():
-			return fmt.Errorf("vault is not ready: %w\n%s", ctx.Err(), s.logTail())
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
-	return nil
-}
-
-func (s *Server) logTail() string {
-	b, _ := os.ReadFile(s.Log)
-	return string(b[max(0, len(b)-4000):])
 }
 
 // client is for requests that need no answer but whether they work: they are not tried again.
@@ -181,7 +144,7 @@ func (s *Server) Client() *api.Client {
 // time, while the node is joining a cluster, would start it twice.
 func (s *Server) Unseal(ctx context.Context) error {
 	given := false
-	return s.wait(ctx, func() bool {
+	return s.Wait(ctx, func() bool {
 		if !given {
 			_, err := s.client().Sys().UnsealWithContext(ctx, s.key)
 			given = err == nil
@@ -199,20 +162,6 @@ func (s *Server) Restart(ctx context.Context) error {
 	}
 	return s.Unseal(ctx)
 }
-
-// Stop ends the process, and with it the plugins it has started.
-func (s *Server) Stop() {
-	_ = s.cmd.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-s.done:
-	case <-time.After(15 * time.Second):
-		_ = syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL)
-		<-s.done
-	}
-}
-
-// PID is the process id.
-func (s *Server) PID() int { return s.cmd.Process.Pid }
 
 // Register adds a plugin binary of PluginDir to the catalog.
 func (s *Server) Register(ctx context.Context, name string) error {
@@ -237,22 +186,4 @@ func SHA256(path string) (string, error) {
 		return "", err
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
-}
-
-// freePorts finds ports of loopback that nobody listens on.
-func freePorts(n int) ([]string, error) {
-	var ports []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer l.Close()
-		_, port, err := net.SplitHostPort(l.Addr().String())
-		if err != nil {
-			return nil, err
-		}
-		ports = append(ports, port)
-	}
-	return ports, nil
 }
