@@ -1,0 +1,244 @@
+// Package connector mints tokens at other people's HTTP APIs. A Definition says in YAML how an API creates,
+// finds, revokes and renews tokens; values in it are CEL expressions over typed variables, compiled and
+// checked when the definition is read. A Client makes the calls.
+package connector
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Definition is a provider as it is written: how an upstream service is asked for tokens.
+type Definition struct {
+	Name          string           `yaml:"name"`
+	Title         string           `yaml:"title"`
+	Description   string           `yaml:"description"`
+	Documentation []string         `yaml:"documentation"` // URLs of the API's own documentation
+	Credential    map[string]Field `yaml:"credential"`    // what the connection authenticates with
+	Settings      map[string]Field `yaml:"settings"`      // what else a connection may say
+	Params        map[string]Field `yaml:"params"`        // what a role may say
+	Expiry        Expiry           `yaml:"expiry"`
+	Operations    struct {
+		Create     *Operation `yaml:"create"`      // required
+		Find       *Operation `yaml:"find"`        // finds tokens by name, for those whose answer was lost
+		Revoke     *Operation `yaml:"revoke"`      // required
+		Renew      *Operation `yaml:"renew"`       // moves the end of a token; without it a token that expires upstream is not renewable
+		Check      *Operation `yaml:"check"`       // required: proves that the credential works
+		RotateRoot *Operation `yaml:"rotate_root"` // makes another credential like the connection's
+		RetireRoot *Operation `yaml:"retire_root"` // ends the credential that it authenticates with
+	} `yaml:"operations"`
+}
+
+// Field describes a member of the credential, a setting or a param.
+type Field struct {
+	Type        string   `yaml:"type"` // string, int, bool or list (of strings)
+	Description string   `yaml:"description"`
+	Required    bool     `yaml:"required"`
+	Secret      bool     `yaml:"secret"` // never shown, never in a URL; of the credential only
+	Default     any      `yaml:"default"`
+	Allowed     []string `yaml:"allowed"` // values that it, or each of a list, may have
+	Pattern     string   `yaml:"pattern"` // which it, or each of a list, must match as a whole
+	line        int
+}
+
+// The types of a Field.
+const (
+	TypeString = "string"
+	TypeInt    = "int"
+	TypeBool   = "bool"
+	TypeList   = "list"
+)
+
+// Expiry says what the upstream knows of the end of a token.
+type Expiry string
+
+// What an upstream can know of the end of a token.
+const (
+	ExpiryNone    Expiry = "none"    // nothing: it lives until it is revoked
+	ExpirySeconds Expiry = "seconds" // a time
+	ExpiryDays    Expiry = "days"    // a day; tokens end at its beginning, UTC
+)
+
+// Operation is one or more requests in order, and what to read from the answer of the last.
+type Operation struct {
+	Requests []Request       `yaml:"requests"`
+	Result   map[string]Expr `yaml:"result"`
+	Items    Expr            `yaml:"items"` // find: a list of {id, name}
+	Next     Expr            `yaml:"next"`  // find: cursor of the next page; "" after the last
+	line     int
+}
+
+// Request is one HTTP request. Strings of Path between braces are expressions, escaped as one segment.
+type Request struct {
+	When    Expr            `yaml:"when"` // default: always
+	Method  string          `yaml:"method"`
+	Path    Expr            `yaml:"path"`
+	Query   map[string]Expr `yaml:"query"`
+	Headers map[string]Expr `yaml:"headers"`
+	JSON    Expr            `yaml:"json"`
+	Form    map[string]Expr `yaml:"form"`
+	OK      []int           `yaml:"ok"`     // default: 200 to 299
+	Gone    []int           `yaml:"gone"`   // what it is about is not there, which is success for a revoke
+	Retry   []int           `yaml:"retry"`  // besides 429, 502, 503 and 504
+	Denied  []int           `yaml:"denied"` // default: 401 and 403
+	Save    map[string]Expr `yaml:"save"`   // variables saved.<name> for the requests that follow, and for the result
+	line    int
+}
+
+// Expr is a CEL expression, or a path with expressions in it, and where it stands.
+type Expr struct {
+	Text string
+	Line int
+}
+
+// UnmarshalYAML implements yaml.Unmarshaler.
+func (e *Expr) UnmarshalYAML(n *yaml.Node) error {
+	if n.Kind != yaml.ScalarNode {
+		return fmt.Errorf("line %d: an expression must be a string", n.Line)
+	}
+	*e = Expr{Text: n.Value, Line: n.Line}
+	return nil
+}
+
+// The types below remember their line; the methods are not inherited, which ends the recursion.
+type (
+	plainField     Field
+	plainOperation Operation
+	plainRequest   Request
+)
+
+// strictly decodes a node, refusing keys that the type does not have. The nodes that a decoder hands to
+// UnmarshalYAML have forgotten that it was told to.
+func strictly(n *yaml.Node, into any, keys ...string) error {
+	if n.Kind != yaml.MappingNode {
+		return fmt.Errorf("line %d: must be a mapping", n.Line)
+	}
+	for i := 0; i < len(n.Content); i += 2 {
+		if key := n.Content[i]; !slices.Contains(keys, key.Value) {
+			return fmt.Errorf("line %d: %q is not one of: %s", key.Line, clip(key.Value), strings.Join(keys, ", "))
+		}
+	}
+	return n.Decode(into)
+}
+
+// UnmarshalYAML implements yaml.Unmarshaler.
+func (f *Field) UnmarshalYAML(n *yaml.Node) error {
+	f.line = n.Line
+	return strictly(n, (*plainField)(f), "type", "description", "required", "secret", "default", "allowed", "pattern")
+}
+
+// UnmarshalYAML implements yaml.Unmarshaler.
+func (o *Operation) UnmarshalYAML(n *yaml.Node) error {
+	o.line = n.Line
+	return strictly(n, (*plainOperation)(o), "requests", "result", "items", "next")
+}
+
+// UnmarshalYAML implements yaml.Unmarshaler.
+func (r *Request) UnmarshalYAML(n *yaml.Node) error {
+	r.line = n.Line
+	return strictly(n, (*plainRequest)(r), "when", "method", "path", "query", "headers", "json", "form", "ok", "gone", "retry", "denied", "save")
+}
+
+// maxDefinition bounds the size of a definition, in bytes.
+const maxDefinition = 64 << 10
+
+var (
+	providerName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
+	fieldName    = regexp.MustCompile(`^[a-z][a-z0-9_]{0,62}$`)
+)
+
+// parse reads a definition without compiling its expressions.
+func parse(text []byte) (*Definition, error) {
+	if len(text) > maxDefinition {
+		return nil, fmt.Errorf("is %d bytes long, at most %d are allowed", len(text), maxDefinition)
+	}
+	d := new(Definition)
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	decoder.KnownFields(true)
+	if err := decoder.Decode(d); err != nil {
+		if errors.Is(err, io.EOF) {
+			return nil, errors.New("is empty")
+		}
+		return nil, errors.New(strings.TrimPrefix(strings.Join(strings.Fields(err.Error()), " "), "yaml: "))
+	}
+	if err := decoder.Decode(new(any)); !errors.Is(err, io.EOF) {
+		return nil, errors.New("must be one YAML document")
+	}
+	if !providerName.MatchString(d.Name) {
+		return nil, fmt.Errorf("name: %q must be 1 to 63 of a-z, 0-9 and -, a letter first", clip(d.Name))
+	}
+	if d.Expiry == "" {
+		d.Expiry = ExpiryNone
+	}
+	if !slices.Contains([]Expiry{ExpiryNone, ExpirySeconds, ExpiryDays}, d.Expiry) {
+		return nil, fmt.Errorf("expiry: %q is not one of: none, seconds, days", clip(string(d.Expiry)))
+	}
+	for part, fields := range map[string]map[string]Field{"credential": d.Credential, "settings": d.Settings, "params": d.Params} {
+		for name, field := range fields {
+			if err := field.check(part, name); err != nil {
+				return nil, fmt.Errorf("line %d: %s.%s: %w", field.line, part, clip(name), err)
+			}
+		}
+	}
+	for name, o := range map[string]*Operation{"create": d.Operations.Create, "revoke": d.Operations.Revoke, "check": d.Operations.Check} {
+		if o == nil {
+			return nil, fmt.Errorf("operations: there is no %s", name)
+		}
+	}
+	return d, nil
+}
+
+func (f *Field) check(part, name string) error {
+	if !fieldName.MatchString(name) {
+		return errors.New("a name must be of a-z, 0-9 and _, a letter first")
+	}
+	if !slices.Contains([]string{TypeString, TypeInt, TypeBool, TypeList}, f.Type) {
+		return fmt.Errorf("type %q is not one of: string, int, bool, list", clip(f.Type))
+	}
+	if f.Secret && part != "credential" {
+		return errors.New("only a member of the credential can be secret")
+	}
+	if part == "credential" && f.Type != TypeString {
+		return errors.New("a member of the credential is a string")
+	}
+	if _, err := f.pattern(); err != nil {
+		return err
+	}
+	if f.Default == nil {
+		return nil
+	}
+	if f.Required {
+		return errors.New("what is required has no default")
+	}
+	value, err := f.convert(f.Default)
+	if err != nil {
+		return fmt.Errorf("default %w", err)
+	}
+	f.Default = value
+	return nil
+}
+
+func (f *Field) pattern() (*regexp.Regexp, error) {
+	if f.Pattern == "" {
+		return nil, nil
+	}
+	re, err := regexp.Compile(`^(?:` + f.Pattern + `)$`)
+	if err != nil {
+		return nil, fmt.Errorf("pattern: %w", err)
+	}
+	return re, nil
+}
+
+func clip(s string) string {
+	if len(s) > 64 {
+		return s[:64] + "..."
+	}
+	return s
+}

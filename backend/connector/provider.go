@@ -1,0 +1,593 @@
+package connector
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"cel.dev/cel-go/cel"
+	celast "cel.dev/cel-go/common/ast"
+	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/ext"
+)
+
+// Provider is a definition that is ready for use. It does not change.
+type Provider struct {
+	Definition
+	Text string // as it was written
+
+	operations map[string]*operation
+	revokeNeed bool     // revoke needs the token itself
+	chosen     []string // members of the credential that rotate_root sets to what the client chose
+}
+
+// The names of operations.
+const (
+	opCreate     = "create"
+	opFind       = "find"
+	opRevoke     = "revoke"
+	opRenew      = "renew"
+	opCheck      = "check"
+	opRotateRoot = "rotate_root"
+	opRetireRoot = "retire_root"
+)
+
+type operation struct {
+	name     string
+	requests []*request
+	result   map[string]*program
+	items    *program
+	next     *program
+}
+
+type request struct {
+	when    *program
+	method  string
+	path    []pathPart
+	query   map[string]*program
+	headers map[string]*program
+	json    *program
+	form    map[string]*program
+	save    map[string]*program
+	ok      []int
+	gone    []int
+	retry   []int
+	denied  []int
+}
+
+// pathPart is a literal piece of a path, or an expression whose value is escaped as one segment, or as a
+// path where it is whole.
+type pathPart struct {
+	literal string
+	program *program
+	whole   bool
+}
+
+// program is a compiled expression.
+type program struct {
+	cel.Program
+	output *cel.Type
+	names  []string // variables that it refers to
+	chosen []string // of a map: the keys whose value is the variable generated
+}
+
+// Limits of an expression: of its text, and of what it may cost to evaluate. A page of a hundred tokens
+// costs some thousands.
+const (
+	maxExpression = 8 << 10
+	costLimit     = 1_000_000
+)
+
+//go:embed providers/*.yaml
+var builtin embed.FS
+
+// Builtin gives the built-in providers by name.
+func Builtin() (map[string]*Provider, error) {
+	files, err := builtin.ReadDir("providers")
+	if err != nil {
+		return nil, err
+	}
+	providers := make(map[string]*Provider, len(files))
+	for _, file := range files {
+		text, err := builtin.ReadFile("providers/" + file.Name())
+		if err != nil {
+			return nil, err
+		}
+		p, err := Compile(text)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", file.Name(), err)
+		}
+		providers[p.Name] = p
+	}
+	return providers, nil
+}
+
+// Compile reads a definition in YAML. Its errors name the line and what is wrong with it.
+func Compile(text []byte) (*Provider, error) {
+	d, err := parse(text)
+	if err != nil {
+		return nil, err
+	}
+	p := &Provider{Definition: *d, Text: string(text), operations: make(map[string]*operation)}
+	c := &compiler{definition: d}
+	if c.base, err = c.baseEnvironment(); err != nil {
+		return nil, err
+	}
+	for _, o := range []struct {
+		name   string
+		source *Operation
+		vars   []cel.EnvOption
+		result map[string]resultMember
+	}{
+		{opCreate, d.Operations.Create, createVars, map[string]resultMember{
+			"token": {cel.StringType, true}, "id": {cel.StringType, true}, "expires_at": {nil, false},
+			"data": {mapType, false}, "record": {stringMap, false}, "granted": {mapType, false},
+		}},
+		{opFind, d.Operations.Find, findVars, nil},
+		{opRevoke, d.Operations.Revoke, tokenVars, nil},
+		{opRenew, d.Operations.Renew, renewVars, map[string]resultMember{"expires_at": {nil, false}}},
+		{opCheck, d.Operations.Check, nil, map[string]resultMember{"data": {mapType, false}}},
+		{opRotateRoot, d.Operations.RotateRoot, rotateVars, map[string]resultMember{"credential": {stringMap, true}}},
+		{opRetireRoot, d.Operations.RetireRoot, nil, nil},
+	} {
+		if o.source == nil {
+			continue
+		}
+		compiled, err := c.operation(o.name, o.source, o.vars, o.result)
+		if err != nil {
+			return nil, err
+		}
+		p.operations[o.name] = compiled
+	}
+	if (d.Operations.RotateRoot == nil) != (d.Operations.RetireRoot == nil) && d.Operations.RotateRoot == nil {
+		return nil, fmt.Errorf("line %d: retire_root: there is no rotate_root", d.Operations.RetireRoot.line)
+	}
+	p.revokeNeed = p.operations[opRevoke].refersTo("token")
+	if rotate := p.operations[opRotateRoot]; rotate != nil {
+		p.chosen = rotate.result["credential"].chosen
+	}
+	if d.Operations.Find == nil && d.Expiry == ExpiryNone {
+		return nil, errors.New("operations: there is no find, which takes the place of an expiry: a token whose answer was lost would live for ever")
+	}
+	return p, nil
+}
+
+// RevokeNeedsToken tells whether a token can only be revoked by whoever has it.
+func (p *Provider) RevokeNeedsToken() bool { return p.revokeNeed }
+
+// OperationNames lists what the provider can do.
+func (p *Provider) OperationNames() []string { return sortedKeys(p.operations) }
+
+// CanFind tells whether tokens can be found by name.
+func (p *Provider) CanFind() bool { return p.operations[opFind] != nil }
+
+// CanRenew tells whether the end of a token can be moved: where the upstream knows none, the lease does.
+func (p *Provider) CanRenew() bool { return p.Expiry == ExpiryNone || p.operations[opRenew] != nil }
+
+// Generates gives the members of the credential that a rotation sets to a secret that the client chooses;
+// nil where the upstream chooses.
+func (p *Provider) Generates(secret string) map[string]any {
+	chosen := make(map[string]any)
+	for _, name := range p.chosen {
+		chosen[name] = secret
+	}
+	if len(chosen) == 0 {
+		return nil
+	}
+	return chosen
+}
+
+// CanRotateRoot tells whether the connection's credential can be replaced.
+func (p *Provider) CanRotateRoot() bool { return p.operations[opRotateRoot] != nil }
+
+// needsAnswer tells whether the operation is of no use when the conditions of all its requests are false.
+func (o *operation) needsAnswer() bool { return len(o.result) > 0 || o.items != nil }
+
+func (o *operation) refersTo(name string) bool {
+	found := false
+	o.programs(func(_ string, p *program) { found = found || slices.Contains(p.names, name) })
+	return found
+}
+
+// programs visits every expression of the operation, with the part of a request that it is for.
+func (o *operation) programs(visit func(part string, p *program)) {
+	for _, r := range o.requests {
+		for _, one := range []*program{r.when, r.json} {
+			if one != nil {
+				visit("", one)
+			}
+		}
+		for _, part := range r.path {
+			if part.program != nil {
+				visit("path", part.program)
+			}
+		}
+		for part, m := range map[string]map[string]*program{"query": r.query, "headers": r.headers, "form": r.form, "save": r.save} {
+			for _, one := range m {
+				visit(part, one)
+			}
+		}
+	}
+	for _, one := range o.result {
+		visit("result", one)
+	}
+}
+
+type resultMember struct {
+	output   *cel.Type // nil: a time, or what CEL's timestamp reads, or null
+	required bool
+}
+
+var (
+	stringMap = cel.MapType(cel.StringType, cel.StringType)
+	mapType   = cel.MapType(cel.StringType, cel.DynType)
+
+	createVars = []cel.EnvOption{
+		cel.Variable("name", cel.StringType),
+		cel.Variable("expires_at", cel.TimestampType),
+		cel.Variable("ttl", cel.DurationType),
+		cel.Variable("role", cel.StringType),
+	}
+	tokenVars = []cel.EnvOption{
+		cel.Variable("name", cel.StringType),
+		cel.Variable("id", cel.StringType),
+		cel.Variable("record", stringMap),
+		cel.Variable("token", cel.StringType),
+	}
+	renewVars = append([]cel.EnvOption{
+		cel.Variable("expires_at", cel.TimestampType),
+		cel.Variable("ttl", cel.DurationType),
+	}, tokenVars...)
+	findVars = []cel.EnvOption{
+		cel.Variable("name", cel.StringType),
+		cel.Variable("cursor", cel.StringType),
+		cel.Variable("page", cel.IntType),
+	}
+	rotateVars = []cel.EnvOption{
+		cel.Variable("name", cel.StringType),
+		cel.Variable("generated", cel.StringType),
+		cel.Variable("expires_at", cel.TimestampType),
+	}
+	responseVars = []cel.EnvOption{
+		cel.Variable("response.status", cel.IntType),
+		cel.Variable("response.headers", stringMap),
+		cel.Variable("response.body", cel.DynType),
+	}
+)
+
+// compiler compiles the expressions of one definition.
+type compiler struct {
+	definition *Definition
+	base       *cel.Env
+	secrets    []string // variables that must not be in a URL
+}
+
+// baseEnvironment declares what every expression may use.
+func (c *compiler) baseEnvironment() (*cel.Env, error) {
+	options := []cel.EnvOption{
+		cel.OptionalTypes(),
+		ext.Strings(),
+		ext.Encoders(),
+		ext.Lists(),
+		cel.ParserExpressionSizeLimit(maxExpression),
+		cel.ParserRecursionLimit(64),
+		cel.Variable("now", cel.TimestampType),
+		cel.Variable("connection", cel.StringType),
+	}
+	options = append(options, functions...)
+	for part, fields := range map[string]map[string]Field{"credential": c.definition.Credential, "settings": c.definition.Settings, "params": c.definition.Params} {
+		for name, field := range fields {
+			options = append(options, cel.Variable(part+"."+name, field.celType()))
+			if field.Secret {
+				c.secrets = append(c.secrets, part+"."+name)
+			}
+		}
+	}
+	c.secrets = append(c.secrets, "token", "generated")
+	return cel.NewEnv(options...)
+}
+
+func (f *Field) celType() *cel.Type {
+	switch f.Type {
+	case TypeInt:
+		return cel.IntType
+	case TypeBool:
+		return cel.BoolType
+	case TypeList:
+		return cel.ListType(cel.StringType)
+	}
+	return cel.StringType
+}
+
+func (c *compiler) operation(name string, source *Operation, vars []cel.EnvOption, result map[string]resultMember) (*operation, error) {
+	o := &operation{name: name, result: make(map[string]*program)}
+	fail := func(line int, part string, err error) error {
+		return fmt.Errorf("line %d: %s.%s: %w", line, name, part, err)
+	}
+	if len(source.Requests) == 0 {
+		return nil, fmt.Errorf("line %d: %s: there are no requests", source.line, name)
+	}
+	env, err := c.base.Extend(vars...)
+	if err != nil {
+		return nil, err
+	}
+	for i := range source.Requests {
+		r, after, err := c.request(env, &source.Requests[i], fail)
+		if err != nil {
+			return nil, err
+		}
+		o.requests = append(o.requests, r)
+		env = after
+	}
+	if env, err = env.Extend(responseVars...); err != nil {
+		return nil, err
+	}
+
+	for _, member := range sortedKeys(source.Result) {
+		want, known := result[member]
+		if !known {
+			if len(result) == 0 {
+				return nil, fail(source.Result[member].Line, "result", fmt.Errorf("%s has no result", name))
+			}
+			return nil, fail(source.Result[member].Line, "result", fmt.Errorf("%q is not one of: %s", clip(member), strings.Join(sortedKeys(result), ", ")))
+		}
+		if o.result[member], err = c.compile(env, source.Result[member], want.output); err != nil {
+			return nil, fail(source.Result[member].Line, "result."+member, err)
+		}
+	}
+	for _, member := range sortedKeys(result) {
+		if result[member].required && o.result[member] == nil {
+			return nil, fail(source.line, "result", fmt.Errorf("%s is missing", member))
+		}
+	}
+
+	if name == opFind {
+		if source.Items.Text == "" {
+			return nil, fail(source.line, "items", errors.New("is missing: a list of {id, name}"))
+		}
+		if o.items, err = c.compile(env, source.Items, cel.ListType(cel.DynType)); err != nil {
+			return nil, fail(source.Items.Line, "items", err)
+		}
+		if source.Next.Text != "" {
+			if o.next, err = c.compile(env, source.Next, cel.StringType); err != nil {
+				return nil, fail(source.Next.Line, "next", err)
+			}
+		}
+	} else if source.Items.Text != "" || source.Next.Text != "" {
+		return nil, fail(source.line, "items", errors.New("only find has items and next"))
+	}
+	return o, nil
+}
+
+var methods = []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}
+
+// request compiles a request, and gives the environment of the one that follows.
+func (c *compiler) request(env *cel.Env, source *Request, fail func(int, string, error) error) (*request, *cel.Env, error) {
+	r := &request{method: source.Method, ok: source.OK, gone: source.Gone, retry: source.Retry, denied: source.Denied}
+	if !slices.Contains(methods, r.method) {
+		return nil, nil, fail(source.line, "method", fmt.Errorf("%q is not one of: %s", clip(r.method), strings.Join(methods, ", ")))
+	}
+	if source.JSON.Text != "" && len(source.Form) > 0 {
+		return nil, nil, fail(source.line, "form", errors.New("a request has either json or form"))
+	}
+	var err error
+	if source.When.Text != "" {
+		if r.when, err = c.compile(env, source.When, cel.BoolType); err != nil {
+			return nil, nil, fail(source.When.Line, "when", err)
+		}
+	}
+	if r.path, err = c.path(env, source.Path); err != nil {
+		return nil, nil, fail(max(source.Path.Line, source.line), "path", err)
+	}
+	if source.JSON.Text != "" {
+		if r.json, err = c.compile(env, source.JSON, cel.DynType); err != nil {
+			return nil, nil, fail(source.JSON.Line, "json", err)
+		}
+	}
+	for _, m := range []struct {
+		part   string
+		source map[string]Expr
+		into   *map[string]*program
+		output *cel.Type
+	}{
+		{"query", source.Query, &r.query, cel.DynType},
+		{"headers", source.Headers, &r.headers, cel.StringType},
+		{"form", source.Form, &r.form, cel.DynType},
+	} {
+		*m.into = make(map[string]*program, len(m.source))
+		for _, key := range sortedKeys(m.source) {
+			compiled, err := c.compile(env, m.source[key], m.output)
+			if err == nil && m.part == "query" {
+				err = c.refuseSecrets(compiled)
+			}
+			if err != nil {
+				return nil, nil, fail(m.source[key].Line, m.part+"."+clip(key), err)
+			}
+			(*m.into)[key] = compiled
+		}
+	}
+	for part, statuses := range map[string][]int{"ok": r.ok, "gone": r.gone, "retry": r.retry, "denied": r.denied} {
+		for _, status := range statuses {
+			if status < 200 || status > 599 {
+				return nil, nil, fail(source.line, part, fmt.Errorf("%d is not an HTTP status", status))
+			}
+		}
+	}
+
+	r.save = make(map[string]*program, len(source.Save))
+	after := env
+	if len(source.Save) > 0 {
+		answered, err := env.Extend(responseVars...)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, name := range sortedKeys(source.Save) {
+			if !fieldName.MatchString(name) {
+				return nil, nil, fail(source.Save[name].Line, "save", fmt.Errorf("%q must be of a-z, 0-9 and _, a letter first", clip(name)))
+			}
+			compiled, err := c.compile(answered, source.Save[name], cel.DynType)
+			if err != nil {
+				return nil, nil, fail(source.Save[name].Line, "save."+name, err)
+			}
+			r.save[name] = compiled
+			if after, err = after.Extend(cel.Variable("saved."+name, compiled.output)); err != nil {
+				return nil, nil, fail(source.Save[name].Line, "save."+name, err)
+			}
+		}
+	}
+	return r, after, nil
+}
+
+// path compiles "/a/{expression}/b". The value of {+expression} is a path itself, as in RFC 6570.
+func (c *compiler) path(env *cel.Env, source Expr) (parts []pathPart, err error) {
+	text := source.Text
+	if !strings.HasPrefix(text, "/") && !strings.HasPrefix(text, "{+") {
+		return nil, fmt.Errorf("%q must begin with /", clip(text))
+	}
+	if strings.ContainsAny(text, "?#") && !strings.Contains(text, "{") {
+		return nil, errors.New("what follows a ? belongs into query")
+	}
+	for text != "" {
+		literal, rest, found := strings.Cut(text, "{")
+		if strings.ContainsAny(literal, "?#}") {
+			return nil, fmt.Errorf("%q has a character that does not belong into a path; what follows a ? belongs into query", clip(literal))
+		}
+		if literal != "" {
+			parts = append(parts, pathPart{literal: literal})
+		}
+		if !found {
+			break
+		}
+		expression, after, closed := strings.Cut(rest, "}")
+		if !closed {
+			return nil, errors.New("a { is not closed")
+		}
+		expression, whole := strings.CutPrefix(expression, "+")
+		compiled, err := c.compile(env, Expr{Text: expression, Line: source.Line}, cel.DynType)
+		if err != nil {
+			return nil, err
+		}
+		if kind := compiled.output.Kind(); kind != types.StringKind && kind != types.IntKind && kind != types.DynKind {
+			return nil, fmt.Errorf("{%s} is of type %s, a segment of a path is a string or an int", clip(expression), compiled.output)
+		}
+		if err := c.refuseSecrets(compiled); err != nil {
+			return nil, err
+		}
+		parts = append(parts, pathPart{program: compiled, whole: whole})
+		text = after
+	}
+	return parts, nil
+}
+
+// refuseSecrets keeps secrets out of URLs, which end up in the logs of every proxy on the way.
+func (c *compiler) refuseSecrets(p *program) error {
+	for _, name := range p.names {
+		if slices.Contains(c.secrets, name) {
+			return fmt.Errorf("%s is a secret, and must not be in a URL", name)
+		}
+	}
+	return nil
+}
+
+func (c *compiler) compile(env *cel.Env, source Expr, want *cel.Type) (*program, error) {
+	if strings.TrimSpace(source.Text) == "" {
+		return nil, errors.New("is empty")
+	}
+	ast, issues := env.Compile(source.Text)
+	if issues.Err() != nil {
+		e := issues.Errors()[0]
+		return nil, fmt.Errorf("%s (at %q)", e.Message, clip(source.Text))
+	}
+	output := ast.OutputType()
+	if want != nil && want.Kind() != types.DynKind && output.Kind() != types.DynKind && !want.IsAssignableType(output) {
+		return nil, fmt.Errorf("%q is of type %s, it must be %s", clip(source.Text), output, want)
+	}
+	compiled, err := env.Program(ast, cel.CostLimit(costLimit), cel.InterruptCheckFrequency(1000))
+	if err != nil {
+		return nil, err
+	}
+	p := &program{Program: compiled, output: output}
+	for _, ref := range ast.NativeRep().ReferenceMap() {
+		if ref.Name != "" {
+			p.names = append(p.names, ref.Name)
+		}
+	}
+	if expr := ast.NativeRep().Expr(); expr.Kind() == celast.MapKind {
+		for _, entry := range expr.AsMap().Entries() {
+			key, value := entry.AsMapEntry().Key(), entry.AsMapEntry().Value()
+			if key.Kind() == celast.LiteralKind && value.Kind() == celast.IdentKind && value.AsIdent() == "generated" {
+				if name, ok := key.AsLiteral().Value().(string); ok {
+					p.chosen = append(p.chosen, name)
+				}
+			}
+		}
+	}
+	return p, nil
+}
+
+// eval evaluates an expression.
+func (p *program) eval(ctx context.Context, vars map[string]any) (any, error) {
+	value, _, err := p.ContextEval(ctx, vars)
+	if err != nil {
+		return nil, err
+	}
+	return native(value)
+}
+
+// writePath gives the path with its expressions filled in.
+func writePath(ctx context.Context, parts []pathPart, vars map[string]any) (string, error) {
+	var b strings.Builder
+	for _, part := range parts {
+		if part.program == nil {
+			b.WriteString(part.literal)
+			continue
+		}
+		value, err := part.program.eval(ctx, vars)
+		if err != nil {
+			return "", err
+		}
+		segment, err := plain(value)
+		if err != nil {
+			return "", err
+		}
+		segments := []string{segment}
+		if part.whole {
+			segments = strings.Split(strings.Trim(segment, "/"), "/")
+		}
+		for i, segment := range segments {
+			// A proxy on the way would resolve these.
+			if segment == "" || segment == "." || segment == ".." {
+				return "", fmt.Errorf("%q cannot be a segment of a path", segment)
+			}
+			if part.whole && i > 0 || part.whole && b.Len() == 0 {
+				b.WriteByte('/')
+			}
+			b.WriteString(url.PathEscape(segment))
+		}
+	}
+	return b.String(), nil
+}
+
+// plain writes a value as it stands in a path, a query or a form.
+func plain(value any) (string, error) {
+	switch v := value.(type) {
+	case string:
+		return v, nil
+	case int64, uint64, bool:
+		return fmt.Sprint(v), nil
+	case float64:
+		if v == float64(int64(v)) {
+			return fmt.Sprint(int64(v)), nil
+		}
+		return fmt.Sprint(v), nil
+	case time.Time:
+		return v.UTC().Format(time.RFC3339), nil
+	}
+	return "", fmt.Errorf("a %T cannot be written as text", value)
+}

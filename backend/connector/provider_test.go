@@ -1,0 +1,174 @@
+package connector
+
+import (
+	"os"
+	"strings"
+	"testing"
+)
+
+// small is a definition that has everything once.
+const small = `name: small
+title: Small
+documentation: [https://example.com]
+expiry: seconds
+credential:
+  user: {type: string, required: true, description: The user.}
+  key: {type: string, secret: true, required: true, description: The key.}
+settings:
+  tenant: {type: string, default: main, description: The tenant.}
+params:
+  scopes: {type: list, required: true, allowed: [read, write], description: Scopes.}
+  level: {type: int, default: 3, description: Level.}
+operations:
+  create:
+    requests:
+      - method: POST
+        path: /api/{settings.tenant}/tokens
+        query: {level: params.level}
+        headers: {authorization: '"Bearer " + credential.key'}
+        json: '{"name": name, "scopes": params.scopes, "expires": unix(expires_at)}'
+    result:
+      id: string(response.body.id)
+      token: response.body.token
+      expires_at: response.body.expires
+  find:
+    requests:
+      - method: GET
+        path: /api/{settings.tenant}/tokens
+        query: {page: page}
+        headers: {authorization: '"Bearer " + credential.key'}
+    items: response.body
+    next: 'size(response.body) < 2 ? "" : "more"'
+  revoke:
+    requests:
+      - method: DELETE
+        path: /api/{settings.tenant}/tokens/{id}
+        headers: {authorization: '"Bearer " + credential.key'}
+        gone: [404]
+  check:
+    requests:
+      - method: GET
+        path: /api/self
+        headers: {authorization: '"Bearer " + credential.key'}
+    result: {data: '{"who": response.body.name}'}
+`
+
+func TestBuiltinDefinitions(t *testing.T) {
+	providers, err := Builtin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, p := range providers {
+		if p.Title == "" || p.Description == "" || len(p.Documentation) == 0 {
+			t.Errorf("%s: title, description and documentation are what an operator learns it from", name)
+		}
+		for part, fields := range map[string]map[string]Field{"credential": p.Credential, "settings": p.Settings, "params": p.Params} {
+			for field, f := range fields {
+				if f.Description == "" {
+					t.Errorf("%s: %s.%s has no description", name, part, field)
+				}
+			}
+		}
+	}
+}
+
+func TestCompileRefuses(t *testing.T) {
+	if _, err := Compile([]byte(small)); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ old, with, want string }{
+		{"name: small", "name: Small", `name: "Small" must be`},
+		{"title: Small", "titel: Small", "line 2: field titel not found"},
+		{"expiry: seconds", "expiry: minutes", `expiry: "minutes" is not one of: none, seconds, days`},
+		{"type: int", "type: number", `line 12: params.level: type "number" is not one of`},
+		{"default: 3", "default: many", `line 12: params.level: default "many" is not a whole number`},
+		{"{type: list, required", "{type: list, secret: true, required", "line 11: params.scopes: only a member of the credential can be secret"},
+		{"method: POST", "method: LIST", `line 16: create.method: "LIST" is not one of: GET, POST`},
+		{"method: POST", "methode: POST", `line 16: "methode" is not one of: when, method`},
+		{"{id}", "{ident}", "undeclared reference to 'ident'"},
+		{"level: params.level", "level: params.levels", "line 18: create.query.level: undeclared reference to 'params.levels' (did you mean 'params.level'?)"},
+		{"level: params.level", "level: credential.key", "line 18: create.query.level: credential.key is a secret, and must not be in a URL"},
+		{"/tokens/{id}", "/tokens/{token}", "revoke.path: token is a secret, and must not be in a URL"},
+		{"/tokens/{id}", "/tokens?id={id}", "what follows a ? belongs into query"},
+		{"/tokens/{id}", "/tokens/{id", "a { is not closed"},
+		{"/tokens/{id}", "/tokens/{params.scopes}", "a segment of a path is a string or an int"},
+		{"unix(expires_at)", "unix(name)", "line 20: create.json: found no matching overload for 'unix'"},
+		{`"Bearer " + credential.key'}` + "\n        json", `params.level'}` + "\n        json", `create.headers.authorization: "params.level" is of type int, it must be string`},
+		{"      token: response.body.token\n", "", "create.result: token is missing"},
+		{"      token: response.body.token\n", "      token: response.body.token\n      secret: name\n", `"secret" is not one of`},
+		{"  revoke:", "  revokes:", "revokes not found"},
+		{"  check:\n", "  renew:\n", "there is no check"},
+		{"gone: [404]", "gone: [4040]", "4040 is not an HTTP status"},
+		{"    items: response.body\n", "", "find.items: is missing"},
+		{"    items: response.body\n", "    items: name\n", `"name" is of type string, it must be list`},
+		{"        json:", "        form: {a: name}\n        json:", "a request has either json or form"},
+		{"name: small", "name: small\n---\nname: x", "must be one YAML document"},
+		{"name: small", "name: [", "line 2"},
+		{"response.body.token", strings.Repeat("(", 100) + "name" + strings.Repeat(")", 100), "recursion"},
+	} {
+		text := strings.Replace(small, c.old, c.with, 1)
+		if text == small {
+			t.Errorf("%q is not in the definition", c.old)
+		}
+		_, err := Compile([]byte(text))
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s -> %s: %v\nwant %s", c.old, c.with, err, c.want)
+		}
+	}
+	if _, err := Compile([]byte(strings.Repeat("#", maxDefinition+1))); err == nil {
+		t.Error("a definition without bounds was compiled")
+	}
+	without := strings.Replace(small[:strings.Index(small, "  find:")]+small[strings.Index(small, "  revoke:"):], "expiry: seconds", "expiry: none", 1)
+	if _, err := Compile([]byte(without)); err == nil || !strings.Contains(err.Error(), "there is no find") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestValues(t *testing.T) {
+	p, err := Compile([]byte(small))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		given map[string]any
+		want  string
+	}{
+		{map[string]any{}, "scopes: is needed: Scopes."},
+		{map[string]any{"scopes": "read,admin"}, `scopes: "admin" is not one of: read, write`},
+		{map[string]any{"scopes": []any{"read", 3}}, "scopes: must be a list of strings, not of int"},
+		{map[string]any{"scopes": ""}, "scopes: needs at least one"},
+		{map[string]any{"scopes": "read", "level": "x"}, `level: "x" is not a whole number`},
+		{map[string]any{"scopes": "read", "level": 1.5}, "level: 1.5 is not a whole number"},
+		{map[string]any{"scopes": "read", "levl": 1}, "levl: is not one of: level, scopes"},
+	} {
+		if _, err := Values(p.Params, c.given); err == nil || err.Error() != c.want {
+			t.Errorf("%v: %v, want %s", c.given, err, c.want)
+		}
+	}
+	values, err := Values(p.Params, map[string]any{"scopes": "read, write"})
+	if err != nil || values["level"] != int64(3) || len(values["scopes"].([]string)) != 2 {
+		t.Errorf("%v, %v", values, err)
+	}
+}
+
+// FuzzCompile wants an error or a provider of any text, and never a panic.
+func FuzzCompile(f *testing.F) {
+	f.Add(small)
+	files, err := builtin.ReadDir("providers")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile("providers/" + file.Name())
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(string(text))
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		p, err := Compile([]byte(text))
+		if (p == nil) == (err == nil) {
+			t.Errorf("%v, %v", p, err)
+		}
+	})
+}

@@ -1,0 +1,536 @@
+package connector
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Upstream is a service that tokens are minted at: a provider, and how and as whom to talk to it.
+type Upstream struct {
+	Connection string // name of the connection
+	Provider   *Provider
+	Client     *Client
+	Credential map[string]any
+	Settings   map[string]any
+}
+
+// Token is a token at an upstream, and what is needed to end it.
+type Token struct {
+	Name   string            // which it was created under
+	ID     string            // by which the upstream knows it
+	Text   string            // the token itself; "" where revoking does not need it
+	Params map[string]any    // of the role when it was created
+	Record map[string]string // what the provider wants to remember of it
+}
+
+// Created is the answer to a Create.
+type Created struct {
+	Token
+	ExpiresAt time.Time      // what the upstream says of its end; zero where it knows none
+	Data      map[string]any // what the requester is told besides the token
+	Granted   map[string]any // params that were granted otherwise than asked
+}
+
+// errGone says that what an operation is about is not there.
+var errGone = errors.New("it is not there")
+
+// Create mints a token of this name that lives until end at most. An *Error with Unsure may have left one
+// behind, to be found by name.
+func (u *Upstream) Create(ctx context.Context, name, role string, params map[string]any, now, end time.Time) (*Created, error) {
+	vars := u.vars(now, params)
+	vars["name"], vars["role"] = name, role
+	vars["expires_at"], vars["ttl"] = u.Provider.roundUp(end), end.Sub(now)
+	answered, err := u.run(ctx, opCreate, vars)
+	if err != nil {
+		return nil, err
+	}
+	// From here on the token exists: whatever is wrong with the answer, it has to be found and ended.
+	unsure := func(format string, args ...any) error {
+		return &Error{Message: fmt.Sprintf(format, args...), Unsure: true}
+	}
+	result, err := u.result(ctx, opCreate, answered)
+	if err != nil {
+		return nil, unsure("the answer is not what provider %q expects: %s", u.Provider.Name, err)
+	}
+	c := &Created{Token: Token{Name: name, Params: params}}
+	c.ID, _ = result["id"].(string)
+	c.Text, _ = result["token"].(string)
+	if c.ID == "" || c.Text == "" {
+		return nil, unsure("the answer has no token, or no id of it")
+	}
+	if c.ExpiresAt, err = toTime(result["expires_at"]); err != nil {
+		return nil, unsure("expires_at: %s", err)
+	}
+	c.Data, _ = result["data"].(map[string]any)
+	if granted, ok := result["granted"].(map[string]any); ok {
+		c.Granted = make(map[string]any)
+		for name, got := range granted {
+			if asked := vars["params."+name]; !same(asked, got) {
+				c.Granted[name] = got
+			}
+		}
+	}
+	if record, ok := result["record"].(map[string]any); ok {
+		c.Record = make(map[string]string, len(record))
+		for key, value := range record {
+			c.Record[key] = fmt.Sprint(value)
+		}
+	}
+	return c, nil
+}
+
+// Find gives the tokens of this name.
+func (u *Upstream) Find(ctx context.Context, name string, params map[string]any) ([]Token, error) {
+	const maxPages = 1000
+	vars := u.vars(time.Now(), params)
+	vars["name"], vars["cursor"] = name, ""
+	var found []Token
+	for page := int64(1); ; page++ {
+		if page > maxPages {
+			return nil, &Error{Message: fmt.Sprintf("there are more than %d pages of tokens", maxPages)}
+		}
+		vars["page"] = page
+		answered, err := u.run(ctx, opFind, vars)
+		if errors.Is(err, errGone) {
+			return found, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		o := u.Provider.operations[opFind]
+		items, err := o.items.eval(ctx, answered)
+		if err != nil {
+			return nil, u.misread(err)
+		}
+		list, _ := items.([]any)
+		for _, item := range list {
+			m, _ := item.(map[string]any)
+			if m["name"] != name {
+				continue
+			}
+			id, err := plain(m["id"])
+			if err != nil || id == "" {
+				return nil, u.misread(errors.New("an item has no id"))
+			}
+			found = append(found, Token{Name: name, ID: id, Params: params})
+		}
+		if o.next == nil {
+			return found, nil
+		}
+		next, err := o.next.eval(ctx, answered)
+		if err != nil {
+			return nil, u.misread(err)
+		}
+		if next == "" {
+			return found, nil
+		}
+		vars["cursor"] = next
+	}
+}
+
+// Revoke ends a token. One that is not there any more is a success.
+func (u *Upstream) Revoke(ctx context.Context, t *Token) error {
+	_, err := u.run(ctx, opRevoke, u.tokenVars(t, time.Now()))
+	if errors.Is(err, errGone) {
+		return nil
+	}
+	return err
+}
+
+// Renew moves the end of a token, and gives what the upstream says of it; zero where it says nothing.
+func (u *Upstream) Renew(ctx context.Context, t *Token, now, end time.Time) (time.Time, error) {
+	if u.Provider.operations[opRenew] == nil {
+		return time.Time{}, nil
+	}
+	vars := u.tokenVars(t, now)
+	vars["expires_at"], vars["ttl"] = u.Provider.roundUp(end), end.Sub(now)
+	answered, err := u.run(ctx, opRenew, vars)
+	if errors.Is(err, errGone) {
+		return time.Time{}, &Error{Message: "the token is not there any more"}
+	}
+	if err != nil {
+		return time.Time{}, err
+	}
+	result, err := u.result(ctx, opRenew, answered)
+	if err != nil {
+		return time.Time{}, u.misread(err)
+	}
+	return toTime(result["expires_at"])
+}
+
+// Check proves that the credential works, and gives what it may do.
+func (u *Upstream) Check(ctx context.Context) (map[string]any, error) {
+	answered, err := u.run(ctx, opCheck, u.vars(time.Now(), nil))
+	if errors.Is(err, errGone) {
+		return nil, &Error{Message: "what proves that the credential works is not there: is url right?"}
+	}
+	if err != nil {
+		return nil, err
+	}
+	result, err := u.result(ctx, opCheck, answered)
+	if err != nil {
+		return nil, u.misread(err)
+	}
+	data, _ := result["data"].(map[string]any)
+	return data, nil
+}
+
+// RotateRoot makes another credential like the one at hand, which still works afterwards unless the upstream
+// has but one. Generated is a random secret for upstreams that let the client choose.
+func (u *Upstream) RotateRoot(ctx context.Context, name, generated string, now, end time.Time) (map[string]any, error) {
+	vars := u.vars(now, nil)
+	vars["name"], vars["generated"], vars["expires_at"] = name, generated, u.Provider.roundUp(end)
+	answered, err := u.run(ctx, opRotateRoot, vars)
+	if errors.Is(err, errGone) {
+		return nil, &Error{Message: "what is to be rotated is not there"}
+	}
+	if err != nil {
+		return nil, err
+	}
+	result, err := u.result(ctx, opRotateRoot, answered)
+	if err != nil {
+		return nil, &Error{Message: u.misread(err).Message, Unsure: true}
+	}
+	credential := maps.Clone(u.Credential)
+	changed, _ := result["credential"].(map[string]any)
+	maps.Copy(credential, changed)
+	return Values(u.Provider.Credential, credential)
+}
+
+// RetireRoot ends the credential at hand, where the upstream can.
+func (u *Upstream) RetireRoot(ctx context.Context) error {
+	if u.Provider.operations[opRetireRoot] == nil {
+		return nil
+	}
+	_, err := u.run(ctx, opRetireRoot, u.vars(time.Now(), nil))
+	if errors.Is(err, errGone) {
+		return nil
+	}
+	return err
+}
+
+// vars are what every expression may refer to.
+func (u *Upstream) vars(now time.Time, params map[string]any) map[string]any {
+	vars := map[string]any{"now": now, "connection": u.Connection}
+	for part, of := range map[string]struct {
+		fields map[string]Field
+		values map[string]any
+	}{
+		"credential": {u.Provider.Credential, u.Credential},
+		"settings":   {u.Provider.Settings, u.Settings},
+		"params":     {u.Provider.Params, params},
+	} {
+		for name, field := range of.fields {
+			value := field.zero()
+			if given, ok := of.values[name]; ok {
+				// What was stored as JSON comes back as other types.
+				if converted, err := field.convert(given); err == nil {
+					value = converted
+				}
+			}
+			vars[part+"."+name] = value
+		}
+	}
+	return vars
+}
+
+func (u *Upstream) tokenVars(t *Token, now time.Time) map[string]any {
+	vars := u.vars(now, t.Params)
+	record := t.Record
+	if record == nil {
+		record = map[string]string{}
+	}
+	vars["name"], vars["id"], vars["token"], vars["record"] = t.Name, t.ID, t.Text, record
+	return vars
+}
+
+// run makes the requests of an operation, and gives the variables with the last answer among them.
+func (u *Upstream) run(ctx context.Context, name string, vars map[string]any) (map[string]any, error) {
+	ctx, cancel := context.WithTimeout(ctx, u.Client.Timeout())
+	defer cancel()
+	o := u.Provider.operations[name]
+	if o == nil {
+		return nil, &Error{Message: fmt.Sprintf("provider %q cannot %s", u.Provider.Name, name)}
+	}
+	once := name == opCreate || name == opRotateRoot
+	vars = maps.Clone(vars)
+	changed := false // a request that is not repeatable has been done
+	answered := false
+	for _, r := range o.requests {
+		if r.when != nil {
+			wanted, err := r.when.eval(ctx, vars)
+			if err != nil {
+				return nil, u.misread(err)
+			}
+			if wanted != true {
+				continue
+			}
+		}
+		out, err := r.outgoing(ctx, vars)
+		if err != nil {
+			return nil, &Error{Message: err.Error(), Unsure: changed}
+		}
+		repeatable := !once || r.method == http.MethodGet
+		out.policy = retryPolicy{repeatable: repeatable, statuses: r.retry}
+		a, err := u.Client.send(ctx, out)
+		if err == nil {
+			err = r.classify(a)
+		}
+		if e := (*Error)(nil); errors.As(err, &e) {
+			e.Message = u.scrub(e.Message, vars)
+			e.Unsure = e.Unsure && !repeatable || changed
+		}
+		if err != nil {
+			return nil, err
+		}
+		changed = changed || !repeatable
+		answered = true
+		vars["response.status"], vars["response.headers"], vars["response.body"] = int64(a.status), a.headers, a.body
+		for name, p := range r.save {
+			if vars["saved."+name], err = p.eval(ctx, vars); err != nil {
+				return nil, &Error{Message: u.scrub(u.misread(err).Message, vars), Unsure: changed}
+			}
+		}
+	}
+	if !answered && o.needsAnswer() {
+		return nil, &Error{Message: fmt.Sprintf("provider %q has no request for this", u.Provider.Name)}
+	}
+	return vars, nil
+}
+
+// outgoing fills a request in.
+func (r *request) outgoing(ctx context.Context, vars map[string]any) (*outgoing, error) {
+	out := &outgoing{method: r.method, query: make(url.Values), headers: make(map[string]string)}
+	var err error
+	if out.path, err = writePath(ctx, r.path, vars); err != nil {
+		return nil, fmt.Errorf("path: %w", err)
+	}
+	if err := fill(ctx, out.query, r.query, vars); err != nil {
+		return nil, fmt.Errorf("query: %w", err)
+	}
+	for _, name := range sortedKeys(r.headers) {
+		value, err := r.headers[name].eval(ctx, vars)
+		if err != nil {
+			return nil, fmt.Errorf("headers.%s: %w", name, err)
+		}
+		text, _ := value.(string)
+		if strings.ContainsAny(text, "\r\n\x00") {
+			return nil, fmt.Errorf("headers.%s: has a line break in it", name)
+		}
+		if text != "" {
+			out.headers[name] = text
+		}
+	}
+	switch {
+	case r.json != nil:
+		value, err := r.json.eval(ctx, vars)
+		if err != nil {
+			return nil, fmt.Errorf("json: %w", err)
+		}
+		if out.body, err = json.Marshal(value); err != nil {
+			return nil, fmt.Errorf("json: %w", err)
+		}
+		out.mediaType = "application/json"
+	case len(r.form) > 0:
+		form := make(url.Values)
+		if err := fill(ctx, form, r.form, vars); err != nil {
+			return nil, fmt.Errorf("form: %w", err)
+		}
+		out.body, out.mediaType = []byte(form.Encode()), "application/x-www-form-urlencoded"
+	}
+	return out, nil
+}
+
+// fill evaluates the values of a query or a form. Null leaves a value out, a list repeats it.
+func fill(ctx context.Context, into url.Values, programs map[string]*program, vars map[string]any) error {
+	for _, name := range sortedKeys(programs) {
+		value, err := programs[name].eval(ctx, vars)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		if value == nil {
+			continue
+		}
+		list, ok := value.([]any)
+		if !ok {
+			list = []any{value}
+		}
+		for _, one := range list {
+			text, err := plain(one)
+			if err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			into.Add(name, text)
+		}
+	}
+	return nil
+}
+
+// classify tells what a status means.
+func (r *request) classify(a *answer) error {
+	good := a.status >= 200 && a.status < 300
+	if len(r.ok) > 0 {
+		good = slices.Contains(r.ok, a.status)
+	}
+	denied := a.status == http.StatusUnauthorized || a.status == http.StatusForbidden
+	if len(r.denied) > 0 {
+		denied = slices.Contains(r.denied, a.status)
+	}
+	switch {
+	case good:
+		return nil
+	case slices.Contains(r.gone, a.status):
+		return errGone
+	case a.status >= 300 && a.status < 400:
+		return &Error{Status: a.status, Message: "redirects are not followed, set url to where the API is"}
+	}
+	e := &Error{Status: a.status, Message: messageOf(a.body), Denied: denied, RetryAfter: a.after}
+	// A server that failed may have done its work before.
+	e.Unsure = a.status >= 500 && !(a.status == http.StatusServiceUnavailable && a.after > 0)
+	return e
+}
+
+// messageOf finds what the upstream says of an error, in the places where APIs say it.
+func messageOf(body any) string {
+	switch v := body.(type) {
+	case string:
+		if strings.HasPrefix(strings.TrimSpace(v), "<") {
+			return "" // a page for people
+		}
+		return printable(v)
+	case []any:
+		var all []string
+		for _, one := range v {
+			if text := messageOf(one); text != "" {
+				all = append(all, text)
+			}
+		}
+		return printable(strings.Join(all, "; "))
+	case map[string]any:
+		for _, key := range []string{"error_description", "message", "errors", "error", "detail", "title", "reason"} {
+			if text := messageOf(v[key]); text != "" {
+				return text
+			}
+		}
+		var all []string // such as {"name": ["is taken"]}
+		for _, key := range sortedKeys(v) {
+			if list, ok := v[key].([]any); ok {
+				all = append(all, key+": "+messageOf(list))
+			}
+		}
+		return printable(strings.Join(all, "; "))
+	}
+	return ""
+}
+
+// result evaluates the result of an operation.
+func (u *Upstream) result(ctx context.Context, name string, vars map[string]any) (map[string]any, error) {
+	result := make(map[string]any)
+	for member, p := range u.Provider.operations[name].result {
+		value, err := p.eval(ctx, vars)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %s", member, u.scrub(err.Error(), vars))
+		}
+		result[member] = value
+	}
+	return result, nil
+}
+
+// misread says that an answer was not what the provider expects.
+func (u *Upstream) misread(err error) *Error {
+	return &Error{Message: printable(fmt.Sprintf("the answer is not what provider %q expects: %s", u.Provider.Name, err))}
+}
+
+// scrub takes secrets out of what is told of a call.
+func (u *Upstream) scrub(text string, vars map[string]any) string {
+	var secrets []string
+	for name, field := range u.Provider.Credential {
+		if field.Secret {
+			secrets = append(secrets, fmt.Sprint(vars["credential."+name]))
+		}
+	}
+	for _, name := range []string{"token", "generated"} {
+		secret, _ := vars[name].(string)
+		secrets = append(secrets, secret)
+	}
+	for _, secret := range secrets {
+		if secret != "" {
+			text = strings.ReplaceAll(text, secret, "[secret]")
+		}
+	}
+	return text
+}
+
+// roundUp gives the end that an upstream is told: later than the lease's, so that the lease is what ends it.
+func (p *Provider) roundUp(end time.Time) time.Time {
+	const slack = 30 * time.Second
+	end = end.UTC().Add(slack)
+	if p.Expiry != ExpiryDays {
+		return end.Truncate(time.Second)
+	}
+	day := end.Truncate(24 * time.Hour)
+	if day.Before(end) {
+		day = day.Add(24 * time.Hour)
+	}
+	return day
+}
+
+// toTime reads what an upstream says of the end of a token; the zero time where it says none.
+func toTime(value any) (time.Time, error) {
+	switch v := value.(type) {
+	case nil:
+		return time.Time{}, nil
+	case time.Time:
+		return v, nil
+	case int64:
+		if v == 0 {
+			return time.Time{}, nil
+		}
+		return time.Unix(v, 0), nil
+	case string:
+		if v == "" {
+			return time.Time{}, nil
+		}
+		for _, layout := range []string{time.RFC3339, time.DateOnly, "2006-01-02 15:04:05 MST", "2006-01-02T15:04:05Z0700"} {
+			if t, err := time.Parse(layout, v); err == nil {
+				return t, nil
+			}
+		}
+		return time.Time{}, fmt.Errorf("%q is not a time", clip(v))
+	}
+	return time.Time{}, fmt.Errorf("a %T is not a time", value)
+}
+
+// same compares what was asked with what was granted; the order of a list does not matter.
+func same(asked, got any) bool {
+	list := func(value any) ([]string, bool) {
+		switch v := value.(type) {
+		case []string:
+			sorted := slices.Clone(v)
+			slices.Sort(sorted)
+			return sorted, true
+		case []any:
+			texts := make([]string, 0, len(v))
+			for _, one := range v {
+				texts = append(texts, fmt.Sprint(one))
+			}
+			slices.Sort(texts)
+			return texts, true
+		}
+		return nil, false
+	}
+	a, isList := list(asked)
+	if b, both := list(got); isList && both {
+		return slices.Equal(a, b)
+	}
+	return reflect.DeepEqual(asked, got)
+}
