@@ -10,13 +10,17 @@
 //	ledger/grants/<xxx>     the last refresh of grants that were refreshed
 //	ledger/status/<n>       which places in status lists are taken
 //	ledger/inventory/<n>    who got which token when
+//	provider/<name>         a provider of an operator's own
+//	connection/<name>       an upstream service and the credential for it, seal-wrapped
+//	upstream/<id>           a token at an upstream that exists, or may exist, seal-wrapped
 //
 // All of it is also in memory (state.go), read when a process first needs it and dropped when Vault
 // says that another node wrote it. A request reads no storage once that is done; issuing a token
 // writes none.
 //
-// Locks, in the order in which they are taken: roles.writing or config.writing; keyring.mu or
-// signers.mu; the ledger's. None is held while Vault is asked for anything but storage.
+// Locks, in the order in which they are taken: connections.writing, roles.writing or config.writing;
+// keyring.mu or signers.mu; the reaper's; the ledger's. None is held while an upstream is called, nor while
+// Vault is asked for anything but storage.
 package backend
 
 import (
@@ -30,6 +34,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
 )
 
 // Version is what Vault shows as the running version.
@@ -45,6 +51,8 @@ type backend struct {
 	*framework.Backend
 	subjects    *subjects
 	statusCache statusCache
+	reaper      *reaper
+	rotating    sync.Map // ids of the connections whose credential is being rotated
 
 	// storage is the mount's, for work that no request waits for.
 	storage logical.Storage
@@ -79,7 +87,7 @@ func newBackend() *backend {
 		Help:           strings.TrimSpace(backendHelp),
 		BackendType:    logical.TypeLogical,
 		RunningVersion: Version,
-		PathsSpecial:   &logical.Paths{SealWrapStorage: []string{keysPrefix}, Unauthenticated: unauthenticated},
+		PathsSpecial:   &logical.Paths{SealWrapStorage: []string{keysPrefix, connectionPrefix, ledger.UpstreamsPrefix}, Unauthenticated: unauthenticated},
 		Paths: slices.Concat(
 			b.pathsConfig(),
 			b.pathsRoles(),
@@ -92,8 +100,11 @@ func newBackend() *backend {
 			b.pathsOAuthToken(),
 			b.pathsOAuthIntrospect(),
 			b.pathsOAuthPublic(),
+			b.pathsConnections(),
+			b.pathsRotateRoot(),
+			b.pathsProviders(),
 		),
-		Secrets:        []*framework.Secret{b.secretToken()},
+		Secrets:        []*framework.Secret{b.secretToken(), b.secretUpstream()},
 		InitializeFunc: b.initialize,
 		PeriodicFunc:   b.periodic,
 		Invalidate:     b.invalidate,
@@ -107,6 +118,7 @@ func newBackend() *backend {
 			path.Operations[operation] = strict(handler)
 		}
 	}
+	b.reaper = newReaper(b)
 	b.subjects = newSubjects(func(id string) (*logical.Entity, error) { return b.System().EntityInfo(id) })
 	return b
 }
@@ -165,8 +177,13 @@ func short(d time.Duration) string {
 // initialize runs once after the mount is there, on every node; also after a crash of the plugin. It
 // reads storage so that the first request need not.
 func (b *backend) initialize(ctx context.Context, req *logical.InitializationRequest) error {
-	_, err := b.load(ctx, req.Storage)
-	return err
+	if _, err := b.load(ctx, req.Storage); err != nil {
+		return err
+	}
+	if b.WriteSafeReplicationState() {
+		b.reaper.start()
+	}
+	return nil
 }
 
 // periodic runs once a minute on every node.
@@ -212,7 +229,11 @@ func (b *backend) invalidate(_ context.Context, key string) {
 
 // clean runs when the mount goes away or moves to another node.
 func (b *backend) clean(ctx context.Context) {
+	b.reaper.close()
 	b.subjects.cache.StopAllGoroutines()
+	if st := b.state.Load(); st != nil {
+		st.connections.close()
+	}
 	b.flushMu.Lock()
 	b.stopped = true
 	waiting := b.flushTimer != nil && b.flushTimer.Stop()

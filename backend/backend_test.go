@@ -77,6 +77,17 @@ func TestOpenAPI(t *testing.T) {
 		"get /oauth/status/{number}":                  "apitoken-read-status-list",
 		"get /.well-known/openid-configuration":       "apitoken-read-openid-configuration",
 		"get /.well-known/oauth-authorization-server": "apitoken-read-oauth-authorization-server",
+
+		"get /connections/":              "apitoken-list-connections",
+		"get /connections/{name}":        "apitoken-read-connection",
+		"post /connections/{name}":       "apitoken-write-connection",
+		"delete /connections/{name}":     "apitoken-delete-connection",
+		"post /connections/{name}/check": "apitoken-check-connection",
+		"post /rotate-root/{name}":       "apitoken-rotate-root-credential",
+		"get /providers/":                "apitoken-list-providers",
+		"get /providers/{name}":          "apitoken-read-provider",
+		"post /providers/{name}":         "apitoken-write-provider",
+		"delete /providers/{name}":       "apitoken-delete-provider",
 	}
 	got := make(map[string]string)
 	for path, item := range document.Paths {
@@ -101,7 +112,7 @@ func TestOpenAPI(t *testing.T) {
 func TestUnknownFieldsAreRefused(t *testing.T) {
 	e := newEngine(t)
 	e.refused(logical.UpdateOperation, "roles/reader", data{"scopes": "a", "token_bound_cidr": "10.0.0.0/8"}, "token_bound_cidr: is not a field of this path")
-	e.refused(logical.UpdateOperation, "roles/reader", data{"scopes": "a", "connection": "gitlab"}, "connection: is not a field")
+	e.refused(logical.UpdateOperation, "roles/reader", data{"scopes": "a", "bound_region": "CH"}, "bound_region: is not a field")
 	if e.read("roles/reader") != nil {
 		t.Error("the role was written")
 	}

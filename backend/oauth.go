@@ -1,7 +1,6 @@
 package backend
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -80,16 +79,6 @@ func oauthForm(req *logical.Request) (refusal *logical.Response, err error) {
 		}
 	}
 	return nil, nil
-}
-
-// HandleRequest is where requests come in.
-func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*logical.Response, error) {
-	if req.Operation == logical.UpdateOperation && strings.HasPrefix(req.Path, oauthPrefix) {
-		if refusal, err := oauthForm(req); refusal != nil || err != nil {
-			return refusal, err
-		}
-	}
-	return b.Backend.HandleRequest(ctx, req)
 }
 
 // rawResponses describe answers that are no JSON of Vault's.

@@ -2,6 +2,7 @@ package backend
 
 import (
 	"math"
+	"slices"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -33,6 +34,16 @@ func pageOf(d *framework.FieldData) (after string, limit int, refusal *logical.R
 		}
 	}
 	return after, limit, nil
+}
+
+// page gives those of the sorted names that are asked for.
+func page(names []string, after string, limit int) []string {
+	i, found := slices.BinarySearch(names, after)
+	if found {
+		i++
+	}
+	names = names[i:]
+	return names[:min(limit, len(names))]
 }
 
 func listResponseFields(key string) map[string]*framework.FieldSchema {

@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -97,12 +98,15 @@ func (b *backend) credsIssue(ctx context.Context, req *logical.Request, d *frame
 	if r == nil {
 		return fieldError("role", "there is no role %q", clip(name)), nil
 	}
+	if err := r.checkRequester(req.Connection); err != nil {
+		return nil, logical.CodedError(403, err.Error())
+	}
+	if r.Connection != "" {
+		return b.credsUpstream(ctx, req, d, st, r)
+	}
 	c := st.config.get()
 	if err := r.privileged(c); err != nil {
 		return logical.ErrorResponse(err.Error()), nil
-	}
-	if err := r.checkRequester(req.Connection); err != nil {
-		return nil, logical.CodedError(403, err.Error())
 	}
 
 	narrowed := new(token.Claims)
@@ -112,25 +116,9 @@ func (b *backend) credsIssue(ctx context.Context, req *logical.Request, d *frame
 	if refusal := r.bindToKey(narrowed, d); refusal != nil {
 		return refusal, nil
 	}
-	asked := time.Duration(d.Get("ttl").(int)) * time.Second
-	maxTTL, defaultTTL := r.MaxTTL, r.TTL
-	if r.NoLease && maxTTL == 0 {
-		maxTTL = maxLeaselessTTL
-	}
-	if r.NoLease && defaultTTL == 0 {
-		defaultTTL = maxTTL
-	}
-	if maxTTL > 0 && asked > maxTTL {
-		return fieldError("ttl", "%s is more than max_ttl of role %q, which is %s", short(asked), r.name, short(maxTTL)), nil
-	}
-	mount := &mountTTLs{SystemView: b.System()}
-	ttl, warnings, err := framework.CalculateTTL(mount, asked, defaultTTL, 0, maxTTL, 0, time.Time{})
-	if err != nil {
-		return nil, err
-	}
-	lifetime := mount.MaxLeaseTTL()
-	if maxTTL > 0 {
-		lifetime = min(lifetime, maxTTL)
+	ttl, lifetime, warnings, refusal, err := b.lifetimes(r, d)
+	if refusal != nil || err != nil {
+		return refusal, err
 	}
 
 	accessTTL := ttl
@@ -196,6 +184,29 @@ func (b *backend) credsIssue(ctx context.Context, req *logical.Request, d *frame
 	resp.Secret.Renewable = r.TokenType == tokenTypeOpaque || r.Refresh // a JWT cannot be extended
 	resp.Warnings = warnings
 	return resp, nil
+}
+
+// lifetimes gives how long a token is to live that a request asks for, and how long it can, renewals
+// included.
+func (b *backend) lifetimes(r *role, d *framework.FieldData) (ttl, lifetime time.Duration, warnings []string, refusal *logical.Response, err error) {
+	asked := time.Duration(d.Get("ttl").(int)) * time.Second
+	maxTTL, defaultTTL := r.MaxTTL, r.TTL
+	if r.NoLease && r.Connection == "" {
+		maxTTL = cmp.Or(maxTTL, maxLeaselessTTL)
+		defaultTTL = cmp.Or(defaultTTL, maxTTL)
+	}
+	if maxTTL > 0 && asked > maxTTL {
+		return 0, 0, nil, fieldError("ttl", "%s is more than max_ttl of role %q, which is %s", short(asked), r.name, short(maxTTL)), nil
+	}
+	mount := &mountTTLs{SystemView: b.System()}
+	if ttl, warnings, err = framework.CalculateTTL(mount, asked, defaultTTL, 0, maxTTL, 0, time.Time{}); err != nil {
+		return 0, 0, nil, nil, err
+	}
+	lifetime = mount.MaxLeaseTTL()
+	if maxTTL > 0 {
+		lifetime = min(lifetime, maxTTL)
+	}
+	return ttl, lifetime, warnings, nil, nil
 }
 
 // firstRefreshToken makes the refresh token that begins a grant, and the claims belong to that grant.

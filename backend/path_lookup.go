@@ -83,6 +83,9 @@ func (b *backend) lookup(ctx context.Context, req *logical.Request, d *framework
 	var row ledger.Row
 	var known bool
 	reason := access.Unknown
+	if u, isUpstream := st.upstreams.Known(text); isUpstream {
+		text, id = "", u.ID
+	}
 	if text != "" {
 		v, err := b.decide(ctx, st, text, &access.Use{})
 		if err != nil {

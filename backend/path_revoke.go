@@ -40,6 +40,12 @@ func (b *backend) revoke(ctx context.Context, req *logical.Request, d *framework
 	if refusal != nil {
 		return refusal, nil
 	}
+	if u, known := st.upstreams.Get(id); known {
+		return nil, b.endUpstream(ctx, req.Storage, st, u.ID)
+	}
+	if u, known := st.upstreams.Known(text); known {
+		return nil, b.endUpstream(ctx, req.Storage, st, u.ID)
+	}
 	if text == "" {
 		return nil, st.revokeGrant(ctx, req.Storage, id, token.StatusRef{})
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
@@ -120,6 +121,16 @@ func (b *backend) pathsRoles() []*framework.Path {
 			Type:         framework.TypeBool,
 			Description:  "Allow whoever holds a token to exchange it at oauth/token for one that grants less. Default: false.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Exchange"},
+		},
+		"connection": {
+			Type:         framework.TypeString,
+			Description:  "Issue tokens of the upstream service of this connection. Default: the engine's own, which the fields from token_type to proof are about.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Connection"},
+		},
+		"params": {
+			Type:         framework.TypeMap,
+			Description:  "What to ask the upstream service for, as the connection's provider says.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Params"},
 		},
 		"proof": {
 			Type:          framework.TypeString,
@@ -233,6 +244,8 @@ func (b *backend) roleRead(ctx context.Context, req *logical.Request, d *framewo
 		"metadata":            shownMetadata(r.Metadata),
 		"description":         r.Description,
 		"allow_privileged":    r.AllowPrivileged,
+		"connection":          r.Connection,
+		"params":              shownParams(r.Params),
 	}}, nil
 }
 
@@ -248,6 +261,13 @@ func listed(list []string) []string {
 func shownMetadata(m map[string]string) map[string]string {
 	if m == nil {
 		return map[string]string{}
+	}
+	return m
+}
+
+func shownParams(m map[string]any) map[string]any {
+	if m == nil {
+		return map[string]any{}
 	}
 	return m
 }
@@ -269,7 +289,18 @@ func (b *backend) roleWrite(ctx context.Context, req *logical.Request, d *framew
 	if old != nil {
 		entry = old.roleEntry
 	}
-	if refusal := entry.update(d); refusal != nil {
+	if v, given := d.GetOk("connection"); given && old != nil && v.(string) != old.Connection {
+		return fieldError("connection", "of role %q is %q and cannot be changed: delete the role and write another", name, old.Connection), nil
+	} else if given {
+		entry.Connection = v.(string)
+	}
+	refusal := (*logical.Response)(nil)
+	if entry.Connection == "" {
+		refusal = entry.update(d)
+	} else {
+		refusal = entry.updateUpstream(d, st.connections)
+	}
+	if refusal != nil {
 		return refusal, nil
 	}
 	if old == nil {
@@ -312,6 +343,9 @@ func (b *backend) roleWrite(ctx context.Context, req *logical.Request, d *framew
 
 // update takes over the fields that are given, and refuses what is not allowed.
 func (e *roleEntry) update(d *framework.FieldData) *logical.Response {
+	if _, given := d.GetOk("params"); given {
+		return fieldError("params", "is for a role with a connection")
+	}
 	if v, given := d.GetOk("token_type"); given {
 		e.TokenType = v.(string)
 		if e.TokenType != tokenTypeOpaque && e.TokenType != tokenTypeJWT {
@@ -328,7 +362,6 @@ func (e *roleEntry) update(d *framework.FieldData) *logical.Response {
 		{"allowed_scopes", &e.AllowedScopes, func(l []string) ([]string, error) { return access.ParseScopes(l) }},
 		{"audience", &e.Audience, checkAudience},
 		{"token_bound_cidrs", &e.TokenBoundCIDRs, checkAddresses},
-		{"request_bound_cidrs", &e.RequestBoundCIDRs, checkAddresses},
 		{"bound_hosts", &e.BoundHosts, func(l []string) ([]string, error) { return access.ParseHosts(l) }},
 	}
 	for _, list := range lists {
@@ -352,16 +385,9 @@ func (e *roleEntry) update(d *framework.FieldData) *logical.Response {
 		return fieldError("scopes", "%q exceeds allowed_scopes, which is %q", missing, e.AllowedScopes)
 	}
 
-	if v, given := d.GetOk("ttl"); given {
-		e.TTL = time.Duration(v.(int)) * time.Second
+	if refusal := e.updateCommon(d); refusal != nil {
+		return refusal
 	}
-	if v, given := d.GetOk("max_ttl"); given {
-		e.MaxTTL = time.Duration(v.(int)) * time.Second
-	}
-	if e.MaxTTL > 0 && e.TTL > e.MaxTTL {
-		return fieldError("ttl", "%s is more than max_ttl, which is %s", short(e.TTL), short(e.MaxTTL))
-	}
-
 	if v, given := d.GetOk("metadata"); given {
 		metadata := v.(map[string]string)
 		if err := custommetadata.Validate(metadata); err != nil {
@@ -373,12 +399,6 @@ func (e *roleEntry) update(d *framework.FieldData) *logical.Response {
 			}
 		}
 		e.Metadata = metadata
-	}
-	if v, given := d.GetOk("description"); given {
-		e.Description = v.(string)
-		if len(e.Description) > maxDescriptionLen {
-			return fieldError("description", "is %d bytes long, at most %d are allowed", len(e.Description), maxDescriptionLen)
-		}
 	}
 	for field, into := range map[string]*bool{"allow_privileged": &e.AllowPrivileged, "refresh": &e.Refresh, "exchange": &e.Exchange} {
 		if v, given := d.GetOk(field); given {
@@ -397,6 +417,66 @@ func (e *roleEntry) update(d *framework.FieldData) *logical.Response {
 		}
 	}
 	return e.checkIssuing()
+}
+
+// updateCommon takes over the fields that every role has.
+func (e *roleEntry) updateCommon(d *framework.FieldData) *logical.Response {
+	if v, given := d.GetOk("request_bound_cidrs"); given {
+		checked, err := checkAddresses(v.([]string))
+		if err != nil {
+			return fieldError("request_bound_cidrs", "%s", err)
+		}
+		e.RequestBoundCIDRs = checked
+	}
+	if v, given := d.GetOk("ttl"); given {
+		e.TTL = time.Duration(v.(int)) * time.Second
+	}
+	if v, given := d.GetOk("max_ttl"); given {
+		e.MaxTTL = time.Duration(v.(int)) * time.Second
+	}
+	if e.MaxTTL > 0 && e.TTL > e.MaxTTL {
+		return fieldError("ttl", "%s is more than max_ttl, which is %s", short(e.TTL), short(e.MaxTTL))
+	}
+	if v, given := d.GetOk("description"); given {
+		e.Description = v.(string)
+		if len(e.Description) > maxDescriptionLen {
+			return fieldError("description", "is %d bytes long, at most %d are allowed", len(e.Description), maxDescriptionLen)
+		}
+	}
+	return nil
+}
+
+// upstreamFields are the fields of a role that issues tokens of an upstream.
+var upstreamFields = []string{"name", "connection", "params", "ttl", "max_ttl", "request_bound_cidrs", "description", "generate_lease"}
+
+// updateUpstream takes over the fields that are given for a role that issues tokens of an upstream.
+func (e *roleEntry) updateUpstream(d *framework.FieldData, cs *connectionStore) *logical.Response {
+	c := cs.get(e.Connection)
+	if c == nil {
+		return fieldError("connection", "there is no connection %q", clip(e.Connection))
+	}
+	p := cs.provider(c.Provider)
+	if p == nil {
+		return fieldError("connection", "its provider %q is gone", c.Provider)
+	}
+	for field := range d.Raw {
+		if !slices.Contains(upstreamFields, field) {
+			return fieldError(field, "is for the engine's own tokens; a role with a connection has %s", strings.Join(upstreamFields, ", "))
+		}
+	}
+	params := e.Params
+	if v, given := d.GetOk("params"); given {
+		params = v.(map[string]any)
+	}
+	var err error
+	if e.Params, err = connector.Values(p.Params, params); err != nil {
+		return fieldError("params", "%s (provider %q)", err, p.Name)
+	}
+	if v, given := d.GetOk("generate_lease"); given {
+		e.NoLease = !v.(bool)
+	}
+	e.TokenType = ""
+	return e.updateCommon(d)
 }
 
 // checkIssuing refuses fields that do not go together.
@@ -474,6 +554,12 @@ func (b *backend) roleDelete(ctx context.Context, req *logical.Request, d *frame
 	}
 	// Offline verifiers learn of it by the status lists, which need a revocation for each token. They come
 	// first: if this is cut short, deleting the role again completes it.
+	for _, u := range st.upstreams.OfRole(r.ID) {
+		if err := st.upstreams.End(ctx, req.Storage, u.ID, time.Now()); err != nil {
+			return nil, err
+		}
+	}
+	b.reaper.kick()
 	for row := range st.inventory.OfRole(r.ID) {
 		if row.Status.IsZero() {
 			continue
@@ -496,9 +582,7 @@ func (b *backend) rolesList(ctx context.Context, req *logical.Request, d *framew
 	}
 	var names []string
 	for _, r := range st.roles.all() {
-		if r.name > after && len(names) < limit {
-			names = append(names, r.name)
-		}
+		names = append(names, r.name)
 	}
-	return logical.ListResponse(names), nil
+	return logical.ListResponse(page(names, after, limit)), nil
 }

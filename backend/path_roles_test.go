@@ -25,7 +25,7 @@ func TestRole(t *testing.T) {
 		"token_bound_cidrs": []string{"10.0.0.0/8", "192.0.2.0/24"}, "request_bound_cidrs": []string{"127.0.0.1/32"},
 		"bound_hosts": []string{"api.example.com"}, "metadata": map[string]string{"team": "billing", "who": "{{identity.entity.name}}"},
 		"description": "reads invoices", "allow_privileged": true, "generate_lease": true, "refresh": false, "access_ttl": 0,
-		"exchange": false, "proof": "",
+		"exchange": false, "proof": "", "connection": "", "params": data{},
 	})
 	for _, e := range []*engine{e, e.restart()} {
 		if got := fmt.Sprint(e.read("roles/reader")); got != want {
@@ -103,7 +103,8 @@ func TestRoleRefuses(t *testing.T) {
 		{"metadata", data{"k": strings.Repeat("v", 600)}, "metadata: "},
 		{"description", strings.Repeat("x", 1025), "description: is 1025 bytes long, at most 1024"},
 		{"allow_privileged", "perhaps", "allow_privileged"},
-		{"connection", "gitlab", "connection: is not a field"},
+		{"connection", "gitlab", `connection: there is no connection "gitlab"`},
+		{"params", data{"a": "b"}, "params: is for a role with a connection"},
 	} {
 		d := data{"scopes": "a", "allowed_scopes": "a,a:*", "max_ttl": "24h"}
 		d[c.field] = c.value

@@ -54,6 +54,9 @@ type roleEntry struct {
 	Exchange          bool          `json:"exchange,omitempty"`
 	Proof             string        `json:"proof,omitempty"` // proofDPoP, proofMTLS or none
 
+	Connection string         `json:"connection,omitempty"` // "": native tokens
+	Params     map[string]any `json:"params,omitempty"`     // for the connection's provider
+
 	Past []pastTerms `json:"past,omitempty"` // versions that live tokens may have, oldest first
 }
 

@@ -22,6 +22,9 @@ type state struct {
 	grants     *ledger.Grants
 	indexes    *ledger.Indexes
 	inventory  *ledger.Inventory
+
+	connections *connectionStore
+	upstreams   *ledger.Upstreams
 }
 
 // load gives the state, reading from storage what is not in memory yet or not any more.
@@ -66,6 +69,10 @@ func reload(ctx context.Context, s logical.Storage, old *state, stale []string) 
 			st.signers = nil
 		case strings.HasPrefix(key, rolePrefix):
 			st.roles = nil
+		case strings.HasPrefix(key, connectionPrefix), strings.HasPrefix(key, providerPrefix):
+			st.connections = nil
+		case strings.HasPrefix(key, ledger.UpstreamsPrefix):
+			st.upstreams = nil
 		case strings.HasPrefix(key, ledger.InventoryPrefix):
 			st.inventory = nil
 		case strings.HasPrefix(key, ledger.IndexesPrefix):
@@ -121,13 +128,32 @@ func reload(ctx context.Context, s logical.Storage, old *state, stale []string) 
 			return nil, err
 		}
 	}
+	if st.connections == nil {
+		if st.connections, err = loadConnections(ctx, s, userAgent()); err != nil {
+			return nil, err
+		}
+	}
+	if st.upstreams == nil {
+		if st.upstreams, err = ledger.LoadUpstreams(ctx, s); err != nil {
+			return nil, err
+		}
+	}
 	return st, nil
 }
 
 // life is what the ledger and the roles know of a token of a grant that ends at ownEnd by itself. Whether
 // its subject is disabled is not looked up.
 func (st *state) life(id, grant token.ID, role token.RoleID, ownEnd time.Time) access.State {
-	life := access.State{ExpiresAt: ownEnd, RoleDeleted: st.roles.byID(role) == nil}
+	r := st.roles.byID(role)
+	life := access.State{ExpiresAt: ownEnd, RoleDeleted: r == nil}
+	if r != nil && r.Connection != "" {
+		u, known := st.upstreams.Get(id)
+		if known {
+			life.ExpiresAt = u.EndsAt
+		}
+		life.Revoked = !known || u.State != ledger.Live
+		return life
+	}
 	if d, ok := st.deviations.Get(id); ok {
 		life.ExpiresAt = time.Unix(d.ExpiresAt, 0)
 		life.Revoked = d.Revoked
@@ -154,6 +180,9 @@ func (st *state) ended(now time.Time) func(token.ID, time.Time) bool {
 	return func(id token.ID, ownEnd time.Time) bool {
 		if d, ok := st.deviations.Get(id); ok {
 			return d.KeepUntil <= now.Unix()
+		}
+		if _, known := st.upstreams.Get(id); known {
+			return false
 		}
 		return !now.Before(ownEnd)
 	}

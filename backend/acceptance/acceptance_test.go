@@ -22,11 +22,12 @@ import (
 	"github.com/hashicorp/vault/api"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/scripts/giteaserver"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/scripts/vaultserver"
 )
 
-// What the stories use: files in bin/.
-var root, vault, plugin string
+// What the stories use: files in bin/. There may be no gitea.
+var root, vault, plugin, gitea string
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -49,6 +50,11 @@ func prepare() (err error) {
 	if vault, err = vaultserver.Binary(ctx, root, os.Stderr); err != nil {
 		return err
 	}
+	if gitea, err = giteaserver.Binary(ctx, root, os.Stderr); errors.Is(err, giteaserver.ErrNoCompiler) && os.Getenv("REQUIRE_GITEA") == "" {
+		fmt.Fprintln(os.Stderr, "The stories with Gitea are skipped:", err)
+	} else if err != nil {
+		return err
+	}
 	plugin, err = vaultserver.BuildPlugin(ctx, root, "./cmd/"+vaultserver.PluginName)
 	return err
 }
@@ -66,14 +72,18 @@ func TestScripts(t *testing.T) {
 			"server": cmdServer,
 			"sleep":  cmdSleep,
 			"tool":   cmdTool,
+			"gitea":  cmdGitea,
 		},
 	})
 }
 
 // condition knows [terraform]: whether there is a terraform, and TERRAFORM_PROVIDER_VAULT names the binary
-// of a Vault provider for it; and [node]: whether there is Node. Where REQUIRE_NODE is set it has to be.
+// of a Vault provider for it; [node]: whether there is Node, and where REQUIRE_NODE is set it has to be; and
+// [gitea]: whether there is a Gitea server.
 func condition(name string) (bool, error) {
 	switch name {
+	case "gitea":
+		return gitea != "", nil
 	case "terraform":
 		_, err := exec.LookPath("terraform")
 		return err == nil && os.Getenv("TERRAFORM_PROVIDER_VAULT") != "", nil
@@ -118,6 +128,7 @@ func setup(env *testscript.Env) error {
 		return err
 	}
 	env.Values["server"] = server
+	env.Values["gitea"] = new(*giteaserver.Server)
 	for name, value := range map[string]string{
 		"VAULT_ADDR":  server.Addr,
 		"VAULT_TOKEN": server.Token,
@@ -236,6 +247,29 @@ func cmdServer(ts *testscript.TestScript, _ bool, args []string) {
 		}
 	default:
 		ts.Fatalf("usage: server restart|seal|unseal|join NAME|kill-plugin")
+	}
+}
+
+// gitea start|stop runs the Gitea server of a story, with an administrator and a user ci-bot. Started again
+// it has the same data and address.
+func cmdGitea(ts *testscript.TestScript, _ bool, args []string) {
+	ctx := context.Background()
+	running, _ := ts.Value("gitea").(**giteaserver.Server)
+	switch {
+	case len(args) == 1 && args[0] == "start" && *running == nil:
+		server, err := giteaserver.Start(ctx, root, gitea, ts.MkAbs(".gitea"))
+		ts.Check(err)
+		*running = server
+		ts.Defer(func() { server.Stop() })
+		ts.Check(server.AddUser(ctx, "ci-bot", "ci-bot-of-the-tests", false))
+		ts.Setenv("GITEA_URL", server.URL)
+		ts.Setenv("GITEA_PASSWORD", server.Password)
+	case len(args) == 1 && args[0] == "start":
+		ts.Check((*running).Restart(ctx))
+	case len(args) == 1 && args[0] == "stop":
+		(*running).Stop()
+	default:
+		ts.Fatalf("usage: gitea start|stop")
 	}
 }
 

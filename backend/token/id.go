@@ -32,6 +32,12 @@ func ParseID(s string) (ID, error) {
 // String is the text form that ParseID reads.
 func (id ID) String() string { return hex.EncodeToString(id[:]) }
 
+// MarshalText gives String, for JSON.
+func (id ID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+// UnmarshalText reads what MarshalText wrote.
+func (id *ID) UnmarshalText(text []byte) error { return parseHex(id[:], string(text)) }
+
 // IsZero tells whether id names nothing.
 func (id ID) IsZero() bool { return id == ID{} }
 

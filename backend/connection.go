@@ -1,0 +1,275 @@
+package backend
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/helper/template"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
+)
+
+const (
+	connectionPrefix = "connection/"
+	providerPrefix   = "provider/"
+
+	defaultNameTemplate = `vault-{{ .MountPath }}-{{ .RoleName }}-{{ random 12 }}`
+	maxUpstreamNameLen  = 200
+)
+
+// connectionEntry is a connection as stored, seal-wrapped.
+type connectionEntry struct {
+	ID         string         `json:"id"` // new when a connection is deleted and created again
+	Provider   string         `json:"provider"`
+	Credential map[string]any `json:"credential"`
+	Settings   map[string]any `json:"settings,omitempty"`
+
+	// Pending is a credential that rotate-root has chosen, and of which it is not known yet whether the
+	// upstream has taken it.
+	Pending      map[string]any `json:"pending,omitempty"`
+	PendingSince time.Time      `json:"pending_since"`
+	RotatedAt    time.Time      `json:"rotated_at"` // zero: never
+
+	URL            string        `json:"url"`
+	CACert         string        `json:"ca_cert,omitempty"`
+	ClientCert     string        `json:"client_cert,omitempty"`
+	ClientKey      string        `json:"client_key,omitempty"`
+	ProxyURL       string        `json:"proxy_url,omitempty"`
+	Timeout        time.Duration `json:"timeout,omitempty"`
+	RateLimit      float64       `json:"rate_limit,omitempty"`
+	MaxConcurrent  int           `json:"max_concurrent,omitempty"`
+	NameTemplate   string        `json:"name_template,omitempty"`
+	Description    string        `json:"description,omitempty"`
+	RevokeOnDelete bool          `json:"revoke_on_delete,omitempty"`
+}
+
+// connection is a connection ready for use. It does not change; an update makes a new one.
+type connection struct {
+	connectionEntry
+	name   string
+	client *connector.Client
+	names  template.StringTemplate
+}
+
+// newConnection compiles an entry; its errors name the field.
+func newConnection(name string, entry connectionEntry, userAgent string) (*connection, error) {
+	c := &connection{connectionEntry: entry, name: name}
+	var err error
+	if c.client, err = connector.NewClient(connector.ClientConfig{
+		URL: entry.URL, CACert: entry.CACert, ClientCert: entry.ClientCert, ClientKey: entry.ClientKey, ProxyURL: entry.ProxyURL,
+		Timeout: entry.Timeout, RateLimit: entry.RateLimit, MaxConcurrent: entry.MaxConcurrent, UserAgent: userAgent,
+	}); err != nil {
+		return nil, err
+	}
+	text := entry.NameTemplate
+	if text == "" {
+		text = defaultNameTemplate
+	}
+	if c.names, err = template.NewTemplate(template.Template(text)); err != nil {
+		return nil, fmt.Errorf("name_template: %w", err)
+	}
+	first, err := c.newName("mount", "role")
+	if err != nil {
+		return nil, fmt.Errorf("name_template: %w", err)
+	}
+	if second, _ := c.newName("mount", "role"); first == second {
+		return nil, fmt.Errorf("name_template: gives %q twice, it needs {{ random 12 }} to tell tokens apart", clip(first))
+	}
+	return c, nil
+}
+
+// newName makes the name of a token at the upstream, different each time.
+func (c *connection) newName(mountPoint, role string) (string, error) {
+	name, err := c.names.Generate(struct{ MountPath, RoleName, ConnectionName string }{
+		strings.ReplaceAll(strings.Trim(mountPoint, "/"), "/", "-"), role, c.name,
+	})
+	if err != nil {
+		return "", err
+	}
+	if name == "" || len(name) > maxUpstreamNameLen {
+		return "", fmt.Errorf("a name of %d bytes, 1 to %d are allowed", len(name), maxUpstreamNameLen)
+	}
+	return name, nil
+}
+
+// upstream is the connection with its provider.
+func (c *connection) upstream(p *connector.Provider) *connector.Upstream {
+	return &connector.Upstream{Connection: c.name, Provider: p, Client: c.client, Credential: c.Credential, Settings: c.Settings}
+}
+
+// connectionStore is the connections and the providers, in memory and in storage.
+type connectionStore struct {
+	writing sync.Mutex // held from reading one for a change until the change is stored
+
+	mu        sync.RWMutex
+	names     map[string]*connection
+	ids       map[string]*connection
+	providers map[string]*connector.Provider
+	builtin   map[string]*connector.Provider
+	userAgent string
+}
+
+// builtinProviders are compiled once for all mounts of a process.
+var builtinProviders = sync.OnceValues(connector.Builtin)
+
+func loadConnections(ctx context.Context, s logical.Storage, userAgent string) (*connectionStore, error) {
+	cs := &connectionStore{
+		names: make(map[string]*connection), ids: make(map[string]*connection), userAgent: userAgent,
+	}
+	var err error
+	if cs.builtin, err = builtinProviders(); err != nil {
+		return nil, err
+	}
+	cs.providers = maps.Clone(cs.builtin)
+	providers, err := s.List(ctx, providerPrefix)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range providers {
+		entry, err := s.Get(ctx, providerPrefix+name)
+		if err != nil {
+			return nil, err
+		}
+		if entry == nil {
+			continue
+		}
+		p, err := connector.Compile(entry.Value)
+		if err != nil {
+			return nil, fmt.Errorf("provider %q: %w", name, err)
+		}
+		cs.providers[name] = p
+	}
+	names, err := s.List(ctx, connectionPrefix)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		stored, err := s.Get(ctx, connectionPrefix+name)
+		if err != nil {
+			return nil, err
+		}
+		if stored == nil {
+			continue
+		}
+		var entry connectionEntry
+		if err := stored.DecodeJSON(&entry); err != nil {
+			return nil, fmt.Errorf("connection %q: %w", name, err)
+		}
+		c, err := newConnection(name, entry, userAgent)
+		if err != nil {
+			return nil, fmt.Errorf("connection %q: %w", name, err)
+		}
+		cs.names[name], cs.ids[entry.ID] = c, c
+	}
+	return cs, nil
+}
+
+// get finds a connection by name; nil where there is none.
+func (cs *connectionStore) get(name string) *connection {
+	cs.mu.RLock()
+	defer cs.mu.RUnlock()
+	return cs.names[name]
+}
+
+// byID finds a connection by its id; nil where it has been deleted.
+func (cs *connectionStore) byID(id string) *connection {
+	cs.mu.RLock()
+	defer cs.mu.RUnlock()
+	return cs.ids[id]
+}
+
+// all lists the connections by name.
+func (cs *connectionStore) all() []*connection {
+	cs.mu.RLock()
+	defer cs.mu.RUnlock()
+	return slices.SortedFunc(maps.Values(cs.names), func(a, b *connection) int { return strings.Compare(a.name, b.name) })
+}
+
+// provider finds a provider by name; nil where there is none.
+func (cs *connectionStore) provider(name string) *connector.Provider {
+	cs.mu.RLock()
+	defer cs.mu.RUnlock()
+	return cs.providers[name]
+}
+
+func (cs *connectionStore) providerNames() []string {
+	cs.mu.RLock()
+	defer cs.mu.RUnlock()
+	return slices.Sorted(maps.Keys(cs.providers))
+}
+
+// store writes a connection, and shows it once it is written. The caller holds writing.
+func (cs *connectionStore) store(ctx context.Context, s logical.Storage, c *connection) error {
+	entry, err := logical.StorageEntryJSON(connectionPrefix+c.name, &c.connectionEntry)
+	if err != nil {
+		return err
+	}
+	entry.SealWrap = true
+	if err := s.Put(ctx, entry); err != nil {
+		return err
+	}
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if old := cs.names[c.name]; old != nil && old.client != c.client {
+		old.client.Close()
+	}
+	cs.names[c.name], cs.ids[c.ID] = c, c
+	return nil
+}
+
+// delete removes a connection from storage and then from sight. The caller holds writing.
+func (cs *connectionStore) delete(ctx context.Context, s logical.Storage, c *connection) error {
+	if err := s.Delete(ctx, connectionPrefix+c.name); err != nil {
+		return err
+	}
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	delete(cs.names, c.name)
+	delete(cs.ids, c.ID)
+	c.client.Close()
+	return nil
+}
+
+// storeProvider writes a custom provider; nil deletes it. The caller holds writing.
+func (cs *connectionStore) storeProvider(ctx context.Context, s logical.Storage, name string, p *connector.Provider) error {
+	var err error
+	if p == nil {
+		err = s.Delete(ctx, providerPrefix+name)
+	} else {
+		err = s.Put(ctx, &logical.StorageEntry{Key: providerPrefix + name, Value: []byte(p.Text)})
+	}
+	if err != nil {
+		return err
+	}
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if p == nil {
+		delete(cs.providers, name)
+	} else {
+		cs.providers[name] = p
+	}
+	return nil
+}
+
+// close drops the pools of all connections.
+func (cs *connectionStore) close() {
+	for _, c := range cs.all() {
+		c.client.Close()
+	}
+}
+
+func newConnectionID() (string, error) {
+	id := make([]byte, 8)
+	if _, err := rand.Read(id); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(id), nil
+}

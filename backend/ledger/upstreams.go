@@ -1,0 +1,208 @@
+package ledger
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+)
+
+// UpstreamsPrefix is where Upstreams keeps its tokens in storage. It is to be seal-wrapped: where
+// revoking a token takes the token itself, that is kept.
+const UpstreamsPrefix = "upstream/"
+
+// The states of a token at an upstream.
+const (
+	Creating = "creating" // it may exist, under its name: written before the upstream is asked for it
+	Live     = "live"     // it exists, and something holds it
+	Ending   = "ending"   // nothing holds it any more, and the upstream is to be told
+)
+
+// Upstream is a token at an upstream: all that is needed to end it.
+type Upstream struct {
+	ID           token.ID          `json:"id"`
+	State        string            `json:"state"`
+	Connection   string            `json:"connection"`
+	ConnectionID string            `json:"connection_id"` // new when a connection is deleted and created again
+	Role         string            `json:"role"`
+	RoleID       token.RoleID      `json:"role_id"`
+	Name         string            `json:"name"`         // at the upstream
+	UpstreamID   string            `json:"upstream_id"`  // "" while it is Creating
+	Params       map[string]any    `json:"params"`       // as they were asked for
+	Record       map[string]string `json:"record"`       // what the provider remembers
+	Text         string            `json:"text"`         // the token; "" where it is not needed
+	Hash         string            `json:"hash"`         // HashOf it
+	Leaseless    bool              `json:"leaseless"`    // no lease ends it: EndsAt does
+	CreatedAt    time.Time         `json:"created_at"`   // when it was asked for
+	EndsAt       time.Time         `json:"ends_at"`      // of its lease, or its own
+	EndingSince  time.Time         `json:"ending_since"` // when it became Ending
+}
+
+// Upstreams are the tokens at upstreams that exist, or may exist.
+type Upstreams struct {
+	mu     sync.RWMutex
+	tokens map[token.ID]*Upstream // not changed once they are here
+}
+
+// LoadUpstreams reads them from storage.
+func LoadUpstreams(ctx context.Context, s logical.Storage) (*Upstreams, error) {
+	ids, err := s.List(ctx, UpstreamsPrefix)
+	if err != nil {
+		return nil, err
+	}
+	us := &Upstreams{tokens: make(map[token.ID]*Upstream, len(ids))}
+	for _, id := range ids {
+		stored, err := s.Get(ctx, UpstreamsPrefix+id)
+		if err != nil {
+			return nil, err
+		}
+		if stored == nil {
+			continue
+		}
+		u := new(Upstream)
+		if err := json.Unmarshal(stored.Value, u); err != nil {
+			return nil, fmt.Errorf("%s%s: %w", UpstreamsPrefix, id, err)
+		}
+		us.tokens[u.ID] = u
+	}
+	return us, nil
+}
+
+// Put writes a token to storage, and shows it once it is written.
+func (us *Upstreams) Put(ctx context.Context, s logical.Storage, u Upstream) error {
+	value, err := json.Marshal(&u)
+	if err != nil {
+		return err
+	}
+	if err := s.Put(ctx, &logical.StorageEntry{Key: UpstreamsPrefix + u.ID.String(), Value: value, SealWrap: true}); err != nil {
+		return err
+	}
+	us.mu.Lock()
+	defer us.mu.Unlock()
+	us.tokens[u.ID] = &u
+	return nil
+}
+
+// End makes a token Ending. One that is not known has ended.
+func (us *Upstreams) End(ctx context.Context, s logical.Storage, id token.ID, now time.Time) error {
+	u, known := us.Get(id)
+	if !known || u.State == Ending {
+		return nil
+	}
+	u.State, u.EndingSince = Ending, now
+	return us.Put(ctx, s, u)
+}
+
+// Delete forgets a token that does not exist any more.
+func (us *Upstreams) Delete(ctx context.Context, s logical.Storage, id token.ID) error {
+	if err := s.Delete(ctx, UpstreamsPrefix+id.String()); err != nil {
+		return err
+	}
+	us.mu.Lock()
+	defer us.mu.Unlock()
+	delete(us.tokens, id)
+	return nil
+}
+
+// Get finds a token.
+func (us *Upstreams) Get(id token.ID) (_ Upstream, known bool) {
+	us.mu.RLock()
+	defer us.mu.RUnlock()
+	u := us.tokens[id]
+	if u == nil {
+		return Upstream{}, false
+	}
+	return *u, true
+}
+
+// HashOf gives what a token can be recognised by, and not be used: tokens are random enough for SHA-256.
+func HashOf(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:])
+}
+
+// Known finds a token by itself.
+func (us *Upstreams) Known(text string) (_ Upstream, known bool) {
+	hash := HashOf(text)
+	us.mu.RLock()
+	defer us.mu.RUnlock()
+	for _, u := range us.tokens {
+		if u.Hash == hash {
+			return *u, true
+		}
+	}
+	return Upstream{}, false
+}
+
+// Any tells whether a connection has a token for which want says so.
+func (us *Upstreams) Any(connectionID string, want func(*Upstream) bool) bool {
+	us.mu.RLock()
+	defer us.mu.RUnlock()
+	for _, u := range us.tokens {
+		if u.ConnectionID == connectionID && want(u) {
+			return true
+		}
+	}
+	return false
+}
+
+// Of gives the tokens of a connection for which keep says so, the oldest first.
+func (us *Upstreams) Of(connectionID string, keep func(*Upstream) bool) []Upstream {
+	us.mu.RLock()
+	defer us.mu.RUnlock()
+	var tokens []Upstream
+	for _, u := range us.tokens {
+		if u.ConnectionID == connectionID && keep(u) {
+			tokens = append(tokens, *u)
+		}
+	}
+	slices.SortFunc(tokens, func(a, b Upstream) int {
+		return cmp.Or(a.since().Compare(b.since()), a.CreatedAt.Compare(b.CreatedAt))
+	})
+	return tokens
+}
+
+func (u *Upstream) since() time.Time {
+	if u.State == Ending {
+		return u.EndingSince
+	}
+	return u.CreatedAt
+}
+
+// OfRole gives the tokens of a role that exist.
+func (us *Upstreams) OfRole(id token.RoleID) []Upstream {
+	us.mu.RLock()
+	defer us.mu.RUnlock()
+	var tokens []Upstream
+	for _, u := range us.tokens {
+		if u.RoleID == id && u.State == Live {
+			tokens = append(tokens, *u)
+		}
+	}
+	return tokens
+}
+
+// Count tells how many tokens of a connection are in each state; nil where there are none.
+func (us *Upstreams) Count(connectionID string) map[string]int {
+	us.mu.RLock()
+	defer us.mu.RUnlock()
+	var count map[string]int
+	for _, u := range us.tokens {
+		if u.ConnectionID == connectionID {
+			if count == nil {
+				count = make(map[string]int)
+			}
+			count[u.State]++
+		}
+	}
+	return count
+}

@@ -1,0 +1,462 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+)
+
+const maxUpstreamTimeout = 5 * time.Minute
+
+func (b *backend) pathsConnections() []*framework.Path {
+	fields := map[string]*framework.FieldSchema{
+		"name": {Type: framework.TypeString, Required: true, Description: "Name of the connection."},
+		"provider": {
+			Type:         framework.TypeString,
+			Description:  "How the service is asked for tokens: one of providers. It cannot be changed.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Provider"},
+		},
+		"url": {
+			Type:         framework.TypeString,
+			Description:  "Where the service is, such as https://gitea.example.com.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "URL"},
+		},
+		"credential": {
+			Type:         framework.TypeMap,
+			Description:  "What the engine authenticates with, as the provider says; what is not given stays as it is. Secrets of it are never read back.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Credential", Sensitive: true},
+		},
+		"settings": {
+			Type:         framework.TypeMap,
+			Description:  "Further settings, as the provider says.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Settings"},
+		},
+		"name_template": {
+			Type:         framework.TypeString,
+			Description:  "Template of the names of tokens at the service. Default: " + defaultNameTemplate + ".",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Name template"},
+		},
+		"timeout": {
+			Type:         framework.TypeDurationSecond,
+			Description:  "How long a call may take, retries included. Default: 30s.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Timeout"},
+		},
+		"rate_limit": {
+			Type:         framework.TypeFloat,
+			Description:  "Requests a second. Default: no limit.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Rate limit"},
+		},
+		"max_concurrent": {
+			Type:         framework.TypeInt,
+			Description:  "Requests at once. Default: 16.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Maximum concurrent requests"},
+		},
+		"ca_cert": {
+			Type:         framework.TypeString,
+			Description:  "Certificates in PEM that the service's is signed by. Default: the system's.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "CA certificate", EditType: "file"},
+		},
+		"client_cert": {
+			Type:         framework.TypeString,
+			Description:  "Certificate in PEM that the engine shows to the service.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Client certificate", EditType: "file"},
+		},
+		"client_key": {
+			Type:         framework.TypeString,
+			Description:  "Private key of client_cert, in PEM. It is never read back.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Client key", EditType: "file", Sensitive: true},
+		},
+		"proxy_url": {
+			Type:         framework.TypeString,
+			Description:  "HTTP proxy to the service. Default: that of the server's environment.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Proxy URL"},
+		},
+		"description": {
+			Type:         framework.TypeString,
+			Description:  "What the connection is for.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Description"},
+		},
+		"revoke_on_delete": {
+			Type:         framework.TypeBool,
+			Description:  "End the credential at the service when the connection is deleted, where the provider can. Default: false.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Revoke on delete"},
+		},
+		"force": {
+			Type:        framework.TypeBool,
+			Description: "Of a delete: delete the connection although roles or tokens use it. The answer says which tokens are left behind.",
+			Query:       true,
+		},
+	}
+	read := map[string]*framework.FieldSchema{
+		"rotated_at": {Type: framework.TypeString, Required: true, Description: "When rotate-root last replaced the credential; empty: never."},
+		"tokens":     {Type: framework.TypeInt, Required: true, Description: "Live tokens at the service."},
+		"queue":      {Type: framework.TypeMap, Required: true, Description: "Tokens that are to be revoked yet: count, oldest (when it came to be), last_error, and next_try where the service could not be reached."},
+	}
+	for name, field := range fields {
+		switch name {
+		case "name", "client_key", "force":
+			continue
+		}
+		read[name] = &framework.FieldSchema{Type: field.Type, Required: true, Description: field.Description}
+	}
+	write := &framework.PathOperation{
+		Callback:                    b.connectionWrite,
+		Summary:                     "Create or change a connection; what is not given stays as it is.",
+		DisplayAttrs:                &framework.DisplayAttributes{OperationVerb: "write"},
+		ForwardPerformanceStandby:   true,
+		ForwardPerformanceSecondary: true,
+		Responses:                   noContent,
+	}
+	nameOnly := map[string]*framework.FieldSchema{"name": fields["name"]}
+	return []*framework.Path{
+		{
+			Pattern:        "connections/" + framework.GenericNameRegex("name"),
+			DisplayAttrs:   &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "connection"},
+			Fields:         fields,
+			ExistenceCheck: b.connectionExists,
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ReadOperation: &framework.PathOperation{
+					Callback:  b.connectionRead,
+					Summary:   "Read a connection, without its secrets.",
+					Responses: ok(read),
+				},
+				logical.CreateOperation: write,
+				logical.UpdateOperation: write,
+				logical.DeleteOperation: &framework.PathOperation{
+					Callback:                    b.connectionDelete,
+					Summary:                     "Delete a connection that nothing uses.",
+					ForwardPerformanceStandby:   true,
+					ForwardPerformanceSecondary: true,
+					Responses:                   noContent,
+				},
+			},
+			HelpSynopsis:    "An upstream service, and the credential to mint tokens there.",
+			HelpDescription: "A connection says where a service is and as whom the engine talks to it. Roles that name it issue that service's tokens. Write it, then prove it with check.",
+		},
+		{
+			Pattern:      "connections/" + framework.GenericNameRegex("name") + "/check",
+			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "check", OperationSuffix: "connection"},
+			Fields:       nameOnly,
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.UpdateOperation: &framework.PathOperation{
+					Callback: b.connectionCheck,
+					Summary:  "Prove that the credential works.",
+					Responses: ok(map[string]*framework.FieldSchema{
+						"provider":   {Type: framework.TypeString, Required: true, Description: "The provider."},
+						"credential": {Type: framework.TypeMap, Required: true, Description: "What the service says of the credential: as whom it authenticates, what it may do."},
+					}),
+				},
+			},
+			HelpSynopsis:    "Prove that the credential works, and tell what it may do.",
+			HelpDescription: "Asks the service as whom the credential authenticates. Nothing is changed there.",
+		},
+		{
+			Pattern:      "connections/?$",
+			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "connections"},
+			Fields:       pageFields("connection name"),
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ListOperation: &framework.PathOperation{
+					Callback:  b.connectionsList,
+					Summary:   "List the connections.",
+					Responses: ok(listResponseFields("connection name")),
+				},
+			},
+			HelpSynopsis:    "List the connections.",
+			HelpDescription: "Names in alphabetical order, a page at a time where after or limit is given.",
+		},
+	}
+}
+
+func (b *backend) connectionExists(ctx context.Context, req *logical.Request, d *framework.FieldData) (bool, error) {
+	st, err := b.load(ctx, req.Storage)
+	if err != nil {
+		return false, err
+	}
+	return st.connections.get(d.Get("name").(string)) != nil, nil
+}
+
+func (b *backend) connectionRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	st, err := b.load(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	c := st.connections.get(d.Get("name").(string))
+	if c == nil {
+		return nil, nil
+	}
+	shown := make(map[string]any)
+	if p := st.connections.provider(c.Provider); p != nil {
+		for name, field := range p.Credential {
+			if value, given := c.Credential[name]; given && !field.Secret {
+				shown[name] = value
+			}
+		}
+	}
+	nameTemplate := c.NameTemplate
+	if nameTemplate == "" {
+		nameTemplate = defaultNameTemplate
+	}
+	timeout, concurrent := c.Timeout, c.MaxConcurrent
+	if timeout == 0 {
+		timeout = connector.DefaultTimeout
+	}
+	if concurrent == 0 {
+		concurrent = connector.DefaultConcurrent
+	}
+	settings := c.Settings
+	if settings == nil {
+		settings = map[string]any{}
+	}
+	rotated := ""
+	if !c.RotatedAt.IsZero() {
+		rotated = c.RotatedAt.UTC().Format(time.RFC3339)
+	}
+	return &logical.Response{Data: map[string]any{
+		"provider":         c.Provider,
+		"url":              c.URL,
+		"credential":       shown,
+		"settings":         settings,
+		"name_template":    nameTemplate,
+		"timeout":          int64(timeout.Seconds()),
+		"rate_limit":       c.RateLimit,
+		"max_concurrent":   concurrent,
+		"ca_cert":          c.CACert,
+		"client_cert":      c.ClientCert,
+		"proxy_url":        c.ProxyURL,
+		"description":      c.Description,
+		"revoke_on_delete": c.RevokeOnDelete,
+		"rotated_at":       rotated,
+		"tokens":           st.upstreams.Count(c.ID)[ledger.Live],
+		"queue":            b.reaper.describe(st, c),
+	}}, nil
+}
+
+func (b *backend) connectionWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	st, err := b.load(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	name := d.Get("name").(string)
+	if len(name) > maxRoleNameLen {
+		return fieldError("name", "is %d bytes long, at most %d are allowed", len(name), maxRoleNameLen), nil
+	}
+	if _, given := d.GetOk("force"); given {
+		return fieldError("force", "is for deleting a connection"), nil
+	}
+	st.connections.writing.Lock()
+	defer st.connections.writing.Unlock()
+	var entry connectionEntry
+	old := st.connections.get(name)
+	if old != nil {
+		entry = old.connectionEntry
+	} else if entry.ID, err = newConnectionID(); err != nil {
+		return nil, err
+	}
+	if refusal := entry.update(d, st.connections); refusal != nil {
+		return refusal, nil
+	}
+	c, err := newConnection(name, entry, st.connections.userAgent)
+	if err != nil {
+		return logical.ErrorResponse(err.Error()), nil
+	}
+	if err := st.connections.store(ctx, req.Storage, c); err != nil {
+		return nil, err
+	}
+	b.reaper.retry(c.ID) // what could not be reached before may be reached now
+	return nil, nil
+}
+
+// update takes over the fields that are given, and refuses what is not allowed.
+func (e *connectionEntry) update(d *framework.FieldData, cs *connectionStore) *logical.Response {
+	if v, given := d.GetOk("provider"); given {
+		if e.Provider != "" && e.Provider != v.(string) {
+			return fieldError("provider", "is %q and cannot be changed: make another connection", e.Provider)
+		}
+		e.Provider = v.(string)
+	}
+	if e.Provider == "" {
+		return fieldError("provider", "is needed, one of: %s", strings.Join(cs.providerNames(), ", "))
+	}
+	p := cs.provider(e.Provider)
+	if p == nil {
+		return fieldError("provider", "there is no %q, there are: %s", clip(e.Provider), strings.Join(cs.providerNames(), ", "))
+	}
+	for _, m := range []struct {
+		field  string
+		into   *map[string]any
+		fields map[string]connector.Field
+	}{{"credential", &e.Credential, p.Credential}, {"settings", &e.Settings, p.Settings}} {
+		merged := maps.Clone(*m.into)
+		if merged == nil {
+			merged = make(map[string]any)
+		}
+		if v, given := d.GetOk(m.field); given {
+			maps.Copy(merged, v.(map[string]any))
+		}
+		values, err := connector.Values(m.fields, merged)
+		if err != nil {
+			return fieldError(m.field, "%s", err)
+		}
+		*m.into = values
+	}
+	if _, given := d.GetOk("credential"); given {
+		e.Pending = nil
+	}
+	for field, into := range map[string]*string{
+		"url": &e.URL, "name_template": &e.NameTemplate, "ca_cert": &e.CACert, "client_cert": &e.ClientCert,
+		"client_key": &e.ClientKey, "proxy_url": &e.ProxyURL, "description": &e.Description,
+	} {
+		if v, given := d.GetOk(field); given {
+			*into = v.(string)
+		}
+	}
+	if e.URL == "" {
+		return fieldError("url", "is needed: where the service is, such as https://gitea.example.com")
+	}
+	if len(e.Description) > maxDescriptionLen {
+		return fieldError("description", "is %d bytes long, at most %d are allowed", len(e.Description), maxDescriptionLen)
+	}
+	if v, given := d.GetOk("timeout"); given {
+		if e.Timeout = time.Duration(v.(int)) * time.Second; e.Timeout > maxUpstreamTimeout {
+			return fieldError("timeout", "%s is more than %s", short(e.Timeout), short(maxUpstreamTimeout))
+		}
+	}
+	if v, given := d.GetOk("rate_limit"); given {
+		e.RateLimit = v.(float64)
+	}
+	if v, given := d.GetOk("max_concurrent"); given {
+		e.MaxConcurrent = v.(int)
+	}
+	if v, given := d.GetOk("revoke_on_delete"); given {
+		if e.RevokeOnDelete = v.(bool); e.RevokeOnDelete && p.Operations.RetireRoot == nil {
+			return fieldError("revoke_on_delete", "provider %q cannot end its credential", e.Provider)
+		}
+	}
+	return nil
+}
+
+func (b *backend) connectionDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	st, err := b.load(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	st.connections.writing.Lock()
+	defer st.connections.writing.Unlock()
+	c := st.connections.get(d.Get("name").(string))
+	if c == nil {
+		return nil, nil
+	}
+	var roles []string
+	for _, r := range st.roles.all() {
+		if r.Connection == c.name {
+			roles = append(roles, r.name)
+		}
+	}
+	left := st.upstreams.Of(c.ID, func(*ledger.Upstream) bool { return true })
+	if !d.Get("force").(bool) {
+		if len(roles) > 0 {
+			return logical.ErrorResponse("connection %q is used by roles %q: delete them first, or delete with force=true", c.name, roles), nil
+		}
+		if len(left) > 0 {
+			return logical.ErrorResponse("connection %q has minted %d tokens that are not ended yet: revoke their leases (vault lease revoke -prefix %screds/...) and wait for its queue, or delete with force=true and leave them behind", c.name, len(left), req.MountPoint), nil
+		}
+	}
+	resp := new(logical.Response)
+	if c.RevokeOnDelete {
+		if p := st.connections.provider(c.Provider); p != nil {
+			if err := c.upstream(p).RetireRoot(ctx); err != nil {
+				resp.AddWarning(fmt.Sprintf("the credential was not ended at the service: %s", err))
+			}
+		}
+	}
+	if err := st.connections.delete(ctx, req.Storage, c); err != nil {
+		return nil, err
+	}
+	const most = 20
+	var names []string
+	for _, u := range left {
+		if err := st.upstreams.Delete(ctx, req.Storage, u.ID); err != nil {
+			return nil, err
+		}
+		if len(names) < most {
+			names = append(names, u.Name)
+		}
+	}
+	if len(left) > 0 {
+		resp.AddWarning(fmt.Sprintf("%d tokens are left behind at %s, and nobody will end them. Their names: %s", len(left), c.URL, enumerate(names, len(left))))
+	}
+	if len(roles) > 0 {
+		resp.AddWarning(fmt.Sprintf("roles %q have no connection any more", roles))
+	}
+	if len(resp.Warnings) == 0 {
+		return nil, nil
+	}
+	return resp, nil
+}
+
+func enumerate(names []string, total int) string {
+	text := strings.Join(names, ", ")
+	if len(names) < total {
+		text += ", ..."
+	}
+	return text
+}
+
+func (b *backend) connectionCheck(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	c, p, refusal, err := b.connectionOf(ctx, req, d)
+	if refusal != nil || err != nil {
+		return refusal, err
+	}
+	data, err := c.upstream(p).Check(ctx)
+	if err != nil {
+		return logical.ErrorResponse("connection %q: %s", c.name, err), nil
+	}
+	if data == nil {
+		data = map[string]any{}
+	}
+	b.reaper.retry(c.ID)
+	return &logical.Response{Data: map[string]any{"provider": p.Name, "credential": data}}, nil
+}
+
+// connectionOf finds the connection that a path names, and its provider.
+func (b *backend) connectionOf(ctx context.Context, req *logical.Request, d *framework.FieldData) (*connection, *connector.Provider, *logical.Response, error) {
+	st, err := b.load(ctx, req.Storage)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	name := d.Get("name").(string)
+	c := st.connections.get(name)
+	if c == nil {
+		return nil, nil, fieldError("name", "there is no connection %q", clip(name)), nil
+	}
+	p := st.connections.provider(c.Provider)
+	if p == nil {
+		return nil, nil, nil, errors.New("the connection's provider is gone")
+	}
+	return c, p, nil, nil
+}
+
+func (b *backend) connectionsList(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	st, err := b.load(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	after, limit, refusal := pageOf(d)
+	if refusal != nil {
+		return refusal, nil
+	}
+	var names []string
+	for _, c := range st.connections.all() {
+		names = append(names, c.name)
+	}
+	return logical.ListResponse(page(names, after, limit)), nil
+}

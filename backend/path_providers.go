@@ -1,0 +1,230 @@
+package backend
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
+)
+
+func (b *backend) pathsProviders() []*framework.Path {
+	write := &framework.PathOperation{
+		Callback:                    b.providerWrite,
+		Summary:                     "Define a provider of your own.",
+		DisplayAttrs:                &framework.DisplayAttributes{OperationVerb: "write"},
+		ForwardPerformanceStandby:   true,
+		ForwardPerformanceSecondary: true,
+		Responses:                   noContent,
+	}
+	return []*framework.Path{
+		{
+			Pattern:      "providers/" + framework.GenericNameRegex("name"),
+			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "provider"},
+			Fields: map[string]*framework.FieldSchema{
+				"name": {Type: framework.TypeString, Required: true, Description: "Name of the provider."},
+				"definition": {
+					Type:         framework.TypeString,
+					Description:  "The definition in YAML; docs/providers.md tells how to write one.",
+					DisplayAttrs: &framework.DisplayAttributes{Name: "Definition", EditType: "textarea"},
+				},
+			},
+			ExistenceCheck: b.providerExists,
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ReadOperation: &framework.PathOperation{
+					Callback: b.providerRead,
+					Summary:  "Read what a provider needs, and how it is defined.",
+					Responses: ok(map[string]*framework.FieldSchema{
+						"title":         {Type: framework.TypeString, Required: true, Description: "The service."},
+						"description":   {Type: framework.TypeString, Required: true, Description: "What its tokens are, and what to know of them."},
+						"documentation": {Type: framework.TypeStringSlice, Required: true, Description: "The API's own documentation."},
+						"builtin":       {Type: framework.TypeBool, Required: true, Description: "Whether it comes with the engine, and cannot be changed."},
+						"expiry":        {Type: framework.TypeString, Required: true, Description: "What the service knows of a token's end: none, seconds, days."},
+						"operations":    {Type: framework.TypeStringSlice, Required: true, Description: "What it can do."},
+						"credential":    {Type: framework.TypeMap, Required: true, Description: "What a connection's credential consists of."},
+						"settings":      {Type: framework.TypeMap, Required: true, Description: "What a connection's settings can be."},
+						"params":        {Type: framework.TypeMap, Required: true, Description: "What a role's params can be."},
+						"example":       {Type: framework.TypeString, Required: true, Description: "Commands that set it up."},
+						"definition":    {Type: framework.TypeString, Required: true, Description: "The definition in YAML."},
+					}),
+				},
+				logical.CreateOperation: write,
+				logical.UpdateOperation: write,
+				logical.DeleteOperation: &framework.PathOperation{
+					Callback:                    b.providerDelete,
+					Summary:                     "Delete a provider of your own.",
+					ForwardPerformanceStandby:   true,
+					ForwardPerformanceSecondary: true,
+					Responses:                   noContent,
+				},
+			},
+			HelpSynopsis:    "How the API of an upstream service is asked for tokens.",
+			HelpDescription: "Those that come with the engine are documented by reading them. A service that none of them knows takes no more than a definition in YAML, which is checked when it is written.",
+		},
+		{
+			Pattern:      "providers/?$",
+			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "providers"},
+			Fields:       pageFields("provider name"),
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ListOperation: &framework.PathOperation{
+					Callback:  b.providersList,
+					Summary:   "List the providers.",
+					Responses: ok(listResponseFields("provider name")),
+				},
+			},
+			HelpSynopsis:    "List the providers.",
+			HelpDescription: "Names in alphabetical order, those that come with the engine and those of your own.",
+		},
+	}
+}
+
+func (b *backend) providerExists(ctx context.Context, req *logical.Request, d *framework.FieldData) (bool, error) {
+	st, err := b.load(ctx, req.Storage)
+	if err != nil {
+		return false, err
+	}
+	return st.connections.provider(d.Get("name").(string)) != nil, nil
+}
+
+func (b *backend) providerRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	st, err := b.load(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	p := st.connections.provider(d.Get("name").(string))
+	if p == nil {
+		return nil, nil
+	}
+	return &logical.Response{Data: map[string]any{
+		"title":         p.Title,
+		"description":   strings.TrimSpace(p.Description),
+		"documentation": listed(p.Documentation),
+		"builtin":       st.connections.builtin[p.Name] != nil,
+		"expiry":        string(p.Expiry),
+		"operations":    p.OperationNames(),
+		"credential":    describeFields(p.Credential),
+		"settings":      describeFields(p.Settings),
+		"params":        describeFields(p.Params),
+		"example":       exampleOf(p, req.MountPoint),
+		"definition":    p.Text,
+	}}, nil
+}
+
+// describeFields tells of each field in a line what it is.
+func describeFields(fields map[string]connector.Field) map[string]any {
+	described := make(map[string]any, len(fields))
+	for name, f := range fields {
+		about := []string{f.Type}
+		if f.Required {
+			about = append(about, "required")
+		}
+		if f.Secret {
+			about = append(about, "secret")
+		}
+		text := fmt.Sprintf("%s (%s)", strings.TrimSpace(f.Description), strings.Join(about, ", "))
+		if len(f.Allowed) > 0 {
+			text += " One of: " + strings.Join(f.Allowed, ", ") + "."
+		}
+		described[name] = text
+	}
+	return described
+}
+
+// exampleOf writes the commands that set a connection and a role up.
+func exampleOf(p *connector.Provider, mountPoint string) string {
+	needed := func(fields map[string]connector.Field, flag string) string {
+		var parts []string
+		for name, f := range fields {
+			if f.Required {
+				parts = append(parts, fmt.Sprintf(" %s=%s=...", flag, name))
+			}
+		}
+		slices.Sort(parts)
+		return strings.Join(parts, "")
+	}
+	return fmt.Sprintf("vault write %[1]sconnections/my-%[2]s provider=%[2]s url=https://...%[3]s%[4]s\n"+
+		"vault write -force %[1]sconnections/my-%[2]s/check\n"+
+		"vault write %[1]sroles/my-role connection=my-%[2]s%[5]s ttl=1h\n"+
+		"vault read %[1]screds/my-role",
+		mountPoint, p.Name, needed(p.Credential, "credential"), needed(p.Settings, "settings"), needed(p.Params, "params"))
+}
+
+func (b *backend) providerWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	st, err := b.load(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	name := d.Get("name").(string)
+	st.connections.writing.Lock()
+	defer st.connections.writing.Unlock()
+	if st.connections.builtin[name] != nil {
+		return fieldError("name", "%q comes with the engine and cannot be changed; write yours under another name", name), nil
+	}
+	text, given := d.GetOk("definition")
+	if !given {
+		return fieldError("definition", "is needed, in YAML: definition=@file.yaml"), nil
+	}
+	p, err := connector.Compile([]byte(text.(string)))
+	if err != nil {
+		return fieldError("definition", "%s", err), nil
+	}
+	if p.Name != name {
+		return fieldError("definition", "its name is %q, and the path says %q", p.Name, name), nil
+	}
+	// What is there must still fit.
+	for _, c := range st.connections.all() {
+		if c.Provider != name {
+			continue
+		}
+		if _, err := connector.Values(p.Credential, c.Credential); err != nil {
+			return fieldError("definition", "connection %q has another credential: %s", c.name, err), nil
+		}
+		if _, err := connector.Values(p.Settings, c.Settings); err != nil {
+			return fieldError("definition", "connection %q has other settings: %s", c.name, err), nil
+		}
+		for _, r := range st.roles.all() {
+			if r.Connection != c.name {
+				continue
+			}
+			if _, err := connector.Values(p.Params, r.Params); err != nil {
+				return fieldError("definition", "role %q has other params: %s", r.name, err), nil
+			}
+		}
+	}
+	return nil, st.connections.storeProvider(ctx, req.Storage, name, p)
+}
+
+func (b *backend) providerDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	st, err := b.load(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	name := d.Get("name").(string)
+	st.connections.writing.Lock()
+	defer st.connections.writing.Unlock()
+	if st.connections.builtin[name] != nil {
+		return fieldError("name", "%q comes with the engine and cannot be deleted", name), nil
+	}
+	for _, c := range st.connections.all() {
+		if c.Provider == name {
+			return fieldError("name", "connection %q uses provider %q", c.name, name), nil
+		}
+	}
+	return nil, st.connections.storeProvider(ctx, req.Storage, name, nil)
+}
+
+func (b *backend) providersList(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	st, err := b.load(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	after, limit, refusal := pageOf(d)
+	if refusal != nil {
+		return refusal, nil
+	}
+	return logical.ListResponse(page(st.connections.providerNames(), after, limit)), nil
+}

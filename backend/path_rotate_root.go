@@ -1,0 +1,178 @@
+package backend
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/hashicorp/go-secure-stdlib/base62"
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+)
+
+const (
+	generatedLen = 40
+
+	// rootLifetime is asked for where a service gives its credentials an end.
+	rootLifetime = 364 * 24 * time.Hour
+)
+
+func (b *backend) pathsRotateRoot() []*framework.Path {
+	return []*framework.Path{{
+		Pattern:      "rotate-root/" + framework.GenericNameRegex("name"),
+		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "rotate", OperationSuffix: "root-credential"},
+		Fields: map[string]*framework.FieldSchema{
+			"name": {Type: framework.TypeString, Required: true, Description: "Name of the connection."},
+		},
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.UpdateOperation: &framework.PathOperation{
+				Callback:                    b.rotateRoot,
+				Summary:                     "Replace the credential of a connection by one that only the engine knows.",
+				ForwardPerformanceStandby:   true,
+				ForwardPerformanceSecondary: true,
+				Responses:                   noContent,
+			},
+		},
+		HelpSynopsis:    "Replace the credential of a connection.",
+		HelpDescription: "Makes another credential at the service, proves that it works, keeps it, and only then ends the old one. Nobody but the engine knows the new one.",
+	}}
+}
+
+// rotateRoot replaces the credential of a connection. What it chooses is written before the service is
+// asked, and what the service chooses can be found there by the name that is written before: whatever is
+// cut short, the engine ends up with a credential that works, and without one that nobody knows.
+func (b *backend) rotateRoot(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	c, p, refusal, err := b.connectionOf(ctx, req, d)
+	if refusal != nil || err != nil {
+		return refusal, err
+	}
+	if !p.CanRotateRoot() {
+		return fieldError("name", "provider %q cannot rotate its credential", p.Name), nil
+	}
+	if _, busy := b.rotating.LoadOrStore(c.ID, true); busy {
+		return fieldError("name", "the credential of connection %q is being rotated already", c.name), nil
+	}
+	defer b.reaper.kick()
+	defer b.rotating.Delete(c.ID)
+	st, err := b.load(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	if c.Pending != nil {
+		if c, err = b.settlePending(ctx, st, c); err != nil {
+			return logical.ErrorResponse("connection %q: an earlier rotation is not settled yet: %s", c.name, err), nil
+		}
+	}
+
+	generated, err := base62.Random(generatedLen)
+	if err != nil {
+		return nil, err
+	}
+	name, err := c.newName(req.MountPoint, "root")
+	if err != nil {
+		return nil, err
+	}
+	id, err := token.NewID(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	b.reaper.begin(id)
+	defer b.reaper.done(id)
+	if p.CanFind() {
+		if err := st.upstreams.Put(ctx, req.Storage, ledger.Upstream{
+			ID: id, State: ledger.Creating, Connection: c.name, ConnectionID: c.ID, Name: name, CreatedAt: now, EndsAt: now.Add(rootLifetime),
+		}); err != nil {
+			return nil, err
+		}
+	}
+	if pending := p.Generates(generated); pending != nil {
+		if c, err = b.changeConnection(ctx, req.Storage, st, c, func(e *connectionEntry) {
+			e.Pending, e.PendingSince = maps.Clone(e.Credential), now
+			maps.Copy(e.Pending, pending)
+		}); err != nil {
+			return nil, err
+		}
+	}
+	credential, err := c.upstream(p).RotateRoot(ctx, name, generated, now, now.Add(rootLifetime))
+	if err == nil {
+		fresh := c.upstream(p)
+		fresh.Credential = credential
+		_, err = fresh.Check(ctx)
+	}
+	if err != nil {
+		// The reaper finds out what the service has done, and which of the two credentials works.
+		if e := (*connector.Error)(nil); errors.As(err, &e) && !e.Unsure {
+			if _, err := b.changeConnection(ctx, req.Storage, st, c, func(e *connectionEntry) { e.Pending = nil }); err != nil {
+				return nil, err
+			}
+		}
+		return logical.ErrorResponse("connection %q: the credential was not rotated: %s", c.name, err), nil
+	}
+	old := c
+	c, err = b.changeConnection(ctx, req.Storage, st, c, func(e *connectionEntry) {
+		e.Credential, e.Pending, e.RotatedAt = credential, nil, now
+	})
+	if err != nil {
+		return nil, fmt.Errorf("the new credential was not written, the engine goes on with the old one: %w", err)
+	}
+	if err := st.upstreams.Delete(ctx, req.Storage, id); err != nil {
+		return nil, err
+	}
+	b.reaper.retry(c.ID)
+	if err := old.upstream(p).RetireRoot(ctx); err != nil {
+		resp := new(logical.Response)
+		resp.AddWarning(fmt.Sprintf("the credential was rotated, but the old one was not ended at the service: %s", err))
+		return resp, nil
+	}
+	return nil, nil
+}
+
+// changeConnection writes a change of a connection that nobody else has changed meanwhile.
+func (b *backend) changeConnection(ctx context.Context, s logical.Storage, st *state, c *connection, change func(*connectionEntry)) (*connection, error) {
+	st.connections.writing.Lock()
+	defer st.connections.writing.Unlock()
+	if st.connections.byID(c.ID) != c {
+		return c, errors.New("the connection was changed meanwhile")
+	}
+	changed := *c
+	change(&changed.connectionEntry)
+	if err := st.connections.store(ctx, s, &changed); err != nil {
+		return c, err
+	}
+	return &changed, nil
+}
+
+// settlePending finds out whether the service has taken a credential that rotateRoot has chosen.
+func (b *backend) settlePending(ctx context.Context, st *state, c *connection) (*connection, error) {
+	p := st.connections.provider(c.Provider)
+	if p == nil {
+		return c, errors.New("the connection's provider is gone")
+	}
+	chosen := c.upstream(p)
+	chosen.Credential = c.Pending
+	_, err := chosen.Check(ctx)
+	if err == nil {
+		b.Logger().Info("the service has taken the credential that was chosen before an interruption", "connection", c.name)
+		return b.changeConnection(ctx, b.storage, st, c, func(e *connectionEntry) {
+			e.Credential, e.Pending, e.RotatedAt = e.Pending, nil, e.PendingSince
+		})
+	}
+	if e := (*connector.Error)(nil); !errors.As(err, &e) || !e.Denied {
+		return c, err
+	}
+	if _, err := c.upstream(p).Check(ctx); err != nil {
+		return c, err
+	}
+	if time.Since(c.PendingSince) < settleTime {
+		return c, errors.New("the service may still take the credential that was chosen")
+	}
+	return b.changeConnection(ctx, b.storage, st, c, func(e *connectionEntry) { e.Pending = nil })
+}

@@ -1,0 +1,365 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+)
+
+// Timings of the reaper.
+const (
+	// settleTime is how long after a call a token that it may have created is looked for in vain.
+	settleTime = time.Minute
+
+	// leaseGrace is how long after the end of a lease its token is ended although Vault has not asked for
+	// it: it never will, for it has lost the lease.
+	leaseGrace = 10 * time.Minute
+
+	reapInterval   = time.Second
+	reapParallel   = 4
+	firstBackoff   = time.Second
+	longestBackoff = 5 * time.Minute
+)
+
+// reaper ends tokens at upstreams that nothing holds any more: those whose revocation could not be
+// delivered, those whose creation was cut short, and those whose time is over. What it has to do is in
+// storage; how often it has tried is not.
+type reaper struct {
+	b    *backend
+	stop context.CancelFunc
+	idle chan struct{} // closed when it has stopped
+	wake chan struct{}
+
+	mu       sync.Mutex
+	creating map[token.ID]bool    // by requests of this process, not to be looked for
+	queues   map[string]*queue    // connection id -> what is known of its queue
+	resting  map[token.ID]attempt // tokens that the upstream would not end
+}
+
+// queue is the queue of one connection.
+type queue struct {
+	attempt
+	running   bool
+	lastError string
+}
+
+// attempt is when something is tried again.
+type attempt struct {
+	failures int
+	next     time.Time
+}
+
+func newReaper(b *backend) *reaper {
+	return &reaper{
+		b: b, wake: make(chan struct{}, 1),
+		creating: make(map[token.ID]bool), queues: make(map[string]*queue), resting: make(map[token.ID]attempt),
+	}
+}
+
+// fail gives the attempt after this one failed: twice as late each time, and not all at once.
+func (a attempt) fail(now time.Time, least time.Duration) attempt {
+	wait := min(longestBackoff, firstBackoff<<min(a.failures, 16))
+	wait += time.Duration(rand.Int64N(int64(wait)/4 + 1))
+	return attempt{failures: a.failures + 1, next: now.Add(max(wait, least))}
+}
+
+// start begins to work, once.
+func (r *reaper) start() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stop != nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	r.stop, r.idle = cancel, make(chan struct{})
+	go r.run(ctx)
+}
+
+// close ends the work and waits until it has ended.
+func (r *reaper) close() {
+	r.mu.Lock()
+	stop, idle := r.stop, r.idle
+	r.mu.Unlock()
+	if stop != nil {
+		stop()
+		<-idle
+	}
+}
+
+// begin tells that a request is creating a token; done, that it has come to an end.
+func (r *reaper) begin(id token.ID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.creating[id] = true
+}
+
+func (r *reaper) done(id token.ID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.creating, id)
+}
+
+// kick has the queues looked at now.
+func (r *reaper) kick() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// retry has a connection tried again at once.
+func (r *reaper) retry(connectionID string) {
+	r.mu.Lock()
+	if q := r.queues[connectionID]; q != nil {
+		q.attempt = attempt{}
+	}
+	clear(r.resting)
+	r.mu.Unlock()
+	r.kick()
+}
+
+// down tells whether a connection could not be reached, and is not to be tried yet.
+func (r *reaper) down(connectionID string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	q := r.queues[connectionID]
+	return q != nil && time.Now().Before(q.next)
+}
+
+// describe tells of the queue of a connection.
+func (r *reaper) describe(st *state, c *connection) map[string]any {
+	waiting := st.upstreams.Of(c.ID, r.waiting)
+	about := map[string]any{"count": len(waiting)}
+	if len(waiting) > 0 {
+		oldest := waiting[0].CreatedAt
+		if waiting[0].State == ledger.Ending {
+			oldest = waiting[0].EndingSince
+		}
+		about["oldest"] = oldest.UTC().Format(time.RFC3339)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if q := r.queues[c.ID]; q != nil && len(waiting) > 0 && q.lastError != "" {
+		about["last_error"] = q.lastError
+		if time.Now().Before(q.next) {
+			about["next_try"] = q.next.UTC().Format(time.RFC3339)
+		}
+	}
+	return about
+}
+
+// waiting tells whether a token is to be ended.
+func (r *reaper) waiting(u *ledger.Upstream) bool {
+	switch u.State {
+	case ledger.Ending:
+		return true
+	case ledger.Creating:
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return !r.creating[u.ID]
+	}
+	end := u.EndsAt
+	if !u.Leaseless {
+		end = end.Add(leaseGrace)
+	}
+	return !time.Now().Before(end)
+}
+
+func (r *reaper) run(ctx context.Context) {
+	defer close(r.idle)
+	var drains sync.WaitGroup
+	defer drains.Wait()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		case <-r.wake:
+		}
+		st := r.b.state.Load()
+		if st == nil || !r.b.WriteSafeReplicationState() {
+			continue
+		}
+		idle := true
+		for _, c := range st.connections.all() {
+			idle = idle && c.Pending == nil && st.upstreams.Count(c.ID) == nil
+			if !r.due(st, c) {
+				continue
+			}
+			drains.Go(func() {
+				r.drain(ctx, st, c)
+				r.mu.Lock()
+				r.queues[c.ID].running = false
+				r.mu.Unlock()
+			})
+		}
+		if !idle {
+			timer.Reset(reapInterval)
+		}
+	}
+}
+
+// due tells whether there is something to do for a connection that nobody does yet, and claims it.
+func (r *reaper) due(st *state, c *connection) bool {
+	if c.Pending == nil && !st.upstreams.Any(c.ID, r.waiting) {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	q := r.queues[c.ID]
+	if q == nil {
+		q = new(queue)
+		r.queues[c.ID] = q
+	}
+	if q.running || time.Now().Before(q.next) {
+		return false
+	}
+	q.running = true
+	return true
+}
+
+// drain ends what is waiting at a connection, the oldest first, until nothing is left or the upstream cannot
+// be reached.
+func (r *reaper) drain(ctx context.Context, st *state, c *connection) {
+	if c.Pending != nil {
+		if _, rotating := r.b.rotating.Load(c.ID); !rotating {
+			var err error
+			if c, err = r.b.settlePending(ctx, st, c); err != nil {
+				r.failed(ctx, c, err)
+				return
+			}
+		}
+	}
+	p := st.connections.provider(c.Provider)
+	if p == nil {
+		return
+	}
+	up := c.upstream(p)
+	group, working := errgroup.WithContext(ctx)
+	group.SetLimit(reapParallel)
+	for _, u := range st.upstreams.Of(c.ID, r.waiting) {
+		if working.Err() != nil {
+			break
+		}
+		if r.rests(u.ID) {
+			continue
+		}
+		group.Go(func() error {
+			err := r.settle(working, st, up, u)
+			if err == nil {
+				return nil
+			}
+			if !unavailable(err) {
+				r.rest(u.ID, c, err)
+				return nil
+			}
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		r.failed(ctx, c, err)
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.queues[c.ID].attempt = attempt{}
+}
+
+// settle ends one token.
+func (r *reaper) settle(ctx context.Context, st *state, up *connector.Upstream, u ledger.Upstream) error {
+	now := time.Now()
+	if u.State == ledger.Live {
+		if err := st.upstreams.End(ctx, r.b.storage, u.ID, now); err != nil {
+			return err
+		}
+	}
+	if u.State != ledger.Creating {
+		if err := up.Revoke(ctx, tokenAt(&u)); err != nil {
+			return err
+		}
+		return st.upstreams.Delete(ctx, r.b.storage, u.ID)
+	}
+
+	if !up.Provider.CanFind() {
+		// The upstream ends it by itself.
+		if now.Before(u.EndsAt.Add(leaseGrace)) {
+			return errWait
+		}
+		return st.upstreams.Delete(ctx, r.b.storage, u.ID)
+	}
+	found, err := up.Find(ctx, u.Name, u.Params)
+	if err != nil {
+		return err
+	}
+	for i := range found {
+		if err := up.Revoke(ctx, &found[i]); err != nil {
+			return err
+		}
+		r.b.Logger().Info("ended a token whose creation was cut short", "connection", u.Connection, "name", u.Name)
+	}
+	if len(found) == 0 && now.Sub(u.CreatedAt) < settleTime+up.Client.Timeout() {
+		return errWait // a call that was cut short may still be on its way
+	}
+	return st.upstreams.Delete(ctx, r.b.storage, u.ID)
+}
+
+// errWait says that it is too early to tell.
+var errWait = errors.New("it is not known yet whether the token was created")
+
+func tokenAt(u *ledger.Upstream) *connector.Token {
+	return &connector.Token{Name: u.Name, ID: u.UpstreamID, Text: u.Text, Params: u.Params, Record: u.Record}
+}
+
+// unavailable tells whether an error is about the upstream, and not about one token.
+func unavailable(err error) bool {
+	e := (*connector.Error)(nil)
+	if !errors.As(err, &e) {
+		return !errors.Is(err, errWait) // storage
+	}
+	return e.Status == 0 || e.Status == 429 || e.Status >= 500 || e.Denied
+}
+
+func (r *reaper) rests(id token.ID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return time.Now().Before(r.resting[id].next)
+}
+
+// rest has one token tried again later.
+func (r *reaper) rest(id token.ID, c *connection, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.resting[id] = r.resting[id].fail(time.Now(), 0)
+	if !errors.Is(err, errWait) {
+		r.queues[c.ID].lastError = err.Error()
+	}
+}
+
+// failed has a connection tried again later.
+func (r *reaper) failed(ctx context.Context, c *connection, err error) {
+	if ctx.Err() != nil {
+		return // the mount goes away
+	}
+	var least time.Duration
+	if e := (*connector.Error)(nil); errors.As(err, &e) {
+		least = min(e.RetryAfter, longestBackoff)
+	}
+	r.mu.Lock()
+	q := r.queues[c.ID]
+	q.attempt = q.fail(time.Now(), least)
+	q.lastError = err.Error()
+	wait := time.Until(q.next).Round(time.Second)
+	r.mu.Unlock()
+	r.b.Logger().Warn("tokens at an upstream could not be ended, they are tried again", "connection", c.name, "in", fmt.Sprint(wait), "error", err)
+}

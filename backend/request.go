@@ -1,0 +1,65 @@
+package backend
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// HandleRequest is where requests come in.
+func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*logical.Response, error) {
+	if req.Operation == logical.UpdateOperation && strings.HasPrefix(req.Path, oauthPrefix) {
+		if refusal, err := oauthForm(req); refusal != nil || err != nil {
+			return refusal, err
+		}
+	}
+	readMaps(req)
+	return b.Backend.HandleRequest(ctx, req)
+}
+
+// HandleExistenceCheck is what Vault asks first, to tell a create from an update.
+func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (checkFound, exists bool, err error) {
+	readMaps(req)
+	return b.Backend.HandleExistenceCheck(ctx, req)
+}
+
+// mapFields are the fields whose values are maps, which the command line writes as field=name=value.
+var mapFields = []string{"params", "credential", "settings"}
+
+func readMaps(req *logical.Request) {
+	for _, field := range mapFields {
+		if value, given := req.Data[field]; given {
+			req.Data[field] = toMap(value)
+		}
+	}
+}
+
+// toMap reads a map that the command line has written: one name=value, a list of them, or JSON. Anything
+// else is left to the framework.
+func toMap(value any) any {
+	var pairs []any
+	switch v := value.(type) {
+	case string:
+		var m map[string]any
+		if json.Unmarshal([]byte(v), &m) == nil {
+			return m
+		}
+		pairs = []any{v}
+	case []any:
+		pairs = v
+	default:
+		return value
+	}
+	m := make(map[string]any, len(pairs))
+	for _, pair := range pairs {
+		text, _ := pair.(string)
+		name, one, found := strings.Cut(text, "=")
+		if !found {
+			return value
+		}
+		m[name] = one
+	}
+	return m
+}

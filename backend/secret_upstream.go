@@ -1,0 +1,304 @@
+package backend
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+)
+
+// secretTypeUpstream is the type of the leases of tokens of upstreams. It stays registered for ever.
+const secretTypeUpstream = "upstream_token"
+
+const (
+	// createAttempts is how often a token is asked for whose creation ended unsure, under another name
+	// each time.
+	createAttempts = 3
+
+	// revokeWait is how long Vault waits for an upstream to end a token before the queue takes it over.
+	revokeWait = 10 * time.Second
+)
+
+// upstreamLease is what a lease remembers of its token; what is needed to end it is in the ledger.
+type upstreamLease struct {
+	id       token.ID
+	ttl      time.Duration // what it was issued for; the default of a renewal
+	lifetime time.Duration // renewals included, counted from the issue
+}
+
+func (l *upstreamLease) internalData() map[string]any {
+	return map[string]any{
+		"version":  leaseVersion,
+		"token_id": l.id.String(),
+		"ttl":      l.ttl.String(),
+		"lifetime": l.lifetime.String(),
+	}
+}
+
+func parseUpstreamLease(secret *logical.Secret) (*upstreamLease, error) {
+	if secret == nil {
+		return nil, errors.New("the request has no lease")
+	}
+	text := func(key string) string {
+		s, _ := secret.InternalData[key].(string)
+		return s
+	}
+	if v := text("version"); v != leaseVersion {
+		return nil, fmt.Errorf("the lease has version %q, this plugin knows %s", v, leaseVersion)
+	}
+	l := new(upstreamLease)
+	var err error
+	if l.id, err = token.ParseID(text("token_id")); err != nil {
+		return nil, fmt.Errorf("the lease's token_id: %w", err)
+	}
+	if l.ttl, err = time.ParseDuration(text("ttl")); err != nil {
+		return nil, fmt.Errorf("the lease's ttl: %w", err)
+	}
+	if l.lifetime, err = time.ParseDuration(text("lifetime")); err != nil {
+		return nil, fmt.Errorf("the lease's lifetime: %w", err)
+	}
+	return l, nil
+}
+
+func (b *backend) secretUpstream() *framework.Secret {
+	return &framework.Secret{
+		Type: secretTypeUpstream,
+		Fields: map[string]*framework.FieldSchema{
+			"token": {Type: framework.TypeString, Description: "API token of the upstream service"},
+		},
+		Renew:  b.upstreamRenew,
+		Revoke: b.upstreamRevoke,
+	}
+}
+
+// credsUpstream issues a token of the upstream that the role's connection leads to.
+func (b *backend) credsUpstream(ctx context.Context, req *logical.Request, d *framework.FieldData, st *state, r *role) (*logical.Response, error) {
+	for field := range d.Raw {
+		if field != "role" && field != "ttl" {
+			return fieldError(field, "is for the engine's own tokens; role %q issues those of connection %q, which its params narrow", r.name, r.Connection), nil
+		}
+	}
+	c := st.connections.get(r.Connection)
+	if c == nil {
+		return logical.ErrorResponse("role %q: its connection %q was deleted", r.name, r.Connection), nil
+	}
+	p := st.connections.provider(c.Provider)
+	if p == nil {
+		return logical.ErrorResponse("connection %q: its provider %q is gone", c.name, c.Provider), nil
+	}
+	ttl, lifetime, warnings, refusal, err := b.lifetimes(r, d)
+	if refusal != nil || err != nil {
+		return refusal, err
+	}
+
+	up := c.upstream(p)
+	now := time.Now().UTC()
+	end := now.Add(ttl)
+	made, minted, err := b.mintUpstream(ctx, req, st, c, up, r, now, end)
+	if err != nil {
+		if errors.As(err, new(*connector.Error)) {
+			return logical.ErrorResponse("connection %q: no token was issued: %s", c.name, err), nil
+		}
+		return nil, err
+	}
+	for _, name := range slices.Sorted(maps.Keys(minted.Granted)) {
+		warnings = append(warnings, fmt.Sprintf("%s: the upstream granted %v, not %v as the role asks for", name, minted.Granted[name], r.Params[name]))
+	}
+	if !minted.ExpiresAt.IsZero() && minted.ExpiresAt.Before(end) {
+		ttl = max(time.Second, minted.ExpiresAt.Sub(now).Truncate(time.Second))
+		warnings = append(warnings, fmt.Sprintf("ttl: the upstream lets the token live for no longer than %s", short(ttl)))
+	}
+
+	data := make(map[string]any)
+	maps.Copy(data, minted.Data)
+	data["token"] = minted.Text
+	data["token_id"] = made.ID.String()
+	data["name"] = made.Name
+	data["connection"] = c.name
+	data["expires_at"] = made.EndsAt.Format(time.RFC3339)
+	st.inventory.Add(ledger.Row{
+		ID: made.ID, IssuedAt: now.Truncate(time.Second), ExpiresAt: made.EndsAt.Truncate(time.Second),
+		Holder: ledger.Holder{Role: r.name, RoleID: r.ID, RoleVersion: r.Version, Subject: req.EntityID, DisplayName: req.DisplayName},
+	})
+	b.flushSoon()
+	if r.NoLease {
+		return &logical.Response{Data: data, Warnings: warnings}, nil
+	}
+	l := &upstreamLease{id: made.ID, ttl: ttl, lifetime: lifetime}
+	resp := b.Secret(secretTypeUpstream).Response(data, l.internalData())
+	resp.Secret.TTL = ttl
+	resp.Secret.MaxTTL = lifetime
+	resp.Secret.Renewable = p.CanRenew()
+	resp.Warnings = warnings
+	return resp, nil
+}
+
+// mintUpstream creates a token. The ledger knows of it before the upstream does, so that whatever is cut
+// short, the reaper finds the token by its name and ends it.
+func (b *backend) mintUpstream(ctx context.Context, req *logical.Request, st *state, c *connection, up *connector.Upstream, r *role, now, end time.Time) (*ledger.Upstream, *connector.Created, error) {
+	started := time.Now()
+	for attempt := 1; ; attempt++ {
+		made, minted, err := b.tryMint(ctx, req, st, c, up, r, now, end)
+		var e *connector.Error
+		again := errors.As(err, &e) && e.Unsure && attempt < createAttempts && ctx.Err() == nil && time.Since(started) < up.Client.Timeout()/2
+		if !again {
+			return made, minted, err
+		}
+	}
+}
+
+func (b *backend) tryMint(ctx context.Context, req *logical.Request, st *state, c *connection, up *connector.Upstream, r *role, now, end time.Time) (*ledger.Upstream, *connector.Created, error) {
+	name, err := c.newName(req.MountPoint, r.name)
+	if err != nil {
+		return nil, nil, err
+	}
+	id, err := token.NewID(rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	b.reaper.begin(id)
+	defer b.reaper.kick()
+	defer b.reaper.done(id)
+	u := ledger.Upstream{
+		ID: id, State: ledger.Creating, Connection: c.name, ConnectionID: c.ID, Role: r.name, RoleID: r.ID,
+		Name: name, Params: r.Params, CreatedAt: time.Now().UTC(), EndsAt: end, Leaseless: r.NoLease,
+	}
+	if err := st.upstreams.Put(ctx, req.Storage, u); err != nil {
+		return nil, nil, err
+	}
+	minted, err := up.Create(ctx, name, r.name, r.Params, now, end)
+	if err != nil {
+		if e := (*connector.Error)(nil); errors.As(err, &e) && !e.Unsure {
+			// There is surely no token. If this fails, the reaper finds out.
+			if err := st.upstreams.Delete(ctx, req.Storage, id); err != nil {
+				b.Logger().Warn("a token that was not created is still in the ledger, until it is found not to exist", "name", name, "error", err)
+			}
+		}
+		return nil, nil, err
+	}
+
+	u.State, u.UpstreamID, u.Record = ledger.Live, minted.ID, minted.Record
+	u.Hash = ledger.HashOf(minted.Text)
+	if up.Provider.RevokeNeedsToken() {
+		u.Text = minted.Text
+	}
+	if !minted.ExpiresAt.IsZero() && minted.ExpiresAt.Before(end) {
+		u.EndsAt = minted.ExpiresAt.UTC()
+	}
+	if err := st.upstreams.Put(ctx, req.Storage, u); err != nil {
+		// Storage still says that it is being created. It is ended at once if it can be.
+		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), revokeWait)
+		defer cancel()
+		if revokeErr := up.Revoke(ending, &minted.Token); revokeErr != nil {
+			b.Logger().Warn("a token that could not be recorded was not ended either, it is tried again", "name", name, "error", revokeErr)
+		}
+		return nil, nil, err
+	}
+	return &u, minted, nil
+}
+
+// upstreamRenew moves the end of the token to the end that the lease will have.
+func (b *backend) upstreamRenew(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	st, err := b.load(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	l, err := parseUpstreamLease(req.Secret)
+	if err != nil {
+		return nil, err
+	}
+	u, known := st.upstreams.Get(l.id)
+	if !known || u.State != ledger.Live {
+		return logical.ErrorResponse("the token cannot be renewed: it is revoked"), nil
+	}
+	r := st.roles.byID(u.RoleID)
+	if r == nil {
+		return logical.ErrorResponse("role %q was deleted after the token was issued: it cannot be renewed", u.Role), nil
+	}
+	c := st.connections.byID(u.ConnectionID)
+	if c == nil {
+		return logical.ErrorResponse("connection %q was deleted after the token was issued: it cannot be renewed", u.Connection), nil
+	}
+	p := st.connections.provider(c.Provider)
+	if p == nil || !p.CanRenew() {
+		return logical.ErrorResponse("provider %q cannot move the end of a token", c.Provider), nil
+	}
+	maxTTL := l.lifetime
+	if r.MaxTTL > 0 {
+		maxTTL = min(maxTTL, r.MaxTTL)
+	}
+	ttl, _, err := framework.CalculateTTL(b.System(), req.Secret.Increment, l.ttl, 0, maxTTL, 0, req.Secret.IssueTime)
+	if err != nil {
+		return logical.ErrorResponse("the token cannot be renewed: %s", err), nil
+	}
+	now := time.Now().UTC()
+	told, err := c.upstream(p).Renew(ctx, tokenAt(&u), now, now.Add(ttl))
+	if err != nil {
+		return logical.ErrorResponse("connection %q: the token was not renewed: %s", c.name, err), nil
+	}
+	u.EndsAt = now.Add(ttl)
+	if !told.IsZero() && told.Before(u.EndsAt) {
+		u.EndsAt = told.UTC()
+		ttl = max(time.Second, told.Sub(now).Truncate(time.Second))
+	}
+	if err := st.upstreams.Put(ctx, req.Storage, u); err != nil {
+		return nil, err
+	}
+	resp := &logical.Response{Secret: req.Secret}
+	resp.Secret.TTL = ttl
+	resp.Secret.MaxTTL = maxTTL
+	return resp, nil
+}
+
+// upstreamRevoke ends the token, or leaves that to the queue: Vault would give up after some tries.
+func (b *backend) upstreamRevoke(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	st, err := b.load(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	l, err := parseUpstreamLease(req.Secret)
+	if err != nil {
+		return nil, err
+	}
+	return nil, b.endUpstream(ctx, req.Storage, st, l.id)
+}
+
+// endUpstream ends a token now if the upstream can be reached, and else as soon as it can.
+func (b *backend) endUpstream(ctx context.Context, s logical.Storage, st *state, id token.ID) error {
+	u, known := st.upstreams.Get(id)
+	if !known || u.State != ledger.Live {
+		return nil
+	}
+	if c := st.connections.byID(u.ConnectionID); c != nil && !b.reaper.down(c.ID) {
+		if p := st.connections.provider(c.Provider); p != nil {
+			trying, cancel := context.WithTimeout(ctx, revokeWait)
+			err := c.upstream(p).Revoke(trying, tokenAt(&u))
+			cancel()
+			if err == nil {
+				return st.upstreams.Delete(ctx, s, id)
+			}
+			b.Logger().Warn("a token was not ended, its revocation is queued", "connection", u.Connection, "name", u.Name, "error", err)
+		}
+	}
+	if err := st.upstreams.End(ctx, s, id, time.Now().UTC()); err != nil {
+		return err
+	}
+	b.reaper.kick()
+	return nil
+}
+
+// userAgent names the plugin and its version to upstreams.
+func userAgent() string {
+	return "vault-plugin-secrets-apitoken/" + strings.TrimPrefix(Version, "v") + " (+https://github.com/vault-apitoken/vault-plugin-secrets-apitoken)"
+}
