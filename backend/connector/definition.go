@@ -25,6 +25,7 @@ type Definition struct {
 	Settings      map[string]Field `yaml:"settings"`      // what else a connection may say
 	Params        map[string]Field `yaml:"params"`        // what a role may say
 	Expiry        Expiry           `yaml:"expiry"`
+	MaxName       int              `yaml:"max_name"` // longest name of a token there, in bytes; 0: no limit
 	Operations    struct {
 		Create     *Operation `yaml:"create"`      // required
 		Find       *Operation `yaml:"find"`        // finds tokens by name, for those whose answer was lost
@@ -146,6 +147,9 @@ func (r *Request) UnmarshalYAML(n *yaml.Node) error {
 	return strictly(n, (*plainRequest)(r), "when", "method", "path", "query", "headers", "json", "form", "ok", "gone", "retry", "denied", "save")
 }
 
+// minName is the shortest max_name: that of the part of a name that is random, and a bit.
+const minName = 20
+
 // maxDefinition bounds the size of a definition, in bytes.
 const maxDefinition = 64 << 10
 
@@ -179,6 +183,9 @@ func parse(text []byte) (*Definition, error) {
 	}
 	if !slices.Contains([]Expiry{ExpiryNone, ExpirySeconds, ExpiryDays}, d.Expiry) {
 		return nil, fmt.Errorf("expiry: %q is not one of: none, seconds, days", clip(string(d.Expiry)))
+	}
+	if d.MaxName != 0 && d.MaxName < minName {
+		return nil, fmt.Errorf("max_name: %d is less than %d, which it takes to tell tokens apart", d.MaxName, minName)
 	}
 	for part, fields := range map[string]map[string]Field{"credential": d.Credential, "settings": d.Settings, "params": d.Params} {
 		for name, field := range fields {

@@ -275,6 +275,7 @@ func (c *compiler) baseEnvironment() (*cel.Env, error) {
 		ext.Strings(),
 		ext.Encoders(),
 		ext.Lists(),
+		ext.TwoVarComprehensions(),
 		cel.ParserExpressionSizeLimit(maxExpression),
 		cel.ParserRecursionLimit(64),
 		cel.Variable("now", cel.TimestampType),

@@ -435,8 +435,9 @@ func messageOf(body any) string {
 // result evaluates the result of an operation.
 func (u *Upstream) result(ctx context.Context, name string, vars map[string]any) (map[string]any, error) {
 	result := make(map[string]any)
-	for member, p := range u.Provider.operations[name].result {
-		value, err := p.eval(ctx, vars)
+	programs := u.Provider.operations[name].result
+	for _, member := range sortedKeys(programs) {
+		value, err := programs[member].eval(ctx, vars)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %s", member, u.scrub(err.Error(), vars))
 		}

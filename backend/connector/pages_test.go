@@ -1,0 +1,107 @@
+package connector
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "write the pages of docs/providers anew")
+
+// Each built-in provider has a page in docs/providers that says what its definition says.
+func TestPages(t *testing.T) {
+	providers, err := Builtin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := "../../docs/providers"
+	for name, p := range providers {
+		path := filepath.Join(dir, name+".md")
+		want := pageOf(p)
+		if *update {
+			if err := os.WriteFile(path, []byte(want), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got, err := os.ReadFile(path)
+		if err != nil || string(got) != want {
+			t.Errorf("%s is not what the definition says: go test ./backend/connector -run TestPages -update (%v)", path, err)
+		}
+	}
+	pages, err := filepath.Glob(dir + "/*.md")
+	if err != nil || len(pages) != len(providers) {
+		t.Errorf("%d pages of %d providers, %v", len(pages), len(providers), err)
+	}
+}
+
+func pageOf(p *Provider) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "# %s\n\n%s\n", p.Title, strings.TrimSpace(p.Description))
+	fmt.Fprintf(&b, "\n    vault write apitoken/connections/my-%[1]s provider=%[1]s url=https://... \\\n     %[2]s\n", p.Name, flags(p.Credential, "credential"))
+	fmt.Fprintf(&b, "    vault write -force apitoken/connections/my-%s/check\n", p.Name)
+	if p.CanRotateRoot() {
+		fmt.Fprintf(&b, "    vault write -force apitoken/rotate-root/my-%s\n", p.Name)
+	}
+	fmt.Fprintf(&b, "    vault write apitoken/roles/my-role connection=my-%s ttl=1h \\\n     %s\n    vault read apitoken/creds/my-role\n", p.Name, flags(p.Params, "params"))
+	for _, part := range []struct {
+		title  string
+		fields map[string]Field
+	}{{"The connection's credential", p.Credential}, {"The connection's settings", p.Settings}, {"A role's params", p.Params}} {
+		if len(part.fields) == 0 {
+			continue
+		}
+		fmt.Fprintf(&b, "\n## %s\n\n| field | type | |\n| --- | --- | --- |\n", part.title)
+		for _, name := range sortedKeys(part.fields) {
+			f := part.fields[name]
+			about := []string{f.Type}
+			if f.Required {
+				about = append(about, "required")
+			}
+			if f.Secret {
+				about = append(about, "secret")
+			}
+			text := strings.TrimSpace(f.Description)
+			if len(f.Allowed) > 0 {
+				text += " One of `" + strings.Join(f.Allowed, "`, `") + "`."
+			}
+			fmt.Fprintf(&b, "| `%s` | %s | %s |\n", name, strings.Join(about, ", "), text)
+		}
+	}
+	expiry := map[Expiry]string{
+		ExpiryNone:    "The service knows no end of a token: its lease is what ends it. Renewing the lease needs no call.",
+		ExpirySeconds: "The service ends a token by itself, shortly after its lease.",
+		ExpiryDays:    "The service ends a token by itself, at the end of the day in which its lease ends.",
+	}[p.Expiry]
+	if !p.CanRenew() {
+		expiry += " It cannot be told a later end, so that leases are not renewable: read creds again."
+	}
+	lost := "A token whose answer was lost is found by its name and ended."
+	if !p.CanFind() {
+		lost = "A token whose answer was lost cannot be found: it ends by itself."
+	}
+	rotate := "The credential cannot be rotated."
+	if p.CanRotateRoot() {
+		rotate = "`rotate-root` replaces the credential."
+	}
+	fmt.Fprintf(&b, "\n## What to know\n\n- %s\n- %s\n- %s\n\n## The service's own documentation\n\n", expiry, lost, rotate)
+	for _, link := range p.Documentation {
+		fmt.Fprintf(&b, "- <%s>\n", link)
+	}
+	return b.String()
+}
+
+func flags(fields map[string]Field, flag string) string {
+	text := ""
+	for _, name := range sortedKeys(fields) {
+		if fields[name].Required {
+			text += fmt.Sprintf(" %s=%s=...", flag, name)
+		}
+	}
+	if text == "" {
+		return " " + flag + "=..."
+	}
+	return text
+}
