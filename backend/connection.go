@@ -76,18 +76,19 @@ func newConnection(name string, entry connectionEntry, userAgent string) (*conne
 	if c.names, err = template.NewTemplate(template.Template(text)); err != nil {
 		return nil, fmt.Errorf("name_template: %w", err)
 	}
-	first, err := c.newName("mount", "role")
+	first, err := c.newName("mount", "role", 0)
 	if err != nil {
 		return nil, fmt.Errorf("name_template: %w", err)
 	}
-	if second, _ := c.newName("mount", "role"); first == second {
+	if second, _ := c.newName("mount", "role", 0); first == second {
 		return nil, fmt.Errorf("name_template: gives %q twice, it needs {{ random 12 }} to tell tokens apart", clip(first))
 	}
 	return c, nil
 }
 
-// newName makes the name of a token at the upstream, different each time.
-func (c *connection) newName(mountPoint, role string) (string, error) {
+// newName makes the name of a token at the upstream, different each time. Where it is longer than the
+// upstream takes, its end stays, which is what tells it from others.
+func (c *connection) newName(mountPoint, role string, longest int) (string, error) {
 	name, err := c.names.Generate(struct{ MountPath, RoleName, ConnectionName string }{
 		strings.ReplaceAll(strings.Trim(mountPoint, "/"), "/", "-"), role, c.name,
 	})
@@ -96,6 +97,10 @@ func (c *connection) newName(mountPoint, role string) (string, error) {
 	}
 	if name == "" || len(name) > maxUpstreamNameLen {
 		return "", fmt.Errorf("a name of %d bytes, 1 to %d are allowed", len(name), maxUpstreamNameLen)
+	}
+	if longest > 0 && len(name) > longest {
+		const end = 13 // "-" and what is random
+		name = strings.TrimRight(name[:longest-end], "-") + name[len(name)-end:]
 	}
 	return name, nil
 }

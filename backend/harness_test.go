@@ -3,6 +3,7 @@ package backend
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -18,13 +19,17 @@ type engine struct {
 	b       *backend
 	storage *storage
 	system  *system
+	prepare func(*backend) // before it is initialized; nil: nothing
 }
 
-// storage counts what it is asked.
+// storage counts what it is asked, and refuses to change while it is broken.
 type storage struct {
 	logical.InmemStorage
 	reads, writes atomic.Int64
+	broken        atomic.Bool
 }
+
+var errBroken = errors.New("the storage is broken")
 
 func (s *storage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
 	s.reads.Add(1)
@@ -38,7 +43,17 @@ func (s *storage) List(ctx context.Context, prefix string) ([]string, error) {
 
 func (s *storage) Put(ctx context.Context, e *logical.StorageEntry) error {
 	s.writes.Add(1)
+	if s.broken.Load() {
+		return errBroken
+	}
 	return s.InmemStorage.Put(ctx, e)
+}
+
+func (s *storage) Delete(ctx context.Context, key string) error {
+	if s.broken.Load() {
+		return errBroken
+	}
+	return s.InmemStorage.Delete(ctx, key)
 }
 
 // system is Vault as the engine asks it.
@@ -64,32 +79,42 @@ const (
 	entityAnn = "8d4b4a3e-8c4f-4f0a-9e0b-3a8f0a1b2c3d"
 )
 
-func newEngine(t testing.TB) *engine {
-	return mountOn(t, new(storage), &system{
+func newEngine(t testing.TB) *engine { return mountOn(t, new(storage), newSystem()) }
+
+func newSystem() *system {
+	return &system{
 		StaticSystemView: logical.StaticSystemView{DefaultLeaseTTLVal: mountDefaultTTL, MaxLeaseTTLVal: mountMaxTTL},
 		entities:         map[string]*logical.Entity{entityAnn: {ID: entityAnn, Name: "ann", Metadata: map[string]string{"team": "billing"}}},
-	})
+	}
 }
 
 // mountOn starts an engine on storage that another one may have used.
 func mountOn(t testing.TB, s *storage, sys *system) *engine {
 	t.Helper()
+	return mountPrepared(t, s, sys, nil)
+}
+
+func mountPrepared(t testing.TB, s *storage, sys *system, prepare func(*backend)) *engine {
+	t.Helper()
 	b, err := Factory(context.Background(), &logical.BackendConfig{StorageView: s, System: sys, Logger: nil})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if prepare != nil {
+		prepare(b.(*backend))
 	}
 	if err := b.Initialize(context.Background(), &logical.InitializationRequest{Storage: s}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { b.Cleanup(context.Background()) })
-	return &engine{t: t, b: b.(*backend), storage: s, system: sys}
+	return &engine{t: t, b: b.(*backend), storage: s, system: sys, prepare: prepare}
 }
 
 // restart is the engine in a new process.
 func (e *engine) restart() *engine {
 	e.t.Helper()
 	e.b.Cleanup(context.Background())
-	return mountOn(e.t, e.storage, e.system)
+	return mountPrepared(e.t, e.storage, e.system, e.prepare)
 }
 
 type data = map[string]any

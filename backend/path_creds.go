@@ -24,14 +24,17 @@ func (b *backend) pathsCreds() []*framework.Path {
 		Responses: ok(map[string]*framework.FieldSchema{
 			"token":             {Type: framework.TypeString, Required: true, Description: "The token, to be sent as \"Authorization: Bearer\"."},
 			"token_id":          {Type: framework.TypeString, Required: true, Description: "The token's public name, safe to log."},
-			"token_type":        {Type: framework.TypeString, Required: true, Description: "How the token is presented: Bearer (RFC 6750) or DPoP (RFC 9449)."},
+			"token_type":        {Type: framework.TypeString, Description: "How the token is presented: Bearer (RFC 6750) or DPoP (RFC 9449); absent where a connection issued it."},
 			"refresh_token":     {Type: framework.TypeString, Description: "Gets the next token at oauth/token, once; only of a role with refresh."},
 			"grant_id":          {Type: framework.TypeString, Description: "Names all tokens that come of the refresh token; only of a role with refresh."},
-			"scopes":            {Type: framework.TypeStringSlice, Required: true, Description: "What was granted."},
+			"scopes":            {Type: framework.TypeStringSlice, Description: "What was granted; absent where a connection issued it."},
 			"expires_at":        {Type: framework.TypeTime, Required: true, Description: "When the token ends unless its lease is renewed."},
 			"audience":          {Type: framework.TypeStringSlice, Description: "APIs that the token is for; absent: any."},
 			"token_bound_cidrs": {Type: framework.TypeStringSlice, Description: "Where the token may be used from; absent: anywhere."},
 			"bound_hosts":       {Type: framework.TypeStringSlice, Description: "API hosts that the token is for; absent: any."},
+			"connection":        {Type: framework.TypeString, Description: "The connection that issued it; absent where the engine did."},
+			"name":              {Type: framework.TypeString, Description: "The token's name at the connection's service."},
+			"upstream":          {Type: framework.TypeMap, Description: "What that service says besides, such as the user that the token acts as."},
 		}),
 	}
 	read := *issue

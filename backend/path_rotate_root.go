@@ -75,7 +75,7 @@ func (b *backend) rotateRoot(ctx context.Context, req *logical.Request, d *frame
 	if err != nil {
 		return nil, err
 	}
-	name, err := c.newName(req.MountPoint, "root")
+	name, err := c.newName(req.MountPoint, "root", p.MaxName)
 	if err != nil {
 		return nil, err
 	}
@@ -171,7 +171,7 @@ func (b *backend) settlePending(ctx context.Context, st *state, c *connection) (
 	if _, err := c.upstream(p).Check(ctx); err != nil {
 		return c, err
 	}
-	if time.Since(c.PendingSince) < settleTime {
+	if time.Since(c.PendingSince) < b.reaper.timings.settle+c.client.Timeout() {
 		return c, errors.New("the service may still take the credential that was chosen")
 	}
 	return b.changeConnection(ctx, b.storage, st, c, func(e *connectionEntry) { e.Pending = nil })

@@ -15,26 +15,34 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
-// Timings of the reaper.
-const (
-	// settleTime is how long after a call a token that it may have created is looked for in vain.
-	settleTime = time.Minute
+// timings are those of the reaper; tests shorten them.
+type timings struct {
+	// settle is how long after a call has timed out a token that it may have created is looked for in vain.
+	settle time.Duration
 
 	// leaseGrace is how long after the end of a lease its token is ended although Vault has not asked for
 	// it: it never will, for it has lost the lease.
-	leaseGrace = 10 * time.Minute
+	leaseGrace time.Duration
 
-	reapInterval   = time.Second
-	reapParallel   = 4
-	firstBackoff   = time.Second
-	longestBackoff = 5 * time.Minute
-)
+	interval       time.Duration
+	firstBackoff   time.Duration
+	longestBackoff time.Duration
+}
+
+var defaultTimings = timings{
+	settle: time.Minute, leaseGrace: 10 * time.Minute,
+	interval: time.Second, firstBackoff: time.Second, longestBackoff: 5 * time.Minute,
+}
+
+// reapParallel is how many tokens of a connection are ended at once.
+const reapParallel = 4
 
 // reaper ends tokens at upstreams that nothing holds any more: those whose revocation could not be
 // delivered, those whose creation was cut short, and those whose time is over. What it has to do is in
 // storage; how often it has tried is not.
 type reaper struct {
-	b    *backend
+	b *backend
+	timings
 	stop context.CancelFunc
 	idle chan struct{} // closed when it has stopped
 	wake chan struct{}
@@ -60,14 +68,14 @@ type attempt struct {
 
 func newReaper(b *backend) *reaper {
 	return &reaper{
-		b: b, wake: make(chan struct{}, 1),
+		b: b, timings: defaultTimings, wake: make(chan struct{}, 1),
 		creating: make(map[token.ID]bool), queues: make(map[string]*queue), resting: make(map[token.ID]attempt),
 	}
 }
 
-// fail gives the attempt after this one failed: twice as late each time, and not all at once.
-func (a attempt) fail(now time.Time, least time.Duration) attempt {
-	wait := min(longestBackoff, firstBackoff<<min(a.failures, 16))
+// after gives the attempt after one that failed: twice as late each time, and not all at once.
+func (r *reaper) after(a attempt, now time.Time, least time.Duration) attempt {
+	wait := min(r.longestBackoff, r.firstBackoff<<min(a.failures, 16))
 	wait += time.Duration(rand.Int64N(int64(wait)/4 + 1))
 	return attempt{failures: a.failures + 1, next: now.Add(max(wait, least))}
 }
@@ -169,7 +177,7 @@ func (r *reaper) waiting(u *ledger.Upstream) bool {
 	}
 	end := u.EndsAt
 	if !u.Leaseless {
-		end = end.Add(leaseGrace)
+		end = end.Add(r.leaseGrace)
 	}
 	return !time.Now().Before(end)
 }
@@ -205,7 +213,7 @@ func (r *reaper) run(ctx context.Context) {
 			})
 		}
 		if !idle {
-			timer.Reset(reapInterval)
+			timer.Reset(r.interval)
 		}
 	}
 }
@@ -293,7 +301,7 @@ func (r *reaper) settle(ctx context.Context, st *state, up *connector.Upstream, 
 
 	if !up.Provider.CanFind() {
 		// The upstream ends it by itself.
-		if now.Before(u.EndsAt.Add(leaseGrace)) {
+		if now.Before(u.EndsAt.Add(r.leaseGrace)) {
 			return errWait
 		}
 		return st.upstreams.Delete(ctx, r.b.storage, u.ID)
@@ -308,7 +316,7 @@ func (r *reaper) settle(ctx context.Context, st *state, up *connector.Upstream, 
 		}
 		r.b.Logger().Info("ended a token whose creation was cut short", "connection", u.Connection, "name", u.Name)
 	}
-	if len(found) == 0 && now.Sub(u.CreatedAt) < settleTime+up.Client.Timeout() {
+	if len(found) == 0 && now.Sub(u.CreatedAt) < r.timings.settle+up.Client.Timeout() {
 		return errWait // a call that was cut short may still be on its way
 	}
 	return st.upstreams.Delete(ctx, r.b.storage, u.ID)
@@ -340,7 +348,7 @@ func (r *reaper) rests(id token.ID) bool {
 func (r *reaper) rest(id token.ID, c *connection, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.resting[id] = r.resting[id].fail(time.Now(), 0)
+	r.resting[id] = r.after(r.resting[id], time.Now(), 0)
 	if !errors.Is(err, errWait) {
 		r.queues[c.ID].lastError = err.Error()
 	}
@@ -353,11 +361,11 @@ func (r *reaper) failed(ctx context.Context, c *connection, err error) {
 	}
 	var least time.Duration
 	if e := (*connector.Error)(nil); errors.As(err, &e) {
-		least = min(e.RetryAfter, longestBackoff)
+		least = min(e.RetryAfter, r.longestBackoff)
 	}
 	r.mu.Lock()
 	q := r.queues[c.ID]
-	q.attempt = q.fail(time.Now(), least)
+	q.attempt = r.after(q.attempt, time.Now(), least)
 	q.lastError = err.Error()
 	wait := time.Until(q.next).Round(time.Second)
 	r.mu.Unlock()

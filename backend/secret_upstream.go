@@ -120,13 +120,16 @@ func (b *backend) credsUpstream(ctx context.Context, req *logical.Request, d *fr
 		warnings = append(warnings, fmt.Sprintf("ttl: the upstream lets the token live for no longer than %s", short(ttl)))
 	}
 
-	data := make(map[string]any)
-	maps.Copy(data, minted.Data)
-	data["token"] = minted.Text
-	data["token_id"] = made.ID.String()
-	data["name"] = made.Name
-	data["connection"] = c.name
-	data["expires_at"] = made.EndsAt.Format(time.RFC3339)
+	data := map[string]any{
+		"token":      minted.Text,
+		"token_id":   made.ID.String(),
+		"name":       made.Name,
+		"connection": c.name,
+		"expires_at": made.EndsAt.Format(time.RFC3339),
+	}
+	if len(minted.Data) > 0 {
+		data["upstream"] = minted.Data
+	}
 	st.inventory.Add(ledger.Row{
 		ID: made.ID, IssuedAt: now.Truncate(time.Second), ExpiresAt: made.EndsAt.Truncate(time.Second),
 		Holder: ledger.Holder{Role: r.name, RoleID: r.ID, RoleVersion: r.Version, Subject: req.EntityID, DisplayName: req.DisplayName},
@@ -159,7 +162,7 @@ func (b *backend) mintUpstream(ctx context.Context, req *logical.Request, st *st
 }
 
 func (b *backend) tryMint(ctx context.Context, req *logical.Request, st *state, c *connection, up *connector.Upstream, r *role, now, end time.Time) (*ledger.Upstream, *connector.Created, error) {
-	name, err := c.newName(req.MountPoint, r.name)
+	name, err := c.newName(req.MountPoint, r.name, up.Provider.MaxName)
 	if err != nil {
 		return nil, nil, err
 	}
