@@ -26,7 +26,7 @@ dev: ## run a Vault server with the plugin until Ctrl-C
 .PHONY: demo
 demo: ## show what the engine does, on a Vault server of its own
 	@echo "Compiling; the first time its modules are downloaded."
-	@$(GO) run ./scripts/dev -mount=false ./scripts/demo.sh
+	@$(GO) run ./scripts/dev -mount=false -gitea ./scripts/demo.sh
 
 .PHONY: test
 test: vault ## run all tests: with the race detector, and on a real Vault server

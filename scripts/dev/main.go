@@ -15,10 +15,12 @@ import (
 
 	"github.com/hashicorp/vault/api"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/scripts/giteaserver"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/scripts/vaultserver"
 )
 
 func main() {
+	withGitea := flag.Bool("gitea", false, "run a Gitea server beside it")
 	mount := flag.Bool("mount", true, "register the plugin and enable it at apitoken/")
 	binary := flag.Bool("binary", false, "only find or build the vault binary, and print where it is")
 	flag.Parse()
@@ -28,7 +30,7 @@ func main() {
 	if *binary {
 		err = printBinary(ctx)
 	} else {
-		err = run(ctx, *mount, flag.Args())
+		err = run(ctx, *mount, *withGitea, flag.Args())
 	}
 	var exit *exec.ExitError
 	switch {
@@ -52,7 +54,7 @@ func printBinary(ctx context.Context) error {
 	return err
 }
 
-func run(ctx context.Context, mount bool, command []string) error {
+func run(ctx context.Context, mount, withGitea bool, command []string) error {
 	root, err := vaultserver.Root()
 	if err != nil {
 		return err
@@ -60,6 +62,13 @@ func run(ctx context.Context, mount bool, command []string) error {
 	binary, err := vaultserver.Binary(ctx, root, os.Stdout)
 	if err != nil {
 		return err
+	}
+	var gitea string
+	var noGitea error
+	if withGitea {
+		if gitea, noGitea = giteaserver.Binary(ctx, root, os.Stdout); noGitea != nil && !errors.Is(noGitea, giteaserver.ErrNoCompiler) {
+			return noGitea
+		}
 	}
 	fmt.Println("Building the plugin.")
 	plugin, err := vaultserver.BuildPlugin(ctx, root, "./cmd/"+vaultserver.PluginName)
@@ -94,16 +103,32 @@ func run(ctx context.Context, mount bool, command []string) error {
 		}
 	}
 
+	env := append(os.Environ(),
+		"VAULT_ADDR="+server.Addr,
+		"VAULT_TOKEN="+server.Token,
+		"PATH="+filepath.Dir(binary)+string(os.PathListSeparator)+os.Getenv("PATH"),
+		"PLUGIN="+plugin,
+		"AUDIT_LOG="+audit,
+	)
+	if gitea != "" {
+		fmt.Println("Starting a Gitea server.")
+		upstream, err := giteaserver.Start(ctx, root, gitea, filepath.Join(dir, "gitea"))
+		if err != nil {
+			return err
+		}
+		defer upstream.Stop()
+		if err := upstream.AddUser(ctx, "ci-bot", "ci-bot-of-the-demo", false); err != nil {
+			return err
+		}
+		env = append(env, "GITEA_URL="+upstream.URL, "GITEA_PASSWORD="+upstream.Password)
+	} else if noGitea != nil {
+		env = append(env, "NO_GITEA="+noGitea.Error())
+	}
+
 	if len(command) > 0 {
 		cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-		cmd.Env = append(os.Environ(),
-			"VAULT_ADDR="+server.Addr,
-			"VAULT_TOKEN="+server.Token,
-			"PATH="+filepath.Dir(binary)+string(os.PathListSeparator)+os.Getenv("PATH"),
-			"PLUGIN="+plugin,
-			"AUDIT_LOG="+audit,
-		)
+		cmd.Env = env
 		return cmd.Run()
 	}
 
