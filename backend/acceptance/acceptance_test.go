@@ -23,6 +23,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/scripts/giteaserver"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/scripts/process"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/scripts/vaultserver"
 )
 
@@ -73,6 +74,8 @@ func TestScripts(t *testing.T) {
 			"sleep":  cmdSleep,
 			"tool":   cmdTool,
 			"gitea":  cmdGitea,
+			"vault2": cmdVault2,
+			"oidc":   cmdOIDC,
 		},
 	})
 }
@@ -271,6 +274,39 @@ func cmdGitea(ts *testscript.TestScript, _ bool, args []string) {
 	default:
 		ts.Fatalf("usage: gitea start|stop")
 	}
+}
+
+// vault2 runs another Vault server: VAULT2_ADDR and VAULT2_TOKEN.
+func cmdVault2(ts *testscript.TestScript, _ bool, _ []string) {
+	server, err := vaultserver.Start(context.Background(), vaultserver.Config{Binary: vault, Dir: ts.MkAbs(".vault/other"), PluginDir: filepath.Dir(plugin)})
+	ts.Check(err)
+	ts.Defer(server.Stop)
+	ts.Setenv("VAULT2_ADDR", server.Addr)
+	ts.Setenv("VAULT2_TOKEN", server.Token)
+}
+
+// oidc runs the OAuth 2.0 server of node/provider.mjs: OIDC_URL.
+func cmdOIDC(ts *testscript.TestScript, _ bool, _ []string) {
+	ts.Check(ts.Exec("cp", "-r", filepath.Join(root, "backend/acceptance/node"), "oidc"))
+	dir, log := ts.MkAbs("oidc"), ts.MkAbs("oidc.log")
+	install := exec.Command("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund")
+	install.Dir = dir
+	out, err := install.CombinedOutput()
+	if err != nil {
+		ts.Fatalf("npm ci: %v\n%s", err, out)
+	}
+	cmd := exec.Command("node", "provider.mjs")
+	cmd.Dir = dir
+	server, err := process.Start("oidc-provider", cmd, log)
+	ts.Check(err)
+	ts.Defer(server.Stop)
+	var url string
+	ts.Check(server.Wait(context.Background(), func() bool {
+		text, _ := os.ReadFile(log)
+		url = regexp.MustCompile(`(?m)^http://127\.0\.0\.1:\d+$`).FindString(string(text))
+		return url != ""
+	}))
+	ts.Setenv("OIDC_URL", url)
 }
 
 // children finds the processes that a process has started, by their command.
