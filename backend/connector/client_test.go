@@ -149,7 +149,7 @@ func TestRetries(t *testing.T) {
 		revocations int32
 	}{
 		{429, "", 2, false, 2}, {503, "0", 2, false, 2}, {503, "", 1, true, 2}, {502, "", 1, true, 2}, {504, "", 1, true, 2},
-		{500, "", 1, true, 1}, {400, "", 1, false, 1}, {429, "3600", 1, false, 1},
+		{500, "", 1, true, 1}, {400, "", 1, false, 1}, {429, "3600", 1, false, 1}, {408, "", 1, true, 1}, {303, "", 1, true, 1},
 	} {
 		var calls atomic.Int32
 		u := serve(t, ClientConfig{}, func(w http.ResponseWriter, _ *http.Request) {
@@ -174,6 +174,20 @@ func TestRetries(t *testing.T) {
 		if err := u.Revoke(t.Context(), &Token{ID: "1"}); calls.Load() != c.revocations || (err == nil) != (c.revocations > 1) {
 			t.Errorf("%d %s: %d revocations, %v", c.status, c.header, calls.Load(), err)
 		}
+	}
+}
+
+// A status that says that it was done, if not in the way that was expected, may have done it.
+func TestUnexpectedSuccess(t *testing.T) {
+	u := serve(t, ClientConfig{}, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"id": 1, "token": "t"}`) })
+	p, err := Compile([]byte(strings.Replace(small, "        query: {level", "        ok: [201]\n        query: {level", 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Provider = p
+	var e *Error
+	if _, err := u.create(t.Context()); !errors.As(err, &e) || !e.Unsure {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -144,6 +144,7 @@ func (f *Field) convert(value any) (any, error) {
 		switch {
 		case len(s) > maxValue:
 			return nil, fmt.Errorf("is %d bytes long, at most %d are allowed", len(s), maxValue)
+		case s == "" && f.Type == TypeString && !f.Required: // as if it was not given
 		case len(f.Allowed) > 0 && !slices.Contains(f.Allowed, s):
 			return nil, fmt.Errorf("%q is not one of: %s", clip(s), strings.Join(f.Allowed, ", "))
 		case re != nil && !re.MatchString(s):

@@ -145,6 +145,9 @@ func TestValues(t *testing.T) {
 			t.Errorf("%v: %v, want %s", c.given, err, c.want)
 		}
 	}
+	if _, err := Values(p.Credential, map[string]any{"user": "", "key": "k"}); err != nil {
+		t.Error(err)
+	}
 	values, err := Values(p.Params, map[string]any{"scopes": "read, write"})
 	if err != nil || values["level"] != int64(3) || len(values["scopes"].([]string)) != 2 {
 		t.Errorf("%v, %v", values, err)

@@ -391,11 +391,12 @@ func (r *request) classify(a *answer) error {
 	case slices.Contains(r.gone, a.status):
 		return errGone
 	case a.status >= 300 && a.status < 400:
-		return &Error{Status: a.status, Message: "redirects are not followed, set url to where the API is"}
+		return &Error{Status: a.status, Message: "redirects are not followed, set url to where the API is", Unsure: true}
 	}
 	e := &Error{Status: a.status, Message: messageOf(a.body), Denied: denied, RetryAfter: a.after}
-	// A server that failed may have done its work before.
-	e.Unsure = a.status >= 500 && !(a.status == http.StatusServiceUnavailable && a.after > 0)
+	// A server that failed may have done its work before, and one that says it did, it did.
+	refused := a.status >= 400 && a.status < 500 && a.status != http.StatusRequestTimeout
+	e.Unsure = !refused && !(a.status == http.StatusServiceUnavailable && a.after > 0)
 	return e
 }
 
