@@ -32,6 +32,8 @@ demo: ## show what the engine does, on a Vault server of its own
 test: vault ## run all tests: with the race detector, and on a real Vault server
 	@echo "Unit tests, with the race detector:"
 	$(GO) test -short -race $(TESTFLAGS) ./...
+	@echo "Contract tests: what providers send, held to what the vendors publish:"
+	$(GO) test -C backend/connector/contract $(TESTFLAGS) ./...
 	@echo "Acceptance tests, on real Vault servers (about 2 minutes):"
 	$(GO) test -parallel 6 -timeout 20m -count=1 $(TESTFLAGS) ./backend/acceptance
 

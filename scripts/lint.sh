@@ -11,9 +11,11 @@ fi
 
 echo "go vet"
 go vet ./...
+(cd backend/connector/contract && go vet ./...)
 
 echo "go mod tidy"
 go mod tidy -diff
+(cd backend/connector/contract && go mod tidy -diff)
 
 echo "staticcheck"
 go build -C bootstrap/tools -o ../../bin/ honnef.co/go/tools/cmd/staticcheck golang.org/x/vuln/cmd/govulncheck
