@@ -12,6 +12,7 @@
 //	ledger/inventory/<n>    who got which token when
 //	provider/<name>         a provider of an operator's own
 //	connection/<name>       an upstream service and the credential for it, seal-wrapped
+//	static-role/<name>      a token that is kept rotated, seal-wrapped
 //	upstream/<id>           a token at an upstream that exists, or may exist, seal-wrapped
 //
 // All of it is also in memory (state.go), read when a process first needs it and dropped when Vault
@@ -52,6 +53,7 @@ type backend struct {
 	subjects    *subjects
 	statusCache statusCache
 	reaper      *reaper
+	rotator     *rotator
 	rotating    sync.Map // ids of the connections whose credential is being rotated
 
 	// storage is the mount's, for work that no request waits for.
@@ -87,7 +89,7 @@ func newBackend() *backend {
 		Help:           strings.TrimSpace(backendHelp),
 		BackendType:    logical.TypeLogical,
 		RunningVersion: Version,
-		PathsSpecial:   &logical.Paths{SealWrapStorage: []string{keysPrefix, connectionPrefix, ledger.UpstreamsPrefix}, Unauthenticated: unauthenticated},
+		PathsSpecial:   &logical.Paths{SealWrapStorage: []string{keysPrefix, connectionPrefix, ledger.UpstreamsPrefix, staticPrefix}, Unauthenticated: unauthenticated},
 		Paths: slices.Concat(
 			b.pathsConfig(),
 			b.pathsRoles(),
@@ -103,6 +105,7 @@ func newBackend() *backend {
 			b.pathsConnections(),
 			b.pathsRotateRoot(),
 			b.pathsProviders(),
+			b.pathsStaticRoles(),
 		),
 		Secrets:        []*framework.Secret{b.secretToken(), b.secretUpstream()},
 		InitializeFunc: b.initialize,
@@ -119,6 +122,7 @@ func newBackend() *backend {
 		}
 	}
 	b.reaper = newReaper(b)
+	b.rotator = newRotator(b)
 	b.subjects = newSubjects(func(id string) (*logical.Entity, error) { return b.System().EntityInfo(id) })
 	return b
 }
@@ -182,6 +186,7 @@ func (b *backend) initialize(ctx context.Context, req *logical.InitializationReq
 	}
 	if b.WriteSafeReplicationState() {
 		b.reaper.start()
+		b.rotator.start()
 	}
 	return nil
 }
@@ -229,6 +234,7 @@ func (b *backend) invalidate(_ context.Context, key string) {
 
 // clean runs when the mount goes away or moves to another node.
 func (b *backend) clean(ctx context.Context) {
+	b.rotator.close()
 	b.reaper.close()
 	b.subjects.cache.StopAllGoroutines()
 	if st := b.state.Load(); st != nil {

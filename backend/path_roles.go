@@ -552,6 +552,9 @@ func (b *backend) roleDelete(ctx context.Context, req *logical.Request, d *frame
 	if r == nil {
 		return nil, nil
 	}
+	if name := st.statics.ofRole(r.name); name != "" {
+		return fieldError("name", "static role %q keeps a token of role %q: delete it first", name, r.name), nil
+	}
 	// Offline verifiers learn of it by the status lists, which need a revocation for each token. They come
 	// first: if this is cut short, deleting the role again completes it.
 	for _, u := range st.upstreams.OfRole(r.ID) {

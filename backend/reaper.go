@@ -21,7 +21,8 @@ type timings struct {
 	settle time.Duration
 
 	// leaseGrace is how long after the end of a lease its token is ended although Vault has not asked for
-	// it: it never will, for it has lost the lease.
+	// it. It never will where the plugin was killed between writing the token down and answering with it:
+	// then there is no lease, and whether Vault has got the answer is nothing that storage can tell.
 	leaseGrace time.Duration
 
 	interval       time.Duration
@@ -30,7 +31,7 @@ type timings struct {
 }
 
 var defaultTimings = timings{
-	settle: time.Minute, leaseGrace: 10 * time.Minute,
+	settle: time.Minute, leaseGrace: 30 * time.Second,
 	interval: time.Second, firstBackoff: time.Second, longestBackoff: 5 * time.Minute,
 }
 
@@ -176,10 +177,18 @@ func (r *reaper) waiting(u *ledger.Upstream) bool {
 		return !r.creating[u.ID]
 	}
 	end := u.EndsAt
-	if !u.Leaseless {
+	if u.StaticRole != "" && !r.heldByStaticRole(u) {
+		end = u.CreatedAt // written, and then its static role was not
+	}
+	if !u.Leaseless || u.StaticRole != "" && !end.Equal(u.EndsAt) {
 		end = end.Add(r.leaseGrace)
 	}
 	return !time.Now().Before(end)
+}
+
+func (r *reaper) heldByStaticRole(u *ledger.Upstream) bool {
+	st := r.b.state.Load()
+	return st == nil || st.statics.holds(u.StaticRole, u.ID)
 }
 
 func (r *reaper) run(ctx context.Context) {

@@ -105,7 +105,7 @@ func (b *backend) credsUpstream(ctx context.Context, req *logical.Request, d *fr
 	up := c.upstream(p)
 	now := time.Now().UTC()
 	end := now.Add(ttl)
-	made, minted, err := b.mintUpstream(ctx, req, st, c, up, r, now, end)
+	made, minted, err := b.mintUpstream(ctx, req, st, c, up, r, "", now, end)
 	if err != nil {
 		if errors.As(err, new(*connector.Error)) {
 			return logical.ErrorResponse("connection %q: no token was issued: %s", c.name, err), nil
@@ -148,11 +148,11 @@ func (b *backend) credsUpstream(ctx context.Context, req *logical.Request, d *fr
 }
 
 // mintUpstream creates a token. The ledger knows of it before the upstream does, so that whatever is cut
-// short, the reaper finds the token by its name and ends it.
-func (b *backend) mintUpstream(ctx context.Context, req *logical.Request, st *state, c *connection, up *connector.Upstream, r *role, now, end time.Time) (*ledger.Upstream, *connector.Created, error) {
+// short, the reaper finds the token by its name and ends it. StaticRole is what holds it in place of a lease.
+func (b *backend) mintUpstream(ctx context.Context, req *logical.Request, st *state, c *connection, up *connector.Upstream, r *role, staticRole string, now, end time.Time) (*ledger.Upstream, *connector.Created, error) {
 	started := time.Now()
 	for attempt := 1; ; attempt++ {
-		made, minted, err := b.tryMint(ctx, req, st, c, up, r, now, end)
+		made, minted, err := b.tryMint(ctx, req, st, c, up, r, staticRole, now, end)
 		var e *connector.Error
 		again := errors.As(err, &e) && e.Unsure && attempt < createAttempts && ctx.Err() == nil && time.Since(started) < up.Client.Timeout()/2
 		if !again {
@@ -161,7 +161,7 @@ func (b *backend) mintUpstream(ctx context.Context, req *logical.Request, st *st
 	}
 }
 
-func (b *backend) tryMint(ctx context.Context, req *logical.Request, st *state, c *connection, up *connector.Upstream, r *role, now, end time.Time) (*ledger.Upstream, *connector.Created, error) {
+func (b *backend) tryMint(ctx context.Context, req *logical.Request, st *state, c *connection, up *connector.Upstream, r *role, staticRole string, now, end time.Time) (*ledger.Upstream, *connector.Created, error) {
 	name, err := c.newName(req.MountPoint, r.name, up.Provider.MaxName)
 	if err != nil {
 		return nil, nil, err
@@ -175,7 +175,7 @@ func (b *backend) tryMint(ctx context.Context, req *logical.Request, st *state, 
 	defer b.reaper.done(id)
 	u := ledger.Upstream{
 		ID: id, State: ledger.Creating, Connection: c.name, ConnectionID: c.ID, Role: r.name, RoleID: r.ID,
-		Name: name, Params: r.Params, CreatedAt: time.Now().UTC(), EndsAt: end, Leaseless: r.NoLease,
+		Name: name, Params: r.Params, CreatedAt: time.Now().UTC(), EndsAt: end, Leaseless: r.NoLease || staticRole != "", StaticRole: staticRole,
 	}
 	if err := st.upstreams.Put(ctx, req.Storage, u); err != nil {
 		return nil, nil, err

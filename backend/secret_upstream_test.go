@@ -188,6 +188,7 @@ func onShelf(t *testing.T, s *shelf) *engine {
 }
 
 func hurry(b *backend) {
+	b.rotator.interval = 5 * time.Millisecond
 	b.reaper.timings = timings{settle: 0, leaseGrace: time.Second, interval: 5 * time.Millisecond, firstBackoff: 5 * time.Millisecond, longestBackoff: 20 * time.Millisecond}
 }
 

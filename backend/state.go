@@ -25,6 +25,7 @@ type state struct {
 
 	connections *connectionStore
 	upstreams   *ledger.Upstreams
+	statics     *staticStore
 }
 
 // load gives the state, reading from storage what is not in memory yet or not any more.
@@ -73,6 +74,8 @@ func reload(ctx context.Context, s logical.Storage, old *state, stale []string) 
 			st.connections = nil
 		case strings.HasPrefix(key, ledger.UpstreamsPrefix):
 			st.upstreams = nil
+		case strings.HasPrefix(key, staticPrefix):
+			st.statics = nil
 		case strings.HasPrefix(key, ledger.InventoryPrefix):
 			st.inventory = nil
 		case strings.HasPrefix(key, ledger.IndexesPrefix):
@@ -135,6 +138,11 @@ func reload(ctx context.Context, s logical.Storage, old *state, stale []string) 
 	}
 	if st.upstreams == nil {
 		if st.upstreams, err = ledger.LoadUpstreams(ctx, s); err != nil {
+			return nil, err
+		}
+	}
+	if st.statics == nil {
+		if st.statics, err = loadStatics(ctx, s); err != nil {
 			return nil, err
 		}
 	}

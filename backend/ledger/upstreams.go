@@ -41,6 +41,7 @@ type Upstream struct {
 	Record       map[string]string `json:"record"`       // what the provider remembers
 	Text         string            `json:"text"`         // the token; "" where it is not needed
 	Hash         string            `json:"hash"`         // HashOf it
+	StaticRole   string            `json:"static_role"`  // that holds it; "": a lease, or nothing
 	Leaseless    bool              `json:"leaseless"`    // no lease ends it: EndsAt does
 	CreatedAt    time.Time         `json:"created_at"`   // when it was asked for
 	EndsAt       time.Time         `json:"ends_at"`      // of its lease, or its own

@@ -1,0 +1,387 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/hashicorp/vault/sdk/rotation"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
+)
+
+const (
+	minRotationPeriod = 5 * time.Second
+	minRotationWindow = time.Hour
+	maxRotationPeriod = 5 * 365 * 24 * time.Hour
+)
+
+func (b *backend) pathsStaticRoles() []*framework.Path {
+	name := map[string]*framework.FieldSchema{
+		"name": {Type: framework.TypeString, Required: true, Description: "Name of the static role."},
+	}
+	fields := map[string]*framework.FieldSchema{
+		"name": name["name"],
+		"role": {
+			Type:         framework.TypeString,
+			Description:  "Role whose token is kept: of the engine's own, opaque ones, or of a connection. It cannot be changed.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Role"},
+		},
+		"rotation_period": {
+			Type:         framework.TypeDurationSecond,
+			Description:  "How long a token is kept before the next takes its place, at least 5s. Give it or rotation_schedule.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Rotation period"},
+		},
+		"rotation_schedule": {
+			Type:         framework.TypeString,
+			Description:  "When the next token takes its place, as cron has it, in UTC: \"0 3 * * SAT\" is Saturdays at three.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Rotation schedule"},
+		},
+		"rotation_window": {
+			Type:         framework.TypeDurationSecond,
+			Description:  "How long after a time of rotation_schedule a rotation may still begin, at least 1h. Default: any time.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Rotation window"},
+		},
+		"overlap": {
+			Type:         framework.TypeDurationSecond,
+			Description:  "How long the token before still works after a rotation. Default: not at all.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Overlap"},
+		},
+		"description": {
+			Type:         framework.TypeString,
+			Description:  "What the static role is for.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Description"},
+		},
+	}
+	times := map[string]*framework.FieldSchema{
+		"last_vault_rotation":       {Type: framework.TypeTime, Required: true, Description: "When the token was made."},
+		"next_vault_rotation":       {Type: framework.TypeTime, Required: true, Description: "When the next takes its place."},
+		"previous_token_expires_at": {Type: framework.TypeTime, Description: "When the token before ends; absent where it has."},
+		"rotation_period":           {Type: framework.TypeInt, Required: true, Description: "Seconds; 0 where there is a schedule."},
+		"rotation_schedule":         {Type: framework.TypeString, Required: true, Description: "As cron has it; empty where there is a period."},
+		"rotation_window":           {Type: framework.TypeInt, Required: true, Description: "Seconds; 0: any time."},
+	}
+	with := func(more map[string]*framework.FieldSchema) map[string]*framework.FieldSchema {
+		for name, field := range times {
+			more[name] = field
+		}
+		return more
+	}
+	write := &framework.PathOperation{
+		Callback:                    b.staticRoleWrite,
+		Summary:                     "Create or change a static role; what is not given stays as it is.",
+		DisplayAttrs:                &framework.DisplayAttributes{OperationVerb: "write"},
+		ForwardPerformanceStandby:   true,
+		ForwardPerformanceSecondary: true,
+		Responses:                   noContent,
+	}
+	return []*framework.Path{
+		{
+			Pattern:        "static-roles/" + framework.GenericNameRegex("name"),
+			DisplayAttrs:   &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "static-role"},
+			Fields:         fields,
+			ExistenceCheck: b.staticRoleExists,
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ReadOperation: &framework.PathOperation{
+					Callback: b.staticRoleRead,
+					Summary:  "Read a static role.",
+					Responses: ok(with(map[string]*framework.FieldSchema{
+						"role":        {Type: framework.TypeString, Required: true, Description: "Role whose token is kept."},
+						"overlap":     {Type: framework.TypeInt, Required: true, Description: "Seconds that the token before still works after a rotation."},
+						"description": {Type: framework.TypeString, Required: true, Description: "What the static role is for."},
+						"token_id":    {Type: framework.TypeString, Required: true, Description: "The token's public name."},
+						"last_error":  {Type: framework.TypeString, Description: "Why the last rotation failed; absent where it did not."},
+					})),
+				},
+				logical.CreateOperation: write,
+				logical.UpdateOperation: write,
+				logical.DeleteOperation: &framework.PathOperation{
+					Callback:                    b.staticRoleDelete,
+					Summary:                     "Delete a static role and end its token.",
+					ForwardPerformanceStandby:   true,
+					ForwardPerformanceSecondary: true,
+					Responses:                   noContent,
+				},
+			},
+			HelpSynopsis:    "A token that is kept, and rotated.",
+			HelpDescription: "For what cannot read creds by itself: one long-lived token of a role, which the engine replaces in time. A rotation that was missed is made up for once. A token that is revoked is replaced at once.",
+		},
+		{
+			Pattern:      "static-roles/?$",
+			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "static-roles"},
+			Fields:       pageFields("static role name"),
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ListOperation: &framework.PathOperation{
+					Callback:  b.staticRolesList,
+					Summary:   "List the static roles.",
+					Responses: ok(listResponseFields("static role name")),
+				},
+			},
+			HelpSynopsis:    "List the static roles.",
+			HelpDescription: "Names in alphabetical order, a page at a time where after or limit is given.",
+		},
+		{
+			Pattern:      "static-creds/" + framework.GenericNameRegex("name"),
+			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "read", OperationSuffix: "static-credentials"},
+			Fields:       name,
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ReadOperation: &framework.PathOperation{
+					Callback: b.staticCredsRead,
+					Summary:  "Read the token of a static role.",
+					Responses: ok(with(map[string]*framework.FieldSchema{
+						"token":    {Type: framework.TypeString, Required: true, Description: "The token."},
+						"token_id": {Type: framework.TypeString, Required: true, Description: "The token's public name, safe to log."},
+						"ttl":      {Type: framework.TypeInt, Required: true, Description: "Seconds until it is rotated."},
+						"name":     {Type: framework.TypeString, Description: "The token's name at the connection's service."},
+						"upstream": {Type: framework.TypeMap, Description: "What that service says besides."},
+					})),
+				},
+			},
+			HelpSynopsis:    "Read the token of a static role.",
+			HelpDescription: "The same token until it is rotated. It has no lease: read it again when ttl is over.",
+		},
+		{
+			Pattern:      "rotate-role/" + framework.GenericNameRegex("name"),
+			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "rotate", OperationSuffix: "static-role"},
+			Fields:       name,
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.UpdateOperation: &framework.PathOperation{
+					Callback:                    b.rotateRole,
+					Summary:                     "Rotate the token of a static role now.",
+					ForwardPerformanceStandby:   true,
+					ForwardPerformanceSecondary: true,
+					Responses:                   noContent,
+				},
+			},
+			HelpSynopsis:    "Rotate the token of a static role now.",
+			HelpDescription: "The token before works on for the overlap; the next rotation is counted from now.",
+		},
+	}
+}
+
+func (b *backend) staticRoleExists(ctx context.Context, req *logical.Request, d *framework.FieldData) (bool, error) {
+	st, err := b.load(ctx, req.Storage)
+	if err != nil {
+		return false, err
+	}
+	return st.statics.get(d.Get("name").(string)) != nil, nil
+}
+
+// times tells of the rotations.
+func (e *staticEntry) times(data map[string]any) map[string]any {
+	data["last_vault_rotation"] = e.Current.RotatedAt.UTC().Format(time.RFC3339)
+	data["next_vault_rotation"] = e.Next.UTC().Format(time.RFC3339)
+	data["rotation_period"] = int64(e.Period.Seconds())
+	data["rotation_schedule"] = e.Schedule
+	data["rotation_window"] = int64(e.Window.Seconds())
+	if e.Previous != nil && time.Now().Before(e.Previous.Until) {
+		data["previous_token_expires_at"] = e.Previous.Until.UTC().Format(time.RFC3339)
+	}
+	return data
+}
+
+func (b *backend) staticRoleRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	st, err := b.load(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	name := d.Get("name").(string)
+	e := st.statics.get(name)
+	if e == nil {
+		return nil, nil
+	}
+	data := e.times(map[string]any{
+		"role":        e.Role,
+		"overlap":     int64(e.Overlap.Seconds()),
+		"description": e.Description,
+		"token_id":    e.Current.ID.String(),
+	})
+	if text := b.rotator.lastError(name); text != "" {
+		data["last_error"] = text
+	}
+	return &logical.Response{Data: data}, nil
+}
+
+func (b *backend) staticRoleWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	st, err := b.load(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	name := d.Get("name").(string)
+	if len(name) > maxRoleNameLen {
+		return fieldError("name", "is %d bytes long, at most %d are allowed", len(name), maxRoleNameLen), nil
+	}
+	lock := b.rotator.lock(name)
+	lock.Lock()
+	defer lock.Unlock()
+	old := st.statics.get(name)
+	entry := &staticEntry{MountPoint: req.MountPoint}
+	if old != nil {
+		changed := *old
+		entry = &changed
+	}
+	if refusal := entry.update(d, st); refusal != nil {
+		return refusal, nil
+	}
+	if old == nil {
+		err := b.rotateStatic(ctx, req.Storage, st, name, entry)
+		if errors.As(err, new(*connector.Error)) || errors.Is(err, errNothingLeft) {
+			return logical.ErrorResponse(err.Error()), nil
+		}
+		b.rotator.kick()
+		return nil, err
+	}
+	if entry.Next, err = entry.after(time.Now()); err != nil {
+		return nil, err
+	}
+	return nil, st.statics.store(ctx, req.Storage, name, entry)
+}
+
+// update takes over the fields that are given, and refuses what is not allowed.
+func (e *staticEntry) update(d *framework.FieldData, st *state) *logical.Response {
+	if v, given := d.GetOk("role"); given {
+		if e.Role != "" && e.Role != v.(string) {
+			return fieldError("role", "is %q and cannot be changed: make another static role", e.Role)
+		}
+		e.Role = v.(string)
+	}
+	if e.Role == "" {
+		return fieldError("role", "is needed: the role whose token is kept")
+	}
+	r := st.roles.get(e.Role)
+	switch {
+	case r == nil:
+		return fieldError("role", "there is no role %q", clip(e.Role))
+	case r.Connection == "" && (r.TokenType != tokenTypeOpaque || r.Refresh || r.Proof != ""):
+		return fieldError("role", "role %q has JWTs, refresh or proof, which a token that is kept cannot have", r.name)
+	case r.Connection == "" && r.hasTemplates:
+		return fieldError("role", "role %q has identity templates, and a token that is kept is nobody's", r.name)
+	}
+
+	_, periodGiven := d.GetOk("rotation_period")
+	_, scheduleGiven := d.GetOk("rotation_schedule")
+	if periodGiven && scheduleGiven {
+		return fieldError("rotation_period", "give it or rotation_schedule, not both")
+	}
+	if periodGiven {
+		e.Period, e.Schedule, e.Window = time.Duration(d.Get("rotation_period").(int))*time.Second, "", 0
+		if e.Period < minRotationPeriod || e.Period > maxRotationPeriod {
+			return fieldError("rotation_period", "%s is not between %s and %s", short(e.Period), short(minRotationPeriod), short(maxRotationPeriod))
+		}
+	}
+	if scheduleGiven {
+		e.Period, e.Schedule = 0, d.Get("rotation_schedule").(string)
+		if _, err := new(rotation.DefaultSchedule).Parse(e.Schedule); err != nil {
+			return fieldError("rotation_schedule", "%q is no cron schedule such as \"0 3 * * SAT\": %s", clip(e.Schedule), err)
+		}
+	}
+	if e.Period == 0 && e.Schedule == "" {
+		return fieldError("rotation_period", "is needed, or rotation_schedule: when the token is replaced")
+	}
+	if v, given := d.GetOk("rotation_window"); given {
+		e.Window = time.Duration(v.(int)) * time.Second
+		if e.Schedule == "" {
+			return fieldError("rotation_window", "goes with rotation_schedule")
+		}
+		if e.Window != 0 && e.Window < minRotationWindow {
+			return fieldError("rotation_window", "%s is less than %s", short(e.Window), short(minRotationWindow))
+		}
+	}
+	if v, given := d.GetOk("overlap"); given {
+		e.Overlap = time.Duration(v.(int)) * time.Second
+	}
+	if e.Period > 0 && e.Overlap > e.Period {
+		return fieldError("overlap", "%s is more than rotation_period, which is %s: there would be more than two tokens", short(e.Overlap), short(e.Period))
+	}
+	if v, given := d.GetOk("description"); given {
+		if e.Description = v.(string); len(e.Description) > maxDescriptionLen {
+			return fieldError("description", "is %d bytes long, at most %d are allowed", len(e.Description), maxDescriptionLen)
+		}
+	}
+	return nil
+}
+
+func (b *backend) staticRoleDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	st, err := b.load(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	name := d.Get("name").(string)
+	lock := b.rotator.lock(name)
+	lock.Lock()
+	defer lock.Unlock()
+	e := st.statics.get(name)
+	if e == nil {
+		return nil, nil
+	}
+	// Its tokens first: if this is cut short, deleting it again completes it.
+	if e.Previous != nil {
+		if err := b.endStatic(ctx, req.Storage, st, e.Previous); err != nil {
+			return nil, err
+		}
+	}
+	if err := b.endStatic(ctx, req.Storage, st, &e.Current); err != nil {
+		return nil, err
+	}
+	return nil, st.statics.delete(ctx, req.Storage, name)
+}
+
+func (b *backend) staticRolesList(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	st, err := b.load(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	after, limit, refusal := pageOf(d)
+	if refusal != nil {
+		return refusal, nil
+	}
+	return logical.ListResponse(page(st.statics.names(), after, limit)), nil
+}
+
+func (b *backend) staticCredsRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	st, err := b.load(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	e := st.statics.get(d.Get("name").(string))
+	if e == nil {
+		return nil, nil
+	}
+	data := e.times(map[string]any{
+		"token":    e.Current.Text,
+		"token_id": e.Current.ID.String(),
+		"ttl":      int64(max(0, time.Until(e.Next)).Seconds()),
+	})
+	if e.Current.Name != "" {
+		data["name"] = e.Current.Name
+	}
+	if len(e.Current.Data) > 0 {
+		data["upstream"] = e.Current.Data
+	}
+	return &logical.Response{Data: data}, nil
+}
+
+func (b *backend) rotateRole(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	st, err := b.load(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	name := d.Get("name").(string)
+	lock := b.rotator.lock(name)
+	lock.Lock()
+	defer lock.Unlock()
+	e := st.statics.get(name)
+	if e == nil {
+		return fieldError("name", "there is no static role %q", clip(name)), nil
+	}
+	if err := b.rotateStatic(ctx, req.Storage, st, name, e); err != nil {
+		if errors.As(err, new(*connector.Error)) {
+			return logical.ErrorResponse("static role %q was not rotated: %s", name, err), nil
+		}
+		return nil, err
+	}
+	b.rotator.kick()
+	return nil, nil
+}

@@ -1,0 +1,420 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/hashicorp/vault/sdk/rotation"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+)
+
+const (
+	staticPrefix = "static-role/"
+
+	// staticMargin is how much longer than until its rotation a token lives, for a rotation that takes some
+	// tries.
+	staticMargin = 24 * time.Hour
+)
+
+// staticEntry is a static role as stored, seal-wrapped.
+type staticEntry struct {
+	Role        string        `json:"role"`
+	MountPoint  string        `json:"mount_point"`
+	Period      time.Duration `json:"period,omitempty"`   // 0: there is a Schedule
+	Schedule    string        `json:"schedule,omitempty"` // cron
+	Window      time.Duration `json:"window,omitempty"`   // after a time of the Schedule in which to rotate; 0: any time
+	Overlap     time.Duration `json:"overlap,omitempty"`  // for which the previous token still works
+	Description string        `json:"description,omitempty"`
+
+	Current  staticToken  `json:"current"`
+	Previous *staticToken `json:"previous,omitempty"`
+	Next     time.Time    `json:"next"` // rotation
+}
+
+// staticToken is a token of a static role.
+type staticToken struct {
+	ID        token.ID       `json:"id"`
+	Text      string         `json:"text"`
+	Upstream  bool           `json:"upstream"`       // it is in the ledger of those
+	Name      string         `json:"name,omitempty"` // at the upstream
+	Data      map[string]any `json:"data,omitempty"` // what the upstream says besides
+	RotatedAt time.Time      `json:"rotated_at"`
+	ExpiresAt time.Time      `json:"expires_at"` // by itself
+	Until     time.Time      `json:"until"`      // when it ends by the overlap; of Previous only
+}
+
+// after gives the rotation that follows a time.
+func (e *staticEntry) after(t time.Time) (time.Time, error) {
+	if e.Schedule == "" {
+		return t.Add(e.Period), nil
+	}
+	schedule, err := new(rotation.DefaultSchedule).Parse(e.Schedule)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return schedule.Next(t), nil
+}
+
+// staticStore is the static roles in memory and in storage.
+type staticStore struct {
+	mu      sync.RWMutex
+	entries map[string]*staticEntry // not changed once they are here
+}
+
+func loadStatics(ctx context.Context, s logical.Storage) (*staticStore, error) {
+	names, err := s.List(ctx, staticPrefix)
+	if err != nil {
+		return nil, err
+	}
+	ss := &staticStore{entries: make(map[string]*staticEntry, len(names))}
+	for _, name := range names {
+		stored, err := s.Get(ctx, staticPrefix+name)
+		if err != nil {
+			return nil, err
+		}
+		if stored == nil {
+			continue
+		}
+		e := new(staticEntry)
+		if err := stored.DecodeJSON(e); err != nil {
+			return nil, fmt.Errorf("static role %q: %w", name, err)
+		}
+		ss.entries[name] = e
+	}
+	return ss, nil
+}
+
+func (ss *staticStore) get(name string) *staticEntry {
+	ss.mu.RLock()
+	defer ss.mu.RUnlock()
+	return ss.entries[name]
+}
+
+func (ss *staticStore) names() []string {
+	ss.mu.RLock()
+	defer ss.mu.RUnlock()
+	return slices.Sorted(maps.Keys(ss.entries))
+}
+
+// ofRole gives a static role that keeps a token of a role; "" where there is none.
+func (ss *staticStore) ofRole(role string) string {
+	ss.mu.RLock()
+	defer ss.mu.RUnlock()
+	for name, e := range ss.entries {
+		if e.Role == role {
+			return name
+		}
+	}
+	return ""
+}
+
+// holds tells whether a static role keeps a token.
+func (ss *staticStore) holds(name string, id token.ID) bool {
+	e := ss.get(name)
+	return e != nil && (e.Current.ID == id || e.Previous != nil && e.Previous.ID == id && time.Now().Before(e.Previous.Until))
+}
+
+func (ss *staticStore) store(ctx context.Context, s logical.Storage, name string, e *staticEntry) error {
+	entry, err := logical.StorageEntryJSON(staticPrefix+name, e)
+	if err != nil {
+		return err
+	}
+	entry.SealWrap = true
+	if err := s.Put(ctx, entry); err != nil {
+		return err
+	}
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	ss.entries[name] = e
+	return nil
+}
+
+func (ss *staticStore) delete(ctx context.Context, s logical.Storage, name string) error {
+	if err := s.Delete(ctx, staticPrefix+name); err != nil {
+		return err
+	}
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	delete(ss.entries, name)
+	return nil
+}
+
+// rotator rotates static roles when their time has come.
+type rotator struct {
+	b        *backend
+	interval time.Duration // between looks; tests shorten it
+
+	mu      sync.Mutex
+	stop    context.CancelFunc
+	idle    chan struct{} // closed when it has stopped
+	wake    chan struct{}
+	locks   map[string]*sync.Mutex // name -> held while it is being rotated or changed
+	failing map[string]failure
+}
+
+// failure is why a rotation failed, and when it is tried again.
+type failure struct {
+	attempt
+	err error
+}
+
+func newRotator(b *backend) *rotator {
+	return &rotator{
+		b: b, interval: time.Second, wake: make(chan struct{}, 1),
+		locks: make(map[string]*sync.Mutex), failing: make(map[string]failure),
+	}
+}
+
+func (r *rotator) start() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stop != nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	r.stop, r.idle = cancel, make(chan struct{})
+	go r.run(ctx)
+}
+
+func (r *rotator) close() {
+	r.mu.Lock()
+	stop, idle := r.stop, r.idle
+	r.mu.Unlock()
+	if stop != nil {
+		stop()
+		<-idle
+	}
+}
+
+func (r *rotator) kick() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// lock keeps others from changing a static role.
+func (r *rotator) lock(name string) *sync.Mutex {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.locks[name] == nil {
+		r.locks[name] = new(sync.Mutex)
+	}
+	return r.locks[name]
+}
+
+func (r *rotator) run(ctx context.Context) {
+	defer close(r.idle)
+	var rotations sync.WaitGroup
+	defer rotations.Wait()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		case <-r.wake:
+		}
+		st := r.b.state.Load()
+		if st == nil || !r.b.WriteSafeReplicationState() {
+			continue
+		}
+		names := st.statics.names()
+		for _, name := range names {
+			lock := r.lock(name)
+			if !r.ready(name) || !lock.TryLock() {
+				continue
+			}
+			rotations.Go(func() {
+				defer lock.Unlock()
+				r.look(ctx, st, name)
+			})
+		}
+		if len(names) > 0 {
+			timer.Reset(r.interval)
+		}
+	}
+}
+
+// ready tells whether a rotation that failed may be tried again.
+func (r *rotator) ready(name string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !time.Now().Before(r.failing[name].next)
+}
+
+// lastError tells why the last rotation failed; "" where it did not.
+func (r *rotator) lastError(name string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.failing[name].err; err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// look rotates a static role if its time has come, or its token is not good any more.
+func (r *rotator) look(ctx context.Context, st *state, name string) {
+	e := st.statics.get(name)
+	if e == nil {
+		return
+	}
+	now := time.Now()
+	err := r.b.endPrevious(ctx, st, e)
+	if err == nil && (!now.Before(e.Next) || !r.b.alive(st, e)) {
+		if late := e.Window > 0 && now.After(e.Next.Add(e.Window)) && r.b.alive(st, e); late {
+			skipped := *e
+			if skipped.Next, err = e.after(now); err == nil {
+				err = st.statics.store(ctx, r.b.storage, name, &skipped)
+			}
+			r.b.Logger().Warn("a rotation was missed, and its rotation_window is over", "static_role", name, "next", skipped.Next)
+		} else if err = r.b.rotateStatic(ctx, r.b.storage, st, name, e); err == nil {
+			r.b.Logger().Info("rotated a static role", "static_role", name)
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err == nil {
+		delete(r.failing, name)
+		return
+	}
+	if ctx.Err() == nil {
+		r.failing[name] = failure{r.b.reaper.after(r.failing[name].attempt, now, 0), err}
+		r.b.Logger().Warn("a static role was not rotated, it is tried again", "static_role", name, "error", err)
+	}
+}
+
+// alive tells whether the current token of a static role is still good: it may have leaked, and been revoked.
+func (b *backend) alive(st *state, e *staticEntry) bool {
+	if e.Current.Upstream {
+		u, known := st.upstreams.Get(e.Current.ID)
+		return known && u.State == ledger.Live
+	}
+	d, deviates := st.deviations.Get(e.Current.ID)
+	return !deviates || !d.Revoked
+}
+
+// rotateStatic makes the next token of a static role and keeps it; then the one before ends by the overlap. The
+// caller holds the static role's lock.
+func (b *backend) rotateStatic(ctx context.Context, s logical.Storage, st *state, name string, e *staticEntry) error {
+	r := st.roles.get(e.Role)
+	if r == nil {
+		return fmt.Errorf("its role %q was deleted", e.Role)
+	}
+	now := time.Now().UTC()
+	next := *e
+	var err error
+	if next.Next, err = e.after(now); err != nil {
+		return err
+	}
+	end := next.Next.Add(e.Window + e.Overlap + staticMargin)
+	if r.Connection == "" {
+		next.Current, err = b.mintStatic(ctx, s, st, r, e.MountPoint, now, end)
+	} else {
+		next.Current, err = b.mintStaticUpstream(ctx, s, st, r, name, e.MountPoint, now, end)
+	}
+	if err != nil {
+		return err
+	}
+	next.Previous = nil
+	if !e.Current.ID.IsZero() && b.alive(st, e) {
+		previous := e.Current
+		previous.Until = now.Add(e.Overlap)
+		next.Previous = &previous
+	}
+	if err := st.statics.store(ctx, s, name, &next); err != nil {
+		// Nobody has the new one. At an upstream the reaper ends it too, if this fails.
+		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), revokeWait)
+		defer cancel()
+		return errors.Join(err, b.endStatic(ending, s, st, &next.Current))
+	}
+	if e.Previous != nil && e.Previous.ID != next.Current.ID {
+		if err := b.endStatic(ctx, s, st, e.Previous); err != nil {
+			return err
+		}
+	}
+	return b.endPrevious(ctx, st, &next)
+}
+
+// mintStatic makes a token of the engine's own.
+func (b *backend) mintStatic(ctx context.Context, s logical.Storage, st *state, r *role, mountPoint string, now, end time.Time) (staticToken, error) {
+	claims, err := newClaims(end.Sub(now), now)
+	if err != nil {
+		return staticToken{}, err
+	}
+	claims.Role, claims.RoleVersion, claims.Grant = r.ID, r.Version, claims.ID
+	i := &issuing{st: st, storage: s, config: st.config.get(), role: r, mountPoint: mountPoint, lifetime: end.Sub(now)}
+	text, err := i.access(ctx, claims)
+	if err != nil {
+		return staticToken{}, err
+	}
+	grant, _ := r.grant(claims)
+	st.inventory.Add(ledger.Row{
+		ID: claims.ID, IssuedAt: claims.IssuedAt, ExpiresAt: claims.ExpiresAt,
+		Holder: ledger.Holder{Role: r.name, RoleID: r.ID, RoleVersion: r.Version, Scopes: grant.Scopes.Parameter(), DisplayName: "static role"},
+	})
+	b.flushSoon()
+	return staticToken{ID: claims.ID, Text: text, RotatedAt: now, ExpiresAt: claims.ExpiresAt}, nil
+}
+
+func (b *backend) mintStaticUpstream(ctx context.Context, s logical.Storage, st *state, r *role, name, mountPoint string, now, end time.Time) (staticToken, error) {
+	c := st.connections.get(r.Connection)
+	if c == nil {
+		return staticToken{}, fmt.Errorf("connection %q of role %q was deleted", r.Connection, r.name)
+	}
+	p := st.connections.provider(c.Provider)
+	if p == nil {
+		return staticToken{}, fmt.Errorf("provider %q of connection %q is gone", c.Provider, c.name)
+	}
+	req := &logical.Request{Storage: s, MountPoint: mountPoint}
+	made, minted, err := b.mintUpstream(ctx, req, st, c, c.upstream(p), r, name, now, end)
+	if err != nil {
+		if errors.As(err, new(*connector.Error)) {
+			err = fmt.Errorf("connection %q: no token was issued: %w", c.name, err)
+		}
+		return staticToken{}, err
+	}
+	return staticToken{ID: made.ID, Text: minted.Text, Upstream: true, Name: made.Name, Data: minted.Data, RotatedAt: now, ExpiresAt: made.EndsAt}, nil
+}
+
+// endPrevious sees to it that the token before the current one ends by the overlap.
+func (b *backend) endPrevious(ctx context.Context, st *state, e *staticEntry) error {
+	t := e.Previous
+	if t == nil {
+		return nil
+	}
+	now := time.Now()
+	if !now.Before(t.Until) {
+		return b.endStatic(ctx, b.storage, st, t)
+	}
+	if t.Upstream {
+		if u, known := st.upstreams.Get(t.ID); known && u.State == ledger.Live && u.EndsAt.After(t.Until) {
+			u.EndsAt = t.Until
+			return st.upstreams.Put(ctx, b.storage, u)
+		}
+		return nil
+	}
+	d, deviates := st.deviations.Get(t.ID)
+	if deviates && (d.Revoked || d.ExpiresAt <= t.Until.Unix()) {
+		return nil
+	}
+	return st.deviations.Renew(ctx, b.storage, t.ID, t.ExpiresAt, t.Until, now)
+}
+
+// endStatic ends a token of a static role.
+func (b *backend) endStatic(ctx context.Context, s logical.Storage, st *state, t *staticToken) error {
+	if t.Upstream {
+		return b.endUpstream(ctx, s, st, t.ID)
+	}
+	return st.revokeGrant(ctx, s, t.ID, token.StatusRef{})
+}
