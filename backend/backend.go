@@ -236,7 +236,7 @@ func (b *backend) invalidate(_ context.Context, key string) {
 func (b *backend) clean(ctx context.Context) {
 	b.rotator.close()
 	b.reaper.close()
-	b.subjects.cache.StopAllGoroutines()
+	b.subjects.close()
 	if st := b.state.Load(); st != nil {
 		st.connections.close()
 	}

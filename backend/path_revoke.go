@@ -32,6 +32,7 @@ func (b *backend) pathsRevoke() []*framework.Path {
 }
 
 func (b *backend) revoke(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	defer b.rotator.kick() // a static role may have kept it
 	st, err := b.load(ctx, req.Storage)
 	if err != nil {
 		return nil, err

@@ -151,7 +151,7 @@ func (ss *staticStore) delete(ctx context.Context, s logical.Storage, name strin
 // rotator rotates static roles when their time has come.
 type rotator struct {
 	b        *backend
-	interval time.Duration // between looks; tests shorten it
+	interval time.Duration // between looks at least; tests shorten it
 
 	mu      sync.Mutex
 	stop    context.CancelFunc
@@ -241,7 +241,7 @@ func (r *rotator) run(ctx context.Context) {
 			})
 		}
 		if len(names) > 0 {
-			timer.Reset(r.interval)
+			timer.Reset(r.wait(st, names))
 		}
 	}
 }
@@ -261,6 +261,30 @@ func (r *rotator) lastError(name string) string {
 		return err.Error()
 	}
 	return ""
+}
+
+// wait tells how long there is nothing to do.
+func (r *rotator) wait(st *state, names []string) time.Duration {
+	soonest := time.Now().Add(time.Minute)
+	for _, name := range names {
+		e := st.statics.get(name)
+		if e == nil {
+			continue
+		}
+		r.mu.Lock()
+		next := e.Next
+		if retry := r.failing[name].next; retry.After(next) {
+			next = retry
+		}
+		r.mu.Unlock()
+		if next.Before(soonest) {
+			soonest = next
+		}
+		if e.Previous != nil && e.Previous.Until.Before(soonest) && time.Now().Before(e.Previous.Until) {
+			soonest = e.Previous.Until
+		}
+	}
+	return max(r.interval, time.Until(soonest))
 }
 
 // look rotates a static role if its time has come, or its token is not good any more.

@@ -2,6 +2,8 @@ package backend
 
 import (
 	"context"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -20,15 +22,18 @@ const (
 // subjects knows which Vault entities are disabled or gone. Vault is asked at most once a minute for
 // each.
 type subjects struct {
-	cache  *otter.Cache[string, bool] // entity id -> disabled
+	cache  func() *otter.Cache[string, bool] // entity id -> disabled; made when it is first needed
+	used   atomic.Bool
 	lookup otter.LoaderFunc[string, bool]
 }
 
 func newSubjects(entityInfo func(id string) (*logical.Entity, error)) *subjects {
 	return &subjects{
-		cache: otter.Must(&otter.Options[string, bool]{
-			MaximumSize:      maxSubjects,
-			ExpiryCalculator: otter.ExpiryWriting[string, bool](subjectTTL),
+		cache: sync.OnceValue(func() *otter.Cache[string, bool] {
+			return otter.Must(&otter.Options[string, bool]{
+				MaximumSize:      maxSubjects,
+				ExpiryCalculator: otter.ExpiryWriting[string, bool](subjectTTL),
+			})
 		}),
 		lookup: func(_ context.Context, id string) (bool, error) {
 			entity, err := entityInfo(id)
@@ -46,5 +51,13 @@ func (s *subjects) disabled(ctx context.Context, id string) (bool, error) {
 	if id == "" {
 		return false, nil
 	}
-	return s.cache.Get(ctx, id, s.lookup)
+	s.used.Store(true)
+	return s.cache().Get(ctx, id, s.lookup)
+}
+
+// close ends the goroutine of the cache.
+func (s *subjects) close() {
+	if s.used.Load() {
+		s.cache().StopAllGoroutines()
+	}
 }
