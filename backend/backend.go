@@ -35,6 +35,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
 )
@@ -54,7 +55,8 @@ type backend struct {
 	statusCache statusCache
 	reaper      *reaper
 	rotator     *rotator
-	rotating    sync.Map // ids of the connections whose credential is being rotated
+	minting     singleflight.Group // of tokens that are shared, by role
+	rotating    sync.Map           // ids of the connections whose credential is being rotated
 
 	// storage is the mount's, for work that no request waits for.
 	storage logical.Storage

@@ -132,6 +132,11 @@ func (b *backend) pathsRoles() []*framework.Path {
 			Description:  "What to ask the upstream service for, as the connection's provider says.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Params"},
 		},
+		"reuse": {
+			Type:         framework.TypeDurationSecond,
+			Description:  "With connection: for how long after it was made the same token is given again, under a lease of its own; it ends with the last of them. Default: never.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Reuse"},
+		},
 		"proof": {
 			Type:          framework.TypeString,
 			Description:   "Bind each token to a key that the request names: \"dpop\" by dpop_jkt (RFC 9449), \"mtls\" by x5t_s256 (RFC 8705). API servers check the proof. Default: none.",
@@ -246,6 +251,7 @@ func (b *backend) roleRead(ctx context.Context, req *logical.Request, d *framewo
 		"allow_privileged":    r.AllowPrivileged,
 		"connection":          r.Connection,
 		"params":              shownParams(r.Params),
+		"reuse":               int64(r.Reuse.Seconds()),
 	}}, nil
 }
 
@@ -343,8 +349,10 @@ func (b *backend) roleWrite(ctx context.Context, req *logical.Request, d *framew
 
 // update takes over the fields that are given, and refuses what is not allowed.
 func (e *roleEntry) update(d *framework.FieldData) *logical.Response {
-	if _, given := d.GetOk("params"); given {
-		return fieldError("params", "is for a role with a connection")
+	for _, field := range []string{"params", "reuse"} {
+		if _, given := d.GetOk(field); given {
+			return fieldError(field, "is for a role with a connection")
+		}
 	}
 	if v, given := d.GetOk("token_type"); given {
 		e.TokenType = v.(string)
@@ -447,7 +455,7 @@ func (e *roleEntry) updateCommon(d *framework.FieldData) *logical.Response {
 }
 
 // upstreamFields are the fields of a role that issues tokens of an upstream.
-var upstreamFields = []string{"name", "connection", "params", "ttl", "max_ttl", "request_bound_cidrs", "description", "generate_lease"}
+var upstreamFields = []string{"name", "connection", "params", "ttl", "max_ttl", "request_bound_cidrs", "description", "generate_lease", "reuse"}
 
 // updateUpstream takes over the fields that are given for a role that issues tokens of an upstream.
 func (e *roleEntry) updateUpstream(d *framework.FieldData, cs *connectionStore) *logical.Response {
@@ -474,6 +482,12 @@ func (e *roleEntry) updateUpstream(d *framework.FieldData, cs *connectionStore) 
 	}
 	if v, given := d.GetOk("generate_lease"); given {
 		e.NoLease = !v.(bool)
+	}
+	if v, given := d.GetOk("reuse"); given {
+		e.Reuse = time.Duration(v.(int)) * time.Second
+	}
+	if e.Reuse > 0 && e.NoLease {
+		return fieldError("reuse", "needs leases: the token ends with the last of them")
 	}
 	e.TokenType = ""
 	return e.updateCommon(d)

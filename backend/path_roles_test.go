@@ -25,7 +25,7 @@ func TestRole(t *testing.T) {
 		"token_bound_cidrs": []string{"10.0.0.0/8", "192.0.2.0/24"}, "request_bound_cidrs": []string{"127.0.0.1/32"},
 		"bound_hosts": []string{"api.example.com"}, "metadata": map[string]string{"team": "billing", "who": "{{identity.entity.name}}"},
 		"description": "reads invoices", "allow_privileged": true, "generate_lease": true, "refresh": false, "access_ttl": 0,
-		"exchange": false, "proof": "", "connection": "", "params": data{},
+		"exchange": false, "proof": "", "connection": "", "params": data{}, "reuse": 0,
 	})
 	for _, e := range []*engine{e, e.restart()} {
 		if got := fmt.Sprint(e.read("roles/reader")); got != want {

@@ -56,6 +56,7 @@ type roleEntry struct {
 
 	Connection string         `json:"connection,omitempty"` // "": native tokens
 	Params     map[string]any `json:"params,omitempty"`     // for the connection's provider
+	Reuse      time.Duration  `json:"reuse,omitempty"`      // how long the same token is given again
 
 	Past []pastTerms `json:"past,omitempty"` // versions that live tokens may have, oldest first
 }

@@ -33,6 +33,7 @@ const (
 // upstreamLease is what a lease remembers of its token; what is needed to end it is in the ledger.
 type upstreamLease struct {
 	id       token.ID
+	hold     string        // what it calls itself, where the token is shared; "": it is not
 	ttl      time.Duration // what it was issued for; the default of a renewal
 	lifetime time.Duration // renewals included, counted from the issue
 }
@@ -41,6 +42,7 @@ func (l *upstreamLease) internalData() map[string]any {
 	return map[string]any{
 		"version":  leaseVersion,
 		"token_id": l.id.String(),
+		"hold":     l.hold,
 		"ttl":      l.ttl.String(),
 		"lifetime": l.lifetime.String(),
 	}
@@ -57,7 +59,7 @@ func parseUpstreamLease(secret *logical.Secret) (*upstreamLease, error) {
 	if v := text("version"); v != leaseVersion {
 		return nil, fmt.Errorf("the lease has version %q, this plugin knows %s", v, leaseVersion)
 	}
-	l := new(upstreamLease)
+	l := &upstreamLease{hold: text("hold")}
 	var err error
 	if l.id, err = token.ParseID(text("token_id")); err != nil {
 		return nil, fmt.Errorf("the lease's token_id: %w", err)
@@ -105,46 +107,86 @@ func (b *backend) credsUpstream(ctx context.Context, req *logical.Request, d *fr
 	up := c.upstream(p)
 	now := time.Now().UTC()
 	end := now.Add(ttl)
-	made, minted, err := b.mintUpstream(ctx, req, st, c, up, r, "", now, end)
+	var made *ledger.Upstream
+	var hold string
+	if r.Reuse > 0 {
+		made, hold, err = b.sharedUpstream(ctx, req, st, c, up, r, now, end)
+	} else {
+		var minted *connector.Created
+		if made, minted, err = b.mintUpstream(ctx, req, st, c, up, r, "", now, end); err == nil {
+			made.Text, made.Data = minted.Text, minted.Data // of which the ledger keeps what it needs
+			for _, name := range slices.Sorted(maps.Keys(minted.Granted)) {
+				warnings = append(warnings, fmt.Sprintf("%s: the upstream granted %v, not %v as the role asks for", name, minted.Granted[name], r.Params[name]))
+			}
+		}
+	}
 	if err != nil {
 		if errors.As(err, new(*connector.Error)) {
 			return logical.ErrorResponse("connection %q: no token was issued: %s", c.name, err), nil
 		}
 		return nil, err
 	}
-	for _, name := range slices.Sorted(maps.Keys(minted.Granted)) {
-		warnings = append(warnings, fmt.Sprintf("%s: the upstream granted %v, not %v as the role asks for", name, minted.Granted[name], r.Params[name]))
-	}
-	if !minted.ExpiresAt.IsZero() && minted.ExpiresAt.Before(end) {
-		ttl = max(time.Second, minted.ExpiresAt.Sub(now).Truncate(time.Second))
+	if made.TokenEnd.After(now) && made.TokenEnd.Before(end) {
+		end = made.TokenEnd
+		ttl = max(time.Second, end.Sub(now).Truncate(time.Second))
 		warnings = append(warnings, fmt.Sprintf("ttl: the upstream lets the token live for no longer than %s", short(ttl)))
 	}
 
 	data := map[string]any{
-		"token":      minted.Text,
+		"token":      made.Text,
 		"token_id":   made.ID.String(),
 		"name":       made.Name,
 		"connection": c.name,
-		"expires_at": made.EndsAt.Format(time.RFC3339),
+		"expires_at": end.Format(time.RFC3339),
 	}
-	if len(minted.Data) > 0 {
-		data["upstream"] = minted.Data
+	if len(made.Data) > 0 {
+		data["upstream"] = made.Data
 	}
 	st.inventory.Add(ledger.Row{
-		ID: made.ID, IssuedAt: now.Truncate(time.Second), ExpiresAt: made.EndsAt.Truncate(time.Second),
+		ID: made.ID, IssuedAt: now.Truncate(time.Second), ExpiresAt: end.Truncate(time.Second),
 		Holder: ledger.Holder{Role: r.name, RoleID: r.ID, RoleVersion: r.Version, Subject: req.EntityID, DisplayName: req.DisplayName},
 	})
 	b.flushSoon()
 	if r.NoLease {
 		return &logical.Response{Data: data, Warnings: warnings}, nil
 	}
-	l := &upstreamLease{id: made.ID, ttl: ttl, lifetime: lifetime}
+	l := &upstreamLease{id: made.ID, hold: hold, ttl: ttl, lifetime: lifetime}
 	resp := b.Secret(secretTypeUpstream).Response(data, l.internalData())
 	resp.Secret.TTL = ttl
 	resp.Secret.MaxTTL = lifetime
 	resp.Secret.Renewable = p.CanRenew()
 	resp.Warnings = warnings
 	return resp, nil
+}
+
+// sharedUpstream gives the token that others of the role have too, if it is young enough, under a lease of its
+// own; and else mints the next one, once for all who ask at the same time.
+func (b *backend) sharedUpstream(ctx context.Context, req *logical.Request, st *state, c *connection, up *connector.Upstream, r *role, now, end time.Time) (*ledger.Upstream, string, error) {
+	id, err := token.NewID(rand.Reader)
+	if err != nil {
+		return nil, "", err
+	}
+	hold := id.String()
+	for ctx.Err() == nil {
+		u, found := st.upstreams.Young(r.ID, r.Params, now.Add(-r.Reuse))
+		if found {
+			_, err := st.upstreams.Hold(ctx, req.Storage, u.ID, hold, end)
+			if errors.Is(err, ledger.ErrEnded) {
+				continue // just now
+			}
+			return &u, hold, err
+		}
+		_, err, _ := b.minting.Do(r.ID.String(), func() (any, error) {
+			// Whoever gets it last is to have it for as long as whoever gets it first.
+			shared := context.WithoutCancel(ctx)
+			_, _, err := b.mintUpstream(shared, req, st, c, up, r, "", now, end.Add(r.Reuse))
+			return nil, err
+		})
+		if err != nil {
+			return nil, "", err
+		}
+	}
+	return nil, "", ctx.Err()
 }
 
 // mintUpstream creates a token. The ledger knows of it before the upstream does, so that whatever is cut
@@ -176,6 +218,7 @@ func (b *backend) tryMint(ctx context.Context, req *logical.Request, st *state, 
 	u := ledger.Upstream{
 		ID: id, State: ledger.Creating, Connection: c.name, ConnectionID: c.ID, Role: r.name, RoleID: r.ID,
 		Name: name, Params: r.Params, CreatedAt: time.Now().UTC(), EndsAt: end, Leaseless: r.NoLease || staticRole != "", StaticRole: staticRole,
+		Shared: r.Reuse > 0 && staticRole == "",
 	}
 	if err := st.upstreams.Put(ctx, req.Storage, u); err != nil {
 		return nil, nil, err
@@ -193,11 +236,16 @@ func (b *backend) tryMint(ctx context.Context, req *logical.Request, st *state, 
 
 	u.State, u.UpstreamID, u.Record = ledger.Live, minted.ID, minted.Record
 	u.Hash = ledger.HashOf(minted.Text)
-	if up.Provider.RevokeNeedsToken() {
+	if up.Provider.RevokeNeedsToken() || u.Shared {
 		u.Text = minted.Text
 	}
-	if !minted.ExpiresAt.IsZero() && minted.ExpiresAt.Before(end) {
-		u.EndsAt = minted.ExpiresAt.UTC()
+	if u.Shared {
+		u.Data = minted.Data
+	}
+	if u.TokenEnd = minted.ExpiresAt.UTC(); minted.ExpiresAt.IsZero() {
+		u.TokenEnd = time.Time{}
+	} else if u.TokenEnd.Before(end) {
+		u.EndsAt = u.TokenEnd
 	}
 	if err := st.upstreams.Put(ctx, req.Storage, u); err != nil {
 		// Storage still says that it is being created. It is ended at once if it can be.
@@ -251,6 +299,14 @@ func (b *backend) upstreamRenew(ctx context.Context, req *logical.Request, _ *fr
 		return logical.ErrorResponse("connection %q: the token was not renewed: %s", c.name, err), nil
 	}
 	u.EndsAt = now.Add(ttl)
+	if l.hold != "" {
+		if _, err := st.upstreams.Hold(ctx, req.Storage, l.id, l.hold, u.EndsAt); err != nil {
+			return nil, err
+		}
+		resp := &logical.Response{Secret: req.Secret}
+		resp.Secret.TTL, resp.Secret.MaxTTL = ttl, maxTTL
+		return resp, nil
+	}
 	if !told.IsZero() && told.Before(u.EndsAt) {
 		u.EndsAt = told.UTC()
 		ttl = max(time.Second, told.Sub(now).Truncate(time.Second))
@@ -272,6 +328,16 @@ func (b *backend) upstreamRevoke(ctx context.Context, req *logical.Request, _ *f
 	}
 	l, err := parseUpstreamLease(req.Secret)
 	if err != nil {
+		return nil, err
+	}
+	if l.hold != "" {
+		left, err := st.upstreams.Hold(ctx, req.Storage, l.id, l.hold, time.Time{})
+		if err == nil && left == 0 {
+			b.reaper.kick() // which ends it
+		}
+		if errors.Is(err, ledger.ErrEnded) {
+			err = nil
+		}
 		return nil, err
 	}
 	return nil, b.endUpstream(ctx, req.Storage, st, l.id)

@@ -328,6 +328,75 @@ func TestUpstreamRefuses(t *testing.T) {
 	e.refused(logical.ReadOperation, "creds/reader", nil, `its connection "shelf" was deleted`)
 }
 
+// One token for all who ask within reuse; it ends with the last of their leases.
+func TestUpstreamReuse(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t)
+	e := onShelf(t, s)
+	e.write("roles/reader", data{"reuse": "1h"})
+	e.refused(logical.UpdateOperation, "roles/reader", data{"generate_lease": false}, "reuse: needs leases")
+	var wg sync.WaitGroup
+	leases := make([]*logical.Response, 20)
+	for i := range leases {
+		wg.Go(func() {
+			var err error
+			leases[i], err = e.b.HandleRequest(context.Background(), &logical.Request{
+				Operation: logical.ReadOperation, Path: "creds/reader", Storage: e.storage, MountPoint: "apitoken/",
+			})
+			if err != nil || leases[i].IsError() {
+				t.Error(leases[i], err)
+			}
+		})
+	}
+	wg.Wait()
+	if s.live() != 1 {
+		t.Fatalf("%d tokens", s.live())
+	}
+	e = e.restart()
+	c := e.creds("reader", nil)
+	if fmt.Sprint(c.data["upstream"]) != "map[shelf:top]" {
+		t.Error(c.data)
+	}
+	resp, err := e.renew(c, time.Hour)
+	if err != nil || resp.IsError() {
+		t.Error(resp, err)
+	}
+	for _, lease := range leases {
+		if lease.Data["token"] != c.token || s.live() != 1 {
+			t.Errorf("%v, %d tokens", lease.Data, s.live())
+		}
+		for range 2 { // Vault may ask twice
+			if _, err := e.request(&logical.Request{Operation: logical.RevokeOperation, Path: "creds/reader", Secret: lease.Secret}); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	e.settled()
+	if s.live() != 1 || e.read("tokens/" + c.id)["state"] != "active" {
+		t.Error("it has ended before its last lease")
+	}
+	e.revokeLease(c)
+	e.settled()
+	if s.live() != 0 {
+		t.Error("it outlives its last lease")
+	}
+
+	// Another time, other params: another token.
+	first := e.creds("reader", nil)
+	e.write("roles/reader", data{"params": data{"books": "a"}})
+	second := e.creds("reader", nil)
+	e.write("roles/reader", data{"reuse": "1s"})
+	time.Sleep(1100 * time.Millisecond)
+	third := e.creds("reader", nil)
+	if first.token == second.token || second.token == third.token || s.live() != 3 {
+		t.Errorf("%d tokens", s.live())
+	}
+	e.write("revoke", data{"token_id": third.id})
+	if fourth := e.creds("reader", nil); fourth.token == third.token {
+		t.Error("a token that was revoked is given again")
+	}
+}
+
 // Whatever becomes of the answer to a create: either there is a token under a lease, or after a while none.
 func TestUpstreamCreateFaults(t *testing.T) {
 	t.Parallel()

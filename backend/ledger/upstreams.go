@@ -6,7 +6,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -29,27 +31,33 @@ const (
 
 // Upstream is a token at an upstream: all that is needed to end it.
 type Upstream struct {
-	ID           token.ID          `json:"id"`
-	State        string            `json:"state"`
-	Connection   string            `json:"connection"`
-	ConnectionID string            `json:"connection_id"` // new when a connection is deleted and created again
-	Role         string            `json:"role"`
-	RoleID       token.RoleID      `json:"role_id"`
-	Name         string            `json:"name"`         // at the upstream
-	UpstreamID   string            `json:"upstream_id"`  // "" while it is Creating
-	Params       map[string]any    `json:"params"`       // as they were asked for
-	Record       map[string]string `json:"record"`       // what the provider remembers
-	Text         string            `json:"text"`         // the token; "" where it is not needed
-	Hash         string            `json:"hash"`         // HashOf it
-	StaticRole   string            `json:"static_role"`  // that holds it; "": a lease, or nothing
-	Leaseless    bool              `json:"leaseless"`    // no lease ends it: EndsAt does
-	CreatedAt    time.Time         `json:"created_at"`   // when it was asked for
-	EndsAt       time.Time         `json:"ends_at"`      // of its lease, or its own
-	EndingSince  time.Time         `json:"ending_since"` // when it became Ending
+	ID           token.ID             `json:"id"`
+	State        string               `json:"state"`
+	Connection   string               `json:"connection"`
+	ConnectionID string               `json:"connection_id"` // new when a connection is deleted and created again
+	Role         string               `json:"role"`
+	RoleID       token.RoleID         `json:"role_id"`
+	Name         string               `json:"name"`         // at the upstream
+	UpstreamID   string               `json:"upstream_id"`  // "" while it is Creating
+	Params       map[string]any       `json:"params"`       // as they were asked for
+	Record       map[string]string    `json:"record"`       // what the provider remembers
+	Text         string               `json:"text"`         // the token; "" where it is not needed
+	Hash         string               `json:"hash"`         // HashOf it
+	StaticRole   string               `json:"static_role"`  // that holds it; "": a lease, or nothing
+	Leaseless    bool                 `json:"leaseless"`    // no lease ends it: EndsAt does
+	Shared       bool                 `json:"shared"`       // several leases may hold it
+	Holds        map[string]time.Time `json:"holds"`        // of one that is Shared: what each lease calls itself -> its end
+	Data         map[string]any       `json:"data"`         // of one that is Shared: what the next requester is told
+	CreatedAt    time.Time            `json:"created_at"`   // when it was asked for
+	TokenEnd     time.Time            `json:"token_end"`    // as the upstream says; zero: it knows none
+	EndsAt       time.Time            `json:"ends_at"`      // of its lease, or its own
+	EndingSince  time.Time            `json:"ending_since"` // when it became Ending
 }
 
 // Upstreams are the tokens at upstreams that exist, or may exist.
 type Upstreams struct {
+	holding sync.Mutex // held while a token that is Shared is changed
+
 	mu     sync.RWMutex
 	tokens map[token.ID]*Upstream // not changed once they are here
 }
@@ -191,6 +199,55 @@ func (us *Upstreams) OfRole(id token.RoleID) []Upstream {
 	}
 	return tokens
 }
+
+// Young gives the newest token of a role that several leases may hold, exists, was made for these params and
+// not before since.
+func (us *Upstreams) Young(role token.RoleID, params map[string]any, since time.Time) (_ Upstream, found bool) {
+	us.mu.RLock()
+	defer us.mu.RUnlock()
+	var newest *Upstream
+	for _, u := range us.tokens {
+		if u.RoleID == role && u.Shared && u.State == Live && !u.CreatedAt.Before(since) && fmt.Sprint(u.Params) == fmt.Sprint(params) &&
+			(newest == nil || u.CreatedAt.After(newest.CreatedAt)) {
+			newest = u
+		}
+	}
+	if newest == nil {
+		return Upstream{}, false
+	}
+	return *newest, true
+}
+
+// Hold adds a lease to a token that is Shared, or moves the end of one; with the zero time it takes the lease
+// away. It tells how many are left. Others may hold it at the same time.
+func (us *Upstreams) Hold(ctx context.Context, s logical.Storage, id token.ID, lease string, end time.Time) (left int, err error) {
+	us.holding.Lock()
+	defer us.holding.Unlock()
+	u, known := us.Get(id)
+	if !known || u.State != Live {
+		return 0, ErrEnded
+	}
+	holds := make(map[string]time.Time, len(u.Holds)+1)
+	for other, its := range u.Holds {
+		if its.After(time.Now().Add(-time.Hour)) { // what Vault has lost is forgotten
+			holds[other] = its
+		}
+	}
+	if end.IsZero() {
+		delete(holds, lease)
+	} else {
+		holds[lease] = end
+	}
+	if u.Holds, left = holds, len(holds); left == 0 {
+		u.State, u.EndingSince = Ending, time.Now().UTC()
+		return 0, us.Put(ctx, s, u)
+	}
+	u.EndsAt = slices.MaxFunc(slices.Collect(maps.Values(holds)), time.Time.Compare)
+	return left, us.Put(ctx, s, u)
+}
+
+// ErrEnded is returned for a token that exists no more.
+var ErrEnded = errors.New("the token is revoked")
 
 // Count tells how many tokens of a connection are in each state; nil where there are none.
 func (us *Upstreams) Count(connectionID string) map[string]int {

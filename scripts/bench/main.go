@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/signal"
@@ -50,6 +51,7 @@ func main() {
 type bench struct {
 	addr, token string
 	http        *http.Client
+	service     *httptest.Server // an upstream that does nothing
 }
 
 func run(ctx context.Context) error {
@@ -106,6 +108,11 @@ func run(ctx context.Context) error {
 			if err := compare(ctx, m.name, clients, m.engine, m.floor); err != nil {
 				return err
 			}
+		}
+	}
+	if *only == "" || *only == "revoke-limited" {
+		if err := b.limited(ctx); err != nil {
+			return err
 		}
 	}
 	if *only == "" || *only == "revoke" {
@@ -170,7 +177,18 @@ func (b *bench) measurements(ctx context.Context) ([]measurement, error) {
 	unleased := func(ctx context.Context, _ int) error {
 		return b.call(ctx, "POST", "floor/unleased", introspection, nil)
 	}
+	service := newService()
+	b.service = service
+	if err := b.connect(ctx); err != nil {
+		return nil, err
+	}
 	return []measurement{
+		{"creds-upstream", get("apitoken/creds/upstream"), func(ctx context.Context, _ int) error {
+			if err := b.direct(ctx); err != nil {
+				return err
+			}
+			return b.call(ctx, "GET", "floor/leased-stored/bench", nil, nil)
+		}},
 		{"creds", get("apitoken/creds/bench"), leased},
 		{"creds-jwt", get("apitoken/creds/jwt"), leased},
 		{"creds-leaseless", get("apitoken/creds/leaseless"), unleased},
@@ -275,7 +293,7 @@ func (b *bench) revocation(ctx context.Context) error {
 			if err := b.call(ctx, "POST", "sys/leases/revoke-prefix/"+m.prefix, map[string]any{"sync": true}, nil); err != nil {
 				return err
 			}
-			if err := b.issue(ctx, m.prefix); err != nil {
+			if err := b.issue(ctx, m.prefix, *leases); err != nil {
 				return err
 			}
 			start := time.Now()
@@ -291,13 +309,13 @@ func (b *bench) revocation(ctx context.Context) error {
 }
 
 // issue makes the leases that are to be revoked.
-func (b *bench) issue(ctx context.Context, path string) error {
+func (b *bench) issue(ctx context.Context, path string, leases int) error {
 	const clients = 16
 	var wg sync.WaitGroup
 	errs := make([]error, clients)
 	for c := range clients {
 		wg.Go(func() {
-			for range *leases / clients {
+			for range leases / clients {
 				if errs[c] = b.call(ctx, "GET", path, nil, nil); errs[c] != nil {
 					return
 				}

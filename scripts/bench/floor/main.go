@@ -64,6 +64,28 @@ func factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 				},
 			},
 			{
+				Pattern: "leased-stored/.*",
+				Operations: map[logical.Operation]framework.OperationHandler{
+					logical.ReadOperation: &framework.PathOperation{
+						Callback: func(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+							for range 2 {
+								entry := &logical.StorageEntry{Key: req.ID, Value: make([]byte, 512)}
+								if err := req.Storage.Put(ctx, entry); err != nil {
+									return nil, err
+								}
+							}
+							return leased.Response(map[string]any{
+								"token":      token,
+								"token_id":   "2409c65c9d984dd3852b2869",
+								"name":       "vault-floor-bench-aBcDeF123456",
+								"connection": "bench",
+								"expires_at": "2026-01-01T00:00:00Z",
+							}, nil), nil
+						},
+					},
+				},
+			},
+			{
 				Pattern: "unleased",
 				Fields: map[string]*framework.FieldSchema{
 					"token":           {Type: framework.TypeString},
