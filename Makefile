@@ -1,4 +1,5 @@
-# The plugin, and everything to try and to test it. All it needs is Go, make and git.
+# The plugin, and everything to try and to test it. All it needs is Go, make and git; and a C compiler for what
+# needs a Gitea server.
 
 GO        ?= go
 PLUGIN    := vault-plugin-secrets-apitoken
@@ -19,6 +20,10 @@ build: ## build the plugin into bin/
 vault: ## find a Vault server, or build the one that bootstrap/vault pins (5 minutes, once)
 	@$(GO) run ./scripts/dev -binary
 
+.PHONY: servers
+servers: ## vault, and a Gitea server for the tests where there is a C compiler (5 minutes, once)
+	@$(GO) run ./scripts/dev -binary -gitea
+
 .PHONY: dev
 dev: ## run a Vault server with the plugin until Ctrl-C
 	@$(GO) run ./scripts/dev
@@ -29,12 +34,12 @@ demo: ## show what the engine does, on a Vault server of its own
 	@$(GO) run ./scripts/dev -mount=false -gitea ./scripts/demo.sh
 
 .PHONY: test
-test: vault ## run all tests: with the race detector, and on a real Vault server
+test: servers ## run all tests: with the race detector, and on a real Vault server
 	@echo "Unit tests, with the race detector:"
 	$(GO) test -short -race $(TESTFLAGS) ./...
 	@echo "Contract tests: what providers send, held to what the vendors publish:"
 	$(GO) test -C backend/connector/contract $(TESTFLAGS) ./...
-	@echo "Acceptance tests, on real Vault servers (about 2 minutes):"
+	@echo "Acceptance tests, on real Vault servers (about 4 minutes):"
 	$(GO) test -parallel 6 -timeout 20m -count=1 $(TESTFLAGS) ./backend/acceptance
 
 .PHONY: test-unit
@@ -42,7 +47,7 @@ test-unit: ## run the tests that need no server
 	$(GO) test -short $(TESTFLAGS) ./...
 
 .PHONY: bench
-bench: ## measure the engine against a plugin that does nothing (about 20 minutes)
+bench: ## measure the engine against a plugin that does nothing (about 25 minutes)
 	$(GO) test -run '^$$' -bench . ./backend/...
 	$(GO) run ./scripts/bench $(BENCHFLAGS)
 

@@ -35,6 +35,7 @@ var (
 	leases = flag.Int("leases", 10_000, "leases to revoke")
 	purges = flag.Int("revoke-rounds", 3, "rounds of revoking them; each takes a minute or two")
 	only   = flag.String("only", "", "measure only the operation of this name")
+	atOnce = flag.Int("clients", 0, "measure only with so many clients; 0: with 1, 8 and 32")
 )
 
 func main() {
@@ -105,6 +106,9 @@ func run(ctx context.Context) error {
 			continue
 		}
 		for _, clients := range []int{1, 8, maxClients} {
+			if *atOnce != 0 && *atOnce != clients {
+				continue
+			}
 			if err := compare(ctx, m.name, clients, m.engine, m.floor); err != nil {
 				return err
 			}

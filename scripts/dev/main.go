@@ -22,13 +22,13 @@ import (
 func main() {
 	withGitea := flag.Bool("gitea", false, "run a Gitea server beside it")
 	mount := flag.Bool("mount", true, "register the plugin and enable it at apitoken/")
-	binary := flag.Bool("binary", false, "only find or build the vault binary, and print where it is")
+	binary := flag.Bool("binary", false, "only find or build the binaries, and print where they are")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	var err error
 	if *binary {
-		err = printBinary(ctx)
+		err = printBinaries(ctx, *withGitea)
 	} else {
 		err = run(ctx, *mount, *withGitea, flag.Args())
 	}
@@ -42,16 +42,27 @@ func main() {
 	}
 }
 
-func printBinary(ctx context.Context) error {
+func printBinaries(ctx context.Context, withGitea bool) error {
 	root, err := vaultserver.Root()
 	if err != nil {
 		return err
 	}
 	binary, err := vaultserver.Binary(ctx, root, os.Stdout)
-	if err == nil {
-		fmt.Println("Vault:", binary)
+	if err != nil {
+		return err
 	}
-	return err
+	fmt.Println("Vault:", binary)
+	if !withGitea {
+		return nil
+	}
+	if binary, err = giteaserver.Binary(ctx, root, os.Stdout); errors.Is(err, giteaserver.ErrNoCompiler) {
+		fmt.Println("Gitea: none.", err)
+		return nil
+	} else if err != nil {
+		return err
+	}
+	fmt.Println("Gitea:", binary)
+	return nil
 }
 
 func run(ctx context.Context, mount, withGitea bool, command []string) error {
