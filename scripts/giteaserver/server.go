@@ -136,6 +136,9 @@ func (s *Server) Restart(ctx context.Context) error {
 	return nil
 }
 
+// Stop ends the process that is running now: after a Restart that is another one.
+func (s *Server) Stop() { s.Process.Stop() }
+
 // AddUser makes a user.
 func (s *Server) AddUser(ctx context.Context, name, password string, admin bool) error {
 	args := []string{"admin", "user", "create", "--username", name, "--password", password, "--email", name + "@example.com", "--must-change-password=false"}

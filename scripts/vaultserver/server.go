@@ -163,6 +163,9 @@ func (s *Server) Restart(ctx context.Context) error {
 	return s.Unseal(ctx)
 }
 
+// Stop ends the process that is running now: after a Restart that is another one.
+func (s *Server) Stop() { s.Process.Stop() }
+
 // Register adds a plugin binary of PluginDir to the catalog.
 func (s *Server) Register(ctx context.Context, name string) error {
 	sum, err := SHA256(filepath.Join(s.conf.PluginDir, name))
