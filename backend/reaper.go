@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -47,6 +48,7 @@ type reaper struct {
 	stop context.CancelFunc
 	idle chan struct{} // closed when it has stopped
 	wake chan struct{}
+	rest atomic.Bool // there was nothing to watch: it sleeps until it is woken
 
 	mu       sync.Mutex
 	creating map[token.ID]bool    // by requests of this process, not to be looked for
@@ -122,6 +124,14 @@ func (r *reaper) kick() {
 	select {
 	case r.wake <- struct{}{}:
 	default:
+	}
+}
+
+// watch has the reaper look at tokens that are new to it. It looks at all of them each time, so that one more
+// is no reason while it does so anyway.
+func (r *reaper) watch() {
+	if r.rest.Load() {
+		r.kick()
 	}
 }
 
@@ -209,6 +219,7 @@ func (r *reaper) run(ctx context.Context) {
 			continue
 		}
 		idle := true
+		r.rest.Store(true) // before looking: what comes meanwhile wakes it
 		for _, c := range st.connections.all() {
 			idle = idle && c.Pending == nil && st.upstreams.Count(c.ID) == nil
 			if !r.due(st, c) {
@@ -222,6 +233,7 @@ func (r *reaper) run(ctx context.Context) {
 			})
 		}
 		if !idle {
+			r.rest.Store(false)
 			timer.Reset(r.interval)
 		}
 	}
@@ -278,7 +290,7 @@ func (r *reaper) drain(ctx context.Context, st *state, c *connection) {
 				return nil
 			}
 			if !unavailable(err) {
-				r.rest(u.ID, c, err)
+				r.later(u.ID, c, err)
 				return nil
 			}
 			return err
@@ -353,8 +365,8 @@ func (r *reaper) rests(id token.ID) bool {
 	return time.Now().Before(r.resting[id].next)
 }
 
-// rest has one token tried again later.
-func (r *reaper) rest(id token.ID, c *connection, err error) {
+// later has one token tried again.
+func (r *reaper) later(id token.ID, c *connection, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.resting[id] = r.after(r.resting[id], time.Now(), 0)

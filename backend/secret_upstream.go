@@ -213,7 +213,7 @@ func (b *backend) tryMint(ctx context.Context, req *logical.Request, st *state, 
 		return nil, nil, err
 	}
 	b.reaper.begin(id)
-	defer b.reaper.kick()
+	defer b.reaper.watch()
 	defer b.reaper.done(id)
 	u := ledger.Upstream{
 		ID: id, State: ledger.Creating, Connection: c.name, ConnectionID: c.ID, Role: r.name, RoleID: r.ID,
