@@ -268,6 +268,44 @@ func TestCostLimit(t *testing.T) {
 	}
 }
 
+// What the two grants send (RFC 6749 section 4.4.2, RFC 8693 section 2.1).
+func TestOAuthGrants(t *testing.T) {
+	providers, err := Builtin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for grant, want := range map[string]string{
+		"client_credentials": "grant_type=client_credentials&scope=a+b",
+		"token_exchange":     "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Atoken-exchange&scope=a+b&subject_token=mine&subject_token_type=urn%3Aietf%3Aparams%3Aoauth%3Atoken-type%3Aaccess_token",
+	} {
+		u := serve(t, ClientConfig{}, func(w http.ResponseWriter, r *http.Request) {
+			if err := r.ParseForm(); err != nil || r.PostForm.Encode() != want || r.URL.Path != "/oauth/token" {
+				t.Errorf("%s %s, want %s (%v)", r.URL.Path, r.PostForm.Encode(), want, err)
+			}
+			if user, password, _ := r.BasicAuth(); user != "c%3A1" || password != "s" {
+				t.Errorf("%s %s", user, password)
+			}
+			fmt.Fprint(w, `{"access_token": "t", "token_type": "Bearer", "expires_in": 60, "issued_token_type": "urn:ietf:params:oauth:token-type:access_token"}`)
+		})
+		u.Provider = providers["oauth2"]
+		if u.Credential, err = Values(u.Provider.Credential, map[string]any{"client_id": "c:1", "client_secret": "s", "subject_token": "mine"}); err != nil {
+			t.Fatal(err)
+		}
+		if u.Settings, err = Values(u.Provider.Settings, nil); err != nil {
+			t.Fatal(err)
+		}
+		params, err := Values(u.Provider.Params, map[string]any{"grant": grant, "scopes": "a,b"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		now := time.Now()
+		c, err := u.Create(t.Context(), "name", "role", params, now, now.Add(time.Hour))
+		if err != nil || c.Text != "t" || c.ExpiresAt.Sub(now).Round(time.Second) != time.Minute {
+			t.Errorf("%+v, %v", c, err)
+		}
+	}
+}
+
 func TestFindPages(t *testing.T) {
 	u := serve(t, ClientConfig{}, func(w http.ResponseWriter, r *http.Request) {
 		pages := map[string]string{"1": `[{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]`, "2": `[{"id": 3, "name": "a"}]`}
