@@ -102,17 +102,21 @@ func (b *backend) rotateRoot(ctx context.Context, req *logical.Request, d *frame
 		}
 	}
 	credential, err := c.upstream(p).RotateRoot(ctx, name, generated, now, now.Add(rootLifetime))
-	if err == nil {
-		fresh := c.upstream(p)
+	made := err == nil
+	fresh := c.upstream(p)
+	if made {
 		fresh.Credential = credential
 		_, err = fresh.Check(ctx)
 	}
 	if err != nil {
-		// The reaper finds out what the service has done, and which of the two credentials works.
-		if e := (*connector.Error)(nil); errors.As(err, &e) && !e.Unsure {
+		// Where the service may have taken it, the reaper finds out which of the two works.
+		if e := (*connector.Error)(nil); !made && errors.As(err, &e) && !e.Unsure && c.Pending != nil {
 			if _, err := b.changeConnection(ctx, req.Storage, st, c, func(e *connectionEntry) { e.Pending = nil }); err != nil {
 				return nil, err
 			}
+		}
+		if made && c.Pending == nil {
+			b.giveBack(ctx, c, fresh)
 		}
 		return logical.ErrorResponse("connection %q: the credential was not rotated: %s", c.name, err), nil
 	}
@@ -121,6 +125,9 @@ func (b *backend) rotateRoot(ctx context.Context, req *logical.Request, d *frame
 		e.Credential, e.Pending, e.RotatedAt = credential, nil, now
 	})
 	if err != nil {
+		if old.Pending == nil {
+			b.giveBack(ctx, old, fresh)
+		}
 		return nil, fmt.Errorf("the new credential was not written, the engine goes on with the old one: %w", err)
 	}
 	if err := st.upstreams.Delete(ctx, req.Storage, id); err != nil {
@@ -133,6 +140,15 @@ func (b *backend) rotateRoot(ctx context.Context, req *logical.Request, d *frame
 		return resp, nil
 	}
 	return nil, nil
+}
+
+// giveBack ends a credential that the service has made and the engine does not take.
+func (b *backend) giveBack(ctx context.Context, c *connection, fresh *connector.Upstream) {
+	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), revokeWait)
+	defer cancel()
+	if err := fresh.RetireRoot(ending); err != nil {
+		b.Logger().Warn("a credential that was not taken was not ended either, it is looked for by its name", "connection", c.name, "error", err)
+	}
 }
 
 // changeConnection writes a change of a connection that nobody else has changed meanwhile.

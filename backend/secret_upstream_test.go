@@ -595,6 +595,19 @@ func TestRotateRoot(t *testing.T) {
 			}
 		})
 	}
+	// It is taken, and the proof of that fails: not for good.
+	t.Run("no proof", func(t *testing.T) {
+		t.Parallel()
+		s := newShelf(t)
+		e := onShelf(t, s)
+		s.setFault(once(http.MethodGet, nonsense))
+		e.refused(logical.UpdateOperation, "rotate-root/shelf", nil, "the credential was not rotated")
+		works(t, e, s)
+		works(t, e.restart(), s)
+		if s.password == "open sesame" {
+			t.Error("the service did not take it")
+		}
+	})
 	for _, at := range []string{http.MethodPut, http.MethodGet} {
 		t.Run("storage fails at "+at, func(t *testing.T) {
 			s := newShelf(t)

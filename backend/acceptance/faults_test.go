@@ -134,6 +134,10 @@ func TestFaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(upstream.Stop)
+	const minter = "minter" // whose password is rotated
+	if err := upstream.AddUser(ctx, minter, "minter-of-the-tests", true); err != nil {
+		t.Fatal(err)
+	}
 	proxy := newFaultProxy(t, upstream.URL)
 	if err := server.Register(ctx, vaultserver.PluginName); err != nil {
 		t.Fatal(err)
@@ -150,7 +154,7 @@ func TestFaults(t *testing.T) {
 	}
 	write("apitoken/connections/gitea", map[string]any{
 		"provider": "gitea", "url": proxy.URL, "timeout": "2s",
-		"credential": map[string]any{"username": upstream.Username, "password": upstream.Password},
+		"credential": map[string]any{"username": minter, "password": "minter-of-the-tests"},
 	})
 	write("apitoken/roles/ci", map[string]any{"connection": "gitea", "params": map[string]any{"scopes": "read:user"}, "ttl": "1h"})
 	write("apitoken/roles/brief", map[string]any{"connection": "gitea", "params": map[string]any{"scopes": "read:user"}, "ttl": "30s"})
@@ -158,7 +162,7 @@ func TestFaults(t *testing.T) {
 	live := func() (names []string) {
 		t.Helper()
 		for page := 1; ; page++ {
-			req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("%s/api/v1/users/%s/tokens?limit=50&page=%d", upstream.URL, upstream.Username, page), nil)
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("%s/api/v1/users/%s/tokens?limit=50&page=%d", upstream.URL, minter, page), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -209,6 +213,55 @@ func TestFaults(t *testing.T) {
 		calm.SetToken(server.Token)
 		calm.SetMaxRetries(0)
 		return calm.Logical().ReadWithContext(ctx, "apitoken/creds/"+role)
+	}
+
+	// Rotating the password: whatever Gitea has done of it, the engine ends up with the one that works.
+	works := func(fault string) {
+		t.Helper()
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+			_, err := c.Logical().WriteWithContext(ctx, "apitoken/connections/gitea/check", nil)
+			if err == nil {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: %v", fault, err)
+			}
+		}
+	}
+	for _, fault := range []string{"reset after", "500 after", "truncated after", "nonsense after", "timeout after", "reset before"} {
+		proxy.only.Store(&fault)
+		proxy.share.Store(1000)
+		if _, err := c.Logical().WriteWithContext(ctx, "apitoken/rotate-root/gitea", nil); err == nil {
+			t.Errorf("%s: rotated", fault)
+		}
+		proxy.share.Store(0)
+		works(fault)
+	}
+
+	// A static role keeps its token where the next one cannot be had.
+	write("apitoken/static-roles/box", map[string]any{"role": "ci", "rotation_period": "24h"})
+	box, err := c.Logical().ReadWithContext(ctx, "apitoken/static-creds/box")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range faults {
+		proxy.only.Store(&faults[i])
+		proxy.share.Store(1000)
+		if _, err := c.Logical().WriteWithContext(ctx, "apitoken/rotate-role/box", nil); err == nil {
+			t.Errorf("%s: rotated", faults[i])
+		}
+		proxy.share.Store(0)
+		now, err := c.Logical().ReadWithContext(ctx, "apitoken/static-creds/box")
+		if err != nil || now.Data["token"] != box.Data["token"] || !slices.Contains(live(), now.Data["name"].(string)) {
+			t.Errorf("%s: %v", faults[i], err)
+		}
+	}
+	write("apitoken/rotate-role/box", nil)
+	if slices.Contains(live(), box.Data["name"].(string)) {
+		t.Error("the token before is still there")
+	}
+	if _, err := c.Logical().DeleteWithContext(ctx, "apitoken/static-roles/box"); err != nil {
+		t.Fatal(err)
 	}
 
 	// Each fault by itself, at every request while it lasts: an error for the requester, and no token.
