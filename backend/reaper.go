@@ -275,6 +275,7 @@ func (r *reaper) drain(ctx context.Context, st *state, c *connection) {
 		return
 	}
 	up := c.upstream(p)
+	var progress atomic.Bool
 	group, working := errgroup.WithContext(ctx)
 	group.SetLimit(reapParallel)
 	for _, u := range st.upstreams.Of(c.ID, r.waiting) {
@@ -287,6 +288,7 @@ func (r *reaper) drain(ctx context.Context, st *state, c *connection) {
 		group.Go(func() error {
 			err := r.settle(working, st, up, u)
 			if err == nil {
+				progress.Store(true)
 				return nil
 			}
 			if !unavailable(err) {
@@ -297,6 +299,11 @@ func (r *reaper) drain(ctx context.Context, st *state, c *connection) {
 		})
 	}
 	if err := group.Wait(); err != nil {
+		if progress.Load() { // a service that fails now and then must not be waited for ever longer
+			r.mu.Lock()
+			r.queues[c.ID].attempt = attempt{}
+			r.mu.Unlock()
+		}
 		r.failed(ctx, c, err)
 		return
 	}
