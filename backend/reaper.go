@@ -36,8 +36,10 @@ var defaultTimings = timings{
 	interval: time.Second, firstBackoff: time.Second, longestBackoff: 5 * time.Minute,
 }
 
-// reapParallel is how many tokens of a connection are ended at once.
-const reapParallel = 4
+const (
+	reapParallel = 4 // tokens of a connection that are ended at once
+	reapGiveUp   = 4 // failures in a row after which the upstream counts as down
+)
 
 // reaper ends tokens at upstreams that nothing holds any more: those whose revocation could not be
 // delivered, those whose creation was cut short, and those whose time is over. What it has to do is in
@@ -276,6 +278,7 @@ func (r *reaper) drain(ctx context.Context, st *state, c *connection) {
 	}
 	up := c.upstream(p)
 	var progress atomic.Bool
+	var failures atomic.Int32 // in a row
 	group, working := errgroup.WithContext(ctx)
 	group.SetLimit(reapParallel)
 	for _, u := range st.upstreams.Of(c.ID, r.waiting) {
@@ -289,9 +292,15 @@ func (r *reaper) drain(ctx context.Context, st *state, c *connection) {
 			err := r.settle(working, st, up, u)
 			if err == nil {
 				progress.Store(true)
+				failures.Store(0)
+				r.mu.Lock()
+				delete(r.resting, u.ID)
+				r.mu.Unlock()
 				return nil
 			}
-			if !unavailable(err) {
+			e := (*connector.Error)(nil)
+			told := errors.As(err, &e) && e.RetryAfter > 0
+			if !unavailable(err) || failures.Add(1) < reapGiveUp && !told {
 				r.later(u.ID, c, err)
 				return nil
 			}
