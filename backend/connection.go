@@ -115,7 +115,7 @@ type connectionStore struct {
 	writing sync.Mutex // held from reading one for a change until the change is stored
 
 	mu        sync.RWMutex
-	names     map[string]*connection
+	named     map[string]*connection
 	ids       map[string]*connection
 	providers map[string]*connector.Provider
 	builtin   map[string]*connector.Provider
@@ -127,7 +127,7 @@ var builtinProviders = sync.OnceValues(connector.Builtin)
 
 func loadConnections(ctx context.Context, s logical.Storage, userAgent string) (*connectionStore, error) {
 	cs := &connectionStore{
-		names: make(map[string]*connection), ids: make(map[string]*connection), userAgent: userAgent,
+		named: make(map[string]*connection), ids: make(map[string]*connection), userAgent: userAgent,
 	}
 	var err error
 	if cs.builtin, err = builtinProviders(); err != nil {
@@ -172,7 +172,7 @@ func loadConnections(ctx context.Context, s logical.Storage, userAgent string) (
 		if err != nil {
 			return nil, fmt.Errorf("connection %q: %w", name, err)
 		}
-		cs.names[name], cs.ids[entry.ID] = c, c
+		cs.named[name], cs.ids[entry.ID] = c, c
 	}
 	return cs, nil
 }
@@ -181,7 +181,7 @@ func loadConnections(ctx context.Context, s logical.Storage, userAgent string) (
 func (cs *connectionStore) get(name string) *connection {
 	cs.mu.RLock()
 	defer cs.mu.RUnlock()
-	return cs.names[name]
+	return cs.named[name]
 }
 
 // byID finds a connection by its id; nil where it has been deleted.
@@ -195,7 +195,13 @@ func (cs *connectionStore) byID(id string) *connection {
 func (cs *connectionStore) all() []*connection {
 	cs.mu.RLock()
 	defer cs.mu.RUnlock()
-	return slices.SortedFunc(maps.Values(cs.names), func(a, b *connection) int { return strings.Compare(a.name, b.name) })
+	return slices.SortedFunc(maps.Values(cs.named), func(a, b *connection) int { return strings.Compare(a.name, b.name) })
+}
+
+func (cs *connectionStore) names() []string {
+	cs.mu.RLock()
+	defer cs.mu.RUnlock()
+	return slices.Sorted(maps.Keys(cs.named))
 }
 
 // provider finds a provider by name; nil where there is none.
@@ -223,10 +229,10 @@ func (cs *connectionStore) store(ctx context.Context, s logical.Storage, c *conn
 	}
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	if old := cs.names[c.name]; old != nil && old.client != c.client {
+	if old := cs.named[c.name]; old != nil && old.client != c.client {
 		old.client.Close()
 	}
-	cs.names[c.name], cs.ids[c.ID] = c, c
+	cs.named[c.name], cs.ids[c.ID] = c, c
 	return nil
 }
 
@@ -237,7 +243,7 @@ func (cs *connectionStore) delete(ctx context.Context, s logical.Storage, c *con
 	}
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	delete(cs.names, c.name)
+	delete(cs.named, c.name)
 	delete(cs.ids, c.ID)
 	c.client.Close()
 	return nil

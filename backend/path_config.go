@@ -3,7 +3,6 @@ package backend
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -158,6 +157,8 @@ func (b *backend) pathsConfig() []*framework.Path {
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Status list TTL", Value: int(defaults.StatusListTTL.Seconds())},
 		},
 	}
+	update := change(b.configUpdate, "Change the settings of the mount; what is not given stays as it is.")
+	update.DisplayAttrs = &framework.DisplayAttributes{OperationVerb: "configure"}
 	return []*framework.Path{{
 		Pattern:      "config",
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix},
@@ -179,14 +180,7 @@ func (b *backend) pathsConfig() []*framework.Path {
 					"status_list_ttl":     {Type: framework.TypeDurationSecond, Required: true, Description: "Seconds for which a status list may be cached."},
 				}),
 			},
-			logical.UpdateOperation: &framework.PathOperation{
-				Callback:                    b.configUpdate,
-				Summary:                     "Change the settings of the mount; what is not given stays as it is.",
-				DisplayAttrs:                &framework.DisplayAttributes{OperationVerb: "configure"},
-				ForwardPerformanceStandby:   true,
-				ForwardPerformanceSecondary: true,
-				Responses:                   noContent,
-			},
+			logical.UpdateOperation: update,
 		},
 		HelpSynopsis:    "Settings of the mount.",
 		HelpDescription: "What the mount's tokens look like, how often the key that seals them is rotated, and which scopes count as privileged. All settings have defaults. token_pattern, which is only read, is the rule by which a secret scanner finds leaked tokens.",
@@ -315,10 +309,3 @@ func checkIssuer(s string) (string, error) {
 func isPrintable(s string) bool {
 	return strings.IndexFunc(s, func(r rune) bool { return r < 0x20 || r > 0x7e }) < 0
 }
-
-// ok describes the answer 200 with these fields.
-func ok(fields map[string]*framework.FieldSchema) map[int][]framework.Response {
-	return map[int][]framework.Response{http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: fields}}}
-}
-
-var noContent = map[int][]framework.Response{http.StatusNoContent: {{Description: http.StatusText(http.StatusNoContent)}}}

@@ -108,37 +108,22 @@ func (b *backend) pathsConnections() []*framework.Path {
 		}
 		read[name] = &framework.FieldSchema{Type: field.Type, Required: true, Description: field.Description}
 	}
-	write := &framework.PathOperation{
-		Callback:                    b.connectionWrite,
-		Summary:                     "Create or change a connection; what is not given stays as it is.",
-		DisplayAttrs:                &framework.DisplayAttributes{OperationVerb: "write"},
-		ForwardPerformanceStandby:   true,
-		ForwardPerformanceSecondary: true,
-		Responses:                   noContent,
-	}
 	nameOnly := map[string]*framework.FieldSchema{"name": fields["name"]}
 	return []*framework.Path{
 		{
 			Pattern:        "connections/" + framework.GenericNameRegex("name"),
 			DisplayAttrs:   &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "connection"},
 			Fields:         fields,
-			ExistenceCheck: b.connectionExists,
-			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ReadOperation: &framework.PathOperation{
+			ExistenceCheck: b.exists(func(st *state, name string) bool { return st.connections.get(name) != nil }),
+			Operations: kept(
+				&framework.PathOperation{
 					Callback:  b.connectionRead,
 					Summary:   "Read a connection, without its secrets.",
 					Responses: ok(read),
 				},
-				logical.CreateOperation: write,
-				logical.UpdateOperation: write,
-				logical.DeleteOperation: &framework.PathOperation{
-					Callback:                    b.connectionDelete,
-					Summary:                     "Delete a connection that nothing uses.",
-					ForwardPerformanceStandby:   true,
-					ForwardPerformanceSecondary: true,
-					Responses:                   noContent,
-				},
-			},
+				change(b.connectionWrite, "Create or change a connection; what is not given stays as it is."),
+				change(b.connectionDelete, "Delete a connection that nothing uses."),
+			),
 			HelpSynopsis:    "An upstream service, and the credential to mint tokens there.",
 			HelpDescription: "A connection says where a service is and as whom the engine talks to it. Roles that name it issue that service's tokens. Write it, then prove it with check.",
 		},
@@ -159,29 +144,8 @@ func (b *backend) pathsConnections() []*framework.Path {
 			HelpSynopsis:    "Prove that the credential works, and tell what it may do.",
 			HelpDescription: "Asks the service as whom the credential authenticates. Nothing is changed there.",
 		},
-		{
-			Pattern:      "connections/?$",
-			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "connections"},
-			Fields:       pageFields("connection name"),
-			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ListOperation: &framework.PathOperation{
-					Callback:  b.connectionsList,
-					Summary:   "List the connections.",
-					Responses: ok(listResponseFields("connection name")),
-				},
-			},
-			HelpSynopsis:    "List the connections.",
-			HelpDescription: "Names in alphabetical order, a page at a time where after or limit is given.",
-		},
+		b.listPath("connections", func(st *state) []string { return st.connections.names() }),
 	}
-}
-
-func (b *backend) connectionExists(ctx context.Context, req *logical.Request, d *framework.FieldData) (bool, error) {
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
-		return false, err
-	}
-	return st.connections.get(d.Get("name").(string)) != nil, nil
 }
 
 func (b *backend) connectionRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
@@ -443,20 +407,4 @@ func (b *backend) connectionOf(ctx context.Context, req *logical.Request, d *fra
 		return nil, nil, nil, errors.New("the connection's provider is gone")
 	}
 	return c, p, nil, nil
-}
-
-func (b *backend) connectionsList(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
-	after, limit, refusal := pageOf(d)
-	if refusal != nil {
-		return refusal, nil
-	}
-	var names []string
-	for _, c := range st.connections.all() {
-		names = append(names, c.name)
-	}
-	return logical.ListResponse(page(names, after, limit)), nil
 }

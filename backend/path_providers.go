@@ -13,14 +13,6 @@ import (
 )
 
 func (b *backend) pathsProviders() []*framework.Path {
-	write := &framework.PathOperation{
-		Callback:                    b.providerWrite,
-		Summary:                     "Define a provider of your own.",
-		DisplayAttrs:                &framework.DisplayAttributes{OperationVerb: "write"},
-		ForwardPerformanceStandby:   true,
-		ForwardPerformanceSecondary: true,
-		Responses:                   noContent,
-	}
 	return []*framework.Path{
 		{
 			Pattern:      "providers/" + framework.GenericNameRegex("name"),
@@ -33,9 +25,9 @@ func (b *backend) pathsProviders() []*framework.Path {
 					DisplayAttrs: &framework.DisplayAttributes{Name: "Definition", EditType: "textarea"},
 				},
 			},
-			ExistenceCheck: b.providerExists,
-			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ReadOperation: &framework.PathOperation{
+			ExistenceCheck: b.exists(func(st *state, name string) bool { return st.connections.provider(name) != nil }),
+			Operations: kept(
+				&framework.PathOperation{
 					Callback: b.providerRead,
 					Summary:  "Read what a provider needs, and how it is defined.",
 					Responses: ok(map[string]*framework.FieldSchema{
@@ -52,42 +44,14 @@ func (b *backend) pathsProviders() []*framework.Path {
 						"definition":    {Type: framework.TypeString, Required: true, Description: "The definition in YAML."},
 					}),
 				},
-				logical.CreateOperation: write,
-				logical.UpdateOperation: write,
-				logical.DeleteOperation: &framework.PathOperation{
-					Callback:                    b.providerDelete,
-					Summary:                     "Delete a provider of your own.",
-					ForwardPerformanceStandby:   true,
-					ForwardPerformanceSecondary: true,
-					Responses:                   noContent,
-				},
-			},
+				change(b.providerWrite, "Define a provider of your own."),
+				change(b.providerDelete, "Delete a provider of your own."),
+			),
 			HelpSynopsis:    "How the API of an upstream service is asked for tokens.",
 			HelpDescription: "Those that come with the engine are documented by reading them. A service that none of them knows takes no more than a definition in YAML, which is checked when it is written.",
 		},
-		{
-			Pattern:      "providers/?$",
-			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "providers"},
-			Fields:       pageFields("provider name"),
-			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ListOperation: &framework.PathOperation{
-					Callback:  b.providersList,
-					Summary:   "List the providers.",
-					Responses: ok(listResponseFields("provider name")),
-				},
-			},
-			HelpSynopsis:    "List the providers.",
-			HelpDescription: "Names in alphabetical order, those that come with the engine and those of your own.",
-		},
+		b.listPath("providers", func(st *state) []string { return st.connections.providerNames() }),
 	}
-}
-
-func (b *backend) providerExists(ctx context.Context, req *logical.Request, d *framework.FieldData) (bool, error) {
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
-		return false, err
-	}
-	return st.connections.provider(d.Get("name").(string)) != nil, nil
 }
 
 func (b *backend) providerRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
@@ -215,16 +179,4 @@ func (b *backend) providerDelete(ctx context.Context, req *logical.Request, d *f
 		}
 	}
 	return nil, st.connections.storeProvider(ctx, req.Storage, name, nil)
-}
-
-func (b *backend) providersList(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
-	after, limit, refusal := pageOf(d)
-	if refusal != nil {
-		return refusal, nil
-	}
-	return logical.ListResponse(page(st.connections.providerNames(), after, limit)), nil
 }

@@ -17,13 +17,7 @@ func (b *backend) pathsRevoke() []*framework.Path {
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "revoke", OperationSuffix: "token"},
 		Fields:       tokenOrIDFields(),
 		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.UpdateOperation: &framework.PathOperation{
-				Callback:                    b.revoke,
-				Summary:                     "End a token at once.",
-				ForwardPerformanceStandby:   true,
-				ForwardPerformanceSecondary: true,
-				Responses:                   noContent,
-			},
+			logical.UpdateOperation: change(b.revoke, "End a token at once."),
 		},
 		HelpSynopsis: "End a token, by the token or its token_id.",
 		HelpDescription: "For the token that has leaked: whoever finds it need not know its lease. Revoking a token that has ended, or a token_id that nothing is known of, succeeds. " +

@@ -144,54 +144,26 @@ func (b *backend) pathsRoles() []*framework.Path {
 			DisplayAttrs:  &framework.DisplayAttributes{Name: "Proof"},
 		},
 	}
-	write := &framework.PathOperation{
-		Callback:                    b.roleWrite,
-		Summary:                     "Create or change a role; what is not given stays as it is.",
-		DisplayAttrs:                &framework.DisplayAttributes{OperationVerb: "write"},
-		ForwardPerformanceStandby:   true,
-		ForwardPerformanceSecondary: true,
-		Responses:                   noContent,
-	}
 	return []*framework.Path{
 		{
 			Pattern:        "roles/" + framework.GenericNameRegex("name"),
 			DisplayAttrs:   &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "role"},
 			Fields:         fields,
-			ExistenceCheck: b.roleExists,
-			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ReadOperation: &framework.PathOperation{
+			ExistenceCheck: b.exists(func(st *state, name string) bool { return st.roles.get(name) != nil }),
+			Operations: kept(
+				&framework.PathOperation{
 					Callback:  b.roleRead,
 					Summary:   "Read a role.",
 					Responses: ok(roleResponseFields(fields)),
 				},
-				logical.CreateOperation: write,
-				logical.UpdateOperation: write,
-				logical.DeleteOperation: &framework.PathOperation{
-					Callback:                    b.roleDelete,
-					Summary:                     "Delete a role and end all its tokens.",
-					ForwardPerformanceStandby:   true,
-					ForwardPerformanceSecondary: true,
-					Responses:                   noContent,
-				},
-			},
+				change(b.roleWrite, "Create or change a role; what is not given stays as it is."),
+				change(b.roleDelete, "Delete a role and end all its tokens."),
+			),
 			HelpSynopsis: "What may be issued, and how it may be used.",
 			HelpDescription: "A role says what a token may be used for, where, and how long it lives. Tightening a role acts at once on the tokens " +
 				"that are already out; widening it does not widen them. Deleting it ends them, and a new role of the same name does not revive them.",
 		},
-		{
-			Pattern:      "roles/?$",
-			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "roles"},
-			Fields:       pageFields("role name"),
-			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ListOperation: &framework.PathOperation{
-					Callback:  b.rolesList,
-					Summary:   "List the roles.",
-					Responses: ok(listResponseFields("role name")),
-				},
-			},
-			HelpSynopsis:    "List the roles.",
-			HelpDescription: "Names in alphabetical order, a page at a time where after or limit is given.",
-		},
+		b.listPath("roles", func(st *state) []string { return st.roles.names() }),
 	}
 }
 
@@ -211,14 +183,6 @@ func roleResponseFields(written map[string]*framework.FieldSchema) map[string]*f
 		fields[name] = shown
 	}
 	return fields
-}
-
-func (b *backend) roleExists(ctx context.Context, req *logical.Request, d *framework.FieldData) (bool, error) {
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
-		return false, err
-	}
-	return st.roles.get(d.Get("name").(string)) != nil, nil
 }
 
 func (b *backend) roleRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
@@ -586,20 +550,4 @@ func (b *backend) roleDelete(ctx context.Context, req *logical.Request, d *frame
 		}
 	}
 	return nil, st.roles.delete(ctx, req.Storage, r)
-}
-
-func (b *backend) rolesList(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
-	after, limit, refusal := pageOf(d)
-	if refusal != nil {
-		return refusal, nil
-	}
-	var names []string
-	for _, r := range st.roles.all() {
-		names = append(names, r.name)
-	}
-	return logical.ListResponse(page(names, after, limit)), nil
 }

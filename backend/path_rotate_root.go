@@ -32,13 +32,7 @@ func (b *backend) pathsRotateRoot() []*framework.Path {
 			"name": {Type: framework.TypeString, Required: true, Description: "Name of the connection."},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.UpdateOperation: &framework.PathOperation{
-				Callback:                    b.rotateRoot,
-				Summary:                     "Replace the credential of a connection by one that only the engine knows.",
-				ForwardPerformanceStandby:   true,
-				ForwardPerformanceSecondary: true,
-				Responses:                   noContent,
-			},
+			logical.UpdateOperation: change(b.rotateRoot, "Replace the credential of a connection by one that only the engine knows."),
 		},
 		HelpSynopsis:    "Replace the credential of a connection.",
 		HelpDescription: "Makes another credential at the service, proves that it works, keeps it, and only then ends the old one. Nobody but the engine knows the new one.",

@@ -69,22 +69,14 @@ func (b *backend) pathsStaticRoles() []*framework.Path {
 		}
 		return more
 	}
-	write := &framework.PathOperation{
-		Callback:                    b.staticRoleWrite,
-		Summary:                     "Create or change a static role; what is not given stays as it is.",
-		DisplayAttrs:                &framework.DisplayAttributes{OperationVerb: "write"},
-		ForwardPerformanceStandby:   true,
-		ForwardPerformanceSecondary: true,
-		Responses:                   noContent,
-	}
 	return []*framework.Path{
 		{
 			Pattern:        "static-roles/" + framework.GenericNameRegex("name"),
 			DisplayAttrs:   &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "static-role"},
 			Fields:         fields,
-			ExistenceCheck: b.staticRoleExists,
-			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ReadOperation: &framework.PathOperation{
+			ExistenceCheck: b.exists(func(st *state, name string) bool { return st.statics.get(name) != nil }),
+			Operations: kept(
+				&framework.PathOperation{
 					Callback: b.staticRoleRead,
 					Summary:  "Read a static role.",
 					Responses: ok(with(map[string]*framework.FieldSchema{
@@ -95,33 +87,13 @@ func (b *backend) pathsStaticRoles() []*framework.Path {
 						"last_error":  {Type: framework.TypeString, Description: "Why the last rotation failed; absent where it did not."},
 					})),
 				},
-				logical.CreateOperation: write,
-				logical.UpdateOperation: write,
-				logical.DeleteOperation: &framework.PathOperation{
-					Callback:                    b.staticRoleDelete,
-					Summary:                     "Delete a static role and end its token.",
-					ForwardPerformanceStandby:   true,
-					ForwardPerformanceSecondary: true,
-					Responses:                   noContent,
-				},
-			},
+				change(b.staticRoleWrite, "Create or change a static role; what is not given stays as it is."),
+				change(b.staticRoleDelete, "Delete a static role and end its token."),
+			),
 			HelpSynopsis:    "A token that is kept, and rotated.",
 			HelpDescription: "For what cannot read creds by itself: one long-lived token of a role, which the engine replaces in time. A rotation that was missed is made up for once. A token that is revoked is replaced at once.",
 		},
-		{
-			Pattern:      "static-roles/?$",
-			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "static-roles"},
-			Fields:       pageFields("static role name"),
-			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ListOperation: &framework.PathOperation{
-					Callback:  b.staticRolesList,
-					Summary:   "List the static roles.",
-					Responses: ok(listResponseFields("static role name")),
-				},
-			},
-			HelpSynopsis:    "List the static roles.",
-			HelpDescription: "Names in alphabetical order, a page at a time where after or limit is given.",
-		},
+		b.listPath("static-roles", func(st *state) []string { return st.statics.names() }),
 		{
 			Pattern:      "static-creds/" + framework.GenericNameRegex("name"),
 			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "read", OperationSuffix: "static-credentials"},
@@ -147,26 +119,12 @@ func (b *backend) pathsStaticRoles() []*framework.Path {
 			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "rotate", OperationSuffix: "static-role"},
 			Fields:       name,
 			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.UpdateOperation: &framework.PathOperation{
-					Callback:                    b.rotateRole,
-					Summary:                     "Rotate the token of a static role now.",
-					ForwardPerformanceStandby:   true,
-					ForwardPerformanceSecondary: true,
-					Responses:                   noContent,
-				},
+				logical.UpdateOperation: change(b.rotateRole, "Rotate the token of a static role now."),
 			},
 			HelpSynopsis:    "Rotate the token of a static role now.",
 			HelpDescription: "The token before works on for the overlap; the next rotation is counted from now.",
 		},
 	}
-}
-
-func (b *backend) staticRoleExists(ctx context.Context, req *logical.Request, d *framework.FieldData) (bool, error) {
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
-		return false, err
-	}
-	return st.statics.get(d.Get("name").(string)) != nil, nil
 }
 
 // times tells of the rotations.
@@ -326,18 +284,6 @@ func (b *backend) staticRoleDelete(ctx context.Context, req *logical.Request, d 
 		return nil, err
 	}
 	return nil, st.statics.delete(ctx, req.Storage, name)
-}
-
-func (b *backend) staticRolesList(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
-	after, limit, refusal := pageOf(d)
-	if refusal != nil {
-		return refusal, nil
-	}
-	return logical.ListResponse(page(st.statics.names(), after, limit)), nil
 }
 
 func (b *backend) staticCredsRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {

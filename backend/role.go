@@ -251,7 +251,7 @@ type roleStore struct {
 	writing sync.Mutex // held from reading a role for a change until the change is stored
 
 	mu    sync.RWMutex
-	names map[string]*role
+	named map[string]*role
 	ids   map[token.RoleID]*role
 }
 
@@ -260,7 +260,7 @@ func loadRoles(ctx context.Context, s logical.Storage) (*roleStore, error) {
 	if err != nil {
 		return nil, err
 	}
-	rs := &roleStore{names: make(map[string]*role, len(names)), ids: make(map[token.RoleID]*role, len(names))}
+	rs := &roleStore{named: make(map[string]*role, len(names)), ids: make(map[token.RoleID]*role, len(names))}
 	for _, name := range names {
 		entry, err := s.Get(ctx, rolePrefix+name)
 		if err != nil {
@@ -285,7 +285,7 @@ func loadRoles(ctx context.Context, s logical.Storage) (*roleStore, error) {
 func (rs *roleStore) show(r *role) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
-	rs.names[r.name] = r
+	rs.named[r.name] = r
 	rs.ids[r.ID] = r
 }
 
@@ -293,7 +293,7 @@ func (rs *roleStore) show(r *role) {
 func (rs *roleStore) get(name string) *role {
 	rs.mu.RLock()
 	defer rs.mu.RUnlock()
-	return rs.names[name]
+	return rs.named[name]
 }
 
 // byID finds a role by its id; nil where it has been deleted.
@@ -307,12 +307,13 @@ func (rs *roleStore) byID(id token.RoleID) *role {
 func (rs *roleStore) all() []*role {
 	rs.mu.RLock()
 	defer rs.mu.RUnlock()
-	roles := make([]*role, 0, len(rs.names))
-	for _, r := range rs.names {
-		roles = append(roles, r)
-	}
-	slices.SortFunc(roles, func(a, b *role) int { return strings.Compare(a.name, b.name) })
-	return roles
+	return slices.SortedFunc(maps.Values(rs.named), func(a, b *role) int { return strings.Compare(a.name, b.name) })
+}
+
+func (rs *roleStore) names() []string {
+	rs.mu.RLock()
+	defer rs.mu.RUnlock()
+	return slices.Sorted(maps.Keys(rs.named))
 }
 
 // store writes a role, and shows it once it is written. The caller holds writing.
@@ -335,7 +336,7 @@ func (rs *roleStore) delete(ctx context.Context, s logical.Storage, r *role) err
 	}
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
-	delete(rs.names, r.name)
+	delete(rs.named, r.name)
 	delete(rs.ids, r.ID)
 	return nil
 }

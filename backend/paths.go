@@ -1,0 +1,129 @@
+package backend
+
+import (
+	"context"
+	"math"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// ok describes the answer 200 with these fields.
+func ok(fields map[string]*framework.FieldSchema) map[int][]framework.Response {
+	return map[int][]framework.Response{http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: fields}}}
+}
+
+var noContent = map[int][]framework.Response{http.StatusNoContent: {{Description: http.StatusText(http.StatusNoContent)}}}
+
+// change is an operation that writes storage, and so runs on the active node of the primary cluster. It answers
+// with nothing but warnings.
+func change(callback framework.OperationFunc, summary string) *framework.PathOperation {
+	return &framework.PathOperation{
+		Callback:                    callback,
+		Summary:                     summary,
+		ForwardPerformanceStandby:   true,
+		ForwardPerformanceSecondary: true,
+		Responses:                   noContent,
+	}
+}
+
+// kept are the operations on something that has a name: read with the fields of its answer, create and update
+// in one, and delete.
+func kept(read, write, remove *framework.PathOperation) map[logical.Operation]framework.OperationHandler {
+	write.DisplayAttrs = &framework.DisplayAttributes{OperationVerb: "write"}
+	return map[logical.Operation]framework.OperationHandler{
+		logical.ReadOperation:   read,
+		logical.CreateOperation: write,
+		logical.UpdateOperation: write,
+		logical.DeleteOperation: remove,
+	}
+}
+
+// exists is the existence check of a path with the field name.
+func (b *backend) exists(has func(st *state, name string) bool) framework.ExistenceFunc {
+	return func(ctx context.Context, req *logical.Request, d *framework.FieldData) (bool, error) {
+		st, err := b.load(ctx, req.Storage)
+		if err != nil {
+			return false, err
+		}
+		return has(st, d.Get("name").(string)), nil
+	}
+}
+
+// listPath is the path that lists what there is of a kind, such as "static-roles", by its sorted names.
+func (b *backend) listPath(kind string, names func(*state) []string) *framework.Path {
+	words := strings.ReplaceAll(kind, "-", " ")
+	key := strings.TrimSuffix(words, "s") + " name"
+	list := func(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+		st, err := b.load(ctx, req.Storage)
+		if err != nil {
+			return nil, err
+		}
+		after, limit, refusal := pageOf(d)
+		if refusal != nil {
+			return refusal, nil
+		}
+		return logical.ListResponse(page(names(st), after, limit)), nil
+	}
+	return &framework.Path{
+		Pattern:      kind + "/?$",
+		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: kind},
+		Fields:       pageFields(key),
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.ListOperation: &framework.PathOperation{
+				Callback:  list,
+				Summary:   "List the " + words + ".",
+				Responses: ok(listResponseFields(key)),
+			},
+		},
+		HelpSynopsis:    "List the " + words + ".",
+		HelpDescription: "Names in alphabetical order, a page at a time where after or limit is given.",
+	}
+}
+
+// pageFields are the fields of a path that lists in pages.
+func pageFields(key string) map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		"after": {
+			Type:        framework.TypeString,
+			Description: "List only what comes after this " + key + ": the last of the page before.",
+			Query:       true,
+		},
+		"limit": {
+			Type:        framework.TypeInt,
+			Description: "List at most so many.",
+			Query:       true,
+		},
+	}
+}
+
+// pageOf reads the fields of pageFields; without limit there is no limit.
+func pageOf(d *framework.FieldData) (after string, limit int, refusal *logical.Response) {
+	after = d.Get("after").(string)
+	limit = math.MaxInt
+	if v, given := d.GetOk("limit"); given {
+		if limit = v.(int); limit < 1 {
+			return "", 0, fieldError("limit", "must be at least 1")
+		}
+	}
+	return after, limit, nil
+}
+
+// page gives those of the sorted names that are asked for.
+func page(names []string, after string, limit int) []string {
+	i, found := slices.BinarySearch(names, after)
+	if found {
+		i++
+	}
+	names = names[i:]
+	return names[:min(limit, len(names))]
+}
+
+func listResponseFields(key string) map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		"keys": {Type: framework.TypeStringSlice, Description: "Each a " + key + "; absent where there is none."},
+	}
+}
