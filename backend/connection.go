@@ -110,25 +110,25 @@ func (c *connection) upstream(p *connector.Provider) *connector.Upstream {
 	return &connector.Upstream{Connection: c.name, Provider: p, Client: c.client, Credential: c.Credential, Settings: c.Settings}
 }
 
+func (c *connection) title() string    { return c.name }
+func (c *connection) identity() string { return c.ID }
+func (c *connection) entry() any       { return &c.connectionEntry }
+
 // connectionStore is the connections and the providers, in memory and in storage.
 type connectionStore struct {
-	writing sync.Mutex // held from reading one for a change until the change is stored
-
-	mu        sync.RWMutex
-	named     map[string]*connection
-	ids       map[string]*connection
-	providers map[string]*connector.Provider
-	builtin   map[string]*connector.Provider
+	*store[string, *connection]
 	userAgent string
+
+	providersMu sync.RWMutex
+	providers   map[string]*connector.Provider
+	builtin     map[string]*connector.Provider
 }
 
 // builtinProviders are compiled once for all mounts of a process.
 var builtinProviders = sync.OnceValues(connector.Builtin)
 
 func loadConnections(ctx context.Context, s logical.Storage, userAgent string) (*connectionStore, error) {
-	cs := &connectionStore{
-		named: make(map[string]*connection), ids: make(map[string]*connection), userAgent: userAgent,
-	}
+	cs := &connectionStore{userAgent: userAgent}
 	var err error
 	if cs.builtin, err = builtinProviders(); err != nil {
 		return nil, err
@@ -152,101 +152,48 @@ func loadConnections(ctx context.Context, s logical.Storage, userAgent string) (
 		}
 		cs.providers[name] = p
 	}
-	names, err := s.List(ctx, connectionPrefix)
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range names {
-		stored, err := s.Get(ctx, connectionPrefix+name)
-		if err != nil {
-			return nil, err
-		}
-		if stored == nil {
-			continue
-		}
+	cs.store, err = newStore(ctx, s, connectionPrefix, true, func(name string, stored *logical.StorageEntry) (*connection, error) {
 		var entry connectionEntry
 		if err := stored.DecodeJSON(&entry); err != nil {
-			return nil, fmt.Errorf("connection %q: %w", name, err)
+			return nil, err
 		}
-		c, err := newConnection(name, entry, userAgent)
-		if err != nil {
-			return nil, fmt.Errorf("connection %q: %w", name, err)
-		}
-		cs.named[name], cs.ids[entry.ID] = c, c
+		return newConnection(name, entry, userAgent)
+	})
+	return cs, err
+}
+
+// put writes a connection, and shows it once it is written. The caller holds writing.
+func (cs *connectionStore) put(ctx context.Context, s logical.Storage, c *connection) error {
+	old := cs.get(c.name)
+	if err := cs.store.put(ctx, s, c); err != nil {
+		return err
 	}
-	return cs, nil
+	if old != nil && old.client != c.client {
+		old.client.Close()
+	}
+	return nil
 }
 
-// get finds a connection by name; nil where there is none.
-func (cs *connectionStore) get(name string) *connection {
-	cs.mu.RLock()
-	defer cs.mu.RUnlock()
-	return cs.named[name]
-}
-
-// byID finds a connection by its id; nil where it has been deleted.
-func (cs *connectionStore) byID(id string) *connection {
-	cs.mu.RLock()
-	defer cs.mu.RUnlock()
-	return cs.ids[id]
-}
-
-// all lists the connections by name.
-func (cs *connectionStore) all() []*connection {
-	cs.mu.RLock()
-	defer cs.mu.RUnlock()
-	return slices.SortedFunc(maps.Values(cs.named), func(a, b *connection) int { return strings.Compare(a.name, b.name) })
-}
-
-func (cs *connectionStore) names() []string {
-	cs.mu.RLock()
-	defer cs.mu.RUnlock()
-	return slices.Sorted(maps.Keys(cs.named))
+// delete removes a connection. The caller holds writing.
+func (cs *connectionStore) delete(ctx context.Context, s logical.Storage, c *connection) error {
+	if err := cs.store.delete(ctx, s, c); err != nil {
+		return err
+	}
+	c.client.Close()
+	return nil
 }
 
 // provider finds a provider by name; nil where there is none.
 func (cs *connectionStore) provider(name string) *connector.Provider {
-	cs.mu.RLock()
-	defer cs.mu.RUnlock()
+	cs.providersMu.RLock()
+	defer cs.providersMu.RUnlock()
 	return cs.providers[name]
 }
 
 func (cs *connectionStore) providerNames() []string {
-	cs.mu.RLock()
-	defer cs.mu.RUnlock()
+	cs.providersMu.RLock()
+	defer cs.providersMu.RUnlock()
 	return slices.Sorted(maps.Keys(cs.providers))
-}
-
-// store writes a connection, and shows it once it is written. The caller holds writing.
-func (cs *connectionStore) store(ctx context.Context, s logical.Storage, c *connection) error {
-	entry, err := logical.StorageEntryJSON(connectionPrefix+c.name, &c.connectionEntry)
-	if err != nil {
-		return err
-	}
-	entry.SealWrap = true
-	if err := s.Put(ctx, entry); err != nil {
-		return err
-	}
-	cs.mu.Lock()
-	defer cs.mu.Unlock()
-	if old := cs.named[c.name]; old != nil && old.client != c.client {
-		old.client.Close()
-	}
-	cs.named[c.name], cs.ids[c.ID] = c, c
-	return nil
-}
-
-// delete removes a connection from storage and then from sight. The caller holds writing.
-func (cs *connectionStore) delete(ctx context.Context, s logical.Storage, c *connection) error {
-	if err := s.Delete(ctx, connectionPrefix+c.name); err != nil {
-		return err
-	}
-	cs.mu.Lock()
-	defer cs.mu.Unlock()
-	delete(cs.named, c.name)
-	delete(cs.ids, c.ID)
-	c.client.Close()
-	return nil
 }
 
 // storeProvider writes a custom provider; nil deletes it. The caller holds writing.
@@ -260,8 +207,8 @@ func (cs *connectionStore) storeProvider(ctx context.Context, s logical.Storage,
 	if err != nil {
 		return err
 	}
-	cs.mu.Lock()
-	defer cs.mu.Unlock()
+	cs.providersMu.Lock()
+	defer cs.providersMu.Unlock()
 	if p == nil {
 		delete(cs.providers, name)
 	} else {

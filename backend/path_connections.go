@@ -232,7 +232,7 @@ func (b *backend) connectionWrite(ctx context.Context, req *logical.Request, d *
 	if err != nil {
 		return logical.ErrorResponse(err.Error()), nil
 	}
-	if err := st.connections.store(ctx, req.Storage, c); err != nil {
+	if err := st.connections.put(ctx, req.Storage, c); err != nil {
 		return nil, err
 	}
 	b.reaper.retry(c.ID) // what could not be reached before may be reached now

@@ -299,7 +299,7 @@ func (b *backend) roleWrite(ctx context.Context, req *logical.Request, d *framew
 			return nil, err
 		}
 	}
-	if err := st.roles.store(ctx, req.Storage, r); err != nil {
+	if err := st.roles.put(ctx, req.Storage, r); err != nil {
 		return nil, err
 	}
 
@@ -530,8 +530,8 @@ func (b *backend) roleDelete(ctx context.Context, req *logical.Request, d *frame
 	if r == nil {
 		return nil, nil
 	}
-	if name := st.statics.ofRole(r.name); name != "" {
-		return fieldError("name", "static role %q keeps a token of role %q: delete it first", name, r.name), nil
+	if keeper := st.staticOf(r.name); keeper != nil {
+		return fieldError("name", "static role %q keeps a token of role %q: delete it first", keeper.name, r.name), nil
 	}
 	// Offline verifiers learn of it by the status lists, which need a revocation for each token. They come
 	// first: if this is cut short, deleting the role again completes it.

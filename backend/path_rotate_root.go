@@ -154,7 +154,7 @@ func (b *backend) changeConnection(ctx context.Context, s logical.Storage, st *s
 	}
 	changed := *c
 	change(&changed.connectionEntry)
-	if err := st.connections.store(ctx, s, &changed); err != nil {
+	if err := st.connections.put(ctx, s, &changed); err != nil {
 		return c, err
 	}
 	return &changed, nil

@@ -175,7 +175,7 @@ func (b *backend) staticRoleWrite(ctx context.Context, req *logical.Request, d *
 	lock.Lock()
 	defer lock.Unlock()
 	old := st.statics.get(name)
-	entry := &staticEntry{MountPoint: req.MountPoint}
+	entry := &staticEntry{name: name, MountPoint: req.MountPoint}
 	if old != nil {
 		changed := *old
 		entry = &changed
@@ -194,7 +194,7 @@ func (b *backend) staticRoleWrite(ctx context.Context, req *logical.Request, d *
 	if entry.Next, err = entry.after(time.Now()); err != nil {
 		return nil, err
 	}
-	return nil, st.statics.store(ctx, req.Storage, name, entry)
+	return nil, st.statics.put(ctx, req.Storage, entry)
 }
 
 // update takes over the fields that are given, and refuses what is not allowed.
@@ -283,7 +283,7 @@ func (b *backend) staticRoleDelete(ctx context.Context, req *logical.Request, d 
 	if err := b.endStatic(ctx, req.Storage, st, &e.Current); err != nil {
 		return nil, err
 	}
-	return nil, st.statics.delete(ctx, req.Storage, name)
+	return nil, st.statics.delete(ctx, req.Storage, e)
 }
 
 func (b *backend) staticCredsRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {

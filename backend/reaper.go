@@ -200,7 +200,11 @@ func (r *reaper) waiting(u *ledger.Upstream) bool {
 
 func (r *reaper) heldByStaticRole(u *ledger.Upstream) bool {
 	st := r.b.state.Load()
-	return st == nil || st.statics.holds(u.StaticRole, u.ID)
+	if st == nil {
+		return true
+	}
+	e := st.statics.get(u.StaticRole)
+	return e != nil && e.holds(u.ID)
 }
 
 func (r *reaper) run(ctx context.Context) {

@@ -7,7 +7,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -246,97 +245,18 @@ func staticMetadata(all map[string]string) map[string]string {
 	return static
 }
 
-// roleStore is the roles in memory and in storage.
-type roleStore struct {
-	writing sync.Mutex // held from reading a role for a change until the change is stored
+func (r *role) title() string          { return r.name }
+func (r *role) identity() token.RoleID { return r.ID }
+func (r *role) entry() any             { return &r.roleEntry }
 
-	mu    sync.RWMutex
-	named map[string]*role
-	ids   map[token.RoleID]*role
-}
+type roleStore = store[token.RoleID, *role]
 
 func loadRoles(ctx context.Context, s logical.Storage) (*roleStore, error) {
-	names, err := s.List(ctx, rolePrefix)
-	if err != nil {
-		return nil, err
-	}
-	rs := &roleStore{named: make(map[string]*role, len(names)), ids: make(map[token.RoleID]*role, len(names))}
-	for _, name := range names {
-		entry, err := s.Get(ctx, rolePrefix+name)
-		if err != nil {
+	return newStore(ctx, s, rolePrefix, false, func(name string, stored *logical.StorageEntry) (*role, error) {
+		var entry roleEntry
+		if err := stored.DecodeJSON(&entry); err != nil {
 			return nil, err
 		}
-		if entry == nil {
-			continue
-		}
-		var stored roleEntry
-		if err := entry.DecodeJSON(&stored); err != nil {
-			return nil, fmt.Errorf("role %q: %w", name, err)
-		}
-		r, err := newRole(name, stored)
-		if err != nil {
-			return nil, fmt.Errorf("role %q: %w", name, err)
-		}
-		rs.show(r)
-	}
-	return rs, nil
-}
-
-func (rs *roleStore) show(r *role) {
-	rs.mu.Lock()
-	defer rs.mu.Unlock()
-	rs.named[r.name] = r
-	rs.ids[r.ID] = r
-}
-
-// get finds a role by name; nil where there is none.
-func (rs *roleStore) get(name string) *role {
-	rs.mu.RLock()
-	defer rs.mu.RUnlock()
-	return rs.named[name]
-}
-
-// byID finds a role by its id; nil where it has been deleted.
-func (rs *roleStore) byID(id token.RoleID) *role {
-	rs.mu.RLock()
-	defer rs.mu.RUnlock()
-	return rs.ids[id]
-}
-
-// all lists the roles by name.
-func (rs *roleStore) all() []*role {
-	rs.mu.RLock()
-	defer rs.mu.RUnlock()
-	return slices.SortedFunc(maps.Values(rs.named), func(a, b *role) int { return strings.Compare(a.name, b.name) })
-}
-
-func (rs *roleStore) names() []string {
-	rs.mu.RLock()
-	defer rs.mu.RUnlock()
-	return slices.Sorted(maps.Keys(rs.named))
-}
-
-// store writes a role, and shows it once it is written. The caller holds writing.
-func (rs *roleStore) store(ctx context.Context, s logical.Storage, r *role) error {
-	entry, err := logical.StorageEntryJSON(rolePrefix+r.name, &r.roleEntry)
-	if err != nil {
-		return err
-	}
-	if err := s.Put(ctx, entry); err != nil {
-		return err
-	}
-	rs.show(r)
-	return nil
-}
-
-// delete removes a role from storage and then from sight. The caller holds writing.
-func (rs *roleStore) delete(ctx context.Context, s logical.Storage, r *role) error {
-	if err := s.Delete(ctx, rolePrefix+r.name); err != nil {
-		return err
-	}
-	rs.mu.Lock()
-	defer rs.mu.Unlock()
-	delete(rs.named, r.name)
-	delete(rs.ids, r.ID)
-	return nil
+		return newRole(name, entry)
+	})
 }

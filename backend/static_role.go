@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -27,6 +25,8 @@ const (
 
 // staticEntry is a static role as stored, seal-wrapped.
 type staticEntry struct {
+	name string
+
 	Role        string        `json:"role"`
 	MountPoint  string        `json:"mount_point"`
 	Period      time.Duration `json:"period,omitempty"`   // 0: there is a Schedule
@@ -64,88 +64,32 @@ func (e *staticEntry) after(t time.Time) (time.Time, error) {
 	return schedule.Next(t), nil
 }
 
-// staticStore is the static roles in memory and in storage.
-type staticStore struct {
-	mu      sync.RWMutex
-	entries map[string]*staticEntry // not changed once they are here
-}
+func (e *staticEntry) title() string      { return e.name }
+func (e *staticEntry) identity() struct{} { return struct{}{} }
+func (e *staticEntry) entry() any         { return e }
+
+type staticStore = store[struct{}, *staticEntry]
 
 func loadStatics(ctx context.Context, s logical.Storage) (*staticStore, error) {
-	names, err := s.List(ctx, staticPrefix)
-	if err != nil {
-		return nil, err
-	}
-	ss := &staticStore{entries: make(map[string]*staticEntry, len(names))}
-	for _, name := range names {
-		stored, err := s.Get(ctx, staticPrefix+name)
-		if err != nil {
-			return nil, err
-		}
-		if stored == nil {
-			continue
-		}
-		e := new(staticEntry)
-		if err := stored.DecodeJSON(e); err != nil {
-			return nil, fmt.Errorf("static role %q: %w", name, err)
-		}
-		ss.entries[name] = e
-	}
-	return ss, nil
+	return newStore(ctx, s, staticPrefix, true, func(name string, stored *logical.StorageEntry) (*staticEntry, error) {
+		e := &staticEntry{name: name}
+		return e, stored.DecodeJSON(e)
+	})
 }
 
-func (ss *staticStore) get(name string) *staticEntry {
-	ss.mu.RLock()
-	defer ss.mu.RUnlock()
-	return ss.entries[name]
-}
-
-func (ss *staticStore) names() []string {
-	ss.mu.RLock()
-	defer ss.mu.RUnlock()
-	return slices.Sorted(maps.Keys(ss.entries))
-}
-
-// ofRole gives a static role that keeps a token of a role; "" where there is none.
-func (ss *staticStore) ofRole(role string) string {
-	ss.mu.RLock()
-	defer ss.mu.RUnlock()
-	for name, e := range ss.entries {
+// staticOf gives a static role that keeps a token of a role; nil where there is none.
+func (st *state) staticOf(role string) *staticEntry {
+	for _, e := range st.statics.all() {
 		if e.Role == role {
-			return name
+			return e
 		}
 	}
-	return ""
-}
-
-// holds tells whether a static role keeps a token.
-func (ss *staticStore) holds(name string, id token.ID) bool {
-	e := ss.get(name)
-	return e != nil && (e.Current.ID == id || e.Previous != nil && e.Previous.ID == id && time.Now().Before(e.Previous.Until))
-}
-
-func (ss *staticStore) store(ctx context.Context, s logical.Storage, name string, e *staticEntry) error {
-	entry, err := logical.StorageEntryJSON(staticPrefix+name, e)
-	if err != nil {
-		return err
-	}
-	entry.SealWrap = true
-	if err := s.Put(ctx, entry); err != nil {
-		return err
-	}
-	ss.mu.Lock()
-	defer ss.mu.Unlock()
-	ss.entries[name] = e
 	return nil
 }
 
-func (ss *staticStore) delete(ctx context.Context, s logical.Storage, name string) error {
-	if err := s.Delete(ctx, staticPrefix+name); err != nil {
-		return err
-	}
-	ss.mu.Lock()
-	defer ss.mu.Unlock()
-	delete(ss.entries, name)
-	return nil
+// holds tells whether the static role keeps a token.
+func (e *staticEntry) holds(id token.ID) bool {
+	return e.Current.ID == id || e.Previous != nil && e.Previous.ID == id && time.Now().Before(e.Previous.Until)
 }
 
 // rotator rotates static roles when their time has come.
@@ -299,7 +243,7 @@ func (r *rotator) look(ctx context.Context, st *state, name string) {
 		if late := e.Window > 0 && now.After(e.Next.Add(e.Window)) && r.b.alive(st, e); late {
 			skipped := *e
 			if skipped.Next, err = e.after(now); err == nil {
-				err = st.statics.store(ctx, r.b.storage, name, &skipped)
+				err = st.statics.put(ctx, r.b.storage, &skipped)
 			}
 			r.b.Logger().Warn("a rotation was missed, and its rotation_window is over", "static_role", name, "next", skipped.Next)
 		} else if err = r.b.rotateStatic(ctx, r.b.storage, st, name, e); err == nil {
@@ -356,7 +300,7 @@ func (b *backend) rotateStatic(ctx context.Context, s logical.Storage, st *state
 		previous.Until = now.Add(e.Overlap)
 		next.Previous = &previous
 	}
-	if err := st.statics.store(ctx, s, name, &next); err != nil {
+	if err := st.statics.put(ctx, s, &next); err != nil {
 		// Nobody has the new one. At an upstream the reaper ends it too, if this fails.
 		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), revokeWait)
 		defer cancel()
