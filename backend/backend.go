@@ -187,8 +187,8 @@ func (b *backend) initialize(ctx context.Context, req *logical.InitializationReq
 		return err
 	}
 	if b.WriteSafeReplicationState() {
-		b.reaper.start()
-		b.rotator.start()
+		b.reaper.start(b.reaper.look)
+		b.rotator.start(b.rotator.look)
 	}
 	return nil
 }

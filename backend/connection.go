@@ -105,11 +105,6 @@ func (c *connection) newName(mountPoint, role string, longest int) (string, erro
 	return name, nil
 }
 
-// upstream is the connection with its provider.
-func (c *connection) upstream(p *connector.Provider) *connector.Upstream {
-	return &connector.Upstream{Connection: c.name, Provider: p, Client: c.client, Credential: c.Credential, Settings: c.Settings}
-}
-
 func (c *connection) title() string    { return c.name }
 func (c *connection) identity() string { return c.ID }
 func (c *connection) entry() any       { return &c.connectionEntry }
@@ -188,6 +183,18 @@ func (cs *connectionStore) provider(name string) *connector.Provider {
 	cs.providersMu.RLock()
 	defer cs.providersMu.RUnlock()
 	return cs.providers[name]
+}
+
+// upstream makes a connection ready for calls; c is nil where that of this name has been deleted.
+func (cs *connectionStore) upstream(name string, c *connection) (*connector.Upstream, error) {
+	if c == nil {
+		return nil, fmt.Errorf("connection %q was deleted", name)
+	}
+	p := cs.provider(c.Provider)
+	if p == nil {
+		return nil, fmt.Errorf("connection %q: its provider %q is gone", name, c.Provider)
+	}
+	return &connector.Upstream{Connection: c.name, Provider: p, Client: c.client, Credential: c.Credential, Settings: c.Settings}, nil
 }
 
 func (cs *connectionStore) providerNames() []string {

@@ -2,7 +2,6 @@ package backend
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"strings"
@@ -336,10 +335,12 @@ func (b *backend) connectionDelete(ctx context.Context, req *logical.Request, d 
 	}
 	resp := new(logical.Response)
 	if c.RevokeOnDelete {
-		if p := st.connections.provider(c.Provider); p != nil {
-			if err := c.upstream(p).RetireRoot(ctx); err != nil {
-				resp.AddWarning(fmt.Sprintf("the credential was not ended at the service: %s", err))
-			}
+		up, err := st.connections.upstream(c.name, c)
+		if err == nil {
+			err = up.RetireRoot(ctx)
+		}
+		if err != nil {
+			resp.AddWarning(fmt.Sprintf("the credential was not ended at the service: %s", err))
 		}
 	}
 	if err := st.connections.delete(ctx, req.Storage, c); err != nil {
@@ -376,11 +377,11 @@ func enumerate(names []string, total int) string {
 }
 
 func (b *backend) connectionCheck(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	c, p, refusal, err := b.connectionOf(ctx, req, d)
+	c, up, refusal, err := b.connectionOf(ctx, req, d)
 	if refusal != nil || err != nil {
 		return refusal, err
 	}
-	data, err := c.upstream(p).Check(ctx)
+	data, err := up.Check(ctx)
 	if err != nil {
 		return logical.ErrorResponse("connection %q: %s", c.name, err), nil
 	}
@@ -388,11 +389,11 @@ func (b *backend) connectionCheck(ctx context.Context, req *logical.Request, d *
 		data = map[string]any{}
 	}
 	b.reaper.retry(c.ID)
-	return &logical.Response{Data: map[string]any{"provider": p.Name, "credential": data}}, nil
+	return &logical.Response{Data: map[string]any{"provider": up.Provider.Name, "credential": data}}, nil
 }
 
-// connectionOf finds the connection that a path names, and its provider.
-func (b *backend) connectionOf(ctx context.Context, req *logical.Request, d *framework.FieldData) (*connection, *connector.Provider, *logical.Response, error) {
+// connectionOf finds the connection that a path names, ready for calls.
+func (b *backend) connectionOf(ctx context.Context, req *logical.Request, d *framework.FieldData) (*connection, *connector.Upstream, *logical.Response, error) {
 	st, err := b.load(ctx, req.Storage)
 	if err != nil {
 		return nil, nil, nil, err
@@ -402,9 +403,9 @@ func (b *backend) connectionOf(ctx context.Context, req *logical.Request, d *fra
 	if c == nil {
 		return nil, nil, fieldError("name", "there is no connection %q", clip(name)), nil
 	}
-	p := st.connections.provider(c.Provider)
-	if p == nil {
-		return nil, nil, nil, errors.New("the connection's provider is gone")
+	up, err := st.connections.upstream(name, c)
+	if err != nil {
+		return nil, nil, logical.ErrorResponse(err.Error()), nil
 	}
-	return c, p, nil, nil
+	return c, up, nil, nil
 }

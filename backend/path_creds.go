@@ -178,8 +178,8 @@ func (b *backend) credsIssue(ctx context.Context, req *logical.Request, d *frame
 	})
 	b.flushSoon()
 	l := &lease{
-		grant: claims.Grant, status: claims.Status, roleID: r.ID, role: r.name,
-		expiresAt: end, ttl: ttl, lifetime: lifetime,
+		leaseTerms: leaseTerms{ttl: ttl, lifetime: lifetime},
+		grant:      claims.Grant, status: claims.Status, roleID: r.ID, role: r.name, expiresAt: end,
 	}
 	resp := b.Secret(secretTypeToken).Response(data, l.internalData())
 	resp.Secret.TTL = ttl

@@ -427,9 +427,9 @@ func (e *roleEntry) updateUpstream(d *framework.FieldData, cs *connectionStore) 
 	if c == nil {
 		return fieldError("connection", "there is no connection %q", clip(e.Connection))
 	}
-	p := cs.provider(c.Provider)
-	if p == nil {
-		return fieldError("connection", "its provider %q is gone", c.Provider)
+	up, err := cs.upstream(e.Connection, c)
+	if err != nil {
+		return fieldError("connection", "%s", err)
 	}
 	for field := range d.Raw {
 		if !slices.Contains(upstreamFields, field) {
@@ -440,9 +440,8 @@ func (e *roleEntry) updateUpstream(d *framework.FieldData, cs *connectionStore) 
 	if v, given := d.GetOk("params"); given {
 		params = v.(map[string]any)
 	}
-	var err error
-	if e.Params, err = connector.Values(p.Params, params); err != nil {
-		return fieldError("params", "%s (provider %q)", err, p.Name)
+	if e.Params, err = connector.Values(up.Provider.Params, params); err != nil {
+		return fieldError("params", "%s (provider %q)", err, up.Provider.Name)
 	}
 	if v, given := d.GetOk("generate_lease"); given {
 		e.NoLease = !v.(bool)

@@ -43,10 +43,11 @@ func (b *backend) pathsRotateRoot() []*framework.Path {
 // asked, and what the service chooses can be found there by the name that is written before: whatever is
 // cut short, the engine ends up with a credential that works, and without one that nobody knows.
 func (b *backend) rotateRoot(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	c, p, refusal, err := b.connectionOf(ctx, req, d)
+	c, up, refusal, err := b.connectionOf(ctx, req, d)
 	if refusal != nil || err != nil {
 		return refusal, err
 	}
+	p := up.Provider
 	if !p.CanRotateRoot() {
 		return fieldError("name", "provider %q cannot rotate its credential", p.Name), nil
 	}
@@ -63,6 +64,7 @@ func (b *backend) rotateRoot(ctx context.Context, req *logical.Request, d *frame
 		if c, err = b.settlePending(ctx, st, c); err != nil {
 			return logical.ErrorResponse("connection %q: an earlier rotation is not settled yet: %s", c.name, err), nil
 		}
+		up = up.As(c.Credential)
 	}
 
 	generated, err := base62.Random(generatedLen)
@@ -95,11 +97,10 @@ func (b *backend) rotateRoot(ctx context.Context, req *logical.Request, d *frame
 			return nil, err
 		}
 	}
-	credential, err := c.upstream(p).RotateRoot(ctx, name, generated, now, now.Add(rootLifetime))
+	credential, err := up.RotateRoot(ctx, name, generated, now, now.Add(rootLifetime))
 	made := err == nil
-	fresh := c.upstream(p)
+	fresh := up.As(credential)
 	if made {
-		fresh.Credential = credential
 		_, err = fresh.Check(ctx)
 	}
 	if err != nil {
@@ -114,13 +115,11 @@ func (b *backend) rotateRoot(ctx context.Context, req *logical.Request, d *frame
 		}
 		return logical.ErrorResponse("connection %q: the credential was not rotated: %s", c.name, err), nil
 	}
-	old := c
-	c, err = b.changeConnection(ctx, req.Storage, st, c, func(e *connectionEntry) {
+	if _, err := b.changeConnection(ctx, req.Storage, st, c, func(e *connectionEntry) {
 		e.Credential, e.Pending, e.RotatedAt = credential, nil, now
-	})
-	if err != nil {
-		if old.Pending == nil {
-			b.giveBack(ctx, old, fresh)
+	}); err != nil {
+		if c.Pending == nil {
+			b.giveBack(ctx, c, fresh)
 		}
 		return nil, fmt.Errorf("the new credential was not written, the engine goes on with the old one: %w", err)
 	}
@@ -128,7 +127,7 @@ func (b *backend) rotateRoot(ctx context.Context, req *logical.Request, d *frame
 		return nil, err
 	}
 	b.reaper.retry(c.ID)
-	if err := old.upstream(p).RetireRoot(ctx); err != nil {
+	if err := up.RetireRoot(ctx); err != nil {
 		resp := new(logical.Response)
 		resp.AddWarning(fmt.Sprintf("the credential was rotated, but the old one was not ended at the service: %s", err))
 		return resp, nil
@@ -162,13 +161,11 @@ func (b *backend) changeConnection(ctx context.Context, s logical.Storage, st *s
 
 // settlePending finds out whether the service has taken a credential that rotateRoot has chosen.
 func (b *backend) settlePending(ctx context.Context, st *state, c *connection) (*connection, error) {
-	p := st.connections.provider(c.Provider)
-	if p == nil {
-		return c, errors.New("the connection's provider is gone")
+	up, err := st.connections.upstream(c.name, c)
+	if err != nil {
+		return c, err
 	}
-	chosen := c.upstream(p)
-	chosen.Credential = c.Pending
-	_, err := chosen.Check(ctx)
+	_, err = up.As(c.Pending).Check(ctx)
 	if err == nil {
 		b.Logger().Info("the service has taken the credential that was chosen before an interruption", "connection", c.name)
 		return b.changeConnection(ctx, b.storage, st, c, func(e *connectionEntry) {
@@ -178,7 +175,7 @@ func (b *backend) settlePending(ctx context.Context, st *state, c *connection) (
 	if e := (*connector.Error)(nil); !errors.As(err, &e) || !e.Denied {
 		return c, err
 	}
-	if _, err := c.upstream(p).Check(ctx); err != nil {
+	if _, err := up.Check(ctx); err != nil {
 		return c, err
 	}
 	if time.Since(c.PendingSince) < b.reaper.timings.settle+c.client.Timeout() {

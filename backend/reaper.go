@@ -45,11 +45,9 @@ const (
 // delivered, those whose creation was cut short, and those whose time is over. What it has to do is in
 // storage; how often it has tried is not.
 type reaper struct {
+	*worker
 	b *backend
 	timings
-	stop context.CancelFunc
-	idle chan struct{} // closed when it has stopped
-	wake chan struct{}
 	rest atomic.Bool // there was nothing to watch: it sleeps until it is woken
 
 	mu       sync.Mutex
@@ -73,7 +71,7 @@ type attempt struct {
 
 func newReaper(b *backend) *reaper {
 	return &reaper{
-		b: b, timings: defaultTimings, wake: make(chan struct{}, 1),
+		worker: newWorker(), b: b, timings: defaultTimings,
 		creating: make(map[token.ID]bool), queues: make(map[string]*queue), resting: make(map[token.ID]attempt),
 	}
 }
@@ -83,29 +81,6 @@ func (r *reaper) after(a attempt, now time.Time, least time.Duration) attempt {
 	wait := min(r.longestBackoff, r.firstBackoff<<min(a.failures, 16))
 	wait += time.Duration(rand.Int64N(int64(wait)/4 + 1))
 	return attempt{failures: a.failures + 1, next: now.Add(max(wait, least))}
-}
-
-// start begins to work, once.
-func (r *reaper) start() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.stop != nil {
-		return
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	r.stop, r.idle = cancel, make(chan struct{})
-	go r.run(ctx)
-}
-
-// close ends the work and waits until it has ended.
-func (r *reaper) close() {
-	r.mu.Lock()
-	stop, idle := r.stop, r.idle
-	r.mu.Unlock()
-	if stop != nil {
-		stop()
-		<-idle
-	}
 }
 
 // begin tells that a request is creating a token; done, that it has come to an end.
@@ -119,14 +94,6 @@ func (r *reaper) done(id token.ID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.creating, id)
-}
-
-// kick has the queues looked at now.
-func (r *reaper) kick() {
-	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
 }
 
 // watch has the reaper look at tokens that are new to it. It looks at all of them each time, so that one more
@@ -207,42 +174,31 @@ func (r *reaper) heldByStaticRole(u *ledger.Upstream) bool {
 	return e != nil && e.holds(u.ID)
 }
 
-func (r *reaper) run(ctx context.Context) {
-	defer close(r.idle)
-	var drains sync.WaitGroup
-	defer drains.Wait()
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-timer.C:
-		case <-r.wake:
-		}
-		st := r.b.state.Load()
-		if st == nil || !r.b.WriteSafeReplicationState() {
+// look has the queues drained in which something is due.
+func (r *reaper) look(ctx context.Context) time.Duration {
+	st := r.b.state.Load()
+	if st == nil || !r.b.WriteSafeReplicationState() {
+		return 0
+	}
+	idle := true
+	r.rest.Store(true) // before looking: what comes meanwhile wakes it
+	for _, c := range st.connections.all() {
+		idle = idle && c.Pending == nil && st.upstreams.Count(c.ID) == nil
+		if !r.due(st, c) {
 			continue
 		}
-		idle := true
-		r.rest.Store(true) // before looking: what comes meanwhile wakes it
-		for _, c := range st.connections.all() {
-			idle = idle && c.Pending == nil && st.upstreams.Count(c.ID) == nil
-			if !r.due(st, c) {
-				continue
-			}
-			drains.Go(func() {
-				r.drain(ctx, st, c)
-				r.mu.Lock()
-				r.queues[c.ID].running = false
-				r.mu.Unlock()
-			})
-		}
-		if !idle {
-			r.rest.Store(false)
-			timer.Reset(r.interval)
-		}
+		r.jobs.Go(func() {
+			r.drain(ctx, st, c)
+			r.mu.Lock()
+			r.queues[c.ID].running = false
+			r.mu.Unlock()
+		})
 	}
+	if idle {
+		return 0
+	}
+	r.rest.Store(false)
+	return r.interval
 }
 
 // due tells whether there is something to do for a connection that nobody does yet, and claims it.
@@ -276,11 +232,11 @@ func (r *reaper) drain(ctx context.Context, st *state, c *connection) {
 			}
 		}
 	}
-	p := st.connections.provider(c.Provider)
-	if p == nil {
+	up, err := st.connections.upstream(c.name, c)
+	if err != nil {
+		r.failed(ctx, c, err)
 		return
 	}
-	up := c.upstream(p)
 	var progress atomic.Bool
 	var failures atomic.Int32 // in a row
 	group, working := errgroup.WithContext(ctx)

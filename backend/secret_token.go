@@ -17,47 +17,32 @@ import (
 // type that is not keeps its mount from being disabled.
 const secretTypeToken = "token"
 
-// leaseVersion is the version of the lease's internal data.
-const leaseVersion = "1"
-
-// lease is what a lease remembers of its token. It is kept as strings: numbers come back from Vault as
-// floating point. The token itself is in the lease's data, which Vault encrypts.
+// lease is what a lease remembers of its token. The token itself is in the lease's data, which Vault encrypts.
 type lease struct {
+	leaseTerms
 	grant     token.ID // the token's own id where it is alone in its grant
 	status    token.StatusRef
 	roleID    token.RoleID
 	role      string
-	expiresAt time.Time     // what the token says of the end of the grant
-	ttl       time.Duration // what it was issued for; the default of a renewal
-	lifetime  time.Duration // renewals included, counted from the issue
+	expiresAt time.Time // what the token says of the end of the grant
 }
 
 func (l *lease) internalData() map[string]any {
-	return map[string]any{
-		"version":    leaseVersion,
+	return l.leaseTerms.internalData(map[string]any{
 		"grant":      l.grant.String(),
 		"status":     fmt.Sprintf("%d/%d", l.status.List, l.status.Index),
 		"role_id":    l.roleID.String(),
 		"role":       l.role,
 		"expires_at": l.expiresAt.UTC().Format(time.RFC3339),
-		"ttl":        l.ttl.String(),
-		"lifetime":   l.lifetime.String(),
-	}
+	})
 }
 
 func parseLease(secret *logical.Secret) (*lease, error) {
-	if secret == nil {
-		return nil, errors.New("the request has no lease")
+	terms, text, err := parseLeaseTerms(secret)
+	if err != nil {
+		return nil, err
 	}
-	text := func(key string) string {
-		s, _ := secret.InternalData[key].(string)
-		return s
-	}
-	if v := text("version"); v != leaseVersion {
-		return nil, fmt.Errorf("the lease has version %q, this plugin knows %s", v, leaseVersion)
-	}
-	l := &lease{role: text("role")}
-	var err error
+	l := &lease{leaseTerms: terms, role: text("role")}
 	if l.grant, err = token.ParseID(text("grant")); err != nil {
 		return nil, fmt.Errorf("the lease's grant: %w", err)
 	}
@@ -69,12 +54,6 @@ func parseLease(secret *logical.Secret) (*lease, error) {
 	}
 	if l.expiresAt, err = time.Parse(time.RFC3339, text("expires_at")); err != nil {
 		return nil, fmt.Errorf("the lease's expires_at: %w", err)
-	}
-	if l.ttl, err = time.ParseDuration(text("ttl")); err != nil {
-		return nil, fmt.Errorf("the lease's ttl: %w", err)
-	}
-	if l.lifetime, err = time.ParseDuration(text("lifetime")); err != nil {
-		return nil, fmt.Errorf("the lease's lifetime: %w", err)
 	}
 	return l, nil
 }
@@ -105,12 +84,7 @@ func (b *backend) tokenRenew(ctx context.Context, req *logical.Request, _ *frame
 		return logical.ErrorResponse("role %q was deleted after the token was issued: it cannot be renewed", l.role), nil
 	}
 
-	// Neither the role nor the mount can lengthen a life that was promised shorter.
-	maxTTL := l.lifetime
-	if r.MaxTTL > 0 {
-		maxTTL = min(maxTTL, r.MaxTTL)
-	}
-	ttl, _, err := framework.CalculateTTL(b.System(), req.Secret.Increment, l.ttl, 0, maxTTL, 0, req.Secret.IssueTime)
+	ttl, maxTTL, err := b.renewal(req.Secret, l.leaseTerms, r)
 	if err != nil {
 		return logical.ErrorResponse("the token cannot be renewed: %s", err), nil
 	}
@@ -125,12 +99,7 @@ func (b *backend) tokenRenew(ctx context.Context, req *logical.Request, _ *frame
 	if err != nil {
 		return nil, err
 	}
-
-	// Vault computes the end of the lease once more, from these, and warns of what was capped.
-	resp := &logical.Response{Secret: req.Secret}
-	resp.Secret.TTL = ttl
-	resp.Secret.MaxTTL = maxTTL
-	return resp, nil
+	return renewed(req.Secret, ttl, maxTTL), nil
 }
 
 // tokenRevoke ends the token. It needs nothing but the lease: the role may be gone. A token whose time

@@ -32,43 +32,23 @@ const (
 
 // upstreamLease is what a lease remembers of its token; what is needed to end it is in the ledger.
 type upstreamLease struct {
-	id       token.ID
-	hold     string        // what it calls itself, where the token is shared; "": it is not
-	ttl      time.Duration // what it was issued for; the default of a renewal
-	lifetime time.Duration // renewals included, counted from the issue
+	leaseTerms
+	id   token.ID
+	hold string // what it calls itself, where the token is shared; "": it is not
 }
 
 func (l *upstreamLease) internalData() map[string]any {
-	return map[string]any{
-		"version":  leaseVersion,
-		"token_id": l.id.String(),
-		"hold":     l.hold,
-		"ttl":      l.ttl.String(),
-		"lifetime": l.lifetime.String(),
-	}
+	return l.leaseTerms.internalData(map[string]any{"token_id": l.id.String(), "hold": l.hold})
 }
 
 func parseUpstreamLease(secret *logical.Secret) (*upstreamLease, error) {
-	if secret == nil {
-		return nil, errors.New("the request has no lease")
+	terms, text, err := parseLeaseTerms(secret)
+	if err != nil {
+		return nil, err
 	}
-	text := func(key string) string {
-		s, _ := secret.InternalData[key].(string)
-		return s
-	}
-	if v := text("version"); v != leaseVersion {
-		return nil, fmt.Errorf("the lease has version %q, this plugin knows %s", v, leaseVersion)
-	}
-	l := &upstreamLease{hold: text("hold")}
-	var err error
+	l := &upstreamLease{leaseTerms: terms, hold: text("hold")}
 	if l.id, err = token.ParseID(text("token_id")); err != nil {
 		return nil, fmt.Errorf("the lease's token_id: %w", err)
-	}
-	if l.ttl, err = time.ParseDuration(text("ttl")); err != nil {
-		return nil, fmt.Errorf("the lease's ttl: %w", err)
-	}
-	if l.lifetime, err = time.ParseDuration(text("lifetime")); err != nil {
-		return nil, fmt.Errorf("the lease's lifetime: %w", err)
 	}
 	return l, nil
 }
@@ -92,19 +72,15 @@ func (b *backend) credsUpstream(ctx context.Context, req *logical.Request, d *fr
 		}
 	}
 	c := st.connections.get(r.Connection)
-	if c == nil {
-		return logical.ErrorResponse("role %q: its connection %q was deleted", r.name, r.Connection), nil
-	}
-	p := st.connections.provider(c.Provider)
-	if p == nil {
-		return logical.ErrorResponse("connection %q: its provider %q is gone", c.name, c.Provider), nil
+	up, err := st.connections.upstream(r.Connection, c)
+	if err != nil {
+		return logical.ErrorResponse("role %q: %s", r.name, err), nil
 	}
 	ttl, lifetime, warnings, refusal, err := b.lifetimes(r, d)
 	if refusal != nil || err != nil {
 		return refusal, err
 	}
 
-	up := c.upstream(p)
 	now := time.Now().UTC()
 	end := now.Add(ttl)
 	var made *ledger.Upstream
@@ -150,11 +126,11 @@ func (b *backend) credsUpstream(ctx context.Context, req *logical.Request, d *fr
 	if r.NoLease {
 		return &logical.Response{Data: data, Warnings: warnings}, nil
 	}
-	l := &upstreamLease{id: made.ID, hold: hold, ttl: ttl, lifetime: lifetime}
+	l := &upstreamLease{leaseTerms: leaseTerms{ttl: ttl, lifetime: lifetime}, id: made.ID, hold: hold}
 	resp := b.Secret(secretTypeUpstream).Response(data, l.internalData())
 	resp.Secret.TTL = ttl
 	resp.Secret.MaxTTL = lifetime
-	resp.Secret.Renewable = p.CanRenew()
+	resp.Secret.Renewable = up.Provider.CanRenew()
 	resp.Warnings = warnings
 	return resp, nil
 }
@@ -277,47 +253,40 @@ func (b *backend) upstreamRenew(ctx context.Context, req *logical.Request, _ *fr
 	if r == nil {
 		return logical.ErrorResponse("role %q was deleted after the token was issued: it cannot be renewed", u.Role), nil
 	}
-	c := st.connections.byID(u.ConnectionID)
-	if c == nil {
-		return logical.ErrorResponse("connection %q was deleted after the token was issued: it cannot be renewed", u.Connection), nil
+	up, err := st.connections.upstream(u.Connection, st.connections.byID(u.ConnectionID))
+	if err != nil {
+		return logical.ErrorResponse("the token cannot be renewed: %s", err), nil
 	}
-	p := st.connections.provider(c.Provider)
-	if p == nil || !p.CanRenew() {
-		return logical.ErrorResponse("provider %q cannot move the end of a token", c.Provider), nil
+	if !up.Provider.CanRenew() {
+		return logical.ErrorResponse("the token cannot be renewed: provider %q cannot move the end of a token", up.Provider.Name), nil
 	}
-	maxTTL := l.lifetime
-	if r.MaxTTL > 0 {
-		maxTTL = min(maxTTL, r.MaxTTL)
-	}
-	ttl, _, err := framework.CalculateTTL(b.System(), req.Secret.Increment, l.ttl, 0, maxTTL, 0, req.Secret.IssueTime)
+	ttl, maxTTL, err := b.renewal(req.Secret, l.leaseTerms, r)
 	if err != nil {
 		return logical.ErrorResponse("the token cannot be renewed: %s", err), nil
 	}
 	now := time.Now().UTC()
-	told, err := c.upstream(p).Renew(ctx, tokenAt(&u), now, now.Add(ttl))
+	told, err := up.Renew(ctx, tokenAt(&u), now, now.Add(ttl))
 	if err != nil {
-		return logical.ErrorResponse("connection %q: the token was not renewed: %s", c.name, err), nil
+		return logical.ErrorResponse("connection %q: the token was not renewed: %s", up.Connection, err), nil
 	}
-	u.EndsAt = now.Add(ttl)
+	end := now.Add(ttl)
+	if !told.IsZero() && told.Before(end) {
+		end = told.UTC()
+		ttl = max(time.Second, end.Sub(now).Truncate(time.Second))
+	}
 	if l.hold != "" {
-		if _, err := st.upstreams.Hold(ctx, req.Storage, l.id, l.hold, u.EndsAt); err != nil {
-			return nil, err
-		}
-		resp := &logical.Response{Secret: req.Secret}
-		resp.Secret.TTL, resp.Secret.MaxTTL = ttl, maxTTL
-		return resp, nil
+		_, err = st.upstreams.Hold(ctx, req.Storage, l.id, l.hold, end)
+	} else {
+		u.EndsAt = end
+		err = st.upstreams.Put(ctx, req.Storage, u)
 	}
-	if !told.IsZero() && told.Before(u.EndsAt) {
-		u.EndsAt = told.UTC()
-		ttl = max(time.Second, told.Sub(now).Truncate(time.Second))
+	if errors.Is(err, ledger.ErrEnded) {
+		return logical.ErrorResponse("the token cannot be renewed: it is revoked"), nil
 	}
-	if err := st.upstreams.Put(ctx, req.Storage, u); err != nil {
+	if err != nil {
 		return nil, err
 	}
-	resp := &logical.Response{Secret: req.Secret}
-	resp.Secret.TTL = ttl
-	resp.Secret.MaxTTL = maxTTL
-	return resp, nil
+	return renewed(req.Secret, ttl, maxTTL), nil
 }
 
 // upstreamRevoke ends the token, or leaves that to the queue: Vault would give up after some tries.
@@ -349,16 +318,17 @@ func (b *backend) endUpstream(ctx context.Context, s logical.Storage, st *state,
 	if !known || u.State != ledger.Live {
 		return nil
 	}
-	if c := st.connections.byID(u.ConnectionID); c != nil && !b.reaper.down(c.ID) {
-		if p := st.connections.provider(c.Provider); p != nil {
+	if !b.reaper.down(u.ConnectionID) {
+		up, err := st.connections.upstream(u.Connection, st.connections.byID(u.ConnectionID))
+		if err == nil {
 			trying, cancel := context.WithTimeout(ctx, revokeWait)
-			err := c.upstream(p).Revoke(trying, tokenAt(&u))
+			err = up.Revoke(trying, tokenAt(&u))
 			cancel()
-			if err == nil {
-				return st.upstreams.Delete(ctx, s, id)
-			}
-			b.Logger().Warn("a token was not ended, its revocation is queued", "connection", u.Connection, "name", u.Name, "error", err)
 		}
+		if err == nil {
+			return st.upstreams.Delete(ctx, s, id)
+		}
+		b.Logger().Warn("a token was not ended, its revocation is queued", "connection", u.Connection, "name", u.Name, "error", err)
 	}
 	if err := st.upstreams.End(ctx, s, id, time.Now().UTC()); err != nil {
 		return err

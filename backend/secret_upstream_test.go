@@ -325,7 +325,7 @@ func TestUpstreamRefuses(t *testing.T) {
 		t.Error(resp.Warnings)
 	}
 	e.revokeLease(c)
-	e.refused(logical.ReadOperation, "creds/reader", nil, `its connection "shelf" was deleted`)
+	e.refused(logical.ReadOperation, "creds/reader", nil, `connection "shelf" was deleted`)
 }
 
 // One token for all who ask within reuse; it ends with the last of their leases.

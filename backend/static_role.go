@@ -94,13 +94,11 @@ func (e *staticEntry) holds(id token.ID) bool {
 
 // rotator rotates static roles when their time has come.
 type rotator struct {
+	*worker
 	b        *backend
 	interval time.Duration // between looks at least; tests shorten it
 
 	mu      sync.Mutex
-	stop    context.CancelFunc
-	idle    chan struct{} // closed when it has stopped
-	wake    chan struct{}
 	locks   map[string]*sync.Mutex // name -> held while it is being rotated or changed
 	failing map[string]failure
 }
@@ -113,36 +111,8 @@ type failure struct {
 
 func newRotator(b *backend) *rotator {
 	return &rotator{
-		b: b, interval: time.Second, wake: make(chan struct{}, 1),
+		worker: newWorker(), b: b, interval: time.Second,
 		locks: make(map[string]*sync.Mutex), failing: make(map[string]failure),
-	}
-}
-
-func (r *rotator) start() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.stop != nil {
-		return
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	r.stop, r.idle = cancel, make(chan struct{})
-	go r.run(ctx)
-}
-
-func (r *rotator) close() {
-	r.mu.Lock()
-	stop, idle := r.stop, r.idle
-	r.mu.Unlock()
-	if stop != nil {
-		stop()
-		<-idle
-	}
-}
-
-func (r *rotator) kick() {
-	select {
-	case r.wake <- struct{}{}:
-	default:
 	}
 }
 
@@ -156,38 +126,27 @@ func (r *rotator) lock(name string) *sync.Mutex {
 	return r.locks[name]
 }
 
-func (r *rotator) run(ctx context.Context) {
-	defer close(r.idle)
-	var rotations sync.WaitGroup
-	defer rotations.Wait()
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-timer.C:
-		case <-r.wake:
-		}
-		st := r.b.state.Load()
-		if st == nil || !r.b.WriteSafeReplicationState() {
+// look has those rotated whose time may have come.
+func (r *rotator) look(ctx context.Context) time.Duration {
+	st := r.b.state.Load()
+	if st == nil || !r.b.WriteSafeReplicationState() {
+		return 0
+	}
+	names := st.statics.names()
+	for _, name := range names {
+		lock := r.lock(name)
+		if !r.ready(name) || !lock.TryLock() {
 			continue
 		}
-		names := st.statics.names()
-		for _, name := range names {
-			lock := r.lock(name)
-			if !r.ready(name) || !lock.TryLock() {
-				continue
-			}
-			rotations.Go(func() {
-				defer lock.Unlock()
-				r.look(ctx, st, name)
-			})
-		}
-		if len(names) > 0 {
-			timer.Reset(r.wait(st, names))
-		}
+		r.jobs.Go(func() {
+			defer lock.Unlock()
+			r.rotate(ctx, st, name)
+		})
 	}
+	if len(names) == 0 {
+		return 0
+	}
+	return r.wait(st, names)
 }
 
 // ready tells whether a rotation that failed may be tried again.
@@ -231,8 +190,8 @@ func (r *rotator) wait(st *state, names []string) time.Duration {
 	return max(r.interval, time.Until(soonest))
 }
 
-// look rotates a static role if its time has come, or its token is not good any more.
-func (r *rotator) look(ctx context.Context, st *state, name string) {
+// rotate rotates a static role if its time has come, or its token is not good any more.
+func (r *rotator) rotate(ctx context.Context, st *state, name string) {
 	e := st.statics.get(name)
 	if e == nil {
 		return
@@ -337,15 +296,12 @@ func (b *backend) mintStatic(ctx context.Context, s logical.Storage, st *state, 
 
 func (b *backend) mintStaticUpstream(ctx context.Context, s logical.Storage, st *state, r *role, name, mountPoint string, now, end time.Time) (staticToken, error) {
 	c := st.connections.get(r.Connection)
-	if c == nil {
-		return staticToken{}, fmt.Errorf("connection %q of role %q was deleted", r.Connection, r.name)
-	}
-	p := st.connections.provider(c.Provider)
-	if p == nil {
-		return staticToken{}, fmt.Errorf("provider %q of connection %q is gone", c.Provider, c.name)
+	up, err := st.connections.upstream(r.Connection, c)
+	if err != nil {
+		return staticToken{}, fmt.Errorf("role %q: %w", r.name, err)
 	}
 	req := &logical.Request{Storage: s, MountPoint: mountPoint}
-	made, minted, err := b.mintUpstream(ctx, req, st, c, c.upstream(p), r, name, now, end)
+	made, minted, err := b.mintUpstream(ctx, req, st, c, up, r, name, now, end)
 	if err != nil {
 		if errors.As(err, new(*connector.Error)) {
 			err = fmt.Errorf("connection %q: no token was issued: %w", c.name, err)

@@ -23,6 +23,13 @@ type Upstream struct {
 	Settings   map[string]any
 }
 
+// As is the same upstream with another credential.
+func (u *Upstream) As(credential map[string]any) *Upstream {
+	other := *u
+	other.Credential = credential
+	return &other
+}
+
 // Token is a token at an upstream, and what is needed to end it.
 type Token struct {
 	Name   string            // which it was created under
