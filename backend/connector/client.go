@@ -24,6 +24,7 @@ import (
 	"unicode"
 
 	"github.com/hashicorp/go-retryablehttp"
+	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
 )
 
@@ -56,7 +57,13 @@ type Client struct {
 	base *url.URL
 	http *retryablehttp.Client
 	cfg  ClientConfig
+
+	// listing keeps tokens from being ended while they are listed page by page: what comes after one that
+	// goes moves up, and could be on a page that has been read.
+	listing *semaphore.Weighted
 }
+
+const wholeListing = 1 << 30 // what listing takes of it; ending a token takes 1
 
 // NewClient checks the settings; errors name the setting.
 func NewClient(cfg ClientConfig) (*Client, error) {
@@ -123,7 +130,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	if cfg.RateLimit > 0 {
 		limited.limiter = rate.NewLimiter(rate.Limit(cfg.RateLimit), max(1, int(cfg.RateLimit)))
 	}
-	return &Client{base: base, cfg: cfg, http: &retryablehttp.Client{
+	return &Client{base: base, cfg: cfg, listing: semaphore.NewWeighted(wholeListing), http: &retryablehttp.Client{
 		HTTPClient: &http.Client{
 			Transport: limited,
 			// A redirect would carry the credential to where nobody has sent it.
@@ -143,6 +150,14 @@ func (c *Client) Close() { c.http.HTTPClient.CloseIdleConnections() }
 
 // Timeout is how long a call may take, retries included.
 func (c *Client) Timeout() time.Duration { return c.cfg.Timeout }
+
+// hold takes a part of listing.
+func (c *Client) hold(ctx context.Context, part int64) (release func(), err error) {
+	if err := c.listing.Acquire(ctx, part); err != nil {
+		return nil, &Error{Message: "the tokens of the upstream were being listed, which took too long"}
+	}
+	return func() { c.listing.Release(part) }, nil
+}
 
 // limitedTransport holds every request, retries too, to the limits of the connection.
 type limitedTransport struct {

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -314,6 +316,51 @@ func TestFindPages(t *testing.T) {
 	found, err := u.Find(t.Context(), "a", nil)
 	if err != nil || len(found) != 2 || found[0].ID != "1" || found[1].ID != "3" {
 		t.Errorf("%v, %v", found, err)
+	}
+}
+
+// A token that is ended while pages are read moves others up, to pages that have been read.
+func TestFindWhileTokensEnd(t *testing.T) {
+	var mu sync.Mutex
+	tokens := []string{"1", "2", "3", "4"}
+	var ending sync.WaitGroup
+	var u *Upstream
+	u = serve(t, ClientConfig{}, func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		if r.Method == http.MethodDelete {
+			tokens = slices.DeleteFunc(tokens, func(id string) bool { return strings.HasSuffix(r.URL.Path, "/"+id) })
+			return
+		}
+		page, _ := strconv.Atoi(r.URL.Query().Get("page"))
+		listed := []map[string]string{}
+		for _, id := range tokens[min(2*page-2, len(tokens)):min(2*page, len(tokens))] {
+			listed = append(listed, map[string]string{"id": id, "name": "token " + id})
+		}
+		_ = json.NewEncoder(w).Encode(listed)
+		if page == 1 {
+			mu.Unlock()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+			defer cancel()
+			if err := u.Revoke(ctx, &Token{ID: "2"}); err == nil {
+				t.Error("revoked while tokens are listed")
+			}
+			ending.Go(func() {
+				if err := u.Revoke(t.Context(), &Token{ID: "1"}); err != nil {
+					t.Error(err)
+				}
+			})
+			time.Sleep(50 * time.Millisecond) // in which it would be done
+			mu.Lock()
+		}
+	})
+	found, err := u.Find(t.Context(), "token 3", nil)
+	if err != nil || len(found) != 1 {
+		t.Errorf("%v, %v", found, err)
+	}
+	ending.Wait()
+	if len(tokens) != 3 {
+		t.Errorf("%q", tokens)
 	}
 }
 

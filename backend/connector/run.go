@@ -95,9 +95,14 @@ func (u *Upstream) Create(ctx context.Context, name, role string, params map[str
 	return c, nil
 }
 
-// Find gives the tokens of this name.
+// Find gives the tokens of this name. No token of the connection is ended meanwhile.
 func (u *Upstream) Find(ctx context.Context, name string, params map[string]any) ([]Token, error) {
 	const maxPages = 1000
+	release, err := u.Client.hold(ctx, wholeListing)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	vars := u.vars(time.Now(), params)
 	vars["name"], vars["cursor"] = name, ""
 	var found []Token
@@ -146,7 +151,12 @@ func (u *Upstream) Find(ctx context.Context, name string, params map[string]any)
 
 // Revoke ends a token. One that is not there any more is a success.
 func (u *Upstream) Revoke(ctx context.Context, t *Token) error {
-	_, err := u.run(ctx, opRevoke, u.tokenVars(t, time.Now()))
+	release, err := u.Client.hold(ctx, 1)
+	if err != nil {
+		return err
+	}
+	defer release()
+	_, err = u.run(ctx, opRevoke, u.tokenVars(t, time.Now()))
 	if errors.Is(err, errGone) {
 		return nil
 	}
