@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -69,11 +70,7 @@ func newConnection(name string, entry connectionEntry, userAgent string) (*conne
 	}); err != nil {
 		return nil, err
 	}
-	text := entry.NameTemplate
-	if text == "" {
-		text = defaultNameTemplate
-	}
-	if c.names, err = template.NewTemplate(template.Template(text)); err != nil {
+	if c.names, err = template.NewTemplate(template.Template(cmp.Or(entry.NameTemplate, defaultNameTemplate))); err != nil {
 		return nil, fmt.Errorf("name_template: %w", err)
 	}
 	first, err := c.newName("mount", "role", 0)

@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -164,21 +165,6 @@ func (b *backend) connectionRead(ctx context.Context, req *logical.Request, d *f
 			}
 		}
 	}
-	nameTemplate := c.NameTemplate
-	if nameTemplate == "" {
-		nameTemplate = defaultNameTemplate
-	}
-	timeout, concurrent := c.Timeout, c.MaxConcurrent
-	if timeout == 0 {
-		timeout = connector.DefaultTimeout
-	}
-	if concurrent == 0 {
-		concurrent = connector.DefaultConcurrent
-	}
-	settings := c.Settings
-	if settings == nil {
-		settings = map[string]any{}
-	}
 	rotated := ""
 	if !c.RotatedAt.IsZero() {
 		rotated = c.RotatedAt.UTC().Format(time.RFC3339)
@@ -187,11 +173,11 @@ func (b *backend) connectionRead(ctx context.Context, req *logical.Request, d *f
 		"provider":         c.Provider,
 		"url":              c.URL,
 		"credential":       shown,
-		"settings":         settings,
-		"name_template":    nameTemplate,
-		"timeout":          int64(timeout.Seconds()),
+		"settings":         mapped(c.Settings),
+		"name_template":    cmp.Or(c.NameTemplate, defaultNameTemplate),
+		"timeout":          int64(c.client.Timeout().Seconds()),
 		"rate_limit":       c.RateLimit,
-		"max_concurrent":   concurrent,
+		"max_concurrent":   cmp.Or(c.MaxConcurrent, connector.DefaultConcurrent),
 		"ca_cert":          c.CACert,
 		"client_cert":      c.ClientCert,
 		"proxy_url":        c.ProxyURL,
@@ -385,11 +371,8 @@ func (b *backend) connectionCheck(ctx context.Context, req *logical.Request, d *
 	if err != nil {
 		return logical.ErrorResponse("connection %q: %s", c.name, err), nil
 	}
-	if data == nil {
-		data = map[string]any{}
-	}
 	b.reaper.retry(c.ID)
-	return &logical.Response{Data: map[string]any{"provider": up.Provider.Name, "credential": data}}, nil
+	return &logical.Response{Data: map[string]any{"provider": up.Provider.Name, "credential": mapped(data)}}, nil
 }
 
 // connectionOf finds the connection that a path names, ready for calls.

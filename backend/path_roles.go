@@ -210,11 +210,11 @@ func (b *backend) roleRead(ctx context.Context, req *logical.Request, d *framewo
 		"token_bound_cidrs":   listed(r.TokenBoundCIDRs),
 		"request_bound_cidrs": listed(r.RequestBoundCIDRs),
 		"bound_hosts":         listed(r.BoundHosts),
-		"metadata":            shownMetadata(r.Metadata),
+		"metadata":            mapped(r.Metadata),
 		"description":         r.Description,
 		"allow_privileged":    r.AllowPrivileged,
 		"connection":          r.Connection,
-		"params":              shownParams(r.Params),
+		"params":              mapped(r.Params),
 		"reuse":               int64(r.Reuse.Seconds()),
 	}}, nil
 }
@@ -227,17 +227,10 @@ func listed(list []string) []string {
 	return list
 }
 
-// shownMetadata shows no metadata as an empty map, not as null.
-func shownMetadata(m map[string]string) map[string]string {
+// mapped shows an empty map as one, not as null.
+func mapped[V any](m map[string]V) map[string]V {
 	if m == nil {
-		return map[string]string{}
-	}
-	return m
-}
-
-func shownParams(m map[string]any) map[string]any {
-	if m == nil {
-		return map[string]any{}
+		return map[string]V{}
 	}
 	return m
 }

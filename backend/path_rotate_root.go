@@ -82,17 +82,16 @@ func (b *backend) rotateRoot(ctx context.Context, req *logical.Request, d *frame
 	now := time.Now()
 	b.reaper.begin(id)
 	defer b.reaper.done(id)
-	if p.CanFind() {
-		if err := st.upstreams.Put(ctx, req.Storage, ledger.Upstream{
-			ID: id, State: ledger.Creating, Connection: c.name, ConnectionID: c.ID, Name: name, CreatedAt: now, EndsAt: now.Add(rootLifetime),
-		}); err != nil {
-			return nil, err
-		}
-	}
 	if pending := p.Generates(generated); pending != nil {
 		if c, err = b.changeConnection(ctx, req.Storage, st, c, func(e *connectionEntry) {
 			e.Pending, e.PendingSince = maps.Clone(e.Credential), now
 			maps.Copy(e.Pending, pending)
+		}); err != nil {
+			return nil, err
+		}
+	} else if p.CanFind() {
+		if err := st.upstreams.Put(ctx, req.Storage, ledger.Upstream{
+			ID: id, State: ledger.Creating, Connection: c.name, ConnectionID: c.ID, Name: name, CreatedAt: now, EndsAt: now.Add(rootLifetime),
 		}); err != nil {
 			return nil, err
 		}
@@ -159,6 +158,10 @@ func (b *backend) changeConnection(ctx context.Context, s logical.Storage, st *s
 	return &changed, nil
 }
 
+// errUndecided says that a service accepts the credential from before a rotation that was cut short, and may do
+// so no longer when what was sent arrives.
+var errUndecided = errors.New("the service may still take the credential that was chosen")
+
 // settlePending finds out whether the service has taken a credential that rotateRoot has chosen.
 func (b *backend) settlePending(ctx context.Context, st *state, c *connection) (*connection, error) {
 	up, err := st.connections.upstream(c.name, c)
@@ -179,7 +182,7 @@ func (b *backend) settlePending(ctx context.Context, st *state, c *connection) (
 		return c, err
 	}
 	if time.Since(c.PendingSince) < b.reaper.timings.settle+c.client.Timeout() {
-		return c, errors.New("the service may still take the credential that was chosen")
+		return c, errUndecided
 	}
 	return b.changeConnection(ctx, b.storage, st, c, func(e *connectionEntry) { e.Pending = nil })
 }

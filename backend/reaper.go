@@ -48,17 +48,18 @@ type reaper struct {
 	*worker
 	b *backend
 	timings
-	rest atomic.Bool // there was nothing to watch: it sleeps until it is woken
+	unwatched atomic.Bool // there was nothing to watch: it sleeps until it is woken
 
 	mu       sync.Mutex
-	creating map[token.ID]bool    // by requests of this process, not to be looked for
-	queues   map[string]*queue    // connection id -> what is known of its queue
-	resting  map[token.ID]attempt // tokens that the upstream would not end
+	creating map[token.ID]bool // by requests of this process, not to be looked for
+	queues   map[string]*queue // connection id -> what is known of its queue
 }
 
 // queue is the queue of one connection.
 type queue struct {
 	attempt
+	pending   attempt              // to settle a rotation of the credential that was cut short
+	resting   map[token.ID]attempt // tokens that the upstream would not end, or does not know yet
 	running   bool
 	lastError string
 }
@@ -72,7 +73,7 @@ type attempt struct {
 func newReaper(b *backend) *reaper {
 	return &reaper{
 		worker: newWorker(), b: b, timings: defaultTimings,
-		creating: make(map[token.ID]bool), queues: make(map[string]*queue), resting: make(map[token.ID]attempt),
+		creating: make(map[token.ID]bool), queues: make(map[string]*queue),
 	}
 }
 
@@ -99,7 +100,7 @@ func (r *reaper) done(id token.ID) {
 // watch has the reaper look at tokens that are new to it. It looks at all of them each time, so that one more
 // is no reason while it does so anyway.
 func (r *reaper) watch() {
-	if r.rest.Load() {
+	if r.unwatched.Load() {
 		r.kick()
 	}
 }
@@ -108,9 +109,9 @@ func (r *reaper) watch() {
 func (r *reaper) retry(connectionID string) {
 	r.mu.Lock()
 	if q := r.queues[connectionID]; q != nil {
-		q.attempt = attempt{}
+		q.attempt, q.pending = attempt{}, attempt{}
+		clear(q.resting)
 	}
-	clear(r.resting)
 	r.mu.Unlock()
 	r.kick()
 }
@@ -155,12 +156,12 @@ func (r *reaper) waiting(u *ledger.Upstream) bool {
 		defer r.mu.Unlock()
 		return !r.creating[u.ID]
 	}
-	end := u.EndsAt
-	if u.StaticRole != "" && !r.heldByStaticRole(u) {
-		end = u.CreatedAt // written, and then its static role was not
-	}
-	if !u.Leaseless || u.StaticRole != "" && !end.Equal(u.EndsAt) {
-		end = end.Add(r.leaseGrace)
+	end := u.EndsAt.Add(r.leaseGrace)
+	switch {
+	case u.StaticRole != "" && !r.heldByStaticRole(u):
+		end = u.CreatedAt.Add(r.leaseGrace) // written, and then its static role was not
+	case u.Leaseless:
+		end = u.EndsAt
 	}
 	return !time.Now().Before(end)
 }
@@ -181,7 +182,7 @@ func (r *reaper) look(ctx context.Context) time.Duration {
 		return 0
 	}
 	idle := true
-	r.rest.Store(true) // before looking: what comes meanwhile wakes it
+	r.unwatched.Store(true) // before looking: what comes meanwhile wakes it
 	for _, c := range st.connections.all() {
 		idle = idle && c.Pending == nil && st.upstreams.Count(c.ID) == nil
 		if !r.due(st, c) {
@@ -197,7 +198,7 @@ func (r *reaper) look(ctx context.Context) time.Duration {
 	if idle {
 		return 0
 	}
-	r.rest.Store(false)
+	r.unwatched.Store(false)
 	return r.interval
 }
 
@@ -210,7 +211,7 @@ func (r *reaper) due(st *state, c *connection) bool {
 	defer r.mu.Unlock()
 	q := r.queues[c.ID]
 	if q == nil {
-		q = new(queue)
+		q = &queue{resting: make(map[token.ID]attempt)}
 		r.queues[c.ID] = q
 	}
 	if q.running || time.Now().Before(q.next) {
@@ -223,14 +224,10 @@ func (r *reaper) due(st *state, c *connection) bool {
 // drain ends what is waiting at a connection, the oldest first, until nothing is left or the upstream cannot
 // be reached.
 func (r *reaper) drain(ctx context.Context, st *state, c *connection) {
-	if c.Pending != nil {
-		if _, rotating := r.b.rotating.Load(c.ID); !rotating {
-			var err error
-			if c, err = r.b.settlePending(ctx, st, c); err != nil {
-				r.failed(ctx, c, err)
-				return
-			}
-		}
+	c, err := r.settlePending(ctx, st, c)
+	if err != nil {
+		r.failed(ctx, c, err)
+		return
 	}
 	up, err := st.connections.upstream(c.name, c)
 	if err != nil {
@@ -245,7 +242,7 @@ func (r *reaper) drain(ctx context.Context, st *state, c *connection) {
 		if working.Err() != nil {
 			break
 		}
-		if r.rests(u.ID) {
+		if time.Now().Before(r.rest(&u).next) {
 			continue
 		}
 		group.Go(func() error {
@@ -254,14 +251,14 @@ func (r *reaper) drain(ctx context.Context, st *state, c *connection) {
 				progress.Store(true)
 				failures.Store(0)
 				r.mu.Lock()
-				delete(r.resting, u.ID)
+				delete(r.queues[c.ID].resting, u.ID)
 				r.mu.Unlock()
 				return nil
 			}
 			e := (*connector.Error)(nil)
 			told := errors.As(err, &e) && e.RetryAfter > 0
 			if !unavailable(err) || failures.Add(1) < reapGiveUp && !told {
-				r.later(u.ID, c, err)
+				r.later(&u, err)
 				return nil
 			}
 			return err
@@ -279,6 +276,30 @@ func (r *reaper) drain(ctx context.Context, st *state, c *connection) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.queues[c.ID].attempt = attempt{}
+}
+
+// settlePending finds out which credential is good, where a rotation was cut short. Until that is sure the one
+// before goes on.
+func (r *reaper) settlePending(ctx context.Context, st *state, c *connection) (*connection, error) {
+	if _, rotating := r.b.rotating.Load(c.ID); c.Pending == nil || rotating {
+		return c, nil
+	}
+	r.mu.Lock()
+	q := r.queues[c.ID]
+	wait := time.Now().Before(q.pending.next)
+	r.mu.Unlock()
+	if wait {
+		return c, nil
+	}
+	c, err := r.b.settlePending(ctx, st, c)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if errors.Is(err, errUndecided) {
+		q.pending = r.after(q.pending, time.Now(), 0)
+		return c, nil
+	}
+	q.pending = attempt{}
+	return c, err
 }
 
 // settle ends one token.
@@ -313,8 +334,10 @@ func (r *reaper) settle(ctx context.Context, st *state, up *connector.Upstream, 
 		}
 		r.b.Logger().Info("ended a token whose creation was cut short", "connection", u.Connection, "name", u.Name)
 	}
-	if len(found) == 0 && now.Sub(u.CreatedAt) < r.timings.settle+up.Client.Timeout() {
-		return errWait // a call that was cut short may still be on its way
+	// A call that was cut short may still be on its way. And one look may miss what is there, where somebody
+	// else ends tokens meanwhile.
+	if len(found) == 0 && (now.Sub(u.CreatedAt) < r.timings.settle+up.Client.Timeout() || r.rest(&u).failures == 0) {
+		return errWait
 	}
 	return st.upstreams.Delete(ctx, r.b.storage, u.ID)
 }
@@ -335,19 +358,21 @@ func unavailable(err error) bool {
 	return e.Status == 0 || e.Status == 429 || e.Status >= 500 || e.Denied
 }
 
-func (r *reaper) rests(id token.ID) bool {
+// rest tells how often a token has been tried in vain, and when it is tried again.
+func (r *reaper) rest(u *ledger.Upstream) attempt {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return time.Now().Before(r.resting[id].next)
+	return r.queues[u.ConnectionID].resting[u.ID]
 }
 
 // later has one token tried again.
-func (r *reaper) later(id token.ID, c *connection, err error) {
+func (r *reaper) later(u *ledger.Upstream, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.resting[id] = r.after(r.resting[id], time.Now(), 0)
+	q := r.queues[u.ConnectionID]
+	q.resting[u.ID] = r.after(q.resting[u.ID], time.Now(), 0)
 	if !errors.Is(err, errWait) {
-		r.queues[c.ID].lastError = err.Error()
+		q.lastError = err.Error()
 	}
 }
 

@@ -179,8 +179,10 @@ func once(method string, fault func(http.ResponseWriter, *http.Request, func()) 
 }
 
 // onShelf is an engine with a role "reader" of a connection to the shelf, in a hurry.
-func onShelf(t *testing.T, s *shelf) *engine {
-	e := mountPrepared(t, new(storage), newSystem(), hurry)
+func onShelf(t *testing.T, s *shelf) *engine { return onShelfPrepared(t, s, hurry) }
+
+func onShelfPrepared(t *testing.T, s *shelf, prepare func(*backend)) *engine {
+	e := mountPrepared(t, new(storage), newSystem(), prepare)
 	e.write("providers/shelf", data{"definition": strings.Replace(shelfDefinition, "EXPIRY", "none", 1)})
 	e.write("connections/shelf", data{"provider": "shelf", "url": s.URL, "credential": data{"password": "open sesame"}, "timeout": "1s"})
 	e.write("roles/reader", data{"connection": "shelf", "params": data{"books": "a,b"}, "ttl": "1h", "max_ttl": "2h"})
@@ -607,6 +609,26 @@ func TestRotateRoot(t *testing.T) {
 		if s.password == "open sesame" {
 			t.Error("the service did not take it")
 		}
+	})
+	// While it is not known yet what has become of it, tokens are issued and ended.
+	t.Run("undecided", func(t *testing.T) {
+		t.Parallel()
+		s := newShelf(t)
+		e := onShelfPrepared(t, s, func(b *backend) {
+			hurry(b)
+			b.reaper.timings.settle = time.Hour
+		})
+		s.setFault(once(http.MethodPut, reset))
+		e.refused(logical.UpdateOperation, "rotate-root/shelf", nil, "the credential was not rotated")
+		c := e.creds("reader", nil)
+		s.setFault(failing)
+		e.revokeLease(c)
+		s.setFault(nil)
+		e.settled()
+		if s.live() != 0 {
+			t.Errorf("%d tokens are left", s.live())
+		}
+		e.refused(logical.UpdateOperation, "rotate-root/shelf", nil, "is not settled yet")
 	})
 	for _, at := range []string{http.MethodPut, http.MethodGet} {
 		t.Run("storage fails at "+at, func(t *testing.T) {
