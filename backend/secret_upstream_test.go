@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
 )
 
 // shelf is a small service with an API of its own, which no built-in provider knows. What real services do
@@ -513,6 +515,40 @@ func TestUpstreamRevocationIsQueued(t *testing.T) {
 	e.revokeLease(c)
 	if s.live() != 0 {
 		t.Error("not ended")
+	}
+}
+
+// What the active node writes of tokens at services is seen by its standbys.
+func TestUpstreamInvalidate(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t)
+	active := onShelf(t, s)
+	standby := mountOn(t, active.storage, active.system)
+	told := func() {
+		t.Helper()
+		active.b.flush(t.Context())
+		keys, err := logical.CollectKeys(t.Context(), active.storage)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, key := range keys {
+			standby.b.InvalidateKey(t.Context(), key)
+		}
+	}
+	c := active.creds("reader", nil)
+	key := ledger.UpstreamsPrefix + c.id
+	active.write("static-roles/box", data{"role": "reader", "rotation_period": "1h"})
+	told()
+	if state := standby.write("lookup", data{"token": c.token})["state"]; state != "active" {
+		t.Error(state)
+	}
+	if box := standby.read("static-creds/box"); box["token"] != active.read("static-creds/box")["token"] {
+		t.Error(box)
+	}
+	active.revokeLease(c)
+	standby.b.InvalidateKey(t.Context(), key)
+	if state := standby.write("lookup", data{"token": c.token})["state"]; state != "malformed" { // as any text that is no token of the engine's own
+		t.Error(state)
 	}
 }
 

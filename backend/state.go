@@ -73,7 +73,9 @@ func reload(ctx context.Context, s logical.Storage, old *state, stale []string) 
 		case strings.HasPrefix(key, connectionPrefix), strings.HasPrefix(key, providerPrefix):
 			st.connections = nil
 		case strings.HasPrefix(key, ledger.UpstreamsPrefix):
-			st.upstreams = nil
+			if err := st.upstreams.Reload(ctx, s, key); err != nil {
+				return nil, err
+			}
 		case strings.HasPrefix(key, staticPrefix):
 			st.statics = nil
 		case strings.HasPrefix(key, ledger.InventoryPrefix):

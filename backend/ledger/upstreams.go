@@ -10,10 +10,12 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
@@ -60,6 +62,7 @@ type Upstreams struct {
 
 	mu     sync.RWMutex
 	tokens map[token.ID]*Upstream // not changed once they are here
+	hashes map[string]*Upstream   // Hash -> the same
 }
 
 // LoadUpstreams reads them from storage.
@@ -68,22 +71,51 @@ func LoadUpstreams(ctx context.Context, s logical.Storage) (*Upstreams, error) {
 	if err != nil {
 		return nil, err
 	}
-	us := &Upstreams{tokens: make(map[token.ID]*Upstream, len(ids))}
+	us := &Upstreams{tokens: make(map[token.ID]*Upstream, len(ids)), hashes: make(map[string]*Upstream, len(ids))}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(loaders)
 	for _, id := range ids {
-		stored, err := s.Get(ctx, UpstreamsPrefix+id)
-		if err != nil {
-			return nil, err
-		}
-		if stored == nil {
-			continue
-		}
-		u := new(Upstream)
-		if err := json.Unmarshal(stored.Value, u); err != nil {
-			return nil, fmt.Errorf("%s%s: %w", UpstreamsPrefix, id, err)
-		}
-		us.tokens[u.ID] = u
+		group.Go(func() error { return us.Reload(ctx, s, UpstreamsPrefix+id) })
 	}
-	return us, nil
+	return us, group.Wait()
+}
+
+// Reload reads one token anew, when somebody else has written it. A key that is not a token's is an error.
+func (us *Upstreams) Reload(ctx context.Context, s logical.Storage, key string) error {
+	id, err := token.ParseID(strings.TrimPrefix(key, UpstreamsPrefix))
+	if err != nil {
+		return fmt.Errorf("%s: %w", key, err)
+	}
+	stored, err := s.Get(ctx, key)
+	if err != nil {
+		return err
+	}
+	var u *Upstream
+	if stored != nil {
+		u = new(Upstream)
+		if err := json.Unmarshal(stored.Value, u); err != nil {
+			return fmt.Errorf("%s: %w", key, err)
+		}
+	}
+	us.show(id, u)
+	return nil
+}
+
+// show has a token seen as it is now; nil: it is no more.
+func (us *Upstreams) show(id token.ID, u *Upstream) {
+	us.mu.Lock()
+	defer us.mu.Unlock()
+	if old := us.tokens[id]; old != nil {
+		delete(us.hashes, old.Hash)
+	}
+	if u == nil {
+		delete(us.tokens, id)
+		return
+	}
+	us.tokens[id] = u
+	if u.Hash != "" {
+		us.hashes[u.Hash] = u
+	}
 }
 
 // Put writes a token to storage, and shows it once it is written.
@@ -95,9 +127,7 @@ func (us *Upstreams) Put(ctx context.Context, s logical.Storage, u Upstream) err
 	if err := s.Put(ctx, &logical.StorageEntry{Key: UpstreamsPrefix + u.ID.String(), Value: value, SealWrap: true}); err != nil {
 		return err
 	}
-	us.mu.Lock()
-	defer us.mu.Unlock()
-	us.tokens[u.ID] = &u
+	us.show(u.ID, &u)
 	return nil
 }
 
@@ -116,9 +146,7 @@ func (us *Upstreams) Delete(ctx context.Context, s logical.Storage, id token.ID)
 	if err := s.Delete(ctx, UpstreamsPrefix+id.String()); err != nil {
 		return err
 	}
-	us.mu.Lock()
-	defer us.mu.Unlock()
-	delete(us.tokens, id)
+	us.show(id, nil)
 	return nil
 }
 
@@ -144,12 +172,11 @@ func (us *Upstreams) Known(text string) (_ Upstream, known bool) {
 	hash := HashOf(text)
 	us.mu.RLock()
 	defer us.mu.RUnlock()
-	for _, u := range us.tokens {
-		if u.Hash == hash {
-			return *u, true
-		}
+	u := us.hashes[hash]
+	if u == nil {
+		return Upstream{}, false
 	}
-	return Upstream{}, false
+	return *u, true
 }
 
 // Any tells whether a connection has a token for which want says so.
