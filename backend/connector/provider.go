@@ -265,7 +265,7 @@ var (
 type compiler struct {
 	definition *Definition
 	base       *cel.Env
-	secrets    []string // variables that must not be in a URL
+	secrets    []string // variables that must not be in a URL, nor be shown
 }
 
 // baseEnvironment declares what every expression may use.
@@ -341,6 +341,11 @@ func (c *compiler) operation(name string, source *Operation, vars []cel.EnvOptio
 		if o.result[member], err = c.compile(env, source.Result[member], want.output); err != nil {
 			return nil, fail(source.Result[member].Line, "result."+member, err)
 		}
+		if member == "data" || member == "record" {
+			if err := c.refuseSecrets(o.result[member], "what is shown or remembered"); err != nil {
+				return nil, fail(source.Result[member].Line, "result."+member, err)
+			}
+		}
 	}
 	for _, member := range sortedKeys(result) {
 		if result[member].required && o.result[member] == nil {
@@ -405,7 +410,7 @@ func (c *compiler) request(env *cel.Env, source *Request, fail func(int, string,
 		for _, key := range sortedKeys(m.source) {
 			compiled, err := c.compile(env, m.source[key], m.output)
 			if err == nil && m.part == "query" {
-				err = c.refuseSecrets(compiled)
+				err = c.refuseSecrets(compiled, inURL)
 			}
 			if err != nil {
 				return nil, nil, fail(m.source[key].Line, m.part+"."+clip(key), err)
@@ -437,6 +442,9 @@ func (c *compiler) request(env *cel.Env, source *Request, fail func(int, string,
 				return nil, nil, fail(source.Save[name].Line, "save."+name, err)
 			}
 			r.save[name] = compiled
+			if c.refuseSecrets(compiled, "") != nil {
+				c.secrets = append(c.secrets, "saved."+name)
+			}
 			if after, err = after.Extend(cel.Variable("saved."+name, compiled.output)); err != nil {
 				return nil, nil, fail(source.Save[name].Line, "save."+name, err)
 			}
@@ -477,7 +485,7 @@ func (c *compiler) path(env *cel.Env, source Expr) (parts []pathPart, err error)
 		if kind := compiled.output.Kind(); kind != types.StringKind && kind != types.IntKind && kind != types.DynKind {
 			return nil, fmt.Errorf("{%s} is of type %s, a segment of a path is a string or an int", clip(expression), compiled.output)
 		}
-		if err := c.refuseSecrets(compiled); err != nil {
+		if err := c.refuseSecrets(compiled, inURL); err != nil {
 			return nil, err
 		}
 		parts = append(parts, pathPart{program: compiled, whole: whole})
@@ -486,11 +494,13 @@ func (c *compiler) path(env *cel.Env, source Expr) (parts []pathPart, err error)
 	return parts, nil
 }
 
-// refuseSecrets keeps secrets out of URLs, which end up in the logs of every proxy on the way.
-func (c *compiler) refuseSecrets(p *program) error {
+const inURL = "a URL" // which ends up in the logs of every proxy on the way
+
+// refuseSecrets keeps secrets out of where they must not be.
+func (c *compiler) refuseSecrets(p *program, where string) error {
 	for _, name := range p.names {
 		if slices.Contains(c.secrets, name) {
-			return fmt.Errorf("%s is a secret, and must not be in a URL", name)
+			return fmt.Errorf("%s is a secret, and must not be in %s", name, where)
 		}
 	}
 	return nil

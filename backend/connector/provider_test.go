@@ -89,6 +89,8 @@ func TestCompileRefuses(t *testing.T) {
 		{"level: params.level", "level: params.levels", "line 18: create.query.level: undeclared reference to 'params.levels' (did you mean 'params.level'?)"},
 		{"level: params.level", "level: credential.key", "line 18: create.query.level: credential.key is a secret, and must not be in a URL"},
 		{"/tokens/{id}", "/tokens/{token}", "revoke.path: token is a secret, and must not be in a URL"},
+		{"expires_at)}'\n    result", "expires_at)}'\n        save: {again: credential.key}\n      - {method: GET, path: '/{saved.again}'}\n    result", "create.path: saved.again is a secret, and must not be in a URL"},
+		{"{data: '{\"who\": response.body.name}'}", "{data: '{\"who\": credential.key}'}", "check.result.data: credential.key is a secret, and must not be in what is shown or remembered"},
 		{"/tokens/{id}", "/tokens?id={id}", "what follows a ? belongs into query"},
 		{"/tokens/{id}", "/tokens/{id", "a { is not closed"},
 		{"/tokens/{id}", "/tokens/{params.scopes}", "a segment of a path is a string or an int"},
