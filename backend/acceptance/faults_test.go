@@ -109,8 +109,7 @@ func newFaultProxy(t *testing.T, target string) *faultProxy {
 
 // TestFaults has creates and revocations at a real Gitea go wrong in every way, and the plugin killed among them.
 // Afterwards there is no token at Gitea that nobody knows of, and no lease that Vault has given up. FAULT_CYCLES
-// says how many creates; 10,000 take about a quarter of an hour,
-// in which nobody must rebuild the plugin.
+// says how many creates; 10,000 take about ten minutes, in which nobody must rebuild the plugin.
 func TestFaults(t *testing.T) {
 	if gitea == "" {
 		t.Skip("needs a Gitea server")
