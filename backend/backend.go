@@ -19,9 +19,10 @@
 // says that another node wrote it. A request reads no storage once that is done; issuing a token
 // writes none.
 //
-// Locks, in the order in which they are taken: connections.writing, roles.writing or config.writing;
-// keyring.mu or signers.mu; the reaper's; the ledger's. None is held while an upstream is called, nor while
-// Vault is asked for anything but storage.
+// Locks, in the order in which they are taken: that of a static role; connections.writing, roles.writing or
+// config.writing; keyring.mu or signers.mu; the reaper's; the ledger's. None is held while an upstream is
+// called, nor while Vault is asked for anything but storage, except that of the one static role whose token is
+// being rotated.
 package backend
 
 import (

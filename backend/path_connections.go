@@ -298,19 +298,11 @@ func (b *backend) connectionDelete(ctx context.Context, req *logical.Request, d 
 	if err != nil {
 		return nil, err
 	}
-	st.connections.writing.Lock()
-	defer st.connections.writing.Unlock()
 	c := st.connections.get(d.Get("name").(string))
 	if c == nil {
 		return nil, nil
 	}
-	var roles []string
-	for _, r := range st.roles.all() {
-		if r.Connection == c.name {
-			roles = append(roles, r.name)
-		}
-	}
-	left := st.upstreams.Of(c.ID, func(*ledger.Upstream) bool { return true })
+	roles, left := st.using(c)
 	if !d.Get("force").(bool) {
 		if len(roles) > 0 {
 			return logical.ErrorResponse("connection %q is used by roles %q: delete them first, or delete with force=true", c.name, roles), nil
@@ -329,18 +321,13 @@ func (b *backend) connectionDelete(ctx context.Context, req *logical.Request, d 
 			resp.AddWarning(fmt.Sprintf("the credential was not ended at the service: %s", err))
 		}
 	}
-	if err := st.connections.delete(ctx, req.Storage, c); err != nil {
+	if left, err = b.dropConnection(ctx, req.Storage, st, c); err != nil {
 		return nil, err
 	}
 	const most = 20
 	var names []string
-	for _, u := range left {
-		if err := st.upstreams.Delete(ctx, req.Storage, u.ID); err != nil {
-			return nil, err
-		}
-		if len(names) < most {
-			names = append(names, u.Name)
-		}
+	for _, u := range left[:min(most, len(left))] {
+		names = append(names, u.Name)
 	}
 	if len(left) > 0 {
 		resp.AddWarning(fmt.Sprintf("%d tokens are left behind at %s, and nobody will end them. Their names: %s", len(left), c.URL, enumerate(names, len(left))))
@@ -352,6 +339,38 @@ func (b *backend) connectionDelete(ctx context.Context, req *logical.Request, d 
 		return nil, nil
 	}
 	return resp, nil
+}
+
+// using gives the names of the roles and the tokens that a connection has.
+func (st *state) using(c *connection) (roles []string, tokens []ledger.Upstream) {
+	for _, r := range st.roles.all() {
+		if r.Connection == c.name {
+			roles = append(roles, r.name)
+		}
+	}
+	return roles, st.upstreams.Of(c.ID, func(*ledger.Upstream) bool { return true })
+}
+
+// dropConnection forgets a connection, and its tokens, which it gives.
+func (b *backend) dropConnection(ctx context.Context, s logical.Storage, st *state, c *connection) ([]ledger.Upstream, error) {
+	st.connections.writing.Lock()
+	defer st.connections.writing.Unlock()
+	now := st.connections.byID(c.ID) // which may have been changed
+	if now == nil {
+		return nil, nil
+	}
+	if err := st.connections.delete(ctx, s, now); err != nil {
+		return nil, err
+	}
+	// Only now: a token that was made meanwhile is known, or whoever makes it finds that the connection is gone.
+	// What a crash leaves of them the next start forgets.
+	_, tokens := st.using(c)
+	for _, u := range tokens {
+		if err := st.upstreams.Delete(ctx, s, u.ID); err != nil {
+			return nil, err
+		}
+	}
+	return tokens, nil
 }
 
 func enumerate(names []string, total int) string {

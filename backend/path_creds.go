@@ -177,6 +177,9 @@ func (b *backend) credsIssue(ctx context.Context, req *logical.Request, d *frame
 		},
 	})
 	b.flushSoon()
+	if st.roles.byID(r.ID) == nil { // and whoever deleted it may not have seen the row
+		return logical.ErrorResponse("role %q was deleted meanwhile", r.name), nil
+	}
 	l := &lease{
 		leaseTerms: leaseTerms{ttl: ttl, lifetime: lifetime},
 		grant:      claims.Grant, status: claims.Status, roleID: r.ID, role: r.name, expiresAt: end,

@@ -525,11 +525,23 @@ func (b *backend) roleDelete(ctx context.Context, req *logical.Request, d *frame
 	if keeper := st.staticOf(r.name); keeper != nil {
 		return fieldError("name", "static role %q keeps a token of role %q: delete it first", keeper.name, r.name), nil
 	}
-	// Offline verifiers learn of it by the status lists, which need a revocation for each token. They come
-	// first: if this is cut short, deleting the role again completes it.
+	// The tokens come first: if this is cut short, deleting the role again completes it. And once more when nobody
+	// sees the role any more, for those that were issued meanwhile.
+	if err := b.endTokens(ctx, req.Storage, st, r); err != nil {
+		return nil, err
+	}
+	if err := st.roles.delete(ctx, req.Storage, r); err != nil {
+		return nil, err
+	}
+	return nil, b.endTokens(ctx, req.Storage, st, r)
+}
+
+// endTokens ends those tokens of a role that do not end by its deletion: offline verifiers learn of it by the
+// status lists, which need a revocation for each token, and upstreams have to be told.
+func (b *backend) endTokens(ctx context.Context, s logical.Storage, st *state, r *role) error {
 	for _, u := range st.upstreams.OfRole(r.ID) {
-		if err := st.upstreams.End(ctx, req.Storage, u.ID, time.Now()); err != nil {
-			return nil, err
+		if err := st.upstreams.End(ctx, s, u.ID, time.Now()); err != nil {
+			return err
 		}
 	}
 	b.reaper.kick()
@@ -537,9 +549,9 @@ func (b *backend) roleDelete(ctx context.Context, req *logical.Request, d *frame
 		if row.Status.IsZero() {
 			continue
 		}
-		if err := st.revoke(ctx, req.Storage, row.ID, row.Status, row.ExpiresAt); err != nil {
-			return nil, err
+		if err := st.revoke(ctx, s, row.ID, row.Status, row.ExpiresAt); err != nil {
+			return err
 		}
 	}
-	return nil, st.roles.delete(ctx, req.Storage, r)
+	return nil
 }

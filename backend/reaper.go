@@ -48,6 +48,7 @@ type reaper struct {
 	*worker
 	b *backend
 	timings
+	begun     bool        // what an earlier process has left undone is done
 	unwatched atomic.Bool // there was nothing to watch: it sleeps until it is woken
 
 	mu       sync.Mutex
@@ -181,6 +182,9 @@ func (r *reaper) look(ctx context.Context) time.Duration {
 	if st == nil || !r.b.WriteSafeReplicationState() {
 		return 0
 	}
+	if !r.begun {
+		r.begun = r.forget(ctx, st) == nil
+	}
 	idle := true
 	r.unwatched.Store(true) // before looking: what comes meanwhile wakes it
 	for _, c := range st.connections.all() {
@@ -200,6 +204,17 @@ func (r *reaper) look(ctx context.Context) time.Duration {
 	}
 	r.unwatched.Store(false)
 	return r.interval
+}
+
+// forget drops the tokens of connections whose deletion was cut short.
+func (r *reaper) forget(ctx context.Context, st *state) error {
+	for _, u := range st.upstreams.Without(func(id string) bool { return st.connections.byID(id) != nil }) {
+		if err := st.upstreams.Delete(ctx, r.b.storage, u.ID); err != nil {
+			return err
+		}
+		r.b.Logger().Warn("a token is left behind at an upstream whose connection was deleted", "connection", u.Connection, "name", u.Name)
+	}
+	return nil
 }
 
 // due tells whether there is something to do for a connection that nobody does yet, and claims it.

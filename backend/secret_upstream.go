@@ -223,12 +223,24 @@ func (b *backend) tryMint(ctx context.Context, req *logical.Request, st *state, 
 	} else if u.TokenEnd.Before(end) {
 		u.EndsAt = u.TokenEnd
 	}
-	if err := st.upstreams.Put(ctx, req.Storage, u); err != nil {
-		// Storage still says that it is being created. It is ended at once if it can be.
+	err = st.upstreams.Put(ctx, req.Storage, u)
+	deleted := err == nil && (st.connections.byID(c.ID) == nil || st.roles.byID(r.ID) == nil)
+	if deleted {
+		err = &connector.Error{Message: "the role or its connection was deleted meanwhile"}
+	}
+	if err != nil {
+		// It is ended at once if it can be. Else the reaper tries again, unless the connection is gone.
 		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), revokeWait)
 		defer cancel()
-		if revokeErr := up.Revoke(ending, &minted.Token); revokeErr != nil {
-			b.Logger().Warn("a token that could not be recorded was not ended either, it is tried again", "name", name, "error", revokeErr)
+		revokeErr := up.Revoke(ending, &minted.Token)
+		switch {
+		case revokeErr != nil:
+			b.Logger().Warn("a token that nobody gets was not ended either", "connection", c.name, "name", name, "error", revokeErr)
+			if deleted {
+				err = errors.Join(err, st.upstreams.End(ending, req.Storage, id, time.Now().UTC()))
+			}
+		case deleted:
+			err = errors.Join(err, st.upstreams.Delete(ending, req.Storage, id))
 		}
 		return nil, nil, err
 	}

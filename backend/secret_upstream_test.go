@@ -518,6 +518,47 @@ func TestUpstreamRevocationIsQueued(t *testing.T) {
 	}
 }
 
+// A role or connection that is deleted while a token is made leaves none behind.
+func TestUpstreamDeletedMeanwhile(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t)
+	e := onShelf(t, s)
+	known := func() int {
+		keys, err := e.storage.List(t.Context(), ledger.UpstreamsPrefix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(keys)
+	}
+	for path, with := range map[string]data{"roles/reader": nil, "connections/shelf": {"force": true}} {
+		e.write("connections/shelf", data{"provider": "shelf", "url": s.URL, "credential": data{"password": "open sesame"}})
+		e.write("roles/reader", data{"connection": "shelf", "params": data{"books": "a,b"}})
+		s.setFault(once(http.MethodPost, func(w http.ResponseWriter, r *http.Request, _ func()) bool {
+			s.serve(w, r)
+			e.do(logical.DeleteOperation, path, with)
+			return true
+		}))
+		e.refused(logical.ReadOperation, "creds/reader", nil, "was deleted meanwhile")
+		if s.live() != 0 || known() != 0 {
+			t.Errorf("%s: %d tokens are left, %d known", path, s.live(), known())
+		}
+	}
+
+	// Cut short between the connection and its tokens.
+	e.write("connections/shelf", data{"provider": "shelf", "url": s.URL, "credential": data{"password": "open sesame"}})
+	e.write("roles/reader", data{"connection": "shelf", "params": data{"books": "a,b"}})
+	e.creds("reader", nil)
+	if err := e.storage.Delete(t.Context(), connectionPrefix+"shelf"); err != nil {
+		t.Fatal(err)
+	}
+	e.restart()
+	for deadline := time.Now().Add(20 * time.Second); known() != 0; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d tokens are known", known())
+		}
+	}
+}
+
 // What the active node writes of tokens at services is seen by its standbys.
 func TestUpstreamInvalidate(t *testing.T) {
 	t.Parallel()

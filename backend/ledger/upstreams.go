@@ -214,6 +214,19 @@ func (u *Upstream) since() time.Time {
 	return u.CreatedAt
 }
 
+// Without gives the tokens whose connection is not there.
+func (us *Upstreams) Without(there func(connectionID string) bool) []Upstream {
+	us.mu.RLock()
+	defer us.mu.RUnlock()
+	var tokens []Upstream
+	for _, u := range us.tokens {
+		if !there(u.ConnectionID) {
+			tokens = append(tokens, *u)
+		}
+	}
+	return tokens
+}
+
 // OfRole gives the tokens of a role that exist.
 func (us *Upstreams) OfRole(id token.RoleID) []Upstream {
 	us.mu.RLock()
