@@ -37,23 +37,23 @@ type Upstream struct {
 	State        string               `json:"state"`
 	Connection   string               `json:"connection"`
 	ConnectionID string               `json:"connection_id"` // new when a connection is deleted and created again
-	Role         string               `json:"role"`
-	RoleID       token.RoleID         `json:"role_id"`
-	Name         string               `json:"name"`         // at the upstream
-	UpstreamID   string               `json:"upstream_id"`  // "" while it is Creating
-	Params       map[string]any       `json:"params"`       // as they were asked for
-	Record       map[string]string    `json:"record"`       // what the provider remembers
-	Text         string               `json:"text"`         // the token; "" where it is not needed
-	Hash         string               `json:"hash"`         // HashOf it
-	StaticRole   string               `json:"static_role"`  // that holds it; "": a lease, or nothing
-	Leaseless    bool                 `json:"leaseless"`    // no lease ends it: EndsAt does
-	Shared       bool                 `json:"shared"`       // several leases may hold it
-	Holds        map[string]time.Time `json:"holds"`        // of one that is Shared: what each lease calls itself -> its end
-	Data         map[string]any       `json:"data"`         // of one that is Shared: what the next requester is told
-	CreatedAt    time.Time            `json:"created_at"`   // when it was asked for
-	TokenEnd     time.Time            `json:"token_end"`    // as the upstream says; zero: it knows none
-	EndsAt       time.Time            `json:"ends_at"`      // of its lease, or its own
-	EndingSince  time.Time            `json:"ending_since"` // when it became Ending
+	Role         string               `json:"role,omitzero"`
+	RoleID       token.RoleID         `json:"role_id,omitzero"`
+	Name         string               `json:"name"`                  // at the upstream
+	UpstreamID   string               `json:"upstream_id,omitzero"`  // "" while it is Creating
+	Params       map[string]any       `json:"params,omitzero"`       // as they were asked for
+	Record       map[string]string    `json:"record,omitzero"`       // what the provider remembers
+	Text         string               `json:"text,omitzero"`         // the token; "" where it is not needed
+	Hash         string               `json:"hash,omitzero"`         // HashOf it
+	StaticRole   string               `json:"static_role,omitzero"`  // that holds it; "": a lease, or nothing
+	Leaseless    bool                 `json:"leaseless,omitzero"`    // no lease ends it: EndsAt does
+	Shared       bool                 `json:"shared,omitzero"`       // several leases may hold it
+	Holds        map[string]time.Time `json:"holds,omitzero"`        // of one that is Shared: what each lease calls itself -> its end
+	Data         map[string]any       `json:"data,omitzero"`         // of one that is Shared: what the next requester is told
+	CreatedAt    time.Time            `json:"created_at"`            // when it was asked for
+	TokenEnd     time.Time            `json:"token_end,omitzero"`    // as the upstream says; zero: it knows none
+	EndsAt       time.Time            `json:"ends_at"`               // of its lease, or its own
+	EndingSince  time.Time            `json:"ending_since,omitzero"` // when it became Ending
 }
 
 // Upstreams are the tokens at upstreams that exist, or may exist.
