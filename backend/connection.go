@@ -126,23 +126,15 @@ func loadConnections(ctx context.Context, s logical.Storage, userAgent string) (
 		return nil, err
 	}
 	cs.providers = maps.Clone(cs.builtin)
-	providers, err := s.List(ctx, providerPrefix)
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range providers {
-		entry, err := s.Get(ctx, providerPrefix+name)
-		if err != nil {
-			return nil, err
-		}
-		if entry == nil {
-			continue
-		}
+	if err := eachEntry(ctx, s, providerPrefix, func(name string, entry *logical.StorageEntry) error {
 		p, err := connector.Compile(entry.Value)
 		if err != nil {
-			return nil, fmt.Errorf("provider %q: %w", name, err)
+			return fmt.Errorf("provider %q: %w", name, err)
 		}
 		cs.providers[name] = p
+		return nil
+	}); err != nil {
+		return nil, err
 	}
 	cs.store, err = newStore(ctx, s, connectionPrefix, true, func(name string, stored *logical.StorageEntry) (*connection, error) {
 		var entry connectionEntry

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -302,7 +303,11 @@ func (b *backend) connectionDelete(ctx context.Context, req *logical.Request, d 
 	if c == nil {
 		return nil, nil
 	}
-	roles, left := st.using(c)
+	var roles []string
+	for _, r := range st.rolesOf(c) {
+		roles = append(roles, r.name)
+	}
+	left := st.tokensOf(c)
 	if !d.Get("force").(bool) {
 		if len(roles) > 0 {
 			return logical.ErrorResponse("connection %q is used by roles %q: delete them first, or delete with force=true", c.name, roles), nil
@@ -341,14 +346,14 @@ func (b *backend) connectionDelete(ctx context.Context, req *logical.Request, d 
 	return resp, nil
 }
 
-// using gives the names of the roles and the tokens that a connection has.
-func (st *state) using(c *connection) (roles []string, tokens []ledger.Upstream) {
-	for _, r := range st.roles.all() {
-		if r.Connection == c.name {
-			roles = append(roles, r.name)
-		}
-	}
-	return roles, st.upstreams.Of(c.ID, func(*ledger.Upstream) bool { return true })
+// rolesOf gives the roles that issue tokens of a connection.
+func (st *state) rolesOf(c *connection) []*role {
+	return slices.DeleteFunc(st.roles.all(), func(r *role) bool { return r.Connection != c.name })
+}
+
+// tokensOf gives the tokens of a connection that exist, or may exist.
+func (st *state) tokensOf(c *connection) []ledger.Upstream {
+	return st.upstreams.Of(c.ID, func(*ledger.Upstream) bool { return true })
 }
 
 // dropConnection forgets a connection, and its tokens, which it gives.
@@ -364,7 +369,7 @@ func (b *backend) dropConnection(ctx context.Context, s logical.Storage, st *sta
 	}
 	// Only now: a token that was made meanwhile is known, or whoever makes it finds that the connection is gone.
 	// What a crash leaves of them the next start forgets.
-	_, tokens := st.using(c)
+	tokens := st.tokensOf(c)
 	for _, u := range tokens {
 		if err := st.upstreams.Delete(ctx, s, u.ID); err != nil {
 			return nil, err

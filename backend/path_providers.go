@@ -150,10 +150,7 @@ func (b *backend) providerWrite(ctx context.Context, req *logical.Request, d *fr
 		if _, err := connector.Values(p.Settings, c.Settings); err != nil {
 			return fieldError("definition", "connection %q has other settings: %s", c.name, err), nil
 		}
-		for _, r := range st.roles.all() {
-			if r.Connection != c.name {
-				continue
-			}
+		for _, r := range st.rolesOf(c) {
 			if _, err := connector.Values(p.Params, r.Params); err != nil {
 				return fieldError("definition", "role %q has other params: %s", r.name, err), nil
 			}

@@ -35,25 +35,35 @@ type store[ID comparable, T stored[ID]] struct {
 // newStore reads all of a kind from storage; read makes one from what storage holds.
 func newStore[ID comparable, T stored[ID]](ctx context.Context, s logical.Storage, prefix string, sealWrap bool, read func(name string, entry *logical.StorageEntry) (T, error)) (*store[ID, T], error) {
 	all := &store[ID, T]{prefix: prefix, sealWrap: sealWrap, named: make(map[string]T), ids: make(map[ID]T)}
+	return all, eachEntry(ctx, s, prefix, func(name string, entry *logical.StorageEntry) error {
+		one, err := read(name, entry)
+		if err != nil {
+			return fmt.Errorf("%s%s: %w", prefix, name, err)
+		}
+		all.show(one)
+		return nil
+	})
+}
+
+// eachEntry reads all that storage has below a prefix.
+func eachEntry(ctx context.Context, s logical.Storage, prefix string, visit func(name string, entry *logical.StorageEntry) error) error {
 	names, err := s.List(ctx, prefix)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, name := range names {
 		entry, err := s.Get(ctx, prefix+name)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if entry == nil {
 			continue
 		}
-		one, err := read(name, entry)
-		if err != nil {
-			return nil, fmt.Errorf("%s%s: %w", prefix, name, err)
+		if err := visit(name, entry); err != nil {
+			return err
 		}
-		all.show(one)
 	}
-	return all, nil
+	return nil
 }
 
 func (s *store[ID, T]) show(one T) {

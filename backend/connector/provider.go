@@ -442,7 +442,7 @@ func (c *compiler) request(env *cel.Env, source *Request, fail func(int, string,
 				return nil, nil, fail(source.Save[name].Line, "save."+name, err)
 			}
 			r.save[name] = compiled
-			if c.refuseSecrets(compiled, "") != nil {
+			if c.secretIn(compiled) != "" {
 				c.secrets = append(c.secrets, "saved."+name)
 			}
 			if after, err = after.Extend(cel.Variable("saved."+name, compiled.output)); err != nil {
@@ -498,12 +498,20 @@ const inURL = "a URL" // which ends up in the logs of every proxy on the way
 
 // refuseSecrets keeps secrets out of where they must not be.
 func (c *compiler) refuseSecrets(p *program, where string) error {
-	for _, name := range p.names {
-		if slices.Contains(c.secrets, name) {
-			return fmt.Errorf("%s is a secret, and must not be in %s", name, where)
-		}
+	if name := c.secretIn(p); name != "" {
+		return fmt.Errorf("%s is a secret, and must not be in %s", name, where)
 	}
 	return nil
+}
+
+// secretIn gives a secret that an expression refers to; "" where there is none.
+func (c *compiler) secretIn(p *program) string {
+	for _, name := range p.names {
+		if slices.Contains(c.secrets, name) {
+			return name
+		}
+	}
+	return ""
 }
 
 func (c *compiler) compile(env *cel.Env, source Expr, want *cel.Type) (*program, error) {
