@@ -38,6 +38,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"golang.org/x/sync/singleflight"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
 )
 
@@ -50,8 +51,15 @@ const operationPrefix = "apitoken"
 // flushDelay is how long the inventory gathers rows before it writes them: what a crash may lose of it.
 const flushDelay = time.Second
 
+// Options are what a mount needs of the world besides storage and Vault. The zero Options are those of production.
+type Options struct {
+	Now  func() time.Time   // the clock; nil: time.Now
+	Dial connector.DialFunc // how upstream services are reached; nil: the network
+}
+
 type backend struct {
 	*framework.Backend
+	Options
 	subjects    *subjects
 	statusCache statusCache
 	reaper      *reaper
@@ -76,7 +84,12 @@ type backend struct {
 
 // Factory makes the backend of one mount.
 func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
-	b := newBackend()
+	return Options{}.Factory(ctx, conf)
+}
+
+// Factory makes the backend of one mount with another clock or another network.
+func (o Options) Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
+	b := newBackend(o)
 	b.storage = conf.StorageView
 	remembering := *conf
 	remembering.System = newSystemView(conf.System)
@@ -86,8 +99,11 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 	return b, nil
 }
 
-func newBackend() *backend {
-	b := new(backend)
+func newBackend(o Options) *backend {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	b := &backend{Options: o}
 	b.Backend = &framework.Backend{
 		Help:           strings.TrimSpace(backendHelp),
 		BackendType:    logical.TypeLogical,
@@ -129,6 +145,9 @@ func newBackend() *backend {
 	b.subjects = newSubjects(func(id string) (*logical.Entity, error) { return b.System().EntityInfo(id) })
 	return b
 }
+
+// now is the time by the mount's clock.
+func (b *backend) now() time.Time { return b.Now() }
 
 // strictHandler refuses fields that the path does not have: a misspelt restriction must not be ignored.
 type strictHandler struct{ framework.OperationHandler }
@@ -203,7 +222,7 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 	if err != nil {
 		return err
 	}
-	now := time.Now()
+	now := b.now()
 	c := st.config.get()
 	if rotated, err := st.keys.maintain(ctx, req.Storage, c.KeyRotationPeriod, now); err != nil {
 		return err

@@ -61,12 +61,12 @@ type connection struct {
 }
 
 // newConnection compiles an entry; its errors name the field.
-func newConnection(name string, entry connectionEntry, userAgent string) (*connection, error) {
+func newConnection(name string, entry connectionEntry, userAgent string, dial connector.DialFunc) (*connection, error) {
 	c := &connection{connectionEntry: entry, name: name}
 	var err error
 	if c.client, err = connector.NewClient(connector.ClientConfig{
 		URL: entry.URL, CACert: entry.CACert, ClientCert: entry.ClientCert, ClientKey: entry.ClientKey, ProxyURL: entry.ProxyURL,
-		Timeout: entry.Timeout, RateLimit: entry.RateLimit, MaxConcurrent: entry.MaxConcurrent, UserAgent: userAgent,
+		Timeout: entry.Timeout, RateLimit: entry.RateLimit, MaxConcurrent: entry.MaxConcurrent, UserAgent: userAgent, Dial: dial,
 	}); err != nil {
 		return nil, err
 	}
@@ -110,6 +110,7 @@ func (c *connection) entry() any       { return &c.connectionEntry }
 type connectionStore struct {
 	*store[string, *connection]
 	userAgent string
+	dial      connector.DialFunc
 
 	providersMu sync.RWMutex
 	providers   map[string]*connector.Provider
@@ -119,8 +120,8 @@ type connectionStore struct {
 // builtinProviders are compiled once for all mounts of a process.
 var builtinProviders = sync.OnceValues(connector.Builtin)
 
-func loadConnections(ctx context.Context, s logical.Storage, userAgent string) (*connectionStore, error) {
-	cs := &connectionStore{userAgent: userAgent}
+func loadConnections(ctx context.Context, s logical.Storage, userAgent string, dial connector.DialFunc) (*connectionStore, error) {
+	cs := &connectionStore{userAgent: userAgent, dial: dial}
 	var err error
 	if cs.builtin, err = builtinProviders(); err != nil {
 		return nil, err
@@ -141,7 +142,7 @@ func loadConnections(ctx context.Context, s logical.Storage, userAgent string) (
 		if err := stored.DecodeJSON(&entry); err != nil {
 			return nil, err
 		}
-		return newConnection(name, entry, userAgent)
+		return newConnection(name, entry, userAgent, dial)
 	})
 	return cs, err
 }

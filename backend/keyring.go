@@ -30,6 +30,8 @@ const (
 
 // keyring keeps a mount's key ring in storage, and changes it.
 type keyring struct {
+	now func() time.Time
+
 	// mu is read-held while a token is minted, so that none is made with a key after it was retired, and
 	// held while the ring changes.
 	mu     sync.RWMutex
@@ -57,8 +59,8 @@ type storedKey struct {
 // keyName is how a key number is shown.
 func keyName(number uint32) string { return fmt.Sprintf("%08x", number) }
 
-func loadKeyring(ctx context.Context, s logical.Storage) (*keyring, error) {
-	k := new(keyring)
+func loadKeyring(ctx context.Context, s logical.Storage, now func() time.Time) (*keyring, error) {
+	k := &keyring{now: now}
 	k.ring.Store(new(token.Ring))
 	entry, err := s.Get(ctx, ringKey)
 	if err != nil || entry == nil {
@@ -139,7 +141,7 @@ func (k *keyring) rotate(ctx context.Context, s logical.Storage, now time.Time) 
 func (k *keyring) Rotate(ctx context.Context, s logical.Storage) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.rotate(ctx, s, time.Now())
+	return k.rotate(ctx, s, k.now())
 }
 
 // maintain does what is due: deletes the secrets of keys that no live token was made with, notes how
@@ -210,7 +212,7 @@ func (k *keyring) prepare(ctx context.Context, s logical.Storage, lifetime time.
 		return nil
 	}
 	if k.ring.Load().Current() == nil {
-		if err := k.rotate(ctx, s, time.Now()); err != nil {
+		if err := k.rotate(ctx, s, k.now()); err != nil {
 			return err
 		}
 	}

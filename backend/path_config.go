@@ -196,7 +196,7 @@ func (b *backend) configRead(ctx context.Context, req *logical.Request, _ *frame
 	return &logical.Response{Data: map[string]any{
 		"environment":         c.environment(req.MountPoint),
 		"token_prefix":        c.TokenPrefix,
-		"token_pattern":       token.Pattern(c.livePrefixes(time.Now())...),
+		"token_pattern":       token.Pattern(c.livePrefixes(b.now())...),
 		"key_rotation_period": int64(c.KeyRotationPeriod.Seconds()),
 		"privileged_scopes":   []string(c.PrivilegedScopes),
 		"issuer":              c.Issuer,
@@ -214,7 +214,7 @@ func (b *backend) configUpdate(ctx context.Context, req *logical.Request, d *fra
 	st.config.writing.Lock()
 	defer st.config.writing.Unlock()
 	c := *st.config.get()
-	now := time.Now()
+	now := b.now()
 
 	if v, given := d.GetOk("environment"); given {
 		c.Environment = v.(string)

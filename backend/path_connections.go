@@ -214,7 +214,7 @@ func (b *backend) connectionWrite(ctx context.Context, req *logical.Request, d *
 	if refusal := entry.update(d, st.connections); refusal != nil {
 		return refusal, nil
 	}
-	c, err := newConnection(name, entry, st.connections.userAgent)
+	c, err := newConnection(name, entry, st.connections.userAgent, st.connections.dial)
 	if err != nil {
 		return logical.ErrorResponse(err.Error()), nil
 	}

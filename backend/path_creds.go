@@ -128,7 +128,7 @@ func (b *backend) credsIssue(ctx context.Context, req *logical.Request, d *frame
 	if r.Refresh {
 		accessTTL = min(ttl, r.AccessTTL)
 	}
-	now := time.Now()
+	now := b.now()
 	claims, err := newClaims(accessTTL, now)
 	if err != nil {
 		return nil, err

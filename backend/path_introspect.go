@@ -202,7 +202,7 @@ func (b *backend) decide(ctx context.Context, st *state, text string, use *acces
 		return &verdict{reason: access.Unknown}, nil
 	}
 
-	now := time.Now()
+	now := b.now()
 	life := st.life(claims.ID, claims.Grant, claims.Role, claims.ExpiresAt)
 	v := &verdict{claims: claims, expiresAt: life.ExpiresAt, role: st.roles.byID(claims.Role)}
 	if v.role != nil {

@@ -157,7 +157,7 @@ func (b *backend) describe(ctx context.Context, st *state, row *ledger.Row) (map
 		"issued_at":    row.IssuedAt.UTC().Format(time.RFC3339),
 		"expires_at":   life.ExpiresAt.UTC().Format(time.RFC3339),
 	}
-	if reason := life.Alive(time.Now()); reason != access.Good {
+	if reason := life.Alive(b.now()); reason != access.Good {
 		data["state"] = string(reason)
 		data["detail"] = access.Explain(reason, nil, nil)
 	}

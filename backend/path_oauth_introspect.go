@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -123,7 +122,7 @@ func (st *state) signIntrospection(ctx context.Context, req *logical.Request, c 
 		audience = req.DisplayName
 	}
 	payload, err := json.Marshal(map[string]any{
-		"iss": c.Issuer, "aud": audience, "iat": time.Now().Unix(), "token_introspection": answer,
+		"iss": c.Issuer, "aud": audience, "iat": st.now().Unix(), "token_introspection": answer,
 	})
 	if err != nil {
 		return nil, err

@@ -136,7 +136,7 @@ func (b *backend) statusList(ctx context.Context, req *logical.Request, d *frame
 	if err != nil || strconv.FormatUint(number, 10) != d.Get("number").(string) || !st.indexes.Has(uint32(number)) {
 		return rawResponse(http.StatusNotFound, mediaJSON, "no-store", []byte(`{"error":"there is no such status list"}`)), nil
 	}
-	body, err := b.statusCache.get(st, c, uint32(number), time.Now(), func(payload []byte) (signed string, err error) {
+	body, err := b.statusCache.get(st, c, uint32(number), b.now(), func(payload []byte) (signed string, err error) {
 		err = st.signers.sign(ctx, req.Storage, c.SigningAlgorithm, 0, func(ring *token.SigningRing) error {
 			signed, err = ring.Sign(token.TypeStatusList, payload)
 			return err

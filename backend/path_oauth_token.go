@@ -124,7 +124,7 @@ func (b *backend) refresh(ctx context.Context, st *state, req *logical.Request, 
 	if err != nil || used.Generation == 0 {
 		return oauthError(invalidGrant, "")
 	}
-	now := time.Now()
+	now := b.now()
 	r, grant, life, err := b.grantOf(ctx, st, req, used, now)
 	if err != nil {
 		return nil, err
@@ -239,7 +239,7 @@ func (b *backend) exchange(ctx context.Context, st *state, req *logical.Request,
 	if err != nil || subject.Generation > 0 {
 		return oauthError(invalidGrant, "")
 	}
-	now := time.Now()
+	now := b.now()
 	r, grant, life, err := b.grantOf(ctx, st, req, subject, now)
 	if err != nil {
 		return nil, err

@@ -3,7 +3,6 @@ package backend
 import (
 	"context"
 	"errors"
-	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -68,7 +67,7 @@ func (st *state) revokeToken(ctx context.Context, s logical.Storage, claims *tok
 // revokeGrant ends a grant of which only the id is known. One that is not in the inventory may be that of
 // a token issued just before a crash.
 func (st *state) revokeGrant(ctx context.Context, s logical.Storage, id token.ID, status token.StatusRef) error {
-	end := time.Now().Add(st.longestLifetime())
+	end := st.now().Add(st.longestLifetime())
 	if row, known := st.inventory.Get(id); known {
 		end, status = row.ExpiresAt, row.Status
 	}

@@ -272,7 +272,7 @@ func (b *backend) roleWrite(ctx context.Context, req *logical.Request, d *framew
 		}
 		entry.Version = 1
 	} else {
-		entry.succeed(&old.roleEntry, st.longestLifetime(), time.Now())
+		entry.succeed(&old.roleEntry, st.longestLifetime(), b.now())
 	}
 	r, err := newRole(name, entry)
 	if err != nil {
@@ -540,7 +540,7 @@ func (b *backend) roleDelete(ctx context.Context, req *logical.Request, d *frame
 // status lists, which need a revocation for each token, and upstreams have to be told.
 func (b *backend) endTokens(ctx context.Context, s logical.Storage, st *state, r *role) error {
 	for _, u := range st.upstreams.OfRole(r.ID) {
-		if err := st.upstreams.End(ctx, s, u.ID, time.Now()); err != nil {
+		if err := st.upstreams.End(ctx, s, u.ID, b.now()); err != nil {
 			return err
 		}
 	}

@@ -79,7 +79,7 @@ func (b *backend) rotateRoot(ctx context.Context, req *logical.Request, d *frame
 	if err != nil {
 		return nil, err
 	}
-	now := time.Now()
+	now := b.now()
 	b.reaper.begin(id)
 	defer b.reaper.done(id)
 	if pending := p.Generates(generated); pending != nil {
@@ -181,7 +181,7 @@ func (b *backend) settlePending(ctx context.Context, st *state, c *connection) (
 	if _, err := up.Check(ctx); err != nil {
 		return c, err
 	}
-	if time.Since(c.PendingSince) < b.reaper.timings.settle+c.client.Timeout() {
+	if b.now().Sub(c.PendingSince) < b.reaper.timings.settle+c.client.Timeout() {
 		return c, errUndecided
 	}
 	return b.changeConnection(ctx, b.storage, st, c, func(e *connectionEntry) { e.Pending = nil })

@@ -128,13 +128,13 @@ func (b *backend) pathsStaticRoles() []*framework.Path {
 }
 
 // times tells of the rotations.
-func (e *staticEntry) times(data map[string]any) map[string]any {
+func (e *staticEntry) times(data map[string]any, now time.Time) map[string]any {
 	data["last_vault_rotation"] = e.Current.RotatedAt.UTC().Format(time.RFC3339)
 	data["next_vault_rotation"] = e.Next.UTC().Format(time.RFC3339)
 	data["rotation_period"] = int64(e.Period.Seconds())
 	data["rotation_schedule"] = e.Schedule
 	data["rotation_window"] = int64(e.Window.Seconds())
-	if e.Previous != nil && time.Now().Before(e.Previous.Until) {
+	if e.Previous != nil && now.Before(e.Previous.Until) {
 		data["previous_token_expires_at"] = e.Previous.Until.UTC().Format(time.RFC3339)
 	}
 	return data
@@ -155,7 +155,7 @@ func (b *backend) staticRoleRead(ctx context.Context, req *logical.Request, d *f
 		"overlap":     int64(e.Overlap.Seconds()),
 		"description": e.Description,
 		"token_id":    e.Current.ID.String(),
-	})
+	}, b.now())
 	if text := b.rotator.lastError(name); text != "" {
 		data["last_error"] = text
 	}
@@ -191,7 +191,7 @@ func (b *backend) staticRoleWrite(ctx context.Context, req *logical.Request, d *
 		b.rotator.kick()
 		return nil, err
 	}
-	if entry.Next, err = entry.after(time.Now()); err != nil {
+	if entry.Next, err = entry.after(b.now()); err != nil {
 		return nil, err
 	}
 	return nil, st.statics.put(ctx, req.Storage, entry)
@@ -298,8 +298,8 @@ func (b *backend) staticCredsRead(ctx context.Context, req *logical.Request, d *
 	data := e.times(map[string]any{
 		"token":    e.Current.Text,
 		"token_id": e.Current.ID.String(),
-		"ttl":      int64(max(0, time.Until(e.Next)).Seconds()),
-	})
+		"ttl":      int64(max(0, e.Next.Sub(b.now())).Seconds()),
+	}, b.now())
 	if e.Current.Name != "" {
 		data["name"] = e.Current.Name
 	}

@@ -122,7 +122,7 @@ func (r *reaper) down(connectionID string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	q := r.queues[connectionID]
-	return q != nil && time.Now().Before(q.next)
+	return q != nil && r.b.now().Before(q.next)
 }
 
 // describe tells of the queue of a connection.
@@ -140,7 +140,7 @@ func (r *reaper) describe(st *state, c *connection) map[string]any {
 	defer r.mu.Unlock()
 	if q := r.queues[c.ID]; q != nil && len(waiting) > 0 && q.lastError != "" {
 		about["last_error"] = q.lastError
-		if time.Now().Before(q.next) {
+		if r.b.now().Before(q.next) {
 			about["next_try"] = q.next.UTC().Format(time.RFC3339)
 		}
 	}
@@ -164,7 +164,7 @@ func (r *reaper) waiting(u *ledger.Upstream) bool {
 	case u.Leaseless:
 		end = u.EndsAt
 	}
-	return !time.Now().Before(end)
+	return !r.b.now().Before(end)
 }
 
 func (r *reaper) heldByStaticRole(u *ledger.Upstream) bool {
@@ -173,7 +173,7 @@ func (r *reaper) heldByStaticRole(u *ledger.Upstream) bool {
 		return true
 	}
 	e := st.statics.get(u.StaticRole)
-	return e != nil && e.holds(u.ID)
+	return e != nil && e.holds(u.ID, r.b.now())
 }
 
 // look has the queues drained in which something is due.
@@ -229,7 +229,7 @@ func (r *reaper) due(st *state, c *connection) bool {
 		q = &queue{resting: make(map[token.ID]attempt)}
 		r.queues[c.ID] = q
 	}
-	if q.running || time.Now().Before(q.next) {
+	if q.running || r.b.now().Before(q.next) {
 		return false
 	}
 	q.running = true
@@ -257,7 +257,7 @@ func (r *reaper) drain(ctx context.Context, st *state, c *connection) {
 		if working.Err() != nil {
 			break
 		}
-		if time.Now().Before(r.rest(&u).next) {
+		if r.b.now().Before(r.rest(&u).next) {
 			continue
 		}
 		group.Go(func() error {
@@ -301,7 +301,7 @@ func (r *reaper) settlePending(ctx context.Context, st *state, c *connection) (*
 	}
 	r.mu.Lock()
 	q := r.queues[c.ID]
-	wait := time.Now().Before(q.pending.next)
+	wait := r.b.now().Before(q.pending.next)
 	r.mu.Unlock()
 	if wait {
 		return c, nil
@@ -310,7 +310,7 @@ func (r *reaper) settlePending(ctx context.Context, st *state, c *connection) (*
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if errors.Is(err, errUndecided) {
-		q.pending = r.after(q.pending, time.Now(), 0)
+		q.pending = r.after(q.pending, r.b.now(), 0)
 		return c, nil
 	}
 	q.pending = attempt{}
@@ -319,7 +319,7 @@ func (r *reaper) settlePending(ctx context.Context, st *state, c *connection) (*
 
 // settle ends one token.
 func (r *reaper) settle(ctx context.Context, st *state, up *connector.Upstream, u ledger.Upstream) error {
-	now := time.Now()
+	now := r.b.now()
 	if u.State == ledger.Live {
 		if err := st.upstreams.End(ctx, r.b.storage, u.ID, now); err != nil {
 			return err
@@ -385,7 +385,7 @@ func (r *reaper) later(u *ledger.Upstream, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	q := r.queues[u.ConnectionID]
-	q.resting[u.ID] = r.after(q.resting[u.ID], time.Now(), 0)
+	q.resting[u.ID] = r.after(q.resting[u.ID], r.b.now(), 0)
 	if !errors.Is(err, errWait) {
 		q.lastError = err.Error()
 	}
@@ -402,9 +402,9 @@ func (r *reaper) failed(ctx context.Context, c *connection, err error) {
 	}
 	r.mu.Lock()
 	q := r.queues[c.ID]
-	q.attempt = r.after(q.attempt, time.Now(), least)
+	q.attempt = r.after(q.attempt, r.b.now(), least)
 	q.lastError = err.Error()
-	wait := time.Until(q.next).Round(time.Second)
+	wait := q.next.Sub(r.b.now()).Round(time.Second)
 	r.mu.Unlock()
 	r.b.Logger().Warn("tokens at an upstream could not be ended, they are tried again", "connection", c.name, "in", fmt.Sprint(wait), "error", err)
 }

@@ -88,7 +88,7 @@ func (b *backend) tokenRenew(ctx context.Context, req *logical.Request, _ *frame
 	if err != nil {
 		return logical.ErrorResponse("the token cannot be renewed: %s", err), nil
 	}
-	now := time.Now()
+	now := b.now()
 	if dead := st.life(l.grant, l.grant, l.roleID, l.expiresAt).Alive(now); dead != "" {
 		return logical.ErrorResponse("the token cannot be renewed: it is %s", dead), nil
 	}
@@ -118,7 +118,7 @@ func (b *backend) tokenRevoke(ctx context.Context, req *logical.Request, _ *fram
 
 // revoke ends a grant that ends at ownEnd by itself.
 func (st *state) revoke(ctx context.Context, s logical.Storage, grant token.ID, status token.StatusRef, ownEnd time.Time) error {
-	now := time.Now()
+	now := st.now()
 	end := ownEnd
 	if d, ok := st.deviations.Get(grant); ok {
 		end = time.Unix(d.ExpiresAt, 0)

@@ -81,7 +81,7 @@ func (b *backend) credsUpstream(ctx context.Context, req *logical.Request, d *fr
 		return refusal, err
 	}
 
-	now := time.Now().UTC()
+	now := b.now().UTC()
 	end := now.Add(ttl)
 	var made *ledger.Upstream
 	var hold string
@@ -168,11 +168,11 @@ func (b *backend) sharedUpstream(ctx context.Context, req *logical.Request, st *
 // mintUpstream creates a token. The ledger knows of it before the upstream does, so that whatever is cut
 // short, the reaper finds the token by its name and ends it. StaticRole is what holds it in place of a lease.
 func (b *backend) mintUpstream(ctx context.Context, req *logical.Request, st *state, c *connection, up *connector.Upstream, r *role, staticRole string, now, end time.Time) (*ledger.Upstream, *connector.Created, error) {
-	started := time.Now()
+	started := b.now()
 	for attempt := 1; ; attempt++ {
 		made, minted, err := b.tryMint(ctx, req, st, c, up, r, staticRole, now, end)
 		var e *connector.Error
-		again := errors.As(err, &e) && e.Unsure && attempt < createAttempts && ctx.Err() == nil && time.Since(started) < up.Client.Timeout()/2
+		again := errors.As(err, &e) && e.Unsure && attempt < createAttempts && ctx.Err() == nil && b.now().Sub(started) < up.Client.Timeout()/2
 		if !again {
 			return made, minted, err
 		}
@@ -193,7 +193,7 @@ func (b *backend) tryMint(ctx context.Context, req *logical.Request, st *state, 
 	defer b.reaper.done(id)
 	u := ledger.Upstream{
 		ID: id, State: ledger.Creating, Connection: c.name, ConnectionID: c.ID, Role: r.name, RoleID: r.ID,
-		Name: name, Params: r.Params, CreatedAt: time.Now().UTC(), EndsAt: end, Leaseless: r.NoLease || staticRole != "", StaticRole: staticRole,
+		Name: name, Params: r.Params, CreatedAt: b.now().UTC(), EndsAt: end, Leaseless: r.NoLease || staticRole != "", StaticRole: staticRole,
 		Shared: r.Reuse > 0 && staticRole == "",
 	}
 	if err := st.upstreams.Put(ctx, req.Storage, u); err != nil {
@@ -237,7 +237,7 @@ func (b *backend) tryMint(ctx context.Context, req *logical.Request, st *state, 
 		case revokeErr != nil:
 			b.Logger().Warn("a token that nobody gets was not ended either", "connection", c.name, "name", name, "error", revokeErr)
 			if deleted {
-				err = errors.Join(err, st.upstreams.End(ending, req.Storage, id, time.Now().UTC()))
+				err = errors.Join(err, st.upstreams.End(ending, req.Storage, id, b.now().UTC()))
 			}
 		case deleted:
 			err = errors.Join(err, st.upstreams.Delete(ending, req.Storage, id))
@@ -276,7 +276,7 @@ func (b *backend) upstreamRenew(ctx context.Context, req *logical.Request, _ *fr
 	if err != nil {
 		return logical.ErrorResponse("the token cannot be renewed: %s", err), nil
 	}
-	now := time.Now().UTC()
+	now := b.now().UTC()
 	told, err := up.Renew(ctx, tokenAt(&u), now, now.Add(ttl))
 	if err != nil {
 		return logical.ErrorResponse("connection %q: the token was not renewed: %s", up.Connection, err), nil
@@ -342,7 +342,7 @@ func (b *backend) endUpstream(ctx context.Context, s logical.Storage, st *state,
 		}
 		b.Logger().Warn("a token was not ended, its revocation is queued", "connection", u.Connection, "name", u.Name, "error", err)
 	}
-	if err := st.upstreams.End(ctx, s, id, time.Now().UTC()); err != nil {
+	if err := st.upstreams.End(ctx, s, id, b.now().UTC()); err != nil {
 		return err
 	}
 	b.reaper.kick()

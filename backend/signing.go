@@ -19,6 +19,8 @@ const signersKey = keysPrefix + "signing"
 // signers keeps a mount's signing keys in storage, and changes them. There are none until the first role
 // of JWTs is written.
 type signers struct {
+	now func() time.Time
+
 	// mu is read-held while a token is signed, so that none is made with a key after it was retired, and
 	// held while the ring changes.
 	mu   sync.RWMutex
@@ -36,8 +38,8 @@ type storedSigningKey struct {
 	LongestLifetime time.Duration `json:"longest_lifetime"`
 }
 
-func loadSigners(ctx context.Context, s logical.Storage) (*signers, error) {
-	k := new(signers)
+func loadSigners(ctx context.Context, s logical.Storage, now func() time.Time) (*signers, error) {
+	k := &signers{now: now}
 	k.ring.Store(new(token.SigningRing))
 	entry, err := s.Get(ctx, signersKey)
 	if err != nil || entry == nil {
@@ -85,7 +87,7 @@ func (k *signers) prepare(ctx context.Context, s logical.Storage, algorithm stri
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	keys := slices.Clone(k.ring.Load().Keys)
-	now := time.Now()
+	now := k.now()
 	if len(keys) == 0 {
 		for range 2 {
 			key, err := token.NewSigningKey(algorithm, now)
@@ -143,7 +145,7 @@ func (k *signers) rotate(ctx context.Context, s logical.Storage, algorithm strin
 func (k *signers) Rotate(ctx context.Context, s logical.Storage, c *config) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	now := time.Now()
+	now := k.now()
 	if k.ring.Load().Current() == nil {
 		return nil
 	}

@@ -14,6 +14,8 @@ import (
 
 // state is a mount's storage in memory.
 type state struct {
+	now func() time.Time
+
 	config     *configStore
 	keys       *keyring
 	signers    *signers
@@ -42,7 +44,7 @@ func (b *backend) load(ctx context.Context, s logical.Storage) (*state, error) {
 	b.stale.Store(false)
 	b.staleMu.Unlock()
 
-	st, err := reload(ctx, s, b.state.Load(), keys)
+	st, err := b.reload(ctx, s, b.state.Load(), keys)
 	if err != nil {
 		for _, key := range keys {
 			b.invalidate(ctx, key)
@@ -54,8 +56,8 @@ func (b *backend) load(ctx context.Context, s logical.Storage) (*state, error) {
 }
 
 // reload gives a state in which the stale keys have been read anew; all of them when old is nil.
-func reload(ctx context.Context, s logical.Storage, old *state, stale []string) (*state, error) {
-	st := new(state)
+func (b *backend) reload(ctx context.Context, s logical.Storage, old *state, stale []string) (*state, error) {
+	st := &state{now: b.Now}
 	if old != nil {
 		*st = *old
 	}
@@ -99,12 +101,12 @@ func reload(ctx context.Context, s logical.Storage, old *state, stale []string) 
 		}
 	}
 	if st.keys == nil {
-		if st.keys, err = loadKeyring(ctx, s); err != nil {
+		if st.keys, err = loadKeyring(ctx, s, b.Now); err != nil {
 			return nil, err
 		}
 	}
 	if st.signers == nil {
-		if st.signers, err = loadSigners(ctx, s); err != nil {
+		if st.signers, err = loadSigners(ctx, s, b.Now); err != nil {
 			return nil, err
 		}
 	}
@@ -134,7 +136,7 @@ func reload(ctx context.Context, s logical.Storage, old *state, stale []string) 
 		}
 	}
 	if st.connections == nil {
-		if st.connections, err = loadConnections(ctx, s, userAgent()); err != nil {
+		if st.connections, err = loadConnections(ctx, s, userAgent(), b.Dial); err != nil {
 			return nil, err
 		}
 	}

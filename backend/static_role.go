@@ -88,8 +88,8 @@ func (st *state) staticOf(role string) *staticEntry {
 }
 
 // holds tells whether the static role keeps a token.
-func (e *staticEntry) holds(id token.ID) bool {
-	return e.Current.ID == id || e.Previous != nil && e.Previous.ID == id && time.Now().Before(e.Previous.Until)
+func (e *staticEntry) holds(id token.ID, now time.Time) bool {
+	return e.Current.ID == id || e.Previous != nil && e.Previous.ID == id && now.Before(e.Previous.Until)
 }
 
 // rotator rotates static roles when their time has come.
@@ -153,7 +153,7 @@ func (r *rotator) look(ctx context.Context) time.Duration {
 func (r *rotator) ready(name string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return !time.Now().Before(r.failing[name].next)
+	return !r.b.now().Before(r.failing[name].next)
 }
 
 // lastError tells why the last rotation failed; "" where it did not.
@@ -168,7 +168,8 @@ func (r *rotator) lastError(name string) string {
 
 // wait tells how long there is nothing to do.
 func (r *rotator) wait(st *state, names []string) time.Duration {
-	soonest := time.Now().Add(time.Minute)
+	now := r.b.now()
+	soonest := now.Add(time.Minute)
 	for _, name := range names {
 		e := st.statics.get(name)
 		if e == nil {
@@ -183,11 +184,11 @@ func (r *rotator) wait(st *state, names []string) time.Duration {
 		if next.Before(soonest) {
 			soonest = next
 		}
-		if e.Previous != nil && e.Previous.Until.Before(soonest) && time.Now().Before(e.Previous.Until) {
+		if e.Previous != nil && e.Previous.Until.Before(soonest) && now.Before(e.Previous.Until) {
 			soonest = e.Previous.Until
 		}
 	}
-	return max(r.interval, time.Until(soonest))
+	return max(r.interval, soonest.Sub(now))
 }
 
 // rotate rotates a static role if its time has come, or its token is not good any more.
@@ -196,7 +197,7 @@ func (r *rotator) rotate(ctx context.Context, st *state, name string) {
 	if e == nil {
 		return
 	}
-	now := time.Now()
+	now := r.b.now()
 	err := r.b.endPrevious(ctx, st, e)
 	if err == nil && (!now.Before(e.Next) || !r.b.alive(st, e)) {
 		if late := e.Window > 0 && now.After(e.Next.Add(e.Window)) && r.b.alive(st, e); late {
@@ -238,7 +239,7 @@ func (b *backend) rotateStatic(ctx context.Context, s logical.Storage, st *state
 	if r == nil {
 		return fmt.Errorf("its role %q was deleted", e.Role)
 	}
-	now := time.Now().UTC()
+	now := b.now().UTC()
 	next := *e
 	var err error
 	if next.Next, err = e.after(now); err != nil {
@@ -317,7 +318,7 @@ func (b *backend) endPrevious(ctx context.Context, st *state, e *staticEntry) er
 	if t == nil {
 		return nil
 	}
-	now := time.Now()
+	now := b.now()
 	if !now.Before(t.Until) {
 		return b.endStatic(ctx, b.storage, st, t)
 	}

@@ -39,7 +39,11 @@ type ClientConfig struct {
 	RateLimit     float64       // requests a second; default: no limit
 	MaxConcurrent int           // requests at once; default DefaultConcurrent
 	UserAgent     string
+	Dial          DialFunc // default: the network
 }
+
+// DialFunc makes a connection to a service, as net.Dialer.DialContext does.
+type DialFunc func(ctx context.Context, network, address string) (net.Conn, error)
 
 // Defaults and limits of a client.
 const (
@@ -112,10 +116,13 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	cfg.Timeout = cmp.Or(cfg.Timeout, DefaultTimeout)
 	cfg.MaxConcurrent = cmp.Or(cfg.MaxConcurrent, DefaultConcurrent)
 
+	if cfg.Dial == nil {
+		cfg.Dial = (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext
+	}
 	limited := &limitedTransport{
 		next: &http.Transport{
 			Proxy:               proxy,
-			DialContext:         (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+			DialContext:         cfg.Dial,
 			TLSClientConfig:     tlsConfig,
 			TLSHandshakeTimeout: 10 * time.Second,
 			ForceAttemptHTTP2:   true,
