@@ -57,6 +57,7 @@ type Holder struct {
 type Inventory struct {
 	mu       sync.Mutex
 	rows     *btree.BTreeG[entry] // by id
+	ofRole   map[token.RoleID]int // how many rows each life of a role has
 	segments map[uint64]*segment
 	pending  []entry // not in storage yet, oldest first
 	lost     int     // rows that were dropped from pending since the last Flush
@@ -138,6 +139,7 @@ func LoadInventory(ctx context.Context, s logical.Storage) (*Inventory, error) {
 	}
 	inv := &Inventory{
 		rows:     btree.NewBTreeGOptions(byID, btree.Options{NoLocks: true}),
+		ofRole:   make(map[token.RoleID]int),
 		segments: make(map[uint64]*segment, len(names)),
 	}
 	group, ctx := errgroup.WithContext(ctx)
@@ -181,9 +183,25 @@ func LoadInventory(ctx context.Context, s logical.Storage) (*Inventory, error) {
 // crash while segments were merged, counts for one of them. The caller holds mu.
 func (inv *Inventory) place(e entry) {
 	if old, replaced := inv.rows.Set(e); replaced {
-		inv.countLive(old.segment, -1)
+		inv.count(old, -1)
 	}
-	inv.countLive(e.segment, +1)
+	inv.count(e, +1)
+}
+
+// drop takes a row out of memory. The caller holds mu.
+func (inv *Inventory) drop(e entry) {
+	if old, known := inv.rows.Delete(e); known {
+		inv.count(old, -1)
+	}
+}
+
+// count counts a row for its role and its segment. The caller holds mu.
+func (inv *Inventory) count(e entry, change int) {
+	role := e.holder.Value().RoleID
+	if inv.ofRole[role] += change; inv.ofRole[role] == 0 {
+		delete(inv.ofRole, role)
+	}
+	inv.countLive(e.segment, change)
 }
 
 func (inv *Inventory) countLive(number uint64, change int) {
@@ -294,6 +312,14 @@ func (inv *Inventory) Page(after token.ID, limit int, role string) (page []Row, 
 	return page, more
 }
 
+// Count returns the number of rows of one life of a role. A row leaves with Prune, so that the number may
+// include tokens that ended since.
+func (inv *Inventory) Count(id token.RoleID) int {
+	inv.mu.Lock()
+	defer inv.mu.Unlock()
+	return inv.ofRole[id]
+}
+
 // OfRole gives the rows of one life of a role.
 func (inv *Inventory) OfRole(id token.RoleID) iter.Seq[Row] {
 	return func(yield func(Row) bool) {
@@ -332,9 +358,7 @@ func (inv *Inventory) Prune(ctx context.Context, s logical.Storage, ended func(t
 	})
 	inv.mu.Lock()
 	for _, e := range dead {
-		if old, ok := inv.rows.Delete(e); ok {
-			inv.countLive(old.segment, -1)
-		}
+		inv.drop(e)
 	}
 	sparse := make(map[uint64][]entry) // segment -> its live rows
 	for number, seg := range inv.segments {

@@ -55,6 +55,20 @@ func ids(inv *Inventory, limit int, role string) []token.ID {
 	}
 }
 
+// countsRoles checks the counters of roles against the rows.
+func countsRoles(t *testing.T, inv *Inventory) {
+	t.Helper()
+	for n := range 4 {
+		role, rows := token.RoleID{byte(n)}, 0
+		for range inv.OfRole(role) {
+			rows++
+		}
+		if got := inv.Count(role); got != rows {
+			t.Errorf("role %d: counted %d rows of %d", n, got, rows)
+		}
+	}
+}
+
 func TestInventory(t *testing.T) {
 	ctx, s := context.Background(), new(logical.InmemStorage)
 	inv := loadInventory(t, s)
@@ -84,6 +98,7 @@ func TestInventory(t *testing.T) {
 		if of := ids(inv, 10, "role-1"); len(of) != (n+1)/3 {
 			t.Errorf("%s: %d rows of a role", name, len(of))
 		}
+		countsRoles(t, inv)
 	}
 
 	// Half of the tokens end: what is left of the segments is merged, and nothing is lost.
@@ -100,6 +115,7 @@ func TestInventory(t *testing.T) {
 		if _, known := inv.Get(id(1)); !known {
 			t.Errorf("%s: a live row is gone", name)
 		}
+		countsRoles(t, inv)
 	}
 	if err := inv.Prune(ctx, s, expired(now.Add(2*time.Hour))); err != nil {
 		t.Fatal(err)
