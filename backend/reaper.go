@@ -326,7 +326,7 @@ func (r *reaper) settle(ctx context.Context, st *state, up *connector.Upstream, 
 		}
 	}
 	if u.State != ledger.Creating {
-		if err := up.Revoke(ctx, tokenAt(&u)); err != nil {
+		if err := settled(up.Revoke(ctx, tokenAt(&u))); err != nil {
 			return err
 		}
 		return st.upstreams.Delete(ctx, r.b.storage, u.ID)
@@ -344,7 +344,7 @@ func (r *reaper) settle(ctx context.Context, st *state, up *connector.Upstream, 
 		return err
 	}
 	for i := range found {
-		if err := up.Revoke(ctx, &found[i]); err != nil {
+		if err := settled(up.Revoke(ctx, &found[i])); err != nil {
 			return err
 		}
 		r.b.Logger().Info("ended a token whose creation was cut short", "connection", u.Connection, "name", u.Name)
@@ -359,6 +359,14 @@ func (r *reaper) settle(ctx context.Context, st *state, up *connector.Upstream, 
 
 // errWait says that it is too early to tell.
 var errWait = errors.New("it is not known yet whether the token was created")
+
+// settled drops the errors of a revocation that no further try can mend.
+func settled(err error) error {
+	if errors.Is(err, connector.ErrGone) || errors.Is(err, connector.ErrCannotRevoke) {
+		return nil
+	}
+	return err
+}
 
 func tokenAt(u *ledger.Upstream) *connector.Token {
 	return &connector.Token{Name: u.Name, ID: u.UpstreamID, Text: u.Text, Params: u.Params, Record: u.Record}

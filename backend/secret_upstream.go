@@ -232,7 +232,7 @@ func (b *backend) tryMint(ctx context.Context, req *logical.Request, st *state, 
 		// It is ended at once if it can be. Else the reaper tries again, unless the connection is gone.
 		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), revokeWait)
 		defer cancel()
-		revokeErr := up.Revoke(ending, &minted.Token)
+		revokeErr := settled(up.Revoke(ending, &minted.Token))
 		switch {
 		case revokeErr != nil:
 			b.Logger().Warn("a token that nobody gets was not ended either", "connection", c.name, "name", name, "error", revokeErr)
@@ -334,7 +334,7 @@ func (b *backend) endUpstream(ctx context.Context, s logical.Storage, st *state,
 		up, err := st.connections.upstream(u.Connection, st.connections.byID(u.ConnectionID))
 		if err == nil {
 			trying, cancel := context.WithTimeout(ctx, revokeWait)
-			err = up.Revoke(trying, tokenAt(&u))
+			err = settled(up.Revoke(trying, tokenAt(&u)))
 			cancel()
 		}
 		if err == nil {

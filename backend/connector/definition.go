@@ -34,6 +34,8 @@ type Definition struct {
 		Check      *Operation `yaml:"check"`       // required: proves that the credential works
 		RotateRoot *Operation `yaml:"rotate_root"` // makes another credential like the connection's
 		RetireRoot *Operation `yaml:"retire_root"` // ends the credential that it authenticates with
+		FindRoot   *Operation `yaml:"find_root"`   // finds what rotate_root made, by name; default: find, where it refers to no params
+		RevokeRoot *Operation `yaml:"revoke_root"` // revokes what find_root found; default: revoke, where it refers to no params
 	} `yaml:"operations"`
 }
 
@@ -71,8 +73,8 @@ const (
 type Operation struct {
 	Requests []Request       `yaml:"requests"`
 	Result   map[string]Expr `yaml:"result"`
-	Items    Expr            `yaml:"items"` // find: a list of {id, name}
-	Next     Expr            `yaml:"next"`  // find: cursor of the next page; "" after the last
+	Items    Expr            `yaml:"items"` // find and find_root: a list of {id, name}
+	Next     Expr            `yaml:"next"`  // find and find_root: cursor of the next page; "" after the last
 	line     int
 }
 

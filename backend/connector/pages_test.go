@@ -85,6 +85,9 @@ func pageOf(p *Provider) string {
 	rotate := "The credential cannot be rotated."
 	if p.CanRotateRoot() {
 		rotate = "`rotate-root` replaces the credential."
+		if p.CanFindRoot() {
+			rotate += " One whose answer was lost is found by its name and revoked."
+		}
 	}
 	fmt.Fprintf(&b, "\n## What to know\n\n- %s\n- %s\n- %s\n\n## The service's own documentation\n\n", expiry, lost, rotate)
 	for _, link := range p.Documentation {

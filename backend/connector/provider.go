@@ -25,6 +25,8 @@ type Provider struct {
 	operations map[string]*operation
 	revokeNeed bool     // revoke needs the token itself
 	chosen     []string // members of the credential that rotate_root sets to what the client chose
+	findRoot   string   // operation that finds a credential by name; "": none
+	revokeRoot string   // operation that revokes a credential that was found
 }
 
 // The names of operations.
@@ -36,6 +38,8 @@ const (
 	opCheck      = "check"
 	opRotateRoot = "rotate_root"
 	opRetireRoot = "retire_root"
+	opFindRoot   = "find_root"
+	opRevokeRoot = "revoke_root"
 )
 
 type operation struct {
@@ -116,46 +120,88 @@ func Compile(text []byte) (*Provider, error) {
 	}
 	p := &Provider{Definition: *d, Text: string(text), operations: make(map[string]*operation)}
 	c := &compiler{definition: d}
-	if c.base, err = c.baseEnvironment(); err != nil {
+	if err := c.environments(); err != nil {
 		return nil, err
 	}
 	for _, o := range []struct {
 		name   string
 		source *Operation
+		base   *cel.Env
 		vars   []cel.EnvOption
 		result map[string]resultMember
 	}{
-		{opCreate, d.Operations.Create, createVars, map[string]resultMember{
+		{opCreate, d.Operations.Create, c.withParams, createVars, map[string]resultMember{
 			"token": {cel.StringType, true}, "id": {cel.StringType, true}, "expires_at": {nil, false},
 			"data": {mapType, false}, "record": {stringMap, false}, "granted": {mapType, false},
 		}},
-		{opFind, d.Operations.Find, findVars, nil},
-		{opRevoke, d.Operations.Revoke, tokenVars, nil},
-		{opRenew, d.Operations.Renew, renewVars, map[string]resultMember{"expires_at": {nil, false}}},
-		{opCheck, d.Operations.Check, nil, map[string]resultMember{"data": {mapType, false}}},
-		{opRotateRoot, d.Operations.RotateRoot, rotateVars, map[string]resultMember{"credential": {stringMap, true}}},
-		{opRetireRoot, d.Operations.RetireRoot, nil, nil},
+		{opFind, d.Operations.Find, c.withParams, findVars, nil},
+		{opRevoke, d.Operations.Revoke, c.withParams, tokenVars, nil},
+		{opRenew, d.Operations.Renew, c.withParams, renewVars, map[string]resultMember{"expires_at": {nil, false}}},
+		{opCheck, d.Operations.Check, c.base, nil, map[string]resultMember{"data": {mapType, false}}},
+		{opRotateRoot, d.Operations.RotateRoot, c.base, rotateVars, map[string]resultMember{"credential": {stringMap, true}}},
+		{opRetireRoot, d.Operations.RetireRoot, c.base, nil, nil},
+		{opFindRoot, d.Operations.FindRoot, c.base, findVars, nil},
+		{opRevokeRoot, d.Operations.RevokeRoot, c.base, foundVars, nil},
 	} {
 		if o.source == nil {
 			continue
 		}
-		compiled, err := c.operation(o.name, o.source, o.vars, o.result)
+		compiled, err := c.operation(o.name, o.source, o.base, o.vars, o.result)
 		if err != nil {
 			return nil, err
 		}
 		p.operations[o.name] = compiled
 	}
-	if (d.Operations.RotateRoot == nil) != (d.Operations.RetireRoot == nil) && d.Operations.RotateRoot == nil {
-		return nil, fmt.Errorf("line %d: retire_root: there is no rotate_root", d.Operations.RetireRoot.line)
-	}
 	p.revokeNeed = p.operations[opRevoke].refersTo("token")
-	if rotate := p.operations[opRotateRoot]; rotate != nil {
-		p.chosen = rotate.result["credential"].chosen
+	if err := p.root(); err != nil {
+		return nil, err
 	}
 	if d.Operations.Find == nil && d.Expiry == ExpiryNone {
 		return nil, errors.New("operations: there is no find, which takes the place of an expiry: a token whose answer was lost would live for ever")
 	}
 	return p, nil
+}
+
+// root settles how the credential is replaced, and refuses what would leave one behind that nobody can find.
+func (p *Provider) root() error {
+	rotate, ops := p.operations[opRotateRoot], p.Operations
+	if rotate == nil {
+		for name, o := range map[string]*Operation{opRetireRoot: ops.RetireRoot, opFindRoot: ops.FindRoot, opRevokeRoot: ops.RevokeRoot} {
+			if o != nil {
+				return fmt.Errorf("line %d: %s: there is no rotate_root", o.line, name)
+			}
+		}
+		return nil
+	}
+	p.chosen = rotate.result["credential"].chosen
+	p.findRoot, p.revokeRoot = opFindRoot, opRevokeRoot
+	find, revoke := p.operations[opFindRoot], p.operations[opRevokeRoot]
+	if find == nil {
+		if find = p.operations[opFind]; find == nil || find.refersTo("params.") {
+			p.findRoot = ""
+		} else {
+			p.findRoot = opFind
+		}
+	}
+	if revoke == nil {
+		p.revokeRoot = opRevoke
+		revoke = p.operations[opRevoke]
+	}
+	if p.findRoot == "" {
+		if rotate.refersTo("name") {
+			return fmt.Errorf("line %d: rotate_root: uses name, and nothing finds that name: it needs find_root, or a find that refers to no params", ops.RotateRoot.line)
+		}
+		if ops.RevokeRoot != nil {
+			return fmt.Errorf("line %d: revoke_root: there is no find_root, nor a find that refers to no params", ops.RevokeRoot.line)
+		}
+		return nil
+	}
+	for _, what := range []string{"params.", "token", "record"} {
+		if p.revokeRoot == opRevoke && revoke.refersTo(what) {
+			return fmt.Errorf("line %d: revoke: refers to %s, of which a credential found by name has nothing: it needs revoke_root", ops.Revoke.line, strings.TrimSuffix(what, "."))
+		}
+	}
+	return nil
 }
 
 // RevokeNeedsToken tells whether a token can only be revoked by whoever has it.
@@ -183,15 +229,20 @@ func (p *Provider) Generates(secret string) map[string]any {
 	return chosen
 }
 
+// CanFindRoot tells whether a credential that rotate_root made can be found by its name, and revoked.
+func (p *Provider) CanFindRoot() bool { return p.findRoot != "" }
+
 // CanRotateRoot tells whether the connection's credential can be replaced.
 func (p *Provider) CanRotateRoot() bool { return p.operations[opRotateRoot] != nil }
 
-// needsAnswer tells whether the operation is of no use when the conditions of all its requests are false.
-func (o *operation) needsAnswer() bool { return len(o.result) > 0 || o.items != nil }
-
+// refersTo tells whether an expression refers to a variable, or to any of a prefix that ends in a dot.
 func (o *operation) refersTo(name string) bool {
 	found := false
-	o.programs(func(_ string, p *program) { found = found || slices.Contains(p.names, name) })
+	o.programs(func(_ string, p *program) {
+		found = found || slices.ContainsFunc(p.names, func(ref string) bool {
+			return ref == name || strings.HasSuffix(name, ".") && strings.HasPrefix(ref, name)
+		})
+	})
 	return found
 }
 
@@ -216,6 +267,11 @@ func (o *operation) programs(visit func(part string, p *program)) {
 	}
 	for _, one := range o.result {
 		visit("result", one)
+	}
+	for _, one := range []*program{o.items, o.next} {
+		if one != nil {
+			visit("items", one)
+		}
 	}
 }
 
@@ -244,6 +300,10 @@ var (
 		cel.Variable("expires_at", cel.TimestampType),
 		cel.Variable("ttl", cel.DurationType),
 	}, tokenVars...)
+	foundVars = []cel.EnvOption{
+		cel.Variable("name", cel.StringType),
+		cel.Variable("id", cel.StringType),
+	}
 	findVars = []cel.EnvOption{
 		cel.Variable("name", cel.StringType),
 		cel.Variable("cursor", cel.StringType),
@@ -264,12 +324,13 @@ var (
 // compiler compiles the expressions of one definition.
 type compiler struct {
 	definition *Definition
-	base       *cel.Env
+	base       *cel.Env // of operations that are about the credential
+	withParams *cel.Env // of operations that are about the token of a role
 	secrets    []string // variables that must not be in a URL, nor be shown
 }
 
-// baseEnvironment declares what every expression may use.
-func (c *compiler) baseEnvironment() (*cel.Env, error) {
+// environments declares what every expression may use.
+func (c *compiler) environments() (err error) {
 	options := []cel.EnvOption{
 		cel.OptionalTypes(),
 		ext.Strings(),
@@ -282,7 +343,7 @@ func (c *compiler) baseEnvironment() (*cel.Env, error) {
 		cel.Variable("connection", cel.StringType),
 	}
 	options = append(options, functions...)
-	for part, fields := range map[string]map[string]Field{"credential": c.definition.Credential, "settings": c.definition.Settings, "params": c.definition.Params} {
+	for part, fields := range map[string]map[string]Field{"credential": c.definition.Credential, "settings": c.definition.Settings} {
 		for name, field := range fields {
 			options = append(options, cel.Variable(part+"."+name, field.celType()))
 			if field.Secret {
@@ -291,7 +352,15 @@ func (c *compiler) baseEnvironment() (*cel.Env, error) {
 		}
 	}
 	c.secrets = append(c.secrets, "token", "generated")
-	return cel.NewEnv(options...)
+	if c.base, err = cel.NewEnv(options...); err != nil {
+		return err
+	}
+	var params []cel.EnvOption
+	for name, field := range c.definition.Params {
+		params = append(params, cel.Variable("params."+name, field.celType()))
+	}
+	c.withParams, err = c.base.Extend(params...)
+	return err
 }
 
 func (f *Field) celType() *cel.Type {
@@ -306,7 +375,7 @@ func (f *Field) celType() *cel.Type {
 	return cel.StringType
 }
 
-func (c *compiler) operation(name string, source *Operation, vars []cel.EnvOption, result map[string]resultMember) (*operation, error) {
+func (c *compiler) operation(name string, source *Operation, base *cel.Env, vars []cel.EnvOption, result map[string]resultMember) (*operation, error) {
 	o := &operation{name: name, result: make(map[string]*program)}
 	fail := func(line int, part string, err error) error {
 		return fmt.Errorf("line %d: %s.%s: %w", line, name, part, err)
@@ -314,7 +383,7 @@ func (c *compiler) operation(name string, source *Operation, vars []cel.EnvOptio
 	if len(source.Requests) == 0 {
 		return nil, fmt.Errorf("line %d: %s: there are no requests", source.line, name)
 	}
-	env, err := c.base.Extend(vars...)
+	env, err := base.Extend(vars...)
 	if err != nil {
 		return nil, err
 	}
@@ -353,7 +422,7 @@ func (c *compiler) operation(name string, source *Operation, vars []cel.EnvOptio
 		}
 	}
 
-	if name == opFind {
+	if name == opFind || name == opFindRoot {
 		if source.Items.Text == "" {
 			return nil, fail(source.line, "items", errors.New("is missing: a list of {id, name}"))
 		}
@@ -366,7 +435,7 @@ func (c *compiler) operation(name string, source *Operation, vars []cel.EnvOptio
 			}
 		}
 	} else if source.Items.Text != "" || source.Next.Text != "" {
-		return nil, fail(source.line, "items", errors.New("only find has items and next"))
+		return nil, fail(source.line, "items", errors.New("only find and find_root have items and next"))
 	}
 	return o, nil
 }
@@ -534,7 +603,7 @@ func (c *compiler) compile(env *cel.Env, source Expr, want *cel.Type) (*program,
 	p := &program{Program: compiled, output: output}
 	for _, ref := range ast.NativeRep().ReferenceMap() {
 		if ref.Name != "" {
-			p.names = append(p.names, ref.Name)
+			p.names = append(p.names, strings.TrimPrefix(ref.Name, "."))
 		}
 	}
 	if expr := ast.NativeRep().Expr(); expr.Kind() == celast.MapKind {

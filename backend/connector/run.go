@@ -47,8 +47,14 @@ type Created struct {
 	Granted   map[string]any // params that were granted otherwise than asked
 }
 
-// errGone says that what an operation is about is not there.
-var errGone = errors.New("it is not there")
+// What a revocation can come to besides success.
+var (
+	// ErrGone says that the upstream does not have what an operation is about.
+	ErrGone = errors.New("it is not there")
+
+	// ErrCannotRevoke says that the provider has no request that would revoke the token.
+	ErrCannotRevoke = errors.New("the provider cannot revoke the token with these settings")
+)
 
 // Create mints a token of this name that lives until end at most. An *Error with Unsure may have left one
 // behind, to be found by name.
@@ -97,6 +103,15 @@ func (u *Upstream) Create(ctx context.Context, name, role string, params map[str
 
 // Find gives the tokens of this name. No token of the connection is ended meanwhile.
 func (u *Upstream) Find(ctx context.Context, name string, params map[string]any) ([]Token, error) {
+	return u.find(ctx, opFind, name, params)
+}
+
+// FindRoot gives the credentials of this name that RotateRoot made.
+func (u *Upstream) FindRoot(ctx context.Context, name string) ([]Token, error) {
+	return u.find(ctx, u.Provider.findRoot, name, nil)
+}
+
+func (u *Upstream) find(ctx context.Context, operation, name string, params map[string]any) ([]Token, error) {
 	const maxPages = 1000
 	release, err := u.Client.hold(ctx, wholeListing)
 	if err != nil {
@@ -111,14 +126,14 @@ func (u *Upstream) Find(ctx context.Context, name string, params map[string]any)
 			return nil, &Error{Message: fmt.Sprintf("there are more than %d pages of tokens", maxPages)}
 		}
 		vars["page"] = page
-		answered, err := u.run(ctx, opFind, vars)
-		if errors.Is(err, errGone) {
+		answered, err := u.run(ctx, operation, vars)
+		if errors.Is(err, ErrGone) {
 			return found, nil
 		}
 		if err != nil {
 			return nil, err
 		}
-		o := u.Provider.operations[opFind]
+		o := u.Provider.operations[operation]
 		items, err := o.items.eval(ctx, answered)
 		if err != nil {
 			return nil, u.misread(err)
@@ -149,17 +164,22 @@ func (u *Upstream) Find(ctx context.Context, name string, params map[string]any)
 	}
 }
 
-// Revoke ends a token. One that is not there any more is a success.
-func (u *Upstream) Revoke(ctx context.Context, t *Token) error {
+// Revoke revokes a token. It returns ErrGone where the upstream does not have the token, and ErrCannotRevoke
+// where the provider has no request for it.
+func (u *Upstream) Revoke(ctx context.Context, t *Token) error { return u.revoke(ctx, opRevoke, t) }
+
+// RevokeRoot revokes a credential that FindRoot found; its errors are those of Revoke.
+func (u *Upstream) RevokeRoot(ctx context.Context, t *Token) error {
+	return u.revoke(ctx, u.Provider.revokeRoot, t)
+}
+
+func (u *Upstream) revoke(ctx context.Context, operation string, t *Token) error {
 	release, err := u.Client.hold(ctx, 1)
 	if err != nil {
 		return err
 	}
 	defer release()
-	_, err = u.run(ctx, opRevoke, u.tokenVars(t, time.Now()))
-	if errors.Is(err, errGone) {
-		return nil
-	}
+	_, err = u.run(ctx, operation, u.tokenVars(t, time.Now()))
 	return err
 }
 
@@ -171,7 +191,7 @@ func (u *Upstream) Renew(ctx context.Context, t *Token, now, end time.Time) (tim
 	vars := u.tokenVars(t, now)
 	vars["expires_at"], vars["ttl"] = u.Provider.roundUp(end), end.Sub(now)
 	answered, err := u.run(ctx, opRenew, vars)
-	if errors.Is(err, errGone) {
+	if errors.Is(err, ErrGone) {
 		return time.Time{}, &Error{Message: "the token is not there any more"}
 	}
 	if err != nil {
@@ -187,7 +207,7 @@ func (u *Upstream) Renew(ctx context.Context, t *Token, now, end time.Time) (tim
 // Check proves that the credential works, and gives what it may do.
 func (u *Upstream) Check(ctx context.Context) (map[string]any, error) {
 	answered, err := u.run(ctx, opCheck, u.vars(time.Now(), nil))
-	if errors.Is(err, errGone) {
+	if errors.Is(err, ErrGone) {
 		return nil, &Error{Message: "what proves that the credential works is not there: is url right?"}
 	}
 	if err != nil {
@@ -207,7 +227,7 @@ func (u *Upstream) RotateRoot(ctx context.Context, name, generated string, now, 
 	vars := u.vars(now, nil)
 	vars["name"], vars["generated"], vars["expires_at"] = name, generated, u.Provider.roundUp(end)
 	answered, err := u.run(ctx, opRotateRoot, vars)
-	if errors.Is(err, errGone) {
+	if errors.Is(err, ErrGone) {
 		return nil, &Error{Message: "what is to be rotated is not there"}
 	}
 	if err != nil {
@@ -229,7 +249,7 @@ func (u *Upstream) RetireRoot(ctx context.Context) error {
 		return nil
 	}
 	_, err := u.run(ctx, opRetireRoot, u.vars(time.Now(), nil))
-	if errors.Is(err, errGone) {
+	if errors.Is(err, ErrGone) {
 		return nil
 	}
 	return err
@@ -318,7 +338,11 @@ func (u *Upstream) run(ctx context.Context, name string, vars map[string]any) (m
 			}
 		}
 	}
-	if !answered && o.needsAnswer() {
+	switch {
+	case answered, name == opRetireRoot:
+	case name == opRevoke || name == opRevokeRoot:
+		return nil, ErrCannotRevoke
+	default:
 		return nil, &Error{Message: fmt.Sprintf("provider %q has no request for this", u.Provider.Name)}
 	}
 	return vars, nil
@@ -406,7 +430,7 @@ func (r *request) classify(a *answer) error {
 	case good:
 		return nil
 	case slices.Contains(r.gone, a.status):
-		return errGone
+		return ErrGone
 	case a.status >= 300 && a.status < 400:
 		return &Error{Status: a.status, Message: "redirects are not followed, set url to where the API is", Unsure: true}
 	}

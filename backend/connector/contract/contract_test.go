@@ -182,17 +182,31 @@ func hold(t *testing.T, s *service, c sample, handler http.HandlerFunc) {
 			t.Errorf("find: %+v, %v", found, err)
 		}
 	}
-	for range 2 { // the second time it is gone
-		if err := up.Revoke(ctx, &made[1].Token); err != nil {
-			t.Errorf("revoke: %v", err)
-		}
+	if err := up.Revoke(ctx, &made[1].Token); err != nil {
+		t.Errorf("revoke: %v", err)
+	}
+	if err := up.Revoke(ctx, &made[1].Token); err != nil && !errors.Is(err, connector.ErrGone) {
+		t.Errorf("revoke once more: %v", err)
 	}
 	if len(s.tokens) != 2 {
 		t.Errorf("%d tokens are left", len(s.tokens))
 	}
 	if p.CanRotateRoot() {
-		if credential, err := up.RotateRoot(ctx, "vault-apitoken-root-aBcDeF123456", "generated", now, now.Add(100*24*time.Hour)); err != nil || reflect.DeepEqual(credential, up.Credential) {
+		const name = "vault-apitoken-root-aBcDeF123456"
+		if credential, err := up.RotateRoot(ctx, name, "generated", now, now.Add(100*24*time.Hour)); err != nil || reflect.DeepEqual(credential, up.Credential) {
 			t.Errorf("rotate_root: %v", err)
+		}
+		if p.CanFindRoot() {
+			found, err := up.FindRoot(ctx, name)
+			if err != nil || len(found) != 1 {
+				t.Fatalf("find_root: %+v, %v", found, err)
+			}
+			if err := up.RevokeRoot(ctx, &found[0]); err != nil {
+				t.Errorf("revoke_root: %v", err)
+			}
+			if len(s.tokens) != 2 {
+				t.Errorf("%d tokens are left", len(s.tokens))
+			}
 		}
 		if err := up.RetireRoot(ctx); err != nil {
 			t.Errorf("retire_root: %v", err)

@@ -80,11 +80,12 @@ func TestGitLab(t *testing.T) {
 					say(w, 200, list(r, ""))
 				case r.Method == http.MethodGet && path == "/api/v4/personal_access_tokens":
 					q := query[gitlab.ListPersonalAccessTokensOptions](t, r, "url")
-					if q.Get("user_id") != "7" {
+					// The user of the credential for what replaces it, that of the role's params for its tokens.
+					if want := map[bool]string{true: "1", false: "7"}[strings.Contains(q.Get("search"), "root")]; q.Get("user_id") != want || q.Get("state") != "active" {
 						t.Error(q)
 					}
 					say(w, 200, list(r, q.Get("search")))
-				case r.Method == http.MethodDelete && kind == "personal":
+				case r.Method == http.MethodDelete && strings.HasPrefix(path, "/api/v4/personal_access_tokens/"):
 					ended("/api/v4/personal_access_tokens")
 				case r.Method == http.MethodDelete:
 					ended(where)
