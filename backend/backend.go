@@ -149,32 +149,6 @@ func newBackend(o Options) *backend {
 // now is the time by the mount's clock.
 func (b *backend) now() time.Time { return b.Now() }
 
-// strictHandler refuses fields that the path does not have: a misspelt restriction must not be ignored.
-type strictHandler struct{ framework.OperationHandler }
-
-func strict(h framework.OperationHandler) framework.OperationHandler { return strictHandler{h} }
-
-func (h strictHandler) Handler() framework.OperationFunc {
-	next := h.OperationHandler.Handler()
-	return func(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-		for name := range d.Raw {
-			if _, known := d.Schema[name]; !known {
-				return fieldError(name, "is not a field of this path, which has %s", fieldNames(d.Schema)), nil
-			}
-		}
-		return next(ctx, req, d)
-	}
-}
-
-func fieldNames(schema map[string]*framework.FieldSchema) string {
-	names := make([]string, 0, len(schema))
-	for name := range schema {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return strings.Join(names, ", ")
-}
-
 // fieldError is the one way to refuse a field: its name, then what is wrong and what is allowed.
 func fieldError(field, format string, args ...any) *logical.Response {
 	return logical.ErrorResponse("%s: %s", clip(field), fmt.Sprintf(format, args...))

@@ -46,6 +46,9 @@ func (i *issuing) jwt(ctx context.Context, claims *token.Claims) (text string, e
 	if !ok || len(grant.Audience) == 0 || len(grant.Scopes) == 0 {
 		return "", errNothingLeft
 	}
+	if (addresses.Restricted() || len(hosts) > 0) && !i.role.enforcesBounds() {
+		return "", errNothingLeft // bound when it was issued, by a role that does not bind any more
+	}
 	full := *claims
 	full.Scopes, full.Audience, full.Metadata, full.Addresses = grant.Scopes, grant.Audience, metadata, addresses.Ranges()
 	payload := token.NewJWT(&full, i.config.Issuer, i.config.environment(i.mountPoint), i.role.name, i.config.statusURI(claims.Status.List))

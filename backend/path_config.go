@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -137,7 +138,7 @@ func (b *backend) pathsConfig() []*framework.Path {
 		},
 		"issuer": {
 			Type:         framework.TypeString,
-			Description:  "URL under which API servers reach this mount, such as https://vault.example.com:8200/v1/apitoken: the \"iss\" of JWTs. Needed before a role with token_type=jwt.",
+			Description:  "URL under which API servers reach this mount: the \"iss\" of JWTs. It ends with the mount's path, such as https://vault.example.com:8200/v1/apitoken, after its namespace where there is one. Needed before a role with token_type=jwt.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Issuer"},
 		},
 		"signing_algorithm": {
@@ -247,7 +248,7 @@ func (b *backend) configUpdate(ctx context.Context, req *logical.Request, d *fra
 		}
 	}
 	if v, given := d.GetOk("issuer"); given {
-		if c.Issuer, err = checkIssuer(v.(string)); err != nil {
+		if c.Issuer, err = checkIssuer(v.(string), req.MountPoint); err != nil {
 			return fieldError("issuer", "%s", err), nil
 		}
 		if c.Issuer == "" {
@@ -286,23 +287,29 @@ func (b *backend) configUpdate(ctx context.Context, req *logical.Request, d *fra
 	return resp, nil
 }
 
-// checkIssuer accepts the URL of an issuer (RFC 8414 section 2), without a slash at the end. Plain http is
-// for loopback only.
-func checkIssuer(s string) (string, error) {
+// checkIssuer accepts the URL of an issuer (RFC 8414 section 2), without a slash at the end. The URL leads to the
+// mount, possibly through a namespace, since keys and endpoints are looked for below it. Plain http is for loopback only.
+func checkIssuer(s, mountPoint string) (string, error) {
 	if s == "" {
 		return "", nil
 	}
+	s = strings.TrimSuffix(s, "/")
+	mount := strings.Trim(mountPoint, "/")
 	u, err := url.Parse(s)
-	switch {
-	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || len(s) > maxIssuerLen || !isPrintable(s):
-	case u.Scheme == "https":
-		return strings.TrimSuffix(s, "/"), nil
-	case u.Scheme == "http":
-		if ip, err := netip.ParseAddr(u.Hostname()); u.Hostname() == "localhost" || (err == nil && ip.IsLoopback()) {
-			return strings.TrimSuffix(s, "/"), nil
-		}
+	if err != nil || u.Host == "" || u.User != nil || strings.ContainsAny(s, "?#") || len(s) > maxIssuerLen || !isPrintable(s) ||
+		(u.Scheme != "https" && (u.Scheme != "http" || !isLoopback(u.Hostname()))) {
+		return "", fmt.Errorf("%q must be an https URL without query and fragment, such as https://vault.example.com:8200/v1/%s", clip(s), mount)
 	}
-	return "", fmt.Errorf("%q must be an https URL without query and fragment, such as https://vault.example.com:8200/v1/apitoken", clip(s))
+	before, ends := strings.CutSuffix(u.Path, "/"+mount)
+	if !ends || u.RawPath != "" || u.Path != path.Clean(u.Path) || !slices.Contains(strings.Split(before, "/"), "v1") {
+		return "", fmt.Errorf("%q must end with the path of this mount: https://<host>/v1/%s, with a namespace https://<host>/v1/<namespace>/%s", clip(s), mount, mount)
+	}
+	return s, nil
+}
+
+func isLoopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || (err == nil && ip.IsLoopback())
 }
 
 // isPrintable tells whether s is printable ASCII.

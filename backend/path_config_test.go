@@ -82,3 +82,25 @@ func TestTokenPrefix(t *testing.T) {
 		}
 	})
 }
+
+// API servers look for keys and endpoints below the issuer, so that an issuer that does not lead to the mount makes
+// JWTs that nobody can verify.
+func TestIssuerLeadsToTheMount(t *testing.T) {
+	e := newEngine(t)
+	for _, good := range []string{
+		"https://vault.example.com/v1/apitoken", "https://vault.example.com:8200/v1/apitoken", "https://vault.example.com/v1/team/billing/apitoken",
+		"https://example.com/vault/v1/apitoken", "http://127.0.0.1:8200/v1/apitoken", "http://localhost:8200/v1/apitoken",
+	} {
+		e.write("config", data{"issuer": good})
+		if got := e.read("config")["issuer"]; got != good {
+			t.Errorf("%s is kept as %s", good, got)
+		}
+	}
+	for _, bad := range []string{
+		"https://vault.example.com", "https://vault.example.com/v1", "https://vault.example.com/apitoken", "https://v1/apitoken", "https://vault.example.com/v1/apitoken2",
+		"https://vault.example.com/v1/other", "https://vault.example.com/v1/apitoken/x", "https://vault.example.com/v1xapitoken",
+		"https://vault.example.com/v1//apitoken", "https://vault.example.com/v1/../apitoken", "https://vault.example.com/v1%2fapitoken",
+	} {
+		e.refused(logical.UpdateOperation, "config", data{"issuer": bad}, "must end with the path of this mount: https://<host>/v1/apitoken, with a namespace https://<host>/v1/<namespace>/apitoken")
+	}
+}

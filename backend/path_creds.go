@@ -5,6 +5,8 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -38,8 +40,11 @@ func (b *backend) pathsCreds() []*framework.Path {
 		}),
 	}
 	read := *issue
+	read.Callback = b.credsRead
+	read.Summary = "Issue a token that grants what the role does."
 	read.DisplayAttrs = &framework.DisplayAttributes{OperationSuffix: "credentials"}
 	update := *issue
+	update.Summary = "Issue a token, which may grant less than the role does."
 	update.DisplayAttrs = &framework.DisplayAttributes{OperationSuffix: "credentials-with-parameters"}
 	return []*framework.Path{{
 		Pattern:      "creds/" + framework.GenericNameRegex("role"),
@@ -53,32 +58,26 @@ func (b *backend) pathsCreds() []*framework.Path {
 			"scopes": {
 				Type:        framework.TypeCommaStringSlice,
 				Description: "Scopes of the token, within the role's allowed_scopes. Default: the role's scopes.",
-				Query:       true,
 			},
 			"ttl": {
 				Type:        framework.TypeDurationSecond,
 				Description: "How long the token lives, within the role's max_ttl. Default: the role's ttl.",
-				Query:       true,
 			},
 			"token_bound_cidrs": {
 				Type:        framework.TypeCommaStringSlice,
 				Description: "Where the token may be used from, within the role's token_bound_cidrs.",
-				Query:       true,
 			},
 			"audience": {
 				Type:        framework.TypeCommaStringSlice,
 				Description: "APIs that the token is for, within the role's audience.",
-				Query:       true,
 			},
 			"dpop_jkt": {
 				Type:        framework.TypeString,
 				Description: "Thumbprint of the key that the token is to be bound to (RFC 9449 section 6.1); for a role with proof=dpop.",
-				Query:       true,
 			},
 			"x5t_s256": {
 				Type:        framework.TypeString,
 				Description: "Thumbprint of the certificate that the token is to be bound to (RFC 8705 section 3.1); for a role with proof=mtls.",
-				Query:       true,
 			},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
@@ -86,9 +85,22 @@ func (b *backend) pathsCreds() []*framework.Path {
 			logical.UpdateOperation: &update,
 		},
 		HelpSynopsis: "Issue a token.",
-		HelpDescription: "Issues a token of the role under a lease. A request may ask for less than the role allows, never for more. " +
+		HelpDescription: "Issues a token of the role under a lease. Reading takes no fields and issues what the role grants. Writing may ask for " +
+			"less than the role allows, never for more: a policy with read alone allows nothing but the role's own grant. " +
 			"Renewing the lease extends the token, revoking it ends the token at once.",
 	}}
+}
+
+// credsRead issues what the role grants. It takes no fields, so that a policy can allow read without allowing
+// everything within allowed_scopes; Vault's allowed_parameters do not hold for the query of a GET.
+func (b *backend) credsRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	for _, field := range slices.Sorted(maps.Keys(d.Raw)) {
+		if field != "role" {
+			return fieldError(field, "reading takes no fields: a request that narrows is an update, vault write %s%s %s=...",
+				req.MountPoint, clip(req.Path), field), nil
+		}
+	}
+	return b.credsIssue(ctx, req, d)
 }
 
 func (b *backend) credsIssue(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
@@ -307,6 +319,9 @@ func (r *role) narrow(claims *token.Claims, d *framework.FieldData) *logical.Res
 		}
 		if outside := r.tokenAllowed.Exceeding(addresses); len(outside) > 0 {
 			return fieldError("token_bound_cidrs", "%s exceeds role %q, which allows %s", outside, r.name, r.TokenBoundCIDRs)
+		}
+		if addresses.Restricted() && !r.enforcesBounds() {
+			return fieldError("token_bound_cidrs", "role %q issues JWTs, and %s", r.name, unenforced)
 		}
 		claims.Addresses = addresses.Ranges()
 	}

@@ -85,6 +85,27 @@ func TestCredsRefuses(t *testing.T) {
 	}
 }
 
+// Narrowing is an update: a policy of read alone allows nothing but the role's own grant.
+func TestReadingTakesNoFields(t *testing.T) {
+	e := newIssuer(t)
+	e.write("roles/reader", data{"scopes": "a", "allowed_scopes": "a,b"})
+	e.write("roles/bound", data{"scopes": "a", "proof": "dpop"})
+	for field, value := range map[string]string{"scopes": "b", "ttl": "1h", "token_bound_cidrs": "10.0.0.0/8", "audience": "x", "dpop_jkt": "x", "x5t_s256": "x"} {
+		e.refused(logical.ReadOperation, "creds/reader", data{field: value},
+			field+": reading takes no fields: a request that narrows is an update, vault write apitoken/creds/reader "+field+"=...")
+	}
+	e.refused(logical.ReadOperation, "creds/reader", data{"scope": "b"}, "scope: is not a field of this path")
+	if n := e.b.state.Load().inventory.Len(); n != 0 {
+		t.Errorf("%d tokens were issued", n)
+	}
+	if got := fmt.Sprint(e.read("creds/reader")["scopes"]); got != "[a]" {
+		t.Errorf("reading grants %s", got)
+	}
+	if got := fmt.Sprint(e.creds("reader", data{"scopes": "b"}).data["scopes"]); got != "[b]" {
+		t.Errorf("writing grants %s", got)
+	}
+}
+
 // Whatever a request asks for, the token is never good for what the role is not.
 func TestNarrowingOnlyNarrows(t *testing.T) {
 	e := newEngine(t)

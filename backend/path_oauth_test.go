@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -157,7 +158,7 @@ func TestJWTRoleNeedsAnIssuerAndAnAudience(t *testing.T) {
 	e.write("roles/reader", data{"token_type": "jwt", "scopes": "a", "audience": "api"})
 	e.refused(logical.UpdateOperation, "config", data{"issuer": ""}, `issuer: cannot be emptied while role "reader" issues JWTs`)
 	for field, values := range map[string][]string{
-		"issuer":            {"http://vault.example.com", "vault.example.com", "https://", "https://a/?b", "https://a/#b", "https://u@a", "ftp://a"},
+		"issuer":            {"http://vault.example.com/v1/apitoken", "vault.example.com/v1/apitoken", "https://", "https://a/v1/apitoken?b", "https://a/v1/apitoken?", "https://a/v1/apitoken#", "https://u@a/v1/apitoken", "ftp://a/v1/apitoken"},
 		"signing_algorithm": {"HS256", "none", ""},
 		"jwks_max_age":      {"0", "25h"},
 		"status_list_ttl":   {"0", "25h"},
@@ -170,6 +171,46 @@ func TestJWTRoleNeedsAnIssuerAndAnAudience(t *testing.T) {
 		}
 	}
 	e.write("config", data{"issuer": "http://127.0.0.1:8200/v1/apitoken"})
+}
+
+// What a JWT is bound to holds only where the API server checks it, which the role has to say.
+func TestBoundsOfJWTs(t *testing.T) {
+	e := newIssuer(t)
+	jwt := data{"token_type": "jwt", "scopes": "a", "audience": "x", "exchange": true, "refresh": true, "access_ttl": "5m", "ttl": "1h"}
+	with := func(more data) data {
+		d := maps.Clone(jwt)
+		maps.Copy(d, more)
+		return d
+	}
+	const why = "ordinary JWT libraries do not check what a JWT is bound to: set require_bound_checks=true"
+	e.refused(logical.UpdateOperation, "roles/app", with(data{"token_bound_cidrs": "127.0.0.0/8"}), "token_bound_cidrs: "+why)
+	e.refused(logical.UpdateOperation, "roles/app", with(data{"bound_hosts": "api.example.com"}), "bound_hosts: "+why)
+	e.write("roles/app", jwt)
+	e.refused(logical.UpdateOperation, "roles/app", data{"token_bound_cidrs": "127.0.0.0/8"}, "token_bound_cidrs: "+why)
+	e.refused(logical.UpdateOperation, "creds/app", data{"token_bound_cidrs": "127.0.0.1"}, `token_bound_cidrs: role "app" issues JWTs, and `+why)
+	status, answer := e.exchange(e.creds("app", nil).token, data{"token_bound_cidrs": "127.0.0.1"})
+	if status != 400 || answer["error"] != "invalid_request" || !strings.Contains(fmt.Sprint(answer["error_description"]), why) {
+		t.Errorf("an exchange for a bound JWT: %d %v", status, answer)
+	}
+
+	e.write("roles/app", data{"require_bound_checks": true, "token_bound_cidrs": "127.0.0.0/8", "bound_hosts": "api.example.com"})
+	bound := e.creds("app", data{"token_bound_cidrs": "127.0.0.1"})
+	if got := fmt.Sprint(bound.data["token_bound_cidrs"]); got != "[127.0.0.1/32]" {
+		t.Errorf("bound to %s", got)
+	}
+	if status, answer := e.exchange(bound.token, data{"token_bound_cidrs": "127.0.0.1"}); status != 200 {
+		t.Errorf("an exchange of a bound JWT: %d %v", status, answer)
+	}
+	e.refused(logical.UpdateOperation, "roles/app", data{"require_bound_checks": false}, "token_bound_cidrs: "+why)
+
+	// A grant that was bound gets no JWT any more of a role that does not ask for the checks.
+	e.write("roles/app", data{"require_bound_checks": false, "token_bound_cidrs": "", "bound_hosts": ""})
+	if status, answer := e.refresh(bound.data["refresh_token"].(string)); status != 400 || answer["error"] != "invalid_grant" {
+		t.Errorf("a refresh gets %d %v", status, answer)
+	}
+	// The engine itself checks the bounds of opaque tokens.
+	e.write("roles/opaque", data{"scopes": "a", "token_bound_cidrs": "127.0.0.0/8"})
+	e.refused(logical.UpdateOperation, "roles/opaque", data{"token_type": "jwt", "audience": "x"}, "token_bound_cidrs: "+why)
 }
 
 func TestRoleFieldsThatDoNotGoTogether(t *testing.T) {
@@ -194,7 +235,7 @@ func TestJWTCreds(t *testing.T) {
 		e := newIssuer(t)
 		e.write("config", data{"signing_algorithm": algorithm, "environment": "production"})
 		e.write("roles/reader", data{"token_type": "jwt", "scopes": "a,b", "audience": "api", "ttl": "1h", "max_ttl": "2h",
-			"token_bound_cidrs": "10.0.0.0/8", "bound_hosts": "api.example.com", "metadata": data{"team": "billing", "who": "{{identity.entity.name}}"}})
+			"token_bound_cidrs": "10.0.0.0/8", "bound_hosts": "api.example.com", "require_bound_checks": true, "metadata": data{"team": "billing", "who": "{{identity.entity.name}}"}})
 		c := e.creds("reader", data{"scopes": "a"})
 		if c.secret.Renewable {
 			t.Error("the lease of a JWT says that it can be renewed")
@@ -696,7 +737,7 @@ func TestRefreshSurvivesACrash(t *testing.T) {
 func TestExchange(t *testing.T) {
 	for _, tokenType := range []string{"opaque", "jwt"} {
 		e := newIssuer(t)
-		e.write("roles/app", data{"token_type": tokenType, "scopes": "a:*,b", "audience": "x,y", "exchange": true, "ttl": "1h", "token_bound_cidrs": "127.0.0.0/8"})
+		e.write("roles/app", data{"token_type": tokenType, "scopes": "a:*,b", "audience": "x,y", "exchange": true, "ttl": "1h", "token_bound_cidrs": "127.0.0.0/8", "require_bound_checks": true})
 		c := e.creds("app", nil)
 		status, answer := e.exchange(c.token, data{"scope": "a:read", "audience": "y", "ttl": "5m", "token_bound_cidrs": "127.0.0.1"})
 		if status != http.StatusOK || answer["scope"] != "a:read" || answer["issued_token_type"] != typeAccessToken || answer["token_type"] != "Bearer" || answer["expires_in"].(float64) > 300 {
@@ -865,7 +906,7 @@ func TestRefreshUnderATighterRole(t *testing.T) {
 		e := newIssuer(t)
 		e.write("roles/app", data{"token_type": tokenType, "scopes": "a,b", "audience": "x,y", "refresh": true, "access_ttl": "5m"})
 		c := e.creds("app", nil)
-		e.write("roles/app", data{"scopes": "a", "allowed_scopes": "a", "audience": "x", "token_bound_cidrs": "10.0.0.0/8"})
+		e.write("roles/app", data{"scopes": "a", "allowed_scopes": "a", "audience": "x", "require_bound_checks": true, "token_bound_cidrs": "10.0.0.0/8"})
 		access, refresh := e.mustRefresh(c.data["refresh_token"].(string))
 		for _, text := range []string{c.token, access} {
 			e.expect("insufficient_scope", text, data{"required_scopes": "b"})

@@ -261,7 +261,7 @@ func (b *backend) exchange(ctx context.Context, st *state, req *logical.Request,
 		return nil, err
 	}
 	inherit(claims, subject)
-	if refusal, err := narrowExchange(claims, grant, d); refusal != nil || err != nil {
+	if refusal, err := narrowExchange(claims, r, grant, d); refusal != nil || err != nil {
 		return refusal, err
 	}
 	ttl := life.ExpiresAt.Sub(claims.IssuedAt)
@@ -299,7 +299,7 @@ func (b *backend) exchange(ctx context.Context, st *state, req *logical.Request,
 }
 
 // narrowExchange takes over what an exchange asks for, when the token that it exchanges grants it.
-func narrowExchange(claims *token.Claims, grant *access.Grant, d *framework.FieldData) (*logical.Response, error) {
+func narrowExchange(claims *token.Claims, r *role, grant *access.Grant, d *framework.FieldData) (*logical.Response, error) {
 	if asked := strings.Fields(d.Get("scope").(string)); len(asked) > 0 {
 		scopes, err := access.ParseScopes(asked)
 		if err != nil {
@@ -341,6 +341,9 @@ func narrowExchange(claims *token.Claims, grant *access.Grant, d *framework.Fiel
 			if len(allowed.Exceeding(addresses)) > 0 {
 				return oauthError(invalidRequest, "token_bound_cidrs exceeds the token, which may be used from %s", strings.Join(allowed.Strings(), " "))
 			}
+		}
+		if addresses.Restricted() && !r.enforcesBounds() {
+			return oauthError(invalidRequest, "token_bound_cidrs: %s", unenforced)
 		}
 		claims.Addresses = addresses.Ranges()
 	}

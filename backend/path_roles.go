@@ -87,6 +87,11 @@ func (b *backend) pathsRoles() []*framework.Path {
 			Description:  "API hosts that the token is for, such as api.example.com or *.example.com. Default: any.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Bound hosts"},
 		},
+		"require_bound_checks": {
+			Type:         framework.TypeBool,
+			Description:  "With token_type=jwt: API servers must check token_bound_cidrs and bound_hosts of a JWT themselves; ordinary JWT libraries ignore them. Needed before a JWT can be bound. Default: false.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Require bound checks"},
+		},
 		"metadata": {
 			Type:         framework.TypeKVPairs,
 			Description:  "Key=value pairs that introspection gives to the API. A value may be an identity template, such as {{identity.entity.name}}, filled in when the token is issued.",
@@ -195,27 +200,28 @@ func (b *backend) roleRead(ctx context.Context, req *logical.Request, d *framewo
 		return nil, nil
 	}
 	return &logical.Response{Data: map[string]any{
-		"version":             int(r.Version),
-		"token_type":          r.TokenType,
-		"generate_lease":      !r.NoLease,
-		"refresh":             r.Refresh,
-		"access_ttl":          int64(r.AccessTTL.Seconds()),
-		"exchange":            r.Exchange,
-		"proof":               r.Proof,
-		"scopes":              listed(r.Scopes),
-		"allowed_scopes":      listed(r.AllowedScopes),
-		"audience":            listed(r.Audience),
-		"ttl":                 int64(r.TTL.Seconds()),
-		"max_ttl":             int64(r.MaxTTL.Seconds()),
-		"token_bound_cidrs":   listed(r.TokenBoundCIDRs),
-		"request_bound_cidrs": listed(r.RequestBoundCIDRs),
-		"bound_hosts":         listed(r.BoundHosts),
-		"metadata":            mapped(r.Metadata),
-		"description":         r.Description,
-		"allow_privileged":    r.AllowPrivileged,
-		"connection":          r.Connection,
-		"params":              mapped(r.Params),
-		"reuse":               int64(r.Reuse.Seconds()),
+		"version":              int(r.Version),
+		"token_type":           r.TokenType,
+		"generate_lease":       !r.NoLease,
+		"refresh":              r.Refresh,
+		"access_ttl":           int64(r.AccessTTL.Seconds()),
+		"exchange":             r.Exchange,
+		"proof":                r.Proof,
+		"scopes":               listed(r.Scopes),
+		"allowed_scopes":       listed(r.AllowedScopes),
+		"audience":             listed(r.Audience),
+		"ttl":                  int64(r.TTL.Seconds()),
+		"max_ttl":              int64(r.MaxTTL.Seconds()),
+		"token_bound_cidrs":    listed(r.TokenBoundCIDRs),
+		"request_bound_cidrs":  listed(r.RequestBoundCIDRs),
+		"bound_hosts":          listed(r.BoundHosts),
+		"require_bound_checks": r.RequireBoundChecks,
+		"metadata":             mapped(r.Metadata),
+		"description":          r.Description,
+		"allow_privileged":     r.AllowPrivileged,
+		"connection":           r.Connection,
+		"params":               mapped(r.Params),
+		"reuse":                int64(r.Reuse.Seconds()),
 	}}, nil
 }
 
@@ -365,7 +371,7 @@ func (e *roleEntry) update(d *framework.FieldData) *logical.Response {
 		}
 		e.Metadata = metadata
 	}
-	for field, into := range map[string]*bool{"allow_privileged": &e.AllowPrivileged, "refresh": &e.Refresh, "exchange": &e.Exchange} {
+	for field, into := range map[string]*bool{"allow_privileged": &e.AllowPrivileged, "refresh": &e.Refresh, "exchange": &e.Exchange, "require_bound_checks": &e.RequireBoundChecks} {
 		if v, given := d.GetOk(field); given {
 			*into = v.(bool)
 		}
@@ -455,6 +461,10 @@ func (e *roleEntry) checkIssuing() *logical.Response {
 	switch {
 	case jwt && len(e.Audience) == 0:
 		return fieldError("audience", "a role of JWTs needs at least one: the API that the token is for (RFC 9068 section 2.2)")
+	case !e.enforcesBounds() && len(e.TokenBoundCIDRs) > 0:
+		return fieldError("token_bound_cidrs", unenforced)
+	case !e.enforcesBounds() && len(e.BoundHosts) > 0:
+		return fieldError("bound_hosts", unenforced)
 	case e.NoLease && !jwt:
 		return fieldError("generate_lease", "only a role with token_type=jwt can do without a lease")
 	case e.NoLease && e.Refresh:

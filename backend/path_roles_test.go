@@ -25,7 +25,7 @@ func TestRole(t *testing.T) {
 		"token_bound_cidrs": []string{"10.0.0.0/8", "192.0.2.0/24"}, "request_bound_cidrs": []string{"127.0.0.1/32"},
 		"bound_hosts": []string{"api.example.com"}, "metadata": map[string]string{"team": "billing", "who": "{{identity.entity.name}}"},
 		"description": "reads invoices", "allow_privileged": true, "generate_lease": true, "refresh": false, "access_ttl": 0,
-		"exchange": false, "proof": "", "connection": "", "params": data{}, "reuse": 0,
+		"require_bound_checks": false, "exchange": false, "proof": "", "connection": "", "params": data{}, "reuse": 0,
 	})
 	for _, e := range []*engine{e, e.restart()} {
 		if got := fmt.Sprint(e.read("roles/reader")); got != want {
@@ -82,7 +82,7 @@ func TestRoleRefuses(t *testing.T) {
 		{"scopes", []string{""}, `scopes: scope "" is empty`},
 		{"scopes", "a b", "scopes: scope"},
 		{"scopes", "b:c", `scopes: ["b:c"] exceeds allowed_scopes, which is ["a" "a:*"]`},
-		{"scopes", []int{1}, "exceeds"},
+		{"scopes", []int{1}, "element 1 of the list is a number"},
 		{"allowed_scopes", "z", `scopes: ["a"] exceeds allowed_scopes, which is ["z"]`},
 		{"allowed_scopes", "*", `role "reader" holds ["*"], privileged by privileged_scopes ["*" "admin" "admin:*"]: set allow_privileged=true`},
 		{"token_type", "jws", `token_type: "jws" is not one of: opaque, jwt`},

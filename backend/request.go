@@ -16,7 +16,14 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 		}
 	}
 	readMaps(req)
-	return b.Backend.HandleRequest(ctx, req)
+	resp, err := b.Backend.HandleRequest(ctx, req)
+	if err == nil && resp.IsError() && strings.HasPrefix(resp.Error().Error(), "Field validation failed") {
+		// The framework's message shows the value, which may be a token, and errors stand in the audit log in plain text.
+		if refusal := b.checkTypes(req); refusal != nil {
+			return refusal, nil
+		}
+	}
+	return resp, err
 }
 
 // HandleExistenceCheck is what Vault asks first, to tell a create from an update.

@@ -36,6 +36,8 @@ func (t *terms) allowedScopes() access.Scopes {
 	return t.Scopes
 }
 
+func (t *terms) bound() bool { return len(t.TokenBoundCIDRs) > 0 || len(t.BoundHosts) > 0 }
+
 // roleEntry is a role as stored.
 type roleEntry struct {
 	ID      token.RoleID `json:"id"`      // new when a role is deleted and created again
@@ -53,6 +55,9 @@ type roleEntry struct {
 	Exchange          bool          `json:"exchange,omitempty"`
 	Proof             string        `json:"proof,omitempty"` // proofDPoP, proofMTLS or none
 
+	// RequireBoundChecks: whoever runs the API servers has promised that these check what a JWT is bound to.
+	RequireBoundChecks bool `json:"require_bound_checks,omitempty"`
+
 	Connection string         `json:"connection,omitempty"` // "": native tokens
 	Params     map[string]any `json:"params,omitempty"`     // for the connection's provider
 	Reuse      time.Duration  `json:"reuse,omitempty"`      // how long the same token is given again
@@ -65,6 +70,15 @@ type pastTerms struct {
 	terms
 	Version uint32    `json:"version"`
 	Until   time.Time `json:"until"` // when the last token issued under it has ended
+}
+
+// unenforced says why a JWT is not bound to addresses or hosts, and what to do.
+const unenforced = "ordinary JWT libraries do not check what a JWT is bound to: set require_bound_checks=true on the role where all API servers check token_bound_cidrs and bound_hosts themselves, or token_type=opaque"
+
+// enforcesBounds reports whether a token of the role may be bound to addresses or hosts. The engine checks the bounds
+// of opaque tokens; those of a JWT hold only where the API server checks them.
+func (e *roleEntry) enforcesBounds() bool {
+	return e.TokenType != tokenTypeJWT || e.RequireBoundChecks
 }
 
 // role is a role ready for use. It does not change; an update makes a new one.

@@ -1,0 +1,118 @@
+package backend
+
+import (
+	"context"
+	"encoding/json"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// strictHandler refuses fields that the path does not have, and values that the framework would convert without a
+// word: a misspelt restriction must not be ignored, nor 5 become the scope "5".
+type strictHandler struct{ framework.OperationHandler }
+
+func strict(h framework.OperationHandler) framework.OperationHandler { return strictHandler{h} }
+
+func (h strictHandler) Handler() framework.OperationFunc {
+	next := h.OperationHandler.Handler()
+	return func(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+		for name, value := range d.Raw {
+			schema, known := d.Schema[name]
+			if !known {
+				return fieldError(name, "is not a field of this path, which has %s", fieldNames(d.Schema)), nil
+			}
+			if refusal := checkType(name, schema.Type, value); refusal != nil {
+				return refusal, nil
+			}
+		}
+		return next(ctx, req, d)
+	}
+}
+
+// checkTypes refuses a request with a value of another type than its field takes; nil where all are of their type.
+func (b *backend) checkTypes(req *logical.Request) *logical.Response {
+	path := b.Route(req.Path)
+	if path == nil {
+		return nil
+	}
+	for name, value := range req.Data {
+		if schema, known := path.Fields[name]; known {
+			if refusal := checkType(name, schema.Type, value); refusal != nil {
+				return refusal
+			}
+		}
+	}
+	return nil
+}
+
+// checkType refuses a value of another JSON type than the field takes. Numbers, durations and booleans may be
+// strings: the command line sends nothing else. Null is refused for every field, since null would empty a restriction
+// that was left out by mistake.
+func checkType(name string, field framework.FieldType, value any) *logical.Response {
+	given := jsonType(value)
+	if given == "null" {
+		return fieldError(name, "is null: leave the field out, or give a value")
+	}
+	switch field {
+	case framework.TypeString:
+		if given != "a string" {
+			return fieldError(name, "takes a string, not %s", given)
+		}
+	case framework.TypeInt:
+		if given == "a boolean" {
+			return fieldError(name, "takes a number, not a boolean")
+		}
+	case framework.TypeBool:
+		if given == "a number" {
+			return fieldError(name, "takes true or false, not a number")
+		}
+	case framework.TypeCommaStringSlice, framework.TypeStringSlice:
+		if given == "a string" {
+			return nil
+		}
+		if given != "a list" {
+			return fieldError(name, "takes a string or a list of strings, not %s", given)
+		}
+		list := reflect.ValueOf(value)
+		for i := range list.Len() {
+			if element := jsonType(list.Index(i).Interface()); element != "a string" {
+				return fieldError(name, "takes a list of strings, and element %d of the list is %s", i+1, element)
+			}
+		}
+	}
+	return nil
+}
+
+// jsonType names the JSON type of a value of a request, with its article.
+func jsonType(value any) string {
+	if _, isNumber := value.(json.Number); isNumber {
+		return "a number"
+	}
+	switch kind := reflect.ValueOf(value).Kind(); kind {
+	case reflect.Invalid:
+		return "null"
+	case reflect.String:
+		return "a string"
+	case reflect.Bool:
+		return "a boolean"
+	case reflect.Slice, reflect.Array:
+		return "a list"
+	case reflect.Map:
+		return "an object"
+	default:
+		return "a number"
+	}
+}
+
+func fieldNames(schema map[string]*framework.FieldSchema) string {
+	names := make([]string, 0, len(schema))
+	for name := range schema {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ")
+}

@@ -1,0 +1,66 @@
+package backend
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// What is not of the field's type is refused, not converted. Vault hands numbers over as json.Number.
+func TestTypesOfFields(t *testing.T) {
+	e := newIssuer(t)
+	e.write("roles/reader", data{"scopes": "a", "allowed_scopes": "a,5", "token_bound_cidrs": "10.0.0.0/8"})
+	for _, c := range []struct {
+		path, field string
+		value       any
+		want        string
+	}{
+		{"roles/reader", "scopes", json.Number("5"), "scopes: takes a string or a list of strings, not a number"},
+		{"roles/reader", "scopes", 5, "scopes: takes a string or a list of strings, not a number"},
+		{"roles/reader", "scopes", true, "scopes: takes a string or a list of strings, not a boolean"},
+		{"roles/reader", "scopes", data{"a": "b"}, "scopes: takes a string or a list of strings, not an object"},
+		{"roles/reader", "scopes", []any{"a", json.Number("5")}, "scopes: takes a list of strings, and element 2 of the list is a number"},
+		{"roles/reader", "scopes", []any{"a", []any{"b"}}, "scopes: takes a list of strings, and element 2 of the list is a list"},
+		{"roles/reader", "scopes", []any{nil}, "scopes: takes a list of strings, and element 1 of the list is null"},
+		{"roles/reader", "token_bound_cidrs", nil, "token_bound_cidrs: is null: leave the field out, or give a value"},
+		{"roles/reader", "max_ttl", nil, "max_ttl: is null"},
+		{"roles/reader", "description", json.Number("5"), "description: takes a string, not a number"},
+		{"roles/reader", "proof", false, "proof: takes a string, not a boolean"},
+		{"roles/reader", "allow_privileged", 1.0, "allow_privileged: takes true or false, not a number"},
+		{"creds/reader", "scopes", json.Number("5"), "scopes: takes a string or a list of strings, not a number"},
+		{"config", "privileged_scopes", json.Number("5"), "privileged_scopes: takes a string or a list of strings, not a number"},
+		{"config", "environment", json.Number("5"), "environment: takes a string, not a number"},
+		{"introspect", "required_scopes", json.Number("5"), "required_scopes: takes a string or a list of strings, not a number"},
+	} {
+		d := data{c.field: c.value}
+		if c.path == "introspect" {
+			d["token"] = "x"
+		}
+		e.refused(logical.UpdateOperation, c.path, d, c.want)
+	}
+	e.refused(logical.ListOperation, "tokens", data{"limit": true}, "limit: takes a number, not a boolean")
+	for _, d := range []data{
+		{"scopes": "a", "ttl": "60", "max_ttl": json.Number("3600"), "allow_privileged": "true"},
+		{"scopes": []any{"a"}, "ttl": "1m", "allow_privileged": false},
+		{"scopes": []string{"a"}, "audience": []any{}, "metadata": []any{"a=b", "c=d"}},
+	} {
+		e.write("roles/reader", d)
+	}
+	e.list("tokens", data{"limit": "10"})
+}
+
+// An error stands in the audit log in plain text. It must not show the value, as the framework does.
+func TestErrorsDoNotShowValues(t *testing.T) {
+	e := newEngine(t)
+	for _, path := range []string{"introspect", "lookup", "revoke"} {
+		for _, value := range []any{[]any{"secret-1", "secret-2"}, data{"secret-1": "secret-2"}} {
+			resp, err := e.request(&logical.Request{Operation: logical.UpdateOperation, Path: path, Data: data{"token": value}})
+			if text := fmt.Sprint(resp, err); strings.Contains(text, "secret-1") || !strings.Contains(text, "token: takes a string, not a") {
+				t.Errorf("%s: %s", path, text)
+			}
+		}
+	}
+}
