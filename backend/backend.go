@@ -125,6 +125,7 @@ func newBackend(o Options) *backend {
 			b.pathsRotateRoot(),
 			b.pathsProviders(),
 			b.pathsStaticRoles(),
+			b.pathsBroken(),
 		),
 		Secrets:        []*framework.Secret{b.secretToken(), b.secretUpstream()},
 		InitializeFunc: b.initialize,

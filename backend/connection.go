@@ -114,6 +114,7 @@ type connectionStore struct {
 
 	providersMu sync.RWMutex
 	providers   map[string]*connector.Provider
+	damaged     map[string]error // providers in storage that do not compile
 	builtin     map[string]*connector.Provider
 }
 
@@ -121,18 +122,14 @@ type connectionStore struct {
 var builtinProviders = sync.OnceValues(connector.Builtin)
 
 func loadConnections(ctx context.Context, s logical.Storage, userAgent string, dial connector.DialFunc) (*connectionStore, error) {
-	cs := &connectionStore{userAgent: userAgent, dial: dial}
+	cs := &connectionStore{userAgent: userAgent, dial: dial, damaged: make(map[string]error)}
 	var err error
 	if cs.builtin, err = builtinProviders(); err != nil {
 		return nil, err
 	}
 	cs.providers = maps.Clone(cs.builtin)
 	if err := eachEntry(ctx, s, providerPrefix, func(name string, entry *logical.StorageEntry) error {
-		p, err := connector.Compile(entry.Value)
-		if err != nil {
-			return fmt.Errorf("provider %q: %w", name, err)
-		}
-		cs.providers[name] = p
+		cs.takeProvider(name, entry)
 		return nil
 	}); err != nil {
 		return nil, err
@@ -177,20 +174,98 @@ func (cs *connectionStore) provider(name string) *connector.Provider {
 
 // upstream makes a connection ready for calls; c is nil where that of this name has been deleted.
 func (cs *connectionStore) upstream(name string, c *connection) (*connector.Upstream, error) {
+	if err := cs.broken(name); err != nil {
+		return nil, fmt.Errorf("connection %q: %w", name, err)
+	}
 	if c == nil {
 		return nil, fmt.Errorf("connection %q was deleted", name)
 	}
 	p := cs.provider(c.Provider)
+	if err := cs.brokenProvider(c.Provider); err != nil {
+		return nil, fmt.Errorf("connection %q: its provider cannot be used: %w", name, err)
+	}
 	if p == nil {
 		return nil, fmt.Errorf("connection %q: its provider %q is gone", name, c.Provider)
 	}
 	return &connector.Upstream{Connection: c.name, Provider: p, Client: c.client, Credential: c.Credential, Settings: c.Settings}, nil
 }
 
+// brokenProvider says why what storage holds of a provider cannot be used; nil where it can, or there is nothing.
+func (cs *connectionStore) brokenProvider(name string) error {
+	cs.providersMu.RLock()
+	defer cs.providersMu.RUnlock()
+	if err := cs.damaged[name]; err != nil {
+		return fmt.Errorf("the stored entry %s%s does not compile: %w", providerPrefix, name, err)
+	}
+	return nil
+}
+
+// brokenProviders are the storage keys of the providers that do not compile, each with the reason.
+func (cs *connectionStore) brokenProviders() map[string]error {
+	cs.providersMu.RLock()
+	defer cs.providersMu.RUnlock()
+	keys := make(map[string]error, len(cs.damaged))
+	for name, err := range cs.damaged {
+		keys[providerPrefix+name] = err
+	}
+	return keys
+}
+
+// providerNames lists them, also those that do not compile.
 func (cs *connectionStore) providerNames() []string {
 	cs.providersMu.RLock()
 	defer cs.providersMu.RUnlock()
-	return slices.Sorted(maps.Keys(cs.providers))
+	return slices.Sorted(maps.Keys(joined(cs.providers, cs.damaged)))
+}
+
+// takeProvider shows what storage holds of a provider; nil: nothing.
+func (cs *connectionStore) takeProvider(name string, entry *logical.StorageEntry) {
+	var p *connector.Provider
+	var err error
+	if entry != nil {
+		p, err = connector.Compile(entry.Value)
+	}
+	cs.providersMu.Lock()
+	defer cs.providersMu.Unlock()
+	cs.showProvider(name, p)
+	if err != nil {
+		delete(cs.providers, name)
+		cs.damaged[name] = err
+	}
+}
+
+// showProvider has a custom provider used; nil: there is none. A custom one goes before one of the same name that
+// a later version of the plugin brings. The caller holds providersMu.
+func (cs *connectionStore) showProvider(name string, p *connector.Provider) {
+	delete(cs.damaged, name)
+	delete(cs.providers, name)
+	if p == nil {
+		p = cs.builtin[name]
+	}
+	if p != nil {
+		cs.providers[name] = p
+	}
+}
+
+// latestProvider reads a provider from storage again: another process may have written it. It returns nil where
+// there is none, or it does not compile. The caller holds writing.
+func (cs *connectionStore) latestProvider(ctx context.Context, s logical.Storage, name string) (*connector.Provider, error) {
+	entry, err := s.Get(ctx, providerPrefix+name)
+	if err != nil {
+		return nil, err
+	}
+	if p := cs.provider(name); entry == nil || p == nil || p.Text != string(entry.Value) {
+		cs.takeProvider(name, entry)
+	}
+	return cs.provider(name), nil
+}
+
+// reloadProvider reads a provider from storage again, when another node has written it.
+func (cs *connectionStore) reloadProvider(ctx context.Context, s logical.Storage, key string) error {
+	cs.writing.Lock()
+	defer cs.writing.Unlock()
+	_, err := cs.latestProvider(ctx, s, strings.TrimPrefix(key, providerPrefix))
+	return err
 }
 
 // storeProvider writes a custom provider; nil deletes it. The caller holds writing.
@@ -206,11 +281,7 @@ func (cs *connectionStore) storeProvider(ctx context.Context, s logical.Storage,
 	}
 	cs.providersMu.Lock()
 	defer cs.providersMu.Unlock()
-	if p == nil {
-		delete(cs.providers, name)
-	} else {
-		cs.providers[name] = p
-	}
+	cs.showProvider(name, p)
 	return nil
 }
 

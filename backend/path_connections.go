@@ -115,7 +115,7 @@ func (b *backend) pathsConnections() []*framework.Path {
 			Pattern:        "connections/" + framework.GenericNameRegex("name"),
 			DisplayAttrs:   &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "connection"},
 			Fields:         fields,
-			ExistenceCheck: b.exists(func(st *state, name string) bool { return st.connections.get(name) != nil }),
+			ExistenceCheck: b.exists(func(st *state, name string) bool { return st.connections.has(name) }),
 			Operations: kept(
 				&framework.PathOperation{
 					Callback:  b.connectionRead,
@@ -154,9 +154,10 @@ func (b *backend) connectionRead(ctx context.Context, req *logical.Request, d *f
 	if err != nil {
 		return nil, err
 	}
-	c := st.connections.get(d.Get("name").(string))
+	name := d.Get("name").(string)
+	c := st.connections.get(name)
 	if c == nil {
-		return nil, nil
+		return unreadable(st.connections.broken(name))
 	}
 	shown := make(map[string]any)
 	if p := st.connections.provider(c.Provider); p != nil {
@@ -205,10 +206,19 @@ func (b *backend) connectionWrite(ctx context.Context, req *logical.Request, d *
 	st.connections.writing.Lock()
 	defer st.connections.writing.Unlock()
 	var entry connectionEntry
-	old := st.connections.get(name)
+	old, err := st.connections.latest(ctx, req.Storage, name)
+	if err != nil {
+		return nil, err
+	}
 	if old != nil {
 		entry = old.connectionEntry
-	} else if entry.ID, err = newConnectionID(); err != nil {
+	} else if entry.ID = st.connections.damagedID(name); entry.ID == "" { // of a broken one, whose tokens it takes over
+		if entry.ID, err = newConnectionID(); err != nil {
+			return nil, err
+		}
+	}
+	provider := cmp.Or(d.Get("provider").(string), entry.Provider)
+	if _, err := st.connections.latestProvider(ctx, req.Storage, provider); err != nil {
 		return nil, err
 	}
 	if refusal := entry.update(d, st.connections); refusal != nil {
@@ -237,6 +247,9 @@ func (e *connectionEntry) update(d *framework.FieldData, cs *connectionStore) *l
 		return fieldError("provider", "is needed, one of: %s", strings.Join(cs.providerNames(), ", "))
 	}
 	p := cs.provider(e.Provider)
+	if err := cs.brokenProvider(e.Provider); err != nil {
+		return fieldError("provider", "%s", err)
+	}
 	if p == nil {
 		return fieldError("provider", "there is no %q, there are: %s", clip(e.Provider), strings.Join(cs.providerNames(), ", "))
 	}
@@ -299,9 +312,10 @@ func (b *backend) connectionDelete(ctx context.Context, req *logical.Request, d 
 	if err != nil {
 		return nil, err
 	}
-	c := st.connections.get(d.Get("name").(string))
+	name := d.Get("name").(string)
+	c := st.connections.get(name)
 	if c == nil {
-		return nil, nil
+		return b.dropBrokenConnection(ctx, req, st, name, d.Get("force").(bool))
 	}
 	var roles []string
 	for _, r := range st.rolesOf(c) {
@@ -407,6 +421,9 @@ func (b *backend) connectionOf(ctx context.Context, req *logical.Request, d *fra
 	}
 	name := d.Get("name").(string)
 	c := st.connections.get(name)
+	if err := st.connections.broken(name); err != nil {
+		return nil, nil, logical.ErrorResponse(err.Error()), nil
+	}
 	if c == nil {
 		return nil, nil, fieldError("name", "there is no connection %q", clip(name)), nil
 	}

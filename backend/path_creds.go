@@ -110,6 +110,9 @@ func (b *backend) credsIssue(ctx context.Context, req *logical.Request, d *frame
 	}
 	name := d.Get("role").(string)
 	r := st.roles.get(name)
+	if err := st.roles.broken(name); err != nil {
+		return logical.ErrorResponse(err.Error()), nil
+	}
 	if r == nil {
 		return fieldError("role", "there is no role %q", clip(name)), nil
 	}

@@ -207,6 +207,8 @@ func (b *backend) decide(ctx context.Context, st *state, text string, use *acces
 	v := &verdict{claims: claims, expiresAt: life.ExpiresAt, role: st.roles.byID(claims.Role)}
 	if v.role != nil {
 		v.grant, v.metadata = v.role.grant(claims)
+	} else if err := st.roles.brokenID(claims.Role); err != nil {
+		return nil, err // which is no answer to whether the role was deleted
 	}
 	if v.reason = life.Alive(now); v.reason != access.Good {
 		return v, nil

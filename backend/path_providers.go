@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -25,7 +26,9 @@ func (b *backend) pathsProviders() []*framework.Path {
 					DisplayAttrs: &framework.DisplayAttributes{Name: "Definition", EditType: "textarea"},
 				},
 			},
-			ExistenceCheck: b.exists(func(st *state, name string) bool { return st.connections.provider(name) != nil }),
+			ExistenceCheck: b.exists(func(st *state, name string) bool {
+				return st.connections.provider(name) != nil || st.connections.brokenProvider(name) != nil
+			}),
 			Operations: kept(
 				&framework.PathOperation{
 					Callback: b.providerRead,
@@ -59,7 +62,11 @@ func (b *backend) providerRead(ctx context.Context, req *logical.Request, d *fra
 	if err != nil {
 		return nil, err
 	}
-	p := st.connections.provider(d.Get("name").(string))
+	name := d.Get("name").(string)
+	p := st.connections.provider(name)
+	if err := st.connections.brokenProvider(name); err != nil {
+		return logical.ErrorResponse(err.Error()), nil
+	}
 	if p == nil {
 		return nil, nil
 	}
@@ -67,7 +74,7 @@ func (b *backend) providerRead(ctx context.Context, req *logical.Request, d *fra
 		"title":         p.Title,
 		"description":   strings.TrimSpace(p.Description),
 		"documentation": listed(p.Documentation),
-		"builtin":       st.connections.builtin[p.Name] != nil,
+		"builtin":       st.connections.builtin[name] == p,
 		"expiry":        string(p.Expiry),
 		"operations":    p.OperationNames(),
 		"credential":    describeFields(p.Credential),
@@ -123,8 +130,6 @@ func (b *backend) providerWrite(ctx context.Context, req *logical.Request, d *fr
 		return nil, err
 	}
 	name := d.Get("name").(string)
-	st.connections.writing.Lock()
-	defer st.connections.writing.Unlock()
 	if st.connections.builtin[name] != nil {
 		return fieldError("name", "%q comes with the engine and cannot be changed; write yours under another name", name), nil
 	}
@@ -139,24 +144,39 @@ func (b *backend) providerWrite(ctx context.Context, req *logical.Request, d *fr
 	if p.Name != name {
 		return fieldError("definition", "its name is %q, and the path says %q", p.Name, name), nil
 	}
-	// What is there must still fit.
+	// What uses it must still fit, and stay as it is until the definition is written.
+	st.connections.writing.Lock()
+	defer st.connections.writing.Unlock()
+	st.roles.writing.Lock()
+	defer st.roles.writing.Unlock()
+	if err := errors.Join(st.connections.refresh(ctx, req.Storage), st.roles.refresh(ctx, req.Storage)); err != nil {
+		return nil, err
+	}
+	if err := st.fits(p); err != nil {
+		return fieldError("definition", "%s", err), nil
+	}
+	return nil, st.connections.storeProvider(ctx, req.Storage, name, p)
+}
+
+// fits says what would not work any more with another definition of a provider.
+func (st *state) fits(p *connector.Provider) error {
 	for _, c := range st.connections.all() {
-		if c.Provider != name {
+		if c.Provider != p.Name {
 			continue
 		}
 		if _, err := connector.Values(p.Credential, c.Credential); err != nil {
-			return fieldError("definition", "connection %q has another credential: %s", c.name, err), nil
+			return fmt.Errorf("connection %q has another credential: %w", c.name, err)
 		}
 		if _, err := connector.Values(p.Settings, c.Settings); err != nil {
-			return fieldError("definition", "connection %q has other settings: %s", c.name, err), nil
+			return fmt.Errorf("connection %q has other settings: %w", c.name, err)
 		}
 		for _, r := range st.rolesOf(c) {
 			if _, err := connector.Values(p.Params, r.Params); err != nil {
-				return fieldError("definition", "role %q has other params: %s", r.name, err), nil
+				return fmt.Errorf("role %q has other params: %w", r.name, err)
 			}
 		}
 	}
-	return nil, st.connections.storeProvider(ctx, req.Storage, name, p)
+	return nil
 }
 
 func (b *backend) providerDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
@@ -167,8 +187,11 @@ func (b *backend) providerDelete(ctx context.Context, req *logical.Request, d *f
 	name := d.Get("name").(string)
 	st.connections.writing.Lock()
 	defer st.connections.writing.Unlock()
-	if st.connections.builtin[name] != nil {
+	if p := st.connections.builtin[name]; p != nil && st.connections.provider(name) == p {
 		return fieldError("name", "%q comes with the engine and cannot be deleted", name), nil
+	}
+	if err := st.connections.refresh(ctx, req.Storage); err != nil {
+		return nil, err
 	}
 	for _, c := range st.connections.all() {
 		if c.Provider == name {

@@ -154,7 +154,7 @@ func (b *backend) pathsRoles() []*framework.Path {
 			Pattern:        "roles/" + framework.GenericNameRegex("name"),
 			DisplayAttrs:   &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "role"},
 			Fields:         fields,
-			ExistenceCheck: b.exists(func(st *state, name string) bool { return st.roles.get(name) != nil }),
+			ExistenceCheck: b.exists(func(st *state, name string) bool { return st.roles.has(name) }),
 			Operations: kept(
 				&framework.PathOperation{
 					Callback:  b.roleRead,
@@ -195,9 +195,10 @@ func (b *backend) roleRead(ctx context.Context, req *logical.Request, d *framewo
 	if err != nil {
 		return nil, err
 	}
-	r := st.roles.get(d.Get("name").(string))
+	name := d.Get("name").(string)
+	r := st.roles.get(name)
 	if r == nil {
-		return nil, nil
+		return unreadable(st.roles.broken(name))
 	}
 	return &logical.Response{Data: map[string]any{
 		"version":              int(r.Version),
@@ -254,7 +255,10 @@ func (b *backend) roleWrite(ctx context.Context, req *logical.Request, d *framew
 	defer st.roles.writing.Unlock()
 
 	entry := roleEntry{TokenType: tokenTypeOpaque}
-	old := st.roles.get(name)
+	old, err := st.roles.latest(ctx, req.Storage, name)
+	if err != nil {
+		return nil, err
+	}
 	if old != nil {
 		entry = old.roleEntry
 	}
@@ -297,6 +301,9 @@ func (b *backend) roleWrite(ctx context.Context, req *logical.Request, d *framew
 		if err := st.signers.prepare(ctx, req.Storage, c.SigningAlgorithm, 0); err != nil {
 			return nil, err
 		}
+	}
+	if err := b.dropBrokenRole(ctx, req.Storage, st, name); err != nil { // whose tokens end, as it were deleted
+		return nil, err
 	}
 	if err := st.roles.put(ctx, req.Storage, r); err != nil {
 		return nil, err
@@ -528,9 +535,13 @@ func (b *backend) roleDelete(ctx context.Context, req *logical.Request, d *frame
 	}
 	st.roles.writing.Lock()
 	defer st.roles.writing.Unlock()
-	r := st.roles.get(d.Get("name").(string))
+	name := d.Get("name").(string)
+	r, err := st.roles.latest(ctx, req.Storage, name)
+	if err != nil {
+		return nil, err
+	}
 	if r == nil {
-		return nil, nil
+		return nil, b.dropBrokenRole(ctx, req.Storage, st, name)
 	}
 	if keeper := st.staticOf(r.name); keeper != nil {
 		return fieldError("name", "static role %q keeps a token of role %q: delete it first", keeper.name, r.name), nil

@@ -74,7 +74,7 @@ func (b *backend) pathsStaticRoles() []*framework.Path {
 			Pattern:        "static-roles/" + framework.GenericNameRegex("name"),
 			DisplayAttrs:   &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "static-role"},
 			Fields:         fields,
-			ExistenceCheck: b.exists(func(st *state, name string) bool { return st.statics.get(name) != nil }),
+			ExistenceCheck: b.exists(func(st *state, name string) bool { return st.statics.has(name) }),
 			Operations: kept(
 				&framework.PathOperation{
 					Callback: b.staticRoleRead,
@@ -148,7 +148,7 @@ func (b *backend) staticRoleRead(ctx context.Context, req *logical.Request, d *f
 	name := d.Get("name").(string)
 	e := st.statics.get(name)
 	if e == nil {
-		return nil, nil
+		return unreadable(st.statics.broken(name))
 	}
 	data := e.times(map[string]any{
 		"role":        e.Role,
@@ -174,7 +174,10 @@ func (b *backend) staticRoleWrite(ctx context.Context, req *logical.Request, d *
 	lock := b.rotator.lock(name)
 	lock.Lock()
 	defer lock.Unlock()
-	old := st.statics.get(name)
+	old, err := st.statics.latest(ctx, req.Storage, name)
+	if err != nil {
+		return nil, err
+	}
 	entry := &staticEntry{name: name, MountPoint: req.MountPoint}
 	if old != nil {
 		changed := *old
@@ -184,6 +187,9 @@ func (b *backend) staticRoleWrite(ctx context.Context, req *logical.Request, d *
 		return refusal, nil
 	}
 	if old == nil {
+		if err := b.dropBrokenStatic(ctx, req.Storage, st, name); err != nil { // whose tokens end
+			return nil, err
+		}
 		err := b.rotateStatic(ctx, req.Storage, st, name, entry)
 		if errors.As(err, new(*connector.Error)) || errors.Is(err, errNothingLeft) {
 			return logical.ErrorResponse(err.Error()), nil
@@ -209,7 +215,9 @@ func (e *staticEntry) update(d *framework.FieldData, st *state) *logical.Respons
 		return fieldError("role", "is needed: the role whose token is kept")
 	}
 	r := st.roles.get(e.Role)
-	switch {
+	switch err := st.roles.broken(e.Role); {
+	case err != nil:
+		return fieldError("role", "%s", err)
 	case r == nil:
 		return fieldError("role", "there is no role %q", clip(e.Role))
 	case r.Connection == "" && (r.TokenType != tokenTypeOpaque || r.Refresh || r.Proof != ""):
@@ -270,9 +278,12 @@ func (b *backend) staticRoleDelete(ctx context.Context, req *logical.Request, d 
 	lock := b.rotator.lock(name)
 	lock.Lock()
 	defer lock.Unlock()
-	e := st.statics.get(name)
+	e, err := st.statics.latest(ctx, req.Storage, name)
+	if err != nil {
+		return nil, err
+	}
 	if e == nil {
-		return nil, nil
+		return nil, b.dropBrokenStatic(ctx, req.Storage, st, name)
 	}
 	// Its tokens first: if this is cut short, deleting it again completes it.
 	if e.Previous != nil {
@@ -291,9 +302,10 @@ func (b *backend) staticCredsRead(ctx context.Context, req *logical.Request, d *
 	if err != nil {
 		return nil, err
 	}
-	e := st.statics.get(d.Get("name").(string))
+	name := d.Get("name").(string)
+	e := st.statics.get(name)
 	if e == nil {
-		return nil, nil
+		return unreadable(st.statics.broken(name))
 	}
 	data := e.times(map[string]any{
 		"token":    e.Current.Text,
@@ -318,7 +330,13 @@ func (b *backend) rotateRole(ctx context.Context, req *logical.Request, d *frame
 	lock := b.rotator.lock(name)
 	lock.Lock()
 	defer lock.Unlock()
-	e := st.statics.get(name)
+	e, err := st.statics.latest(ctx, req.Storage, name)
+	if err != nil {
+		return nil, err
+	}
+	if err := st.statics.broken(name); err != nil {
+		return logical.ErrorResponse(err.Error()), nil
+	}
 	if e == nil {
 		return fieldError("name", "there is no static role %q", clip(name)), nil
 	}

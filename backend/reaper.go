@@ -173,7 +173,10 @@ func (r *reaper) heldByStaticRole(u *ledger.Upstream) bool {
 		return true
 	}
 	e := st.statics.get(u.StaticRole)
-	return e != nil && e.holds(u.ID, r.b.now())
+	if e == nil {
+		return st.statics.broken(u.StaticRole) != nil // which may hold it
+	}
+	return e.holds(u.ID, r.b.now())
 }
 
 // look has the queues drained in which something is due.
@@ -208,7 +211,9 @@ func (r *reaper) look(ctx context.Context) time.Duration {
 
 // forget drops the tokens of connections whose deletion was cut short.
 func (r *reaper) forget(ctx context.Context, st *state) error {
-	for _, u := range st.upstreams.Without(func(id string) bool { return st.connections.byID(id) != nil }) {
+	for _, u := range st.upstreams.Without(func(id string) bool {
+		return st.connections.byID(id) != nil || st.connections.brokenID(id) != nil
+	}) {
 		if err := st.upstreams.Delete(ctx, r.b.storage, u.ID); err != nil {
 			return err
 		}

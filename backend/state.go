@@ -71,15 +71,25 @@ func (b *backend) reload(ctx context.Context, s logical.Storage, old *state, sta
 		case key == signersKey:
 			st.signers = nil
 		case strings.HasPrefix(key, rolePrefix):
-			st.roles = nil
-		case strings.HasPrefix(key, connectionPrefix), strings.HasPrefix(key, providerPrefix):
-			st.connections = nil
+			if err := st.roles.reload(ctx, s, key); err != nil {
+				return nil, err
+			}
+		case strings.HasPrefix(key, connectionPrefix):
+			if err := st.connections.reload(ctx, s, key); err != nil {
+				return nil, err
+			}
+		case strings.HasPrefix(key, providerPrefix):
+			if err := st.connections.reloadProvider(ctx, s, key); err != nil {
+				return nil, err
+			}
 		case strings.HasPrefix(key, ledger.UpstreamsPrefix):
 			if err := st.upstreams.Reload(ctx, s, key); err != nil {
 				return nil, err
 			}
 		case strings.HasPrefix(key, staticPrefix):
-			st.statics = nil
+			if err := st.statics.reload(ctx, s, key); err != nil {
+				return nil, err
+			}
 		case strings.HasPrefix(key, ledger.InventoryPrefix):
 			st.inventory = nil
 		case strings.HasPrefix(key, ledger.IndexesPrefix):
@@ -148,6 +158,11 @@ func (b *backend) reload(ctx context.Context, s logical.Storage, old *state, sta
 	if st.statics == nil {
 		if st.statics, err = loadStatics(ctx, s); err != nil {
 			return nil, err
+		}
+	}
+	if old == nil {
+		for key, err := range st.brokenKeys() {
+			b.Logger().Error("stored entry cannot be read", "key", key, "error", err)
 		}
 	}
 	return st, nil

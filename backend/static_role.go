@@ -247,7 +247,7 @@ func (b *backend) rotateStatic(ctx context.Context, s logical.Storage, st *state
 	}
 	end := next.Next.Add(e.Window + e.Overlap + staticMargin)
 	if r.Connection == "" {
-		next.Current, err = b.mintStatic(ctx, s, st, r, e.MountPoint, now, end)
+		next.Current, err = b.mintStatic(ctx, s, st, r, name, e.MountPoint, now, end)
 	} else {
 		next.Current, err = b.mintStaticUpstream(ctx, s, st, r, name, e.MountPoint, now, end)
 	}
@@ -275,7 +275,7 @@ func (b *backend) rotateStatic(ctx context.Context, s logical.Storage, st *state
 }
 
 // mintStatic makes a token of the engine's own.
-func (b *backend) mintStatic(ctx context.Context, s logical.Storage, st *state, r *role, mountPoint string, now, end time.Time) (staticToken, error) {
+func (b *backend) mintStatic(ctx context.Context, s logical.Storage, st *state, r *role, name, mountPoint string, now, end time.Time) (staticToken, error) {
 	claims, err := newClaims(end.Sub(now), now)
 	if err != nil {
 		return staticToken{}, err
@@ -289,7 +289,7 @@ func (b *backend) mintStatic(ctx context.Context, s logical.Storage, st *state, 
 	grant, _ := r.grant(claims)
 	st.inventory.Add(ledger.Row{
 		ID: claims.ID, IssuedAt: claims.IssuedAt, ExpiresAt: claims.ExpiresAt,
-		Holder: ledger.Holder{Role: r.name, RoleID: r.ID, RoleVersion: r.Version, Scopes: grant.Scopes.Parameter(), DisplayName: "static role"},
+		Holder: ledger.Holder{Role: r.name, RoleID: r.ID, RoleVersion: r.Version, Scopes: grant.Scopes.Parameter(), DisplayName: staticDisplayName(name)},
 	})
 	b.flushSoon()
 	return staticToken{ID: claims.ID, Text: text, RotatedAt: now, ExpiresAt: claims.ExpiresAt}, nil
@@ -343,3 +343,6 @@ func (b *backend) endStatic(ctx context.Context, s logical.Storage, st *state, t
 	}
 	return st.revokeGrant(ctx, s, t.ID, token.StatusRef{})
 }
+
+// staticDisplayName is what the inventory calls the holder of a token of a static role.
+func staticDisplayName(name string) string { return "static role " + name }

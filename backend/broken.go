@@ -1,0 +1,193 @@
+package backend
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+)
+
+// What storage holds and nobody can read, after a mistake in an upgrade or a fault of a disk, costs only what needs
+// it. It is listed here, and can be deleted.
+
+func (b *backend) pathsBroken() []*framework.Path {
+	list := b.listPath("broken", func(st *state) []string { return slices.Sorted(maps.Keys(st.brokenKeys())) })
+	list.Operations[logical.ListOperation] = &framework.PathOperation{
+		Callback: b.brokenList,
+		Summary:  "List the stored entries that cannot be read.",
+		Responses: ok(map[string]*framework.FieldSchema{
+			"keys":     {Type: framework.TypeStringSlice, Description: "Storage keys; absent where there are none."},
+			"key_info": {Type: framework.TypeMap, Description: "Of each key the error: why the entry cannot be read."},
+		}),
+	}
+	list.HelpSynopsis = "List the stored entries that cannot be read."
+	list.HelpDescription = "An entry that cannot be decoded, or does not compile, costs only what needs it. Write a role, connection, provider or static role again, or delete the entry."
+	return []*framework.Path{
+		list,
+		{
+			Pattern:      "broken/(?P<key>.+)",
+			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "broken-entry"},
+			Fields: map[string]*framework.FieldSchema{
+				"key": {Type: framework.TypeString, Required: true, Description: "Storage key of the entry, as the list says."},
+			},
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.DeleteOperation: change(b.brokenDelete, "Delete a stored entry that cannot be read."),
+			},
+			HelpSynopsis:    "Delete a stored entry that cannot be read.",
+			HelpDescription: "What the entry held is lost, and so are the tokens of a role, unless they end by themselves. An entry that can be read is not deleted here.",
+		},
+	}
+}
+
+// brokenKeys are the storage keys of all entries that cannot be read, each with the reason.
+func (st *state) brokenKeys() map[string]error {
+	keys := st.roles.brokenKeys()
+	maps.Copy(keys, st.connections.brokenKeys())
+	maps.Copy(keys, st.connections.brokenProviders())
+	maps.Copy(keys, st.statics.brokenKeys())
+	return keys
+}
+
+func (b *backend) brokenList(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	st, err := b.load(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	after, limit, refusal := pageOf(d)
+	if refusal != nil {
+		return refusal, nil
+	}
+	reasons := st.brokenKeys()
+	keys := page(slices.Sorted(maps.Keys(reasons)), after, limit)
+	info := make(map[string]any, len(keys))
+	for _, key := range keys {
+		info[key] = map[string]any{"error": reasons[key].Error()}
+	}
+	return logical.ListResponseWithInfo(keys, info), nil
+}
+
+func (b *backend) brokenDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	st, err := b.load(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	key := d.Get("key").(string)
+	if st.brokenKeys()[key] == nil {
+		return fieldError("key", "%q is not the key of an entry that cannot be read", clip(key)), nil
+	}
+	return b.dropBroken(ctx, req, st, key)
+}
+
+// dropBroken deletes an entry that cannot be read, in the way of its kind.
+func (b *backend) dropBroken(ctx context.Context, req *logical.Request, st *state, key string) (*logical.Response, error) {
+	if name, is := strings.CutPrefix(key, rolePrefix); is {
+		st.roles.writing.Lock()
+		defer st.roles.writing.Unlock()
+		if _, err := st.roles.latest(ctx, req.Storage, name); err != nil {
+			return nil, err
+		}
+		return nil, b.dropBrokenRole(ctx, req.Storage, st, name)
+	}
+	if name, is := strings.CutPrefix(key, connectionPrefix); is {
+		return b.dropBrokenConnection(ctx, req, st, name, true)
+	}
+	if name, is := strings.CutPrefix(key, staticPrefix); is {
+		lock := b.rotator.lock(name)
+		lock.Lock()
+		defer lock.Unlock()
+		if _, err := st.statics.latest(ctx, req.Storage, name); err != nil {
+			return nil, err
+		}
+		return nil, b.dropBrokenStatic(ctx, req.Storage, st, name)
+	}
+	name, _ := strings.CutPrefix(key, providerPrefix)
+	st.connections.writing.Lock()
+	defer st.connections.writing.Unlock()
+	if _, err := st.connections.latestProvider(ctx, req.Storage, name); err != nil || st.connections.brokenProvider(name) == nil {
+		return nil, err
+	}
+	return nil, st.connections.storeProvider(ctx, req.Storage, name, nil)
+}
+
+// dropBrokenRole deletes a role that cannot be read, and ends its tokens as far as they are known; it does nothing
+// where there is none. The caller holds writing.
+func (b *backend) dropBrokenRole(ctx context.Context, s logical.Storage, st *state, name string) error {
+	if st.roles.broken(name) == nil {
+		return nil
+	}
+	ids := make(map[token.RoleID]bool)
+	if id := st.roles.damagedID(name); id != (token.RoleID{}) {
+		ids[id] = true
+	} else {
+		rows, _ := st.inventory.Page(token.ID{}, math.MaxInt, name)
+		for i := range rows {
+			ids[rows[i].RoleID] = true
+		}
+	}
+	for id := range ids {
+		if err := b.endTokens(ctx, s, st, &role{name: name, roleEntry: roleEntry{ID: id}}); err != nil {
+			return err
+		}
+	}
+	return st.roles.remove(ctx, s, name)
+}
+
+// dropBrokenConnection deletes a connection that cannot be read; it does nothing where there is none.
+func (b *backend) dropBrokenConnection(ctx context.Context, req *logical.Request, st *state, name string, force bool) (*logical.Response, error) {
+	st.connections.writing.Lock()
+	defer st.connections.writing.Unlock()
+	if _, err := st.connections.latest(ctx, req.Storage, name); err != nil || st.connections.broken(name) == nil {
+		return nil, err
+	}
+	left := slices.DeleteFunc(
+		st.upstreams.Without(func(id string) bool { return st.connections.byID(id) != nil }),
+		func(u ledger.Upstream) bool { return u.Connection != name })
+	if len(left) > 0 && !force {
+		return logical.ErrorResponse("connection %q has minted %d tokens that are not ended yet: write the connection again, or delete with force=true and leave them behind", name, len(left)), nil
+	}
+	if err := st.connections.remove(ctx, req.Storage, name); err != nil {
+		return nil, err
+	}
+	for _, u := range left {
+		if err := st.upstreams.Delete(ctx, req.Storage, u.ID); err != nil {
+			return nil, err
+		}
+	}
+	if len(left) == 0 {
+		return nil, nil
+	}
+	resp := new(logical.Response)
+	resp.AddWarning(fmt.Sprintf("%d tokens are left behind at the service of connection %q, and nobody will end them", len(left), name))
+	return resp, nil
+}
+
+// dropBrokenStatic deletes a static role that cannot be read, and ends those tokens of it that the inventory lists;
+// the reaper ends those at an upstream. It does nothing where there is none. The caller holds the lock of the
+// static role.
+func (b *backend) dropBrokenStatic(ctx context.Context, s logical.Storage, st *state, name string) error {
+	if st.statics.broken(name) == nil {
+		return nil
+	}
+	rows, _ := st.inventory.Page(token.ID{}, math.MaxInt, "")
+	for i := range rows {
+		if rows[i].DisplayName != staticDisplayName(name) {
+			continue
+		}
+		if err := st.revokeGrant(ctx, s, rows[i].ID, token.StatusRef{}); err != nil {
+			return err
+		}
+	}
+	if err := st.statics.remove(ctx, s, name); err != nil {
+		return err
+	}
+	b.reaper.kick()
+	return nil
+}

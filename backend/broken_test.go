@@ -1,0 +1,160 @@
+package backend
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// spoil replaces what storage holds under a key by what nobody can read.
+func (e *engine) spoil(key, value string) {
+	e.t.Helper()
+	if err := e.storage.InmemStorage.Put(context.Background(), &logical.StorageEntry{Key: key, Value: []byte(value)}); err != nil {
+		e.t.Fatal(err)
+	}
+}
+
+// An entry that cannot be read costs what needs it and nothing else; it is listed and can be deleted or overwritten.
+func TestBrokenEntries(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t)
+	e := onShelf(t, s)
+	e.write("roles/good", data{"scopes": "a"})
+	e.write("roles/bad", data{"scopes": "a"})
+	e.write("static-roles/kept", data{"role": "good", "rotation_period": "1h"})
+	e.write("static-roles/lost", data{"role": "good", "rotation_period": "1h"})
+	good, bad := e.creds("good", nil), e.creds("bad", nil)
+	kept, lost := e.read("static-creds/kept")["token"].(string), e.read("static-creds/lost")["token"].(string)
+	e.b.flush(t.Context())
+
+	e.spoil("role/bad", `{"scopes": 5`)
+	e.spoil("static-role/lost", `{"current": 5}`)
+	e.spoil("provider/odd", "name: odd\nexpiry: never\n")
+	e.spoil("connection/odd", `{"id": "5", "url": "://"}`)
+	e.storage.broken.Store(false)
+	e = e.restart()
+
+	keys := []string{"connection/odd", "provider/odd", "role/bad", "static-role/lost"}
+	if got := e.list("broken/", nil); !slices.Equal(got, keys) {
+		t.Errorf("broken/ lists %q, want %q", got, keys)
+	}
+	for _, kind := range []string{"roles/bad", "static-roles/lost", "providers/odd", "connections/odd"} {
+		e.refused(logical.ReadOperation, kind, nil, "the stored entry ")
+		list, name, _ := strings.Cut(kind, "/")
+		if got := e.list(list+"/", nil); !slices.Contains(got, name) {
+			t.Errorf("%s/ lists %q", list, got)
+		}
+	}
+	e.refused(logical.ReadOperation, "creds/bad", nil, "the stored entry role/bad cannot be read")
+	e.refused(logical.ReadOperation, "static-creds/lost", nil, "the stored entry static-role/lost cannot be read")
+	e.refused(logical.UpdateOperation, "rotate-role/lost", nil, "the stored entry static-role/lost cannot be read")
+	e.refused(logical.UpdateOperation, "static-roles/other", data{"role": "bad", "rotation_period": "1h"}, "the stored entry role/bad cannot be read")
+	e.refused(logical.UpdateOperation, "connections/other", data{"provider": "odd", "url": "https://x"}, "the stored entry provider/odd does not compile")
+	e.refused(logical.UpdateOperation, "introspect", data{"token": bad.token}, "the stored entry role/bad cannot be read")
+	e.refused(logical.DeleteOperation, "broken/role/good", nil, "is not the key of an entry")
+
+	e.expect("active", good.token, nil)
+	e.expect("active", kept, nil)
+	e.expect("active", lost, nil)
+	e.creds("good", nil)
+	e.revokeLease(bad)
+
+	e.do(logical.DeleteOperation, "roles/bad", nil)
+	e.expect("revoked", bad.token, nil)
+	e.do(logical.DeleteOperation, "broken/static-role/lost", nil)
+	e.expect("revoked", lost, nil)
+	e.expect("active", kept, nil)
+	e.do(logical.DeleteOperation, "providers/odd", nil)
+	e.do(logical.DeleteOperation, "connections/odd", nil)
+	if got := e.list("broken/", nil); len(got) != 0 {
+		t.Errorf("broken/ lists %q", got)
+	}
+	e = e.restart()
+	e.read("config")
+}
+
+// A broken entry is overwritten as any other is, and does not revive what it held.
+func TestBrokenOverwritten(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t)
+	e := onShelf(t, s)
+	e.write("roles/bad", data{"scopes": "a"})
+	old := e.creds("bad", nil)
+	minted := e.creds("reader", nil)
+	e.spoil("role/bad", `{"scopes": 5`)
+	entry, err := e.storage.Get(t.Context(), "connection/shelf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.spoil("connection/shelf", strings.Replace(string(entry.Value), `"url":"http`, `"url":"gopher`, 1))
+	e = e.restart()
+	e.refused(logical.ReadOperation, "creds/reader", nil, "the stored entry connection/shelf cannot be read")
+
+	// What it has to end waits until it can be read again.
+	e.revokeLease(minted)
+	time.Sleep(50 * time.Millisecond)
+	if s.live() != 1 {
+		t.Errorf("%d tokens", s.live())
+	}
+	e.write("connections/shelf", data{"provider": "shelf", "url": s.URL, "credential": data{"password": "open sesame"}})
+	e.settled()
+	if s.live() != 0 {
+		t.Errorf("%d tokens", s.live())
+	}
+	e.creds("reader", nil)
+
+	e.write("roles/bad", data{"scopes": "a,b"})
+	e.expect("role_deleted", old.token, nil)
+	e.expect("active", e.creds("bad", nil).token, data{"required_scopes": "b"})
+}
+
+// A provider that no longer compiles stops its connections, not the mount; the queue waits for one that does.
+func TestBrokenProvider(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t)
+	e := onShelf(t, s)
+	e.write("roles/native", data{"scopes": "a"})
+	native := e.creds("native", nil)
+	minted := e.creds("reader", nil)
+	definition := e.read("providers/shelf")["definition"].(string)
+	e.spoil("provider/shelf", strings.Replace(definition, "expires_at)}'", "expires_at)'", 1))
+	e = e.restart()
+	e.expect("active", native.token, nil)
+	e.refused(logical.ReadOperation, "creds/reader", nil, "the stored entry provider/shelf does not compile")
+	e.refused(logical.UpdateOperation, "connections/shelf/check", nil, "the stored entry provider/shelf does not compile")
+	e.read("connections/shelf")
+	e.revokeLease(minted)
+	time.Sleep(50 * time.Millisecond)
+	if s.live() != 1 {
+		t.Errorf("%d tokens", s.live())
+	}
+	e.write("providers/shelf", data{"definition": definition})
+	e.settled()
+	if s.live() != 0 {
+		t.Errorf("%d tokens", s.live())
+	}
+}
+
+// A change is checked against what storage holds, which another process may have written.
+func TestProviderIsInUseElsewhere(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t)
+	e := onShelf(t, s)
+	stale := mountOn(t, e.storage, e.system)
+	definition := e.read("providers/shelf")["definition"].(string)
+	e.do(logical.DeleteOperation, "roles/reader", nil)
+	e.do(logical.DeleteOperation, "connections/shelf", nil)
+	e.write("connections/later", data{"provider": "shelf", "url": s.URL, "credential": data{"password": "open sesame"}})
+
+	stale.refused(logical.DeleteOperation, "providers/shelf", nil, `connection "later" uses provider "shelf"`)
+	other := strings.ReplaceAll(strings.Replace(definition, "password: {type", "secret: {type", 1), "credential.password", "credential.secret")
+	stale.refused(logical.UpdateOperation, "providers/shelf", data{"definition": other}, `connection "later" has another credential`)
+
+	e.do(logical.DeleteOperation, "connections/later", nil)
+	stale.do(logical.DeleteOperation, "providers/shelf", nil)
+	e.refused(logical.UpdateOperation, "connections/later", data{"provider": "shelf", "url": s.URL, "credential": data{"password": "open sesame"}}, `provider: there is no "shelf"`)
+}
