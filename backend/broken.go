@@ -28,6 +28,7 @@ func (b *backend) pathsBroken() []*framework.Path {
 			"key_info": {Type: framework.TypeMap, Description: "Of each key the error: why the entry cannot be read."},
 		}),
 	}
+	list.DisplayAttrs.OperationSuffix = "broken-entries"
 	list.HelpSynopsis = "List the stored entries that cannot be read."
 	list.HelpDescription = "An entry that cannot be decoded, or does not compile, costs only what needs it. Write a role, connection, provider or static role again, or delete the entry."
 	return []*framework.Path{
