@@ -62,6 +62,7 @@ type backend struct {
 	Options
 	subjects    *subjects
 	statusCache statusCache
+	limits      limits
 	reaper      *reaper
 	rotator     *rotator
 	minting     singleflight.Group // of tokens that are shared, by role

@@ -139,11 +139,17 @@ func (b *backend) credsIssue(ctx context.Context, req *logical.Request, d *frame
 		return refusal, err
 	}
 
+	now := b.now()
+	place, err := b.limits.reserve(st, r, now)
+	if err != nil {
+		return logical.ErrorResponse(err.Error()), nil
+	}
+	defer place.giveUp()
+
 	accessTTL := ttl
 	if r.Refresh {
 		accessTTL = min(ttl, r.AccessTTL)
 	}
-	now := b.now()
 	claims, err := newClaims(accessTTL, now)
 	if err != nil {
 		return nil, err
@@ -184,12 +190,14 @@ func (b *backend) credsIssue(ctx context.Context, req *logical.Request, d *frame
 	}
 
 	end := claims.IssuedAt.Add(ttl)
-	st.inventory.Add(ledger.Row{
-		ID: claims.Grant, IssuedAt: claims.IssuedAt, ExpiresAt: end, Status: claims.Status,
-		Holder: ledger.Holder{
-			Role: r.name, RoleID: r.ID, RoleVersion: r.Version, Scopes: grant.Scopes.Parameter(),
-			Subject: req.EntityID, DisplayName: req.DisplayName,
-		},
+	place.fill(func() {
+		st.inventory.Add(ledger.Row{
+			ID: claims.Grant, IssuedAt: claims.IssuedAt, ExpiresAt: end, Status: claims.Status,
+			Holder: ledger.Holder{
+				Role: r.name, RoleID: r.ID, RoleVersion: r.Version, Scopes: grant.Scopes.Parameter(),
+				Subject: req.EntityID, DisplayName: req.DisplayName,
+			},
+		})
 	})
 	b.flushSoon()
 	if st.roles.byID(r.ID) == nil { // and whoever deleted it may not have seen the row

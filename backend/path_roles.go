@@ -72,6 +72,11 @@ func (b *backend) pathsRoles() []*framework.Path {
 			Description:  "How long a token can live, renewals included. Default: the mount's maximum lease TTL, which also caps it.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Maximum TTL"},
 		},
+		"max_tokens": {
+			Type:         framework.TypeInt,
+			Description:  "How many tokens of the role may be alive at once; what is refreshed or exchanged counts as one with its grant. Needs leases, except with connection. Default: 0, no limit.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Maximum live tokens"},
+		},
 		"token_bound_cidrs": {
 			Type:         framework.TypeCommaStringSlice,
 			Description:  "Addresses and CIDR ranges that the token may be used from. Default: anywhere.",
@@ -213,6 +218,7 @@ func (b *backend) roleRead(ctx context.Context, req *logical.Request, d *framewo
 		"audience":             listed(r.Audience),
 		"ttl":                  int64(r.TTL.Seconds()),
 		"max_ttl":              int64(r.MaxTTL.Seconds()),
+		"max_tokens":           r.MaxTokens,
 		"token_bound_cidrs":    listed(r.TokenBoundCIDRs),
 		"request_bound_cidrs":  listed(r.RequestBoundCIDRs),
 		"bound_hosts":          listed(r.BoundHosts),
@@ -363,6 +369,9 @@ func (e *roleEntry) update(d *framework.FieldData) *logical.Response {
 		return fieldError("scopes", "%q exceeds allowed_scopes, which is %q", missing, e.AllowedScopes)
 	}
 
+	if v, given := d.GetOk("generate_lease"); given {
+		e.NoLease = !v.(bool)
+	}
 	if refusal := e.updateCommon(d); refusal != nil {
 		return refusal
 	}
@@ -382,9 +391,6 @@ func (e *roleEntry) update(d *framework.FieldData) *logical.Response {
 		if v, given := d.GetOk(field); given {
 			*into = v.(bool)
 		}
-	}
-	if v, given := d.GetOk("generate_lease"); given {
-		e.NoLease = !v.(bool)
 	}
 	if v, given := d.GetOk("access_ttl"); given {
 		e.AccessTTL = time.Duration(v.(int)) * time.Second
@@ -415,6 +421,12 @@ func (e *roleEntry) updateCommon(d *framework.FieldData) *logical.Response {
 	if e.MaxTTL > 0 && e.TTL > e.MaxTTL {
 		return fieldError("ttl", "%s is more than max_ttl, which is %s", short(e.TTL), short(e.MaxTTL))
 	}
+	if v, given := d.GetOk("max_tokens"); given {
+		e.MaxTokens = v.(int)
+	}
+	if err := e.checkMaxTokens(); err != nil {
+		return fieldError("max_tokens", "%s", err)
+	}
 	if v, given := d.GetOk("description"); given {
 		e.Description = v.(string)
 		if len(e.Description) > maxDescriptionLen {
@@ -425,7 +437,7 @@ func (e *roleEntry) updateCommon(d *framework.FieldData) *logical.Response {
 }
 
 // upstreamFields are the fields of a role that issues tokens of an upstream.
-var upstreamFields = []string{"name", "connection", "params", "ttl", "max_ttl", "request_bound_cidrs", "description", "generate_lease", "reuse"}
+var upstreamFields = []string{"name", "connection", "params", "ttl", "max_ttl", "max_tokens", "request_bound_cidrs", "description", "generate_lease", "reuse"}
 
 // updateUpstream takes over the fields that are given for a role that issues tokens of an upstream.
 func (e *roleEntry) updateUpstream(d *framework.FieldData, cs *connectionStore) *logical.Response {
@@ -554,6 +566,7 @@ func (b *backend) roleDelete(ctx context.Context, req *logical.Request, d *frame
 	if err := st.roles.delete(ctx, req.Storage, r); err != nil {
 		return nil, err
 	}
+	b.limits.forget(r.ID)
 	return nil, b.endTokens(ctx, req.Storage, st, r)
 }
 

@@ -21,7 +21,7 @@ func TestRole(t *testing.T) {
 	})
 	want := fmt.Sprint(data{
 		"version": 1, "token_type": "opaque", "scopes": []string{"invoices:read"}, "allowed_scopes": []string{"invoices:*"},
-		"audience": []string{"https://billing.example.com"}, "ttl": 3600, "max_ttl": 86400,
+		"audience": []string{"https://billing.example.com"}, "ttl": 3600, "max_ttl": 86400, "max_tokens": 0,
 		"token_bound_cidrs": []string{"10.0.0.0/8", "192.0.2.0/24"}, "request_bound_cidrs": []string{"127.0.0.1/32"},
 		"bound_hosts": []string{"api.example.com"}, "metadata": map[string]string{"team": "billing", "who": "{{identity.entity.name}}"},
 		"description": "reads invoices", "allow_privileged": true, "generate_lease": true, "refresh": false, "access_ttl": 0,

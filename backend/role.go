@@ -45,6 +45,7 @@ type roleEntry struct {
 	terms
 	TTL               time.Duration `json:"ttl,omitempty"`     // 0: the mount's default
 	MaxTTL            time.Duration `json:"max_ttl,omitempty"` // 0: the mount's
+	MaxTokens         int           `json:"max_tokens,omitempty"` // alive at once; 0: no limit
 	RequestBoundCIDRs []string      `json:"request_bound_cidrs,omitempty"`
 	Description       string        `json:"description,omitempty"`
 	AllowPrivileged   bool          `json:"allow_privileged,omitempty"`

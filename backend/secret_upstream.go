@@ -85,9 +85,17 @@ func (b *backend) credsUpstream(ctx context.Context, req *logical.Request, d *fr
 	end := now.Add(ttl)
 	var made *ledger.Upstream
 	var hold string
+	var room *place // of a token that is made, not of one that is given again
+	defer func() { room.giveUp() }()
+	reserve := func() (err error) {
+		if room == nil {
+			room, err = b.limits.reserve(st, r, now)
+		}
+		return err
+	}
 	if r.Reuse > 0 {
-		made, hold, err = b.sharedUpstream(ctx, req, st, c, up, r, now, end)
-	} else {
+		made, hold, err = b.sharedUpstream(ctx, req, st, c, up, r, reserve, now, end)
+	} else if err = reserve(); err == nil {
 		var minted *connector.Created
 		if made, minted, err = b.mintUpstream(ctx, req, st, c, up, r, "", now, end); err == nil {
 			made.Text, made.Data = minted.Text, minted.Data // of which the ledger keeps what it needs
@@ -97,6 +105,9 @@ func (b *backend) credsUpstream(ctx context.Context, req *logical.Request, d *fr
 		}
 	}
 	if err != nil {
+		if errors.As(err, new(*fullError)) {
+			return logical.ErrorResponse(err.Error()), nil
+		}
 		if errors.As(err, new(*connector.Error)) {
 			return logical.ErrorResponse("connection %q: no token was issued: %s", c.name, err), nil
 		}
@@ -118,9 +129,11 @@ func (b *backend) credsUpstream(ctx context.Context, req *logical.Request, d *fr
 	if len(made.Data) > 0 {
 		data["upstream"] = made.Data
 	}
-	st.inventory.Add(ledger.Row{
-		ID: made.ID, IssuedAt: now.Truncate(time.Second), ExpiresAt: end.Truncate(time.Second),
-		Holder: ledger.Holder{Role: r.name, RoleID: r.ID, RoleVersion: r.Version, Subject: req.EntityID, DisplayName: req.DisplayName},
+	room.fill(func() {
+		st.inventory.Add(ledger.Row{
+			ID: made.ID, IssuedAt: now.Truncate(time.Second), ExpiresAt: end.Truncate(time.Second),
+			Holder: ledger.Holder{Role: r.name, RoleID: r.ID, RoleVersion: r.Version, Subject: req.EntityID, DisplayName: req.DisplayName},
+		})
 	})
 	b.flushSoon()
 	if r.NoLease {
@@ -137,7 +150,7 @@ func (b *backend) credsUpstream(ctx context.Context, req *logical.Request, d *fr
 
 // sharedUpstream gives the token that others of the role have too, if it is young enough, under a lease of its
 // own; and else mints the next one, once for all who ask at the same time.
-func (b *backend) sharedUpstream(ctx context.Context, req *logical.Request, st *state, c *connection, up *connector.Upstream, r *role, now, end time.Time) (*ledger.Upstream, string, error) {
+func (b *backend) sharedUpstream(ctx context.Context, req *logical.Request, st *state, c *connection, up *connector.Upstream, r *role, reserve func() error, now, end time.Time) (*ledger.Upstream, string, error) {
 	id, err := token.NewID(rand.Reader)
 	if err != nil {
 		return nil, "", err
@@ -153,6 +166,9 @@ func (b *backend) sharedUpstream(ctx context.Context, req *logical.Request, st *
 			return &u, hold, err
 		}
 		_, err, _ := b.minting.Do(r.ID.String(), func() (any, error) {
+			if err := reserve(); err != nil {
+				return nil, err
+			}
 			// Whoever gets it last is to have it for as long as whoever gets it first.
 			shared := context.WithoutCancel(ctx)
 			_, _, err := b.mintUpstream(shared, req, st, c, up, r, "", now, end.Add(r.Reuse))
