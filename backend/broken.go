@@ -182,7 +182,7 @@ func (b *backend) dropBrokenStatic(ctx context.Context, s logical.Storage, st *s
 		if rows[i].DisplayName != staticDisplayName(name) {
 			continue
 		}
-		if err := st.revokeGrant(ctx, s, rows[i].ID, token.StatusRef{}); err != nil {
+		if err := st.revoke(ctx, s, rows[i].ID, rows[i].Status, rows[i].ExpiresAt); err != nil {
 			return err
 		}
 	}

@@ -3,7 +3,7 @@ package backend
 import (
 	"context"
 	"crypto/rand"
-	"fmt"
+	"errors"
 	"slices"
 	"strconv"
 	"time"
@@ -39,19 +39,19 @@ func (i *issuing) access(ctx context.Context, claims *token.Claims) (text string
 // jwt makes a JWT, which says all that it grants.
 func (i *issuing) jwt(ctx context.Context, claims *token.Claims) (text string, err error) {
 	grant, metadata := i.role.grant(claims)
-	if grant == nil {
+	if nothingLeft(grant) || grant.Audience == nil { // a JWT is for somebody
 		return "", errNothingLeft
 	}
-	addresses, hosts, ok := grant.Effective()
-	if !ok || len(grant.Audience) == 0 || len(grant.Scopes) == 0 {
-		return "", errNothingLeft
-	}
+	addresses, hosts, _ := grant.Effective()
 	if (addresses.Restricted() || len(hosts) > 0) && !i.role.enforcesBounds() {
 		return "", errNothingLeft // bound when it was issued, by a role that does not bind any more
 	}
 	full := *claims
 	full.Scopes, full.Audience, full.Metadata, full.Addresses = grant.Scopes, grant.Audience, metadata, addresses.Ranges()
-	payload := token.NewJWT(&full, i.config.Issuer, i.config.environment(i.mountPoint), i.role.name, i.config.statusURI(claims.Status.List))
+	payload, err := token.NewJWT(&full, i.config.Issuer, i.config.environment(i.mountPoint), i.role.name, i.config.statusURI(claims.Status.List))
+	if err != nil {
+		return "", err
+	}
 	payload.Engine.BoundHosts = hosts
 	err = i.st.signers.sign(ctx, i.storage, i.config.SigningAlgorithm, i.lifetime, func(ring *token.SigningRing) error {
 		text, err = token.MintJWT(ring, payload)
@@ -61,7 +61,35 @@ func (i *issuing) jwt(ctx context.Context, claims *token.Claims) (text string, e
 }
 
 // errNothingLeft is returned where a role has been tightened so far that nothing is left of a grant.
-var errNothingLeft = fmt.Errorf("the role has changed since, and nothing is left of what was granted")
+var errNothingLeft = errors.New("the role has changed since, and nothing is left of what was granted")
+
+// nothingLeft tells whether a grant allows no use at all.
+func nothingLeft(g *access.Grant) bool {
+	if g == nil || len(g.Scopes) == 0 || (g.Audience != nil && len(g.Audience) == 0) {
+		return true
+	}
+	_, _, ok := g.Effective()
+	return !ok
+}
+
+// refuseTooLong refuses a request whose token would be too long, with the field to shorten; any other error
+// stays one.
+func refuseTooLong(err error) (*logical.Response, error) {
+	if e := (*token.TooLongError)(nil); errors.As(err, &e) {
+		return fieldError(e.Field, "%s", e), nil
+	}
+	return nil, err
+}
+
+// refreshToken makes a refresh token for the grant of claims. The end that it says is the grant's, without
+// renewals.
+func (i *issuing) refreshToken(ctx context.Context, claims *token.Claims) (text string, err error) {
+	err = i.st.keys.seal(ctx, i.storage, 1, i.lifetime, func(ring *token.Ring) error {
+		text, err = token.Mint(ring, i.config.TokenPrefix, claims)
+		return err
+	})
+	return text, err
+}
 
 // newClaims begins the claims of a token with a new id and the times.
 func newClaims(ttl time.Duration, now time.Time) (*token.Claims, error) {
@@ -78,7 +106,19 @@ func inherit(claims, from *token.Claims) {
 	id, issuedAt, expiresAt := claims.ID, claims.IssuedAt, claims.ExpiresAt
 	*claims = *from
 	claims.ID, claims.IssuedAt, claims.ExpiresAt = id, issuedAt, expiresAt
-	claims.Generation = 0
+	claims.Generation, claims.GrantLifetime = 0, 0
+}
+
+// freeze narrows the claims of a new token of an old grant to what the grant allows today, where the role has
+// changed since: the new token must not get back what the role may allow again some day.
+func freeze(claims *token.Claims, r *role, grant *access.Grant) {
+	if claims.RoleVersion == r.Version {
+		return
+	}
+	claims.Scopes, claims.Audience = grant.Scopes, grant.Audience
+	if addresses, _, _ := grant.Effective(); addresses.Restricted() {
+		claims.Addresses = addresses.Ranges()
+	}
 }
 
 // statusURI is where a status list is published.
@@ -90,9 +130,9 @@ func (c *config) statusURI(list uint32) string {
 // grant make up.
 func (v *verdict) members(c *config) map[string]any {
 	data := map[string]any{
-		"jti":        v.claims.ID.String(),
+		"jti":        v.claims.Name(),
 		"token_type": tokenTypeOf(v.claims),
-		"exp":        v.expiresAt.Unix(),
+		"exp":        v.life.ExpiresAt.Unix(),
 		"iat":        v.claims.IssuedAt.Unix(),
 	}
 	if c.Issuer != "" {

@@ -168,16 +168,16 @@ func (b *backend) credsIssue(ctx context.Context, req *logical.Request, d *frame
 	data := make(map[string]any)
 	if r.Refresh {
 		if data["refresh_token"], err = i.firstRefreshToken(ctx, claims, ttl, now); err != nil {
-			return nil, err
+			return refuseTooLong(err)
 		}
 		data["grant_id"] = claims.Grant.String()
 	}
 	if data["token"], err = i.access(ctx, claims); err != nil {
-		return nil, err
+		return refuseTooLong(err)
 	}
 
 	grant, _ := r.grant(claims)
-	data["token_id"] = claims.ID.String()
+	data["token_id"] = claims.Name()
 	data["token_type"] = tokenTypeOf(claims)
 	data["scopes"] = []string(grant.Scopes)
 	data["expires_at"] = claims.ExpiresAt.UTC().Format(time.RFC3339)
@@ -250,12 +250,8 @@ func (i *issuing) firstRefreshToken(ctx context.Context, claims *token.Claims, t
 		return "", err
 	}
 	inherit(refresh, claims)
-	refresh.Generation = 1
-	err = i.st.keys.seal(ctx, i.storage, 1, i.lifetime, func(ring *token.Ring) error {
-		text, err = token.Mint(ring, i.config.TokenPrefix, refresh)
-		return err
-	})
-	return text, err
+	refresh.Generation, refresh.GrantLifetime = 1, max(i.lifetime, ttl)
+	return i.refreshToken(ctx, refresh)
 }
 
 // bindToKey takes over the key that the role has tokens bound to.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -103,7 +102,7 @@ func (b *backend) introspect(ctx context.Context, req *logical.Request, d *frame
 	}
 	c := st.config.get()
 	maps.Copy(data, v.members(c))
-	data["token_id"] = v.claims.ID.String()
+	data["token_id"] = v.claims.Name()
 	if v.claims.Grant != v.claims.ID {
 		data["grant_id"] = v.claims.Grant.String()
 	}
@@ -164,12 +163,12 @@ func useOf(d *framework.FieldData) (*access.Use, *logical.Response) {
 
 // verdict is what the engine says of a token. What it does not know is zero.
 type verdict struct {
-	reason    access.Reason
-	claims    *token.Claims
-	expiresAt time.Time // renewals included
-	role      *role
-	grant     *access.Grant
-	metadata  map[string]string
+	reason   access.Reason
+	claims   *token.Claims
+	life     access.State // renewals included
+	role     *role
+	grant    *access.Grant
+	metadata map[string]string
 }
 
 // explain says in a sentence why the token is not good.
@@ -204,7 +203,7 @@ func (b *backend) decide(ctx context.Context, st *state, text string, use *acces
 
 	now := b.now()
 	life := st.life(claims.ID, claims.Grant, claims.Role, claims.ExpiresAt)
-	v := &verdict{claims: claims, expiresAt: life.ExpiresAt, role: st.roles.byID(claims.Role)}
+	v := &verdict{claims: claims, life: life, role: st.roles.byID(claims.Role)}
 	if v.role != nil {
 		v.grant, v.metadata = v.role.grant(claims)
 	} else if err := st.roles.brokenID(claims.Role); err != nil {

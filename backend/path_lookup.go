@@ -47,13 +47,14 @@ func tokenOrIDFields() map[string]*framework.FieldSchema {
 		},
 		"token_id": {
 			Type:        framework.TypeString,
-			Description: "The token's public name: 24 hexadecimal digits.",
+			Description: "The token's public name: 24 hexadecimal digits; those of the grant, a dot and 24 more for a token that was refreshed or exchanged.",
 		},
 	}
 }
 
-// tokenOrID reads the fields of tokenOrIDFields; exactly one of the two is set.
-func tokenOrID(d *framework.FieldData) (text string, id token.ID, refusal *logical.Response) {
+// tokenOrID reads the fields of tokenOrIDFields; exactly one of the two is set. A token_id leads to the id of the
+// grant.
+func tokenOrID(d *framework.FieldData) (text string, grant token.ID, refusal *logical.Response) {
 	_, byToken := d.GetOk("token")
 	idText, byID := d.GetOk("token_id")
 	if byToken == byID {
@@ -63,11 +64,11 @@ func tokenOrID(d *framework.FieldData) (text string, id token.ID, refusal *logic
 		text, refusal = tokenField(d)
 		return text, token.ID{}, refusal
 	}
-	id, err := token.ParseID(idText.(string))
+	_, grant, err := token.ParseName(idText.(string))
 	if err != nil {
 		return "", token.ID{}, fieldError("token_id", "%q %s", clip(idText.(string)), err)
 	}
-	return "", id, nil
+	return "", grant, nil
 }
 
 func (b *backend) lookup(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
@@ -82,13 +83,13 @@ func (b *backend) lookup(ctx context.Context, req *logical.Request, d *framework
 
 	var row ledger.Row
 	var known bool
+	var v *verdict
 	reason := access.Unknown
 	if u, isUpstream := st.upstreams.Known(text); isUpstream {
 		text, id = "", u.ID
 	}
 	if text != "" {
-		v, err := b.decide(ctx, st, text, &access.Use{})
-		if err != nil {
+		if v, err = b.decide(ctx, st, text, &access.Use{}); err != nil {
 			return nil, err
 		}
 		reason = v.reason
@@ -102,7 +103,23 @@ func (b *backend) lookup(ctx context.Context, req *logical.Request, d *framework
 		return &logical.Response{Data: map[string]any{"state": string(reason), "detail": access.Explain(reason, nil, nil)}}, nil
 	}
 	data, err := b.describe(ctx, st, &row)
-	return &logical.Response{Data: data}, err
+	if err != nil {
+		return nil, err
+	}
+	if v != nil && v.claims.Grant != v.claims.ID {
+		v.describe(data, b.now())
+	}
+	return &logical.Response{Data: data}, nil
+}
+
+// describe adds to what is known of the grant what is true of this one token of it.
+func (v *verdict) describe(data map[string]any, now time.Time) {
+	data["token_id"] = v.claims.Name()
+	data["issued_at"] = v.claims.IssuedAt.UTC().Format(time.RFC3339)
+	data["expires_at"] = v.life.ExpiresAt.UTC().Format(time.RFC3339)
+	if reason := v.life.Alive(now); reason != access.Good {
+		data["state"], data["detail"] = string(reason), access.Explain(reason, nil, nil)
+	}
 }
 
 // rowOf gives the inventory's row of a token that was opened, or as much of one as the token says.

@@ -3,6 +3,7 @@ package backend
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strings"
 
@@ -146,11 +147,11 @@ func (b *backend) oauthRevoke(ctx context.Context, req *logical.Request, d *fram
 	if text == "" {
 		return oauthError(invalidRequest, "token is missing")
 	}
-	// A token that is not known needs no revoking (RFC 7009 section 2.2).
-	if claims, err := st.open(text); err == nil {
-		if err := st.revokeToken(ctx, req.Storage, claims); err != nil {
-			return nil, err
-		}
+	switch err := b.revokeText(ctx, req.Storage, st, text); {
+	case errors.Is(err, token.ErrMalformed), errors.Is(err, token.ErrUnknownKey), errors.Is(err, token.ErrForged):
+		// A token that is not known needs no revoking (RFC 7009 section 2.2).
+	case err != nil:
+		return nil, err
 	}
 	return rawResponse(http.StatusOK, mediaJSON, "no-store", []byte("{}")), nil
 }

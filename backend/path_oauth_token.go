@@ -26,8 +26,9 @@ const (
 	typeAccessToken = "urn:ietf:params:oauth:token-type:access_token"
 	typeJWT         = "urn:ietf:params:oauth:token-type:jwt"
 
-	// refreshRetry is how long the refresh token before the current one gets the same answer again: its
-	// client may not have got it. A client that refreshes with many connections at once also needs it.
+	// refreshRetry is how long the refresh token before the current one gets another pair of the same
+	// generation: its client may not have got the answer. A client that refreshes on many connections at once
+	// also needs it.
 	refreshRetry = 10 * time.Second
 )
 
@@ -81,7 +82,7 @@ func (b *backend) oauthToken(ctx context.Context, req *logical.Request, d *frame
 }
 
 // grantOf judges the grant of a token that is a credential here: whether the grant is alive, its role is
-// there, and the request comes from where it may.
+// there and allows something of it still, and the request comes from where it may.
 func (b *backend) grantOf(ctx context.Context, st *state, req *logical.Request, claims *token.Claims, now time.Time) (*role, *access.Grant, access.State, error) {
 	life := st.life(claims.ID, claims.Grant, claims.Role, claims.ExpiresAt)
 	if claims.Generation > 0 { // a refresh token ends when its grant does
@@ -99,7 +100,7 @@ func (b *backend) grantOf(ctx context.Context, st *state, req *logical.Request, 
 		return nil, nil, life, nil
 	}
 	grant, _ := r.grant(claims)
-	if grant == nil {
+	if nothingLeft(grant) {
 		return nil, nil, life, nil
 	}
 	return r, grant, life, nil
@@ -143,30 +144,20 @@ func (b *backend) refresh(ctx context.Context, st *state, req *logical.Request, 
 		}
 	}
 
-	lifetime := st.longestLifetime()
-	var pair *refreshed
-	err = st.keys.seal(ctx, req.Storage, 2, 0, func(ring *token.Ring) error {
-		last, err := st.grants.Refresh(ctx, req.Storage, used.Grant, used.Generation, refreshRetry, now, func() (ledger.Refresh, error) {
-			next := ledger.Refresh{
-				Key: ring.Current().Number, KeepUntil: now.Add(lifetime).Unix(),
-				AccessEnd: min(now.Truncate(time.Second).Add(r.AccessTTL).Unix(), life.ExpiresAt.Unix()),
-			}
-			if next.AccessID, err = token.NewID(rand.Reader); err != nil {
-				return next, err
-			}
-			next.RefreshID, err = token.NewID(rand.Reader)
-			return next, err
-		})
-		if err != nil {
-			return err
-		}
-		pair, err = makePair(ring, st.config.get().TokenPrefix, r, used, &last)
-		return err
-	})
+	i := &issuing{
+		st: st, storage: req.Storage, config: st.config.get(), role: r, mountPoint: req.MountPoint,
+		lifetime: used.IssuedAt.Add(used.GrantLifetime).Sub(now),
+	}
+	// The pair is made first and handed out last: what cannot be made does not use up the refresh token.
+	pair, err := i.nextPair(ctx, used, grant, life, now)
+	if err != nil {
+		return oauthRefusal(err)
+	}
+	err = st.grants.Refresh(ctx, req.Storage, used.Grant, used.Generation, used.IssuedAt.Add(used.GrantLifetime), refreshRetry, now)
 	if errors.Is(err, ledger.ErrReused) {
-		b.Logger().Warn("a refresh token was used again: its grant is ended, one of its holders is not who should be",
+		b.Logger().Warn("refresh token reuse detected; grant revoked",
 			"role", r.name, "grant_id", used.Grant.String(), "entity_id", used.Subject, "remote_address", remoteAddr(req))
-		if err := st.revokeGrant(ctx, req.Storage, used.Grant, used.Status); err != nil {
+		if err := st.revokeToken(ctx, req.Storage, used); err != nil {
 			return nil, err
 		}
 		return oauthError(invalidGrant, "")
@@ -174,51 +165,59 @@ func (b *backend) refresh(ctx context.Context, st *state, req *logical.Request, 
 	if err != nil {
 		return nil, err
 	}
-	// The grant may have been ended while this was going on.
+	// The grant may have been revoked meanwhile.
 	if d, ok := st.deviations.Get(used.Grant); ok && d.Revoked {
 		return oauthError(invalidGrant, "")
 	}
-	if r.TokenType == tokenTypeJWT {
-		i := &issuing{st: st, storage: req.Storage, config: st.config.get(), role: r, mountPoint: req.MountPoint, lifetime: r.AccessTTL}
-		pair.access, err = i.jwt(ctx, pair.claims)
-		if errors.Is(err, errNothingLeft) {
-			return oauthError(invalidGrant, "")
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
 	return noStore(http.StatusOK, answer{
 		AccessToken: pair.access, TokenType: tokenTypeOf(used), RefreshToken: pair.refresh,
-		ExpiresIn: max(0, int64(pair.claims.ExpiresAt.Sub(now).Seconds())), Scope: grant.Scopes.Parameter(),
+		ExpiresIn: secondsUntil(pair.claims.ExpiresAt, now), Scope: grant.Scopes.Parameter(),
 	})
 }
 
-// refreshed is the pair of tokens that a refresh gives.
+// refreshed is the pair of tokens that a refresh returns.
 type refreshed struct {
 	access, refresh string
 	claims          *token.Claims // of the access token
 }
 
-// makePair makes the tokens of a refresh. Made again of the same refresh token and the same refresh they
-// are the same; only the access token of a role of JWTs, which is made elsewhere, is signed anew.
-func makePair(ring *token.Ring, prefix string, r *role, used *token.Claims, last *ledger.Refresh) (*refreshed, error) {
-	issuedAt := time.UnixMilli(last.At).Truncate(time.Second)
-	claims := &token.Claims{ID: last.AccessID, IssuedAt: issuedAt, ExpiresAt: time.Unix(last.AccessEnd, 0)}
-	inherit(claims, used)
-	pair := &refreshed{claims: claims}
-	var err error
-	if r.TokenType == tokenTypeOpaque {
-		if pair.access, err = token.MintAgain(ring, last.Key, prefix, claims); err != nil {
-			return nil, err
-		}
+// nextPair makes the tokens of a refresh. Each retry of a refresh gets a pair with ids of its own.
+func (i *issuing) nextPair(ctx context.Context, used *token.Claims, grant *access.Grant, life access.State, now time.Time) (*refreshed, error) {
+	claims, err := newClaims(i.role.AccessTTL, now)
+	if err != nil {
+		return nil, err
 	}
-	// The end that a refresh token tells is that of the grant, which refreshing does not move.
+	if claims.ExpiresAt.After(life.ExpiresAt) {
+		claims.ExpiresAt = life.ExpiresAt
+	}
+	inherit(claims, used)
+	freeze(claims, i.role, grant)
+	pair := &refreshed{claims: claims}
+	if pair.access, err = i.access(ctx, claims); err != nil {
+		return nil, err
+	}
 	next := *used
-	next.ID, next.Generation = last.RefreshID, last.Generation
-	pair.refresh, err = token.MintAgain(ring, last.Key, prefix, &next)
+	if next.ID, err = token.NewID(rand.Reader); err != nil {
+		return nil, err
+	}
+	next.Generation++
+	pair.refresh, err = i.refreshToken(ctx, &next)
 	return pair, err
 }
+
+// oauthRefusal is the answer where a token could not be made of a grant.
+func oauthRefusal(err error) (*logical.Response, error) {
+	if errors.Is(err, errNothingLeft) {
+		return oauthError(invalidGrant, "")
+	}
+	if e := (*token.TooLongError)(nil); errors.As(err, &e) {
+		return oauthError(invalidRequest, "%s: %s", e.Field, e)
+	}
+	return nil, err
+}
+
+// secondsUntil is the expires_in of an answer.
+func secondsUntil(end, now time.Time) int64 { return max(0, int64(end.Sub(now).Seconds())) }
 
 func (b *backend) exchange(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	text := d.Get("subject_token").(string)
@@ -261,6 +260,7 @@ func (b *backend) exchange(ctx context.Context, st *state, req *logical.Request,
 		return nil, err
 	}
 	inherit(claims, subject)
+	freeze(claims, r, grant)
 	if refusal, err := narrowExchange(claims, r, grant, d); refusal != nil || err != nil {
 		return refusal, err
 	}
@@ -284,16 +284,16 @@ func (b *backend) exchange(ctx context.Context, st *state, req *logical.Request,
 	}
 
 	i := &issuing{st: st, storage: req.Storage, config: st.config.get(), role: r, mountPoint: req.MountPoint, lifetime: ttl}
-	exchanged, err := i.access(ctx, claims)
-	if errors.Is(err, errNothingLeft) {
+	left, _ := r.grant(claims)
+	if nothingLeft(left) {
 		return oauthError(invalidGrant, "")
 	}
+	exchanged, err := i.access(ctx, claims)
 	if err != nil {
-		return nil, err
+		return oauthRefusal(err)
 	}
-	left, _ := r.grant(claims)
 	return noStore(http.StatusOK, answer{
-		AccessToken: exchanged, TokenType: tokenTypeOf(claims), ExpiresIn: int64(claims.ExpiresAt.Sub(now).Seconds()),
+		AccessToken: exchanged, TokenType: tokenTypeOf(claims), ExpiresIn: secondsUntil(claims.ExpiresAt, now),
 		Scope: left.Scopes.Parameter(), IssuedTokenType: issuedType,
 	})
 }
@@ -309,8 +309,6 @@ func narrowExchange(claims *token.Claims, r *role, grant *access.Grant, d *frame
 			return oauthError(invalidScope, "%s exceeds the token, which grants %s", strings.Join(missing, " "), grant.Scopes.Parameter())
 		}
 		claims.Scopes = scopes
-	} else {
-		claims.Scopes = grant.Scopes
 	}
 
 	var audience []string

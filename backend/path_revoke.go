@@ -3,6 +3,8 @@ package backend
 import (
 	"context"
 	"errors"
+	"fmt"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -19,13 +21,12 @@ func (b *backend) pathsRevoke() []*framework.Path {
 			logical.UpdateOperation: change(b.revoke, "End a token at once."),
 		},
 		HelpSynopsis: "End a token, by the token or its token_id.",
-		HelpDescription: "For the token that has leaked: whoever finds it need not know its lease. Revoking a token that has ended, or a token_id that nothing is known of, succeeds. " +
+		HelpDescription: "For the token that has leaked: whoever finds it need not know its lease. Any token_id of a grant leads to the whole grant. Revoking a token that has ended succeeds; a token_id that nothing is known of succeeds with a warning. " +
 			"A token that is mistyped or another mount's is an error, so that nobody takes a leak for closed that is not. The lease stays until it ends, and cannot be renewed. Where a grant has several tokens, by refreshing or exchanging, all of them end.",
 	}}
 }
 
 func (b *backend) revoke(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	defer b.rotator.kick() // a static role may have kept it
 	st, err := b.load(ctx, req.Storage)
 	if err != nil {
 		return nil, err
@@ -34,42 +35,99 @@ func (b *backend) revoke(ctx context.Context, req *logical.Request, d *framework
 	if refusal != nil {
 		return refusal, nil
 	}
-	if u, known := st.upstreams.Get(id); known {
-		return nil, b.endUpstream(ctx, req.Storage, st, u.ID)
-	}
-	if u, known := st.upstreams.Known(text); known {
-		return nil, b.endUpstream(ctx, req.Storage, st, u.ID)
-	}
 	if text == "" {
-		return nil, st.revokeGrant(ctx, req.Storage, id, token.StatusRef{})
+		known, err := b.revokeID(ctx, req.Storage, st, id)
+		if err != nil || known {
+			return nil, err
+		}
+		resp := new(logical.Response)
+		resp.AddWarning(fmt.Sprintf("nothing is known of token_id %q. If this mount issued a token of that id just before a crash, or without a lease, the token "+
+			"is revoked now for introspection; a status list does not show it. Revoke by token where you have it", id))
+		return resp, nil
 	}
-
-	claims, err := st.open(text)
-	switch {
-	case errors.Is(err, token.ErrSpentKey):
-		return nil, nil
+	switch err := b.revokeText(ctx, req.Storage, st, text); {
 	case errors.Is(err, token.ErrMalformed):
 		return fieldError("token", "is no token: its checksum does not fit, is it mistyped or cut short? Nothing was revoked"), nil
-	case err != nil:
+	case errors.Is(err, token.ErrUnknownKey), errors.Is(err, token.ErrForged):
 		return fieldError("token", "was not made by this mount, revoke it where it was. Nothing was revoked"), nil
+	case err != nil:
+		return nil, err
 	}
-	return nil, st.revokeToken(ctx, req.Storage, claims)
+	return nil, nil
 }
 
-// revokeToken ends the grant that a token belongs to.
+// Every door of revocation leads to state.revoke, or to endUpstream for a token at an upstream: revokeText and
+// revokeID from the paths, revokeToken from the reuse of a refresh token, tokenRevoke from the lease.
+
+// revokeText revokes the grant of a token, or the token at an upstream. A token that has ended is no error; one
+// that this mount did not make is, with the errors of token.Open.
+func (b *backend) revokeText(ctx context.Context, s logical.Storage, st *state, text string) error {
+	defer b.rotator.kick() // a static role may have kept it
+	if u, known := st.upstreams.Known(text); known {
+		return b.endUpstream(ctx, s, st, u.ID)
+	}
+	claims, err := st.open(text)
+	if errors.Is(err, token.ErrSpentKey) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return st.revokeToken(ctx, s, claims)
+}
+
+// revokeID revokes the grant, or the token at an upstream, of which the id is known. It reports whether anything
+// is known of that id.
+func (b *backend) revokeID(ctx context.Context, s logical.Storage, st *state, id token.ID) (known bool, _ error) {
+	defer b.rotator.kick()
+	if u, known := st.upstreams.Get(id); known {
+		return true, b.endUpstream(ctx, s, st, u.ID)
+	}
+	return st.revokeGrant(ctx, s, id, token.StatusRef{}, time.Time{})
+}
+
+// revokeToken revokes the grant that a token belongs to.
 func (st *state) revokeToken(ctx context.Context, s logical.Storage, claims *token.Claims) error {
 	if claims.Grant == claims.ID {
 		return st.revoke(ctx, s, claims.ID, claims.Status, claims.ExpiresAt)
 	}
-	return st.revokeGrant(ctx, s, claims.Grant, claims.Status)
+	var end time.Time // an access token says nothing of the end of its grant
+	if claims.Generation > 0 {
+		end = claims.IssuedAt.Add(claims.GrantLifetime)
+	}
+	_, err := st.revokeGrant(ctx, s, claims.Grant, claims.Status, end)
+	return err
 }
 
-// revokeGrant ends a grant of which only the id is known. One that is not in the inventory may be that of
-// a token issued just before a crash.
-func (st *state) revokeGrant(ctx context.Context, s logical.Storage, id token.ID, status token.StatusRef) error {
-	end := st.now().Add(st.longestLifetime())
-	if row, known := st.inventory.Get(id); known {
-		end, status = row.ExpiresAt, row.Status
+// revokeGrant revokes a grant of which no lease and no first token is at hand. One that nothing is known of may be
+// that of a token issued just before a crash, or without a lease; it ends at end at the latest, or after the longest
+// lifetime where end is zero.
+func (st *state) revokeGrant(ctx context.Context, s logical.Storage, id token.ID, status token.StatusRef, end time.Time) (known bool, _ error) {
+	row, known := st.inventory.Get(id)
+	switch {
+	case known:
+		end = row.ExpiresAt
+		if !row.Status.IsZero() {
+			status = row.Status
+		}
+	case end.IsZero():
+		end = st.now().Add(st.longestLifetime())
 	}
-	return st.revoke(ctx, s, id, status, end)
+	if !known {
+		_, known = st.deviations.Get(id)
+	}
+	return known, st.revoke(ctx, s, id, status, end)
+}
+
+// revoke revokes a grant that ends at ownEnd by itself, unless it has ended.
+func (st *state) revoke(ctx context.Context, s logical.Storage, grant token.ID, status token.StatusRef, ownEnd time.Time) error {
+	now := st.now()
+	end := ownEnd
+	if d, ok := st.deviations.Get(grant); ok {
+		end = time.Unix(d.ExpiresAt, 0)
+	}
+	if !now.Before(end) {
+		return nil
+	}
+	return st.deviations.Revoke(ctx, s, grant, status, ownEnd, now)
 }

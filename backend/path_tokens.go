@@ -62,7 +62,7 @@ func (b *backend) tokenRead(ctx context.Context, req *logical.Request, d *framew
 	if err != nil {
 		return nil, err
 	}
-	id, err := token.ParseID(d.Get("token_id").(string))
+	_, id, err := token.ParseName(d.Get("token_id").(string)) // a row is a grant
 	if err != nil {
 		return fieldError("token_id", "%s", err), nil
 	}

@@ -115,16 +115,3 @@ func (b *backend) tokenRevoke(ctx context.Context, req *logical.Request, _ *fram
 	}
 	return nil, st.revoke(ctx, req.Storage, l.grant, l.status, l.expiresAt)
 }
-
-// revoke ends a grant that ends at ownEnd by itself.
-func (st *state) revoke(ctx context.Context, s logical.Storage, grant token.ID, status token.StatusRef, ownEnd time.Time) error {
-	now := st.now()
-	end := ownEnd
-	if d, ok := st.deviations.Get(grant); ok {
-		end = time.Unix(d.ExpiresAt, 0)
-	}
-	if !now.Before(end) {
-		return nil
-	}
-	return st.deviations.Revoke(ctx, s, grant, status, ownEnd, now)
-}

@@ -341,7 +341,7 @@ func (b *backend) endStatic(ctx context.Context, s logical.Storage, st *state, t
 	if t.Upstream {
 		return b.endUpstream(ctx, s, st, t.ID)
 	}
-	return st.revokeGrant(ctx, s, t.ID, token.StatusRef{})
+	return st.revoke(ctx, s, t.ID, token.StatusRef{}, t.ExpiresAt)
 }
 
 // staticDisplayName is what the inventory calls the holder of a token of a static role.

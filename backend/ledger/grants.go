@@ -13,16 +13,12 @@ import (
 // GrantsPrefix is where Grants keeps its pages in storage.
 const GrantsPrefix = "ledger/grants/"
 
-// A Refresh is the last refresh of a grant: all that it takes to make the same pair of tokens again.
+// A Refresh is the last refresh of a grant.
 type Refresh struct {
 	_          struct{} `cbor:",toarray"`
-	Generation uint32   // of the refresh token that came out; the first one, from creds, is 1
+	Generation uint32   // of the refresh tokens that came out; the first one, from creds, is 1
 	At         int64    // milliseconds since 1970
-	AccessEnd  int64    // seconds since 1970: when the access token ends
-	AccessID   token.ID
-	RefreshID  token.ID
-	Key        uint32 // number of the key that sealed them
-	KeepUntil  int64  // seconds since 1970: from when on no refresh token of the grant can be valid
+	KeepUntil  int64    // seconds since 1970: from when on no refresh token of the grant can be valid
 }
 
 func (r Refresh) keepUntil() int64 { return r.KeepUntil }
@@ -40,29 +36,20 @@ func LoadGrants(ctx context.Context, s logical.Storage) (*Grants, error) {
 // whose successor was used already.
 var ErrReused = errors.New("the refresh token was used before")
 
-// Refresh uses the refresh token of one generation of a grant, and gives the refresh that came of it. The
-// predecessor of the current refresh token gets the refresh that retired it, for as long as retry: its
-// client has not got the answer. next makes a refresh where there is to be a new one; its generation is set
-// here. Of many who use the same token at once, one makes the next refresh and the others get the same.
-func (g *Grants) Refresh(ctx context.Context, s logical.Storage, grant token.ID, generation uint32, retry time.Duration, now time.Time, next func() (Refresh, error)) (Refresh, error) {
-	var result Refresh
-	err := g.change(ctx, s, grant, now, func(last Refresh, known bool) (_ Refresh, err error) {
+// Refresh uses a refresh token of one generation of a grant whose refresh tokens are valid until keepUntil at most.
+// What comes out is a refresh token of the next generation. The predecessor of the current generation is accepted
+// once more for as long as retry after it was used: its client has not got the answer, or has asked twice at once.
+func (g *Grants) Refresh(ctx context.Context, s logical.Storage, grant token.ID, generation uint32, keepUntil time.Time, retry time.Duration, now time.Time) error {
+	return g.change(ctx, s, grant, now, func(last Refresh, known bool) (Refresh, error) {
 		if !known {
 			last.Generation = 1
 		}
 		switch {
 		case generation == last.Generation:
-			if result, err = next(); err != nil {
-				return last, err
-			}
-			result.Generation = generation + 1
-			result.At = now.UnixMilli()
-			return result, nil
+			return Refresh{Generation: generation + 1, At: now.UnixMilli(), KeepUntil: keepUntil.Unix()}, nil
 		case known && generation == last.Generation-1 && now.UnixMilli()-last.At <= retry.Milliseconds():
-			result = last
 			return last, nil
 		}
 		return last, ErrReused
 	})
-	return result, err
 }

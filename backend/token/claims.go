@@ -6,7 +6,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
@@ -32,6 +34,53 @@ type Claims struct {
 	Confirmation Confirmation // the key that the token is bound to
 	Status       StatusRef    // the grant's place in a status list
 	Generation   uint32       // 0: an access token; else a refresh token, counted from 1 in its grant
+
+	// GrantLifetime is how long the grant may live, renewals included, counted from IssuedAt. Only refresh
+	// tokens carry it, to the second.
+	GrantLifetime time.Duration
+}
+
+// Name is the token's public name: its ID, with the ID of its grant and a dot before it where the two differ.
+// Any name leads to the grant.
+func (c *Claims) Name() string {
+	if c.Grant == c.ID {
+		return c.ID.String()
+	}
+	return c.Grant.String() + "." + c.ID.String()
+}
+
+// ParseName reads what Name returns, in the one spelling that it has.
+func ParseName(s string) (id, grant ID, err error) {
+	first, second, member := strings.Cut(s, ".")
+	if grant, err = ParseID(first); err != nil {
+		return ID{}, ID{}, err
+	}
+	if !member {
+		return grant, grant, nil
+	}
+	if id, err = ParseID(second); err == nil && id == grant {
+		err = errors.New("names the grant twice")
+	}
+	if err != nil {
+		return ID{}, ID{}, err
+	}
+	return id, grant, nil
+}
+
+// check refuses claims that an encoding would not give back: an empty set would be read as an absent one, which
+// stands for all that the role allows.
+func (c *Claims) check() error {
+	switch {
+	case c.Scopes != nil && len(c.Scopes) == 0:
+		return errors.New("scopes: the set is empty")
+	case c.Audience != nil && len(c.Audience) == 0:
+		return errors.New("audience: the set is empty")
+	case c.Addresses != nil && len(c.Addresses) == 0:
+		return errors.New("token_bound_cidrs: the set is empty")
+	case (c.Generation > 0) != (c.GrantLifetime >= time.Second):
+		return errors.New("a refresh token, and no other, carries the lifetime of its grant")
+	}
+	return nil
 }
 
 // Confirmation names the key whose holder may use a token (RFC 7800), as SHA-256 thumbprint in base64url:
@@ -71,7 +120,12 @@ type wireClaims struct {
 	X5T         string            `cbor:"13,keyasint,omitempty"`
 	Status      *StatusRef        `cbor:"14,keyasint,omitempty"`
 	Generation  uint32            `cbor:"15,keyasint,omitempty"`
+
+	GrantLifetime int64 `cbor:"16,keyasint,omitempty"` // seconds
 }
+
+// maxGrantLifetime, in seconds, is what a time.Duration holds.
+const maxGrantLifetime = int64(math.MaxInt64 / time.Second)
 
 var (
 	encMode = must(cbor.CoreDetEncOptions().EncMode())
@@ -91,6 +145,9 @@ func must[T any](v T, err error) T {
 }
 
 func (c *Claims) marshal() ([]byte, error) {
+	if err := c.check(); err != nil {
+		return nil, err
+	}
 	w := wireClaims{
 		Role:        c.Role[:],
 		RoleVersion: c.RoleVersion,
@@ -102,6 +159,8 @@ func (c *Claims) marshal() ([]byte, error) {
 		JKT:         c.Confirmation.JKT,
 		X5T:         c.Confirmation.X5T,
 		Generation:  c.Generation,
+
+		GrantLifetime: int64(c.GrantLifetime / time.Second),
 	}
 	if !c.Status.IsZero() {
 		w.Status = &c.Status
@@ -130,7 +189,8 @@ func (c *Claims) unmarshal(b []byte) error {
 	if err := decMode.Unmarshal(b, &w); err != nil {
 		return err
 	}
-	if len(w.Role) != len(c.Role) || (w.Grant != nil && len(w.Grant) != len(c.Grant)) || w.Lifetime < 0 {
+	if len(w.Role) != len(c.Role) || (w.Grant != nil && len(w.Grant) != len(c.Grant)) || w.Lifetime < 0 ||
+		w.GrantLifetime < 0 || w.GrantLifetime > maxGrantLifetime || (w.Addresses != nil && len(w.Addresses) == 0) {
 		return fmt.Errorf("claims have the wrong shape")
 	}
 	c.Grant = c.ID
@@ -146,6 +206,7 @@ func (c *Claims) unmarshal(b []byte) error {
 	c.Scopes, c.Audience, c.Metadata = w.Scopes, w.Audience, w.Metadata
 	c.Confirmation = Confirmation{JKT: w.JKT, X5T: w.X5T}
 	c.Generation = w.Generation
+	c.GrantLifetime = time.Duration(w.GrantLifetime) * time.Second
 	c.Status = StatusRef{}
 	if w.Status != nil {
 		c.Status = *w.Status
@@ -158,7 +219,7 @@ func (c *Claims) unmarshal(b []byte) error {
 		}
 		c.Addresses = append(c.Addresses, prefix)
 	}
-	return nil
+	return c.check()
 }
 
 // parseUUID reads the canonical form of a UUID (RFC 9562 section 4), which formatUUID writes.

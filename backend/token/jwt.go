@@ -2,7 +2,7 @@ package token
 
 import (
 	"encoding/json"
-	"fmt"
+	"errors"
 	"net/netip"
 	"strings"
 	"time"
@@ -23,7 +23,7 @@ type JWT struct {
 	ExpiresAt    int64         `json:"exp"`
 	IssuedAt     int64         `json:"iat"`
 	NotBefore    int64         `json:"nbf"`
-	ID           string        `json:"jti"`       // the token_id
+	ID           string        `json:"jti"`       // the token's name, which begins with its grant
 	ClientID     string        `json:"client_id"` // the role's name
 	Scope        string        `json:"scope"`
 	Environment  string        `json:"env"`
@@ -44,7 +44,6 @@ type JWTStatus struct {
 type JWTEngine struct {
 	Role            string            `json:"role"` // RoleID
 	RoleVersion     uint32            `json:"role_version"`
-	Grant           string            `json:"grant,omitempty"` // where it is not the token's own ID
 	StatusList      uint32            `json:"status_list,omitempty"`
 	Metadata        map[string]string `json:"metadata,omitempty"`          // the role's
 	TokenBoundCIDRs []string          `json:"token_bound_cidrs,omitempty"` // where it may be used from
@@ -54,12 +53,23 @@ type JWTEngine struct {
 // roleSubject begins the subject of a token that no entity asked for.
 const roleSubject = "role:"
 
-// NewJWT gives the payload for claims, of which all that a role can say must be filled in.
-func NewJWT(claims *Claims, issuer, environment, roleName, statusURI string) *JWT {
+// NewJWT makes the payload for claims, of which all that a role can say must be filled in.
+func NewJWT(claims *Claims, issuer, environment, roleName, statusURI string) (*JWT, error) {
+	if err := claims.check(); err != nil {
+		return nil, err
+	}
+	switch {
+	case len(claims.Scopes) == 0:
+		return nil, errors.New("a JWT says what it grants: scopes are missing")
+	case len(claims.Audience) == 0:
+		return nil, errors.New("a JWT says whom it is for: the audience is missing")
+	case claims.Generation > 0:
+		return nil, errors.New("a refresh token is never a JWT")
+	}
 	p := &JWT{
 		Issuer: issuer, Subject: claims.Subject, Audience: claims.Audience,
 		ExpiresAt: claims.ExpiresAt.Unix(), IssuedAt: claims.IssuedAt.Unix(), NotBefore: claims.IssuedAt.Unix(),
-		ID: claims.ID.String(), ClientID: roleName, Scope: strings.Join(claims.Scopes, " "), Environment: environment,
+		ID: claims.Name(), ClientID: roleName, Scope: strings.Join(claims.Scopes, " "), Environment: environment,
 		Engine: JWTEngine{
 			Role: claims.Role.String(), RoleVersion: claims.RoleVersion,
 			Metadata: claims.Metadata,
@@ -67,9 +77,6 @@ func NewJWT(claims *Claims, issuer, environment, roleName, statusURI string) *JW
 	}
 	if p.Subject == "" {
 		p.Subject = roleSubject + roleName
-	}
-	if claims.Grant != claims.ID {
-		p.Engine.Grant = claims.Grant.String()
 	}
 	for _, r := range claims.Addresses {
 		p.Engine.TokenBoundCIDRs = append(p.Engine.TokenBoundCIDRs, r.String())
@@ -82,7 +89,7 @@ func NewJWT(claims *Claims, issuer, environment, roleName, statusURI string) *JW
 		p.Status.List.Index, p.Status.List.URI = claims.Status.Index, statusURI
 		p.Engine.StatusList = claims.Status.List
 	}
-	return p
+	return p, nil
 }
 
 // MintJWT signs a payload with the ring's current key.
@@ -92,10 +99,15 @@ func MintJWT(ring *SigningRing, payload *JWT) (string, error) {
 		return "", err
 	}
 	text, err := ring.Sign(TypeAccessToken, encoded)
-	if err == nil && len(text) > MaxLen {
-		return "", fmt.Errorf("the token would be %d bytes long, more than %d: narrow it to fewer or shorter values", len(text), MaxLen)
+	if err != nil {
+		return "", err
 	}
-	return text, err
+	engine := &payload.Engine
+	err = checkLen([]byte(text), len(payload.Scope), sizeOf(payload.Audience), sizeOf(engine.TokenBoundCIDRs), sizeOf(engine.BoundHosts), engine.Metadata)
+	if err != nil {
+		return "", err
+	}
+	return text, nil
 }
 
 // IsJWT tells a JWT from an opaque token by its looks: no opaque token has a dot.
@@ -150,14 +162,8 @@ func (p *JWT) claims() (*Claims, error) {
 		Metadata:    p.Engine.Metadata,
 	}
 	var err error
-	if c.ID, err = ParseID(p.ID); err != nil {
+	if c.ID, c.Grant, err = ParseName(p.ID); err != nil {
 		return nil, err
-	}
-	c.Grant = c.ID
-	if p.Engine.Grant != "" {
-		if c.Grant, err = ParseID(p.Engine.Grant); err != nil {
-			return nil, err
-		}
 	}
 	if err := c.Role.UnmarshalText([]byte(p.Engine.Role)); err != nil {
 		return nil, err
@@ -178,5 +184,8 @@ func (p *JWT) claims() (*Claims, error) {
 	if p.Status != nil {
 		c.Status = StatusRef{List: p.Engine.StatusList, Index: p.Status.List.Index}
 	}
-	return c, nil
+	if len(c.Scopes) == 0 || len(c.Audience) == 0 {
+		return nil, errors.New("the JWT grants nothing")
+	}
+	return c, c.check()
 }

@@ -39,11 +39,20 @@ func jwtClaims() *Claims {
 	return c
 }
 
+func testPayload(t testing.TB, claims *Claims, statusURI string) *JWT {
+	t.Helper()
+	payload, err := NewJWT(claims, "https://vault.example.com/v1/apitoken", "production", "reader", statusURI)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return payload
+}
+
 func TestJWT(t *testing.T) {
 	for _, algorithm := range Algorithms {
 		ring := testSigningRing(t, algorithm)
 		claims := jwtClaims()
-		text, err := MintJWT(ring, NewJWT(claims, "https://vault.example.com/v1/apitoken", "production", "reader", "https://vault.example.com/v1/apitoken/oauth/status/3"))
+		text, err := MintJWT(ring, testPayload(t, claims, "https://vault.example.com/v1/apitoken/oauth/status/3"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -72,9 +81,9 @@ func TestJWT(t *testing.T) {
 
 func TestJWTWithoutEntity(t *testing.T) {
 	ring := testSigningRing(t, "EdDSA")
-	claims := testClaims()
-	claims.Subject = ""
-	text, err := MintJWT(ring, NewJWT(claims, "https://i", "e", "reader", ""))
+	claims := jwtClaims()
+	claims.Subject, claims.Status, claims.Confirmation = "", StatusRef{}, Confirmation{}
+	text, err := MintJWT(ring, testPayload(t, claims, ""))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +113,7 @@ func parts(t testing.TB, text string) (header, payload map[string]any) {
 // The attacks of RFC 8725 and their kin.
 func TestOpenJWTRefuses(t *testing.T) {
 	ring, other := testSigningRing(t, "ES256"), testSigningRing(t, "ES256")
-	payload := NewJWT(jwtClaims(), "https://i", "e", "reader", "")
+	payload := testPayload(t, jwtClaims(), "")
 	good, err := MintJWT(ring, payload)
 	if err != nil {
 		t.Fatal(err)
@@ -278,7 +287,7 @@ func TestThumbprintVector(t *testing.T) {
 
 func FuzzOpenJWT(f *testing.F) {
 	ring := testSigningRing(f, "ES256")
-	good, err := MintJWT(ring, NewJWT(jwtClaims(), "https://i", "e", "reader", ""))
+	good, err := MintJWT(ring, testPayload(f, jwtClaims(), ""))
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -298,7 +307,7 @@ func FuzzOpenJWT(f *testing.F) {
 
 func BenchmarkMintJWT(b *testing.B) {
 	ring := testSigningRing(b, "ES256")
-	payload := NewJWT(jwtClaims(), "https://vault.example.com/v1/apitoken", "production", "reader", "https://vault.example.com/v1/apitoken/oauth/status/3")
+	payload := testPayload(b, jwtClaims(), "https://vault.example.com/v1/apitoken/oauth/status/3")
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := MintJWT(ring, payload); err != nil {

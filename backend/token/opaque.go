@@ -58,22 +58,53 @@ func Pattern(prefixes ...string) string {
 	return `\b(?:` + strings.Join(prefixes, "|") + `)_[0-9A-Za-z]{80,}\b`
 }
 
-// Mint seals claims with the ring's current key. The claims' ID must be new.
+// A TooLongError is returned for claims whose token would be longer than MaxLen.
+type TooLongError struct {
+	Len   int
+	Field string // the field of the role, or of a request, whose values take the most room
+}
+
+func (e *TooLongError) Error() string {
+	return fmt.Sprintf("the token would be %d bytes long, a token has at most %d: choose fewer or shorter values", e.Len, MaxLen)
+}
+
+// checkLen returns a TooLongError for a token that is longer than MaxLen.
+func checkLen(text []byte, scopes, audience, addresses, hosts int, metadata map[string]string) error {
+	if len(text) <= MaxLen {
+		return nil
+	}
+	tooLong := &TooLongError{Len: len(text), Field: "scopes"}
+	longest := scopes
+	data := 0
+	for key, value := range metadata {
+		data += len(key) + len(value)
+	}
+	for _, part := range []struct {
+		field string
+		size  int
+	}{{"audience", audience}, {"token_bound_cidrs", addresses}, {"bound_hosts", hosts}, {"metadata", data}} {
+		if part.size > longest {
+			tooLong.Field, longest = part.field, part.size
+		}
+	}
+	return tooLong
+}
+
+func sizeOf(values []string) (size int) {
+	for _, v := range values {
+		size += len(v)
+	}
+	return size
+}
+
+// Mint seals claims with the ring's current key. The claims' ID must be new and random: two tokens with one ID
+// would betray the key.
 func Mint(ring *Ring, prefix string, claims *Claims) (string, error) {
 	key := ring.Current()
 	if key == nil {
 		return "", errors.New("the key ring is empty")
 	}
-	return MintAgain(ring, key.Number, prefix, claims)
-}
-
-// MintAgain makes the token once more that Mint has made of the same claims when this key was the current
-// one. Other claims under the same ID would betray the key.
-func MintAgain(ring *Ring, key uint32, prefix string, claims *Claims) (string, error) {
-	aead := ring.ciphers[key]
-	if aead == nil {
-		return "", ErrSpentKey
-	}
+	aead := ring.ciphers[key.Number]
 	plain, err := claims.marshal()
 	if err != nil {
 		return "", err
@@ -83,7 +114,7 @@ func MintAgain(ring *Ring, key uint32, prefix string, claims *Claims) (string, e
 	sealed := make([]byte, 0, len(prefix)+headerBytes+len(plain)+16)
 	sealed = append(sealed, prefix...)
 	sealed = append(sealed, opaqueVersion)
-	sealed = binary.BigEndian.AppendUint32(sealed, key)
+	sealed = binary.BigEndian.AppendUint32(sealed, key.Number)
 	sealed = append(sealed, claims.ID[:]...)
 	sealed = aead.Seal(sealed, claims.ID[:], plain, sealed)
 
@@ -93,8 +124,8 @@ func MintAgain(ring *Ring, key uint32, prefix string, claims *Claims) (string, e
 	text = append(text, '_')
 	text = appendBase62(text, body)
 	text = appendDigits(text, uint64(crc32.ChecksumIEEE(text)), checksumDigits)
-	if len(text) > MaxLen {
-		return "", fmt.Errorf("the token would be %d bytes long, more than %d: narrow it to fewer or shorter values", len(text), MaxLen)
+	if err := checkLen(text, sizeOf(claims.Scopes), sizeOf(claims.Audience), 17*len(claims.Addresses), 0, claims.Metadata); err != nil {
+		return "", err
 	}
 	return string(text), nil
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/fxamacker/cbor/v2"
 )
 
 var issued = time.Unix(1_767_225_600, 0)
@@ -41,6 +43,12 @@ func testClaims() *Claims {
 	}
 }
 
+func refreshClaims() *Claims {
+	c := testClaims()
+	c.Grant, c.Generation, c.GrantLifetime = ID{9}, 2, 24*time.Hour
+	return c
+}
+
 func fullClaims() *Claims {
 	c := testClaims()
 	c.Grant = ID{9}
@@ -60,8 +68,9 @@ func TestGoldenVectors(t *testing.T) {
 		claims *Claims
 		token  string
 	}{
-		"plain": {testClaims(), "apt_05K1WLvcSt00G3FqOdzujy10UaC6BAPBl6YuSIhoEtpsAGyfpX5MBAbF28ugszloMS0K2mJWeiMOWKwE6yh7EDO6Dv1O6jDpvJu6JZ2spNtA"},
-		"full":  {fullClaims(), "apt_05K1WLvcSt00G3FqOdzujy10GO3Yesu6r6J46M7Zpk20LLcGTMFLJxJ4e528L3EAeA9mY6vP4fmdBLd1ggYyI7wK5JRi7v3OGgMLNvHBlDycu6Ex3RdIkNiddKt5aHocMHDqKjqA3uih7BvJN0lACfPSWo5doifDnCu7y71efCV9BDbNDTRhyVWMyN9HR49vh0nC2F4Ix23VjQDcW3eszCerI24m1cre5M2SjaG04ThKmKnkah75VYgArNVAZ8cpYyF6OwPmDAKYwwe3tPefZ"},
+		"plain":   {testClaims(), "apt_05K1WLvcSt00G3FqOdzujy10UaC6BAPBl6YuSIhoEtpsAGyfpX5MBAbF28ugszloMS0K2mJWeiMOWKwE6yh7EDO6Dv1O6jDpvJu6JZ2spNtA"},
+		"refresh": {refreshClaims(), "apt_05K1WLvcSt00G3FqOdzujy10DoCVa8Ywb6J46M7Zpk20LLcGTMFLJxJ4e528L241W26rBqwDxYsOIH7qeqLp0xoN7mQSE7AHNaeDAoUPJa0ouZDBTyRzmPJ5XK4h0lBiEWPB1Oiikn"},
+		"full":    {fullClaims(), "apt_05K1WLvcSt00G3FqOdzujy10GO3Yesu6r6J46M7Zpk20LLcGTMFLJxJ4e528L3EAeA9mY6vP4fmdBLd1ggYyI7wK5JRi7v3OGgMLNvHBlDycu6Ex3RdIkNiddKt5aHocMHDqKjqA3uih7BvJN0lACfPSWo5doifDnCu7y71efCV9BDbNDTRhyVWMyN9HR49vh0nC2F4Ix23VjQDcW3eszCerI24m1cre5M2SjaG04ThKmKnkah75VYgArNVAZ8cpYyF6OwPmDAKYwwe3tPefZ"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			minted, err := Mint(ring, "apt", vector.claims)
@@ -145,8 +154,67 @@ func TestMintRefusesWhatIsTooLong(t *testing.T) {
 	for i := range 60 {
 		claims.Scopes = append(claims.Scopes, fmt.Sprintf("%060d", i))
 	}
-	if s, err := Mint(testRing(t, 7), "apt", claims); err == nil {
-		t.Errorf("minted %d bytes", len(s))
+	for field, claims := range map[string]*Claims{
+		"scopes":   claims,
+		"metadata": {Role: claims.Role, Scopes: []string{"a"}, Metadata: map[string]string{"a": strings.Repeat("b", 4000)}},
+	} {
+		var tooLong *TooLongError
+		if s, err := Mint(testRing(t, 7), "apt", claims); !errors.As(err, &tooLong) || tooLong.Field != field || tooLong.Len <= MaxLen {
+			t.Errorf("minted %d bytes, %v", len(s), err)
+		}
+	}
+}
+
+// An empty set would be read as an absent one, which stands for all that the role allows.
+func TestEmptySetsAreRefused(t *testing.T) {
+	for name, empty := range map[string]func(*Claims){
+		"scopes":            func(c *Claims) { c.Scopes = []string{} },
+		"audience":          func(c *Claims) { c.Audience = []string{} },
+		"token_bound_cidrs": func(c *Claims) { c.Addresses = []netip.Prefix{} },
+	} {
+		claims := fullClaims()
+		empty(claims)
+		if s, err := Mint(testRing(t, 7), "apt", claims); err == nil {
+			t.Errorf("%s: minted %s", name, s)
+		}
+		if _, err := NewJWT(claims, "https://i", "e", "reader", ""); err == nil {
+			t.Errorf("%s: a JWT", name)
+		}
+	}
+	good, err := fullClaims().marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var decoded map[int]any
+	if err := cbor.Unmarshal(good, &decoded); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []int{8, 9, 10} {
+		kept := decoded[key]
+		decoded[key] = []any{}
+		b, err := cbor.Marshal(decoded)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := new(Claims).unmarshal(b); err == nil {
+			t.Errorf("an empty set is read at %d", key)
+		}
+		decoded[key] = kept
+	}
+}
+
+func TestNames(t *testing.T) {
+	alone, member := testClaims(), fullClaims()
+	for _, c := range []*Claims{alone, member} {
+		if id, grant, err := ParseName(c.Name()); err != nil || id != c.ID || grant != c.Grant {
+			t.Errorf("%s: %s, %s, %v", c.Name(), id, grant, err)
+		}
+	}
+	name := member.Name()
+	for _, s := range []string{"", ".", name + ".", "." + name, name[1:], strings.ToUpper(name), name + "0", name[:24] + "." + name[:24], name[:24] + ".", name + "." + name[:24]} {
+		if _, _, err := ParseName(s); err == nil {
+			t.Errorf("%q is read", s)
+		}
 	}
 }
 
@@ -253,7 +321,7 @@ func TestIDs(t *testing.T) {
 // FuzzOpen looks for a panic, and for a second spelling of a token: what opens must be what Mint writes.
 func FuzzOpen(f *testing.F) {
 	ring := testRing(f, 7)
-	for _, c := range []*Claims{testClaims(), fullClaims()} {
+	for _, c := range []*Claims{testClaims(), fullClaims(), refreshClaims()} {
 		s, err := Mint(ring, "apt", c)
 		if err != nil {
 			f.Fatal(err)
@@ -276,7 +344,7 @@ func FuzzOpen(f *testing.F) {
 
 // FuzzClaims looks for a panic in what only a holder of the key could send.
 func FuzzClaims(f *testing.F) {
-	for _, c := range []*Claims{testClaims(), fullClaims()} {
+	for _, c := range []*Claims{testClaims(), fullClaims(), refreshClaims()} {
 		b, err := c.marshal()
 		if err != nil {
 			f.Fatal(err)
