@@ -52,6 +52,7 @@ const (
 
 	maxAnswer  = 4 << 20 // bytes
 	maxDepth   = 64      // of nested JSON
+	maxValues  = 300_000 // of JSON: a value takes some ten times the memory that it has in text
 	maxRetries = 4
 	maxMessage = 300 // bytes of what an upstream says of an error
 )
@@ -380,9 +381,13 @@ func decodeBody(text []byte, mediaType string) (any, error) {
 	if !strings.Contains(mediaType, "json") && trimmed[0] != '{' && trimmed[0] != '[' {
 		return string(text), nil
 	}
-	depth := 0
-	for _, c := range trimmed { // brackets in strings count too: bounds need not be exact
+	depth, values := 0, 1
+	for _, c := range trimmed { // what is in strings counts too: bounds need not be exact
 		switch c {
+		case ',':
+			if values++; values > maxValues {
+				return nil, fmt.Errorf("the answer has more than %d values", maxValues)
+			}
 		case '{', '[':
 			if depth++; depth > maxDepth {
 				return nil, fmt.Errorf("the answer is nested deeper than %d", maxDepth)
@@ -397,17 +402,27 @@ func decodeBody(text []byte, mediaType string) (any, error) {
 	if err := decoder.Decode(&body); err != nil {
 		return nil, errors.New("the answer is not JSON")
 	}
+	if decoder.InputOffset() != int64(len(trimmed)) {
+		return nil, errors.New("the answer is more than one JSON value")
+	}
 	return numbers(body), nil
 }
 
-// numbers makes whole numbers int64, so that ids stay what they are.
+// exact is from where a float64 no longer tells whole numbers apart.
+const exact = 1 << 53
+
+// numbers makes whole numbers int64, so that ids stay what they are. A number that neither an int64 nor a
+// float64 holds exactly stays the text that the upstream wrote.
 func numbers(value any) any {
 	switch v := value.(type) {
 	case json.Number:
 		if n, err := v.Int64(); err == nil {
 			return n
 		}
-		f, _ := v.Float64()
+		f, err := v.Float64()
+		if err != nil || math.Abs(f) >= exact {
+			return v.String()
+		}
 		return f
 	case map[string]any:
 		for key, one := range v {

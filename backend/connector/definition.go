@@ -223,6 +223,9 @@ func (f *Field) check(part, name string) error {
 	if f.Default == nil {
 		return nil
 	}
+	if f.Secret {
+		return errors.New("a secret has no default: everybody can read the definition")
+	}
 	if f.Required {
 		return errors.New("what is required has no default")
 	}

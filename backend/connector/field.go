@@ -146,6 +146,9 @@ func (f *Field) convert(value any) (any, error) {
 			return nil, fmt.Errorf("is %d bytes long, at most %d are allowed", len(s), maxValue)
 		case s == "" && f.Type == TypeString && !f.Required: // as if it was not given
 		case len(f.Allowed) > 0 && !slices.Contains(f.Allowed, s):
+			if f.Secret {
+				return nil, fmt.Errorf("is not one of: %s", strings.Join(f.Allowed, ", "))
+			}
 			return nil, fmt.Errorf("%q is not one of: %s", clip(s), strings.Join(f.Allowed, ", "))
 		case re != nil && !re.MatchString(s):
 			if f.Secret {

@@ -8,7 +8,6 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
-	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -74,30 +73,17 @@ func (u *Upstream) Create(ctx context.Context, name, role string, params map[str
 	if err != nil {
 		return nil, unsure("the answer is not what provider %q expects: %s", u.Provider.Name, err)
 	}
-	c := &Created{Token: Token{Name: name, Params: params}}
-	c.ID, _ = result["id"].(string)
-	c.Text, _ = result["token"].(string)
-	if c.ID == "" || c.Text == "" {
-		return nil, unsure("the answer has no token, or no id of it")
+	c, err := readCreated(result, vars)
+	if err == nil {
+		err = u.withoutSecrets(result, vars)
 	}
-	if c.ExpiresAt, err = toTime(result["expires_at"]); err != nil {
-		return nil, unsure("expires_at: %s", err)
+	if err == nil {
+		err = ahead(c.ExpiresAt, now)
 	}
-	c.Data, _ = result["data"].(map[string]any)
-	if granted, ok := result["granted"].(map[string]any); ok {
-		c.Granted = make(map[string]any)
-		for name, got := range granted {
-			if asked := vars["params."+name]; !same(asked, got) {
-				c.Granted[name] = got
-			}
-		}
+	if err != nil {
+		return nil, unsure("the answer is not what provider %q expects: %s", u.Provider.Name, err)
 	}
-	if record, ok := result["record"].(map[string]any); ok {
-		c.Record = make(map[string]string, len(record))
-		for key, value := range record {
-			c.Record[key] = fmt.Sprint(value)
-		}
-	}
+	c.Name, c.Params = name, params
 	return c, nil
 }
 
@@ -201,7 +187,14 @@ func (u *Upstream) Renew(ctx context.Context, t *Token, now, end time.Time) (tim
 	if err != nil {
 		return time.Time{}, u.misread(err)
 	}
-	return toTime(result["expires_at"])
+	told, err := readEnd(result)
+	if err == nil {
+		err = ahead(told, now)
+	}
+	if err != nil {
+		return time.Time{}, u.misread(err)
+	}
+	return told, nil
 }
 
 // Check proves that the credential works, and gives what it may do.
@@ -217,8 +210,11 @@ func (u *Upstream) Check(ctx context.Context) (map[string]any, error) {
 	if err != nil {
 		return nil, u.misread(err)
 	}
+	if err := u.withoutSecrets(result, u.vars(time.Now(), nil)); err != nil {
+		return nil, u.misread(err)
+	}
 	data, _ := result["data"].(map[string]any)
-	return data, nil
+	return data, bounded("data", data, maxShown)
 }
 
 // RotateRoot makes another credential like the one at hand, which still works afterwards unless the upstream
@@ -240,7 +236,14 @@ func (u *Upstream) RotateRoot(ctx context.Context, name, generated string, now, 
 	credential := maps.Clone(u.Credential)
 	changed, _ := result["credential"].(map[string]any)
 	maps.Copy(credential, changed)
-	return Values(u.Provider.Credential, credential)
+	fresh, err := Values(u.Provider.Credential, credential)
+	if err != nil {
+		return nil, &Error{Message: u.misread(err).Message, Unsure: true}
+	}
+	if maps.EqualFunc(fresh, u.Credential, func(a, b any) bool { return a == b }) {
+		return nil, &Error{Message: "the service gave the credential that is in use", Unsure: true}
+	}
+	return fresh, nil
 }
 
 // RetireRoot ends the credential at hand, where the upstream can.
@@ -306,7 +309,7 @@ func (u *Upstream) run(ctx context.Context, name string, vars map[string]any) (m
 		if r.when != nil {
 			wanted, err := r.when.eval(ctx, vars)
 			if err != nil {
-				return nil, u.misread(err)
+				return nil, &Error{Message: u.scrub(u.misread(err).Message, vars), Unsure: changed}
 			}
 			if wanted != true {
 				continue
@@ -314,7 +317,7 @@ func (u *Upstream) run(ctx context.Context, name string, vars map[string]any) (m
 		}
 		out, err := r.outgoing(ctx, vars)
 		if err != nil {
-			return nil, &Error{Message: err.Error(), Unsure: changed}
+			return nil, &Error{Message: u.scrub(err.Error(), vars), Unsure: changed}
 		}
 		repeatable := !once || r.method == http.MethodGet
 		out.policy = retryPolicy{repeatable: repeatable, statuses: r.retry}
@@ -493,26 +496,6 @@ func (u *Upstream) misread(err error) *Error {
 	return &Error{Message: printable(fmt.Sprintf("the answer is not what provider %q expects: %s", u.Provider.Name, err))}
 }
 
-// scrub takes secrets out of what is told of a call.
-func (u *Upstream) scrub(text string, vars map[string]any) string {
-	var secrets []string
-	for name, field := range u.Provider.Credential {
-		if field.Secret {
-			secrets = append(secrets, fmt.Sprint(vars["credential."+name]))
-		}
-	}
-	for _, name := range []string{"token", "generated"} {
-		secret, _ := vars[name].(string)
-		secrets = append(secrets, secret)
-	}
-	for _, secret := range secrets {
-		if secret != "" {
-			text = strings.ReplaceAll(text, secret, "[secret]")
-		}
-	}
-	return text
-}
-
 // roundUp gives the end that an upstream is told: later than the lease's, so that the lease is what ends it.
 func (p *Provider) roundUp(end time.Time) time.Time {
 	const slack = 30 * time.Second
@@ -525,55 +508,4 @@ func (p *Provider) roundUp(end time.Time) time.Time {
 		day = day.Add(24 * time.Hour)
 	}
 	return day
-}
-
-// toTime reads what an upstream says of the end of a token; the zero time where it says none.
-func toTime(value any) (time.Time, error) {
-	switch v := value.(type) {
-	case nil:
-		return time.Time{}, nil
-	case time.Time:
-		return v, nil
-	case int64:
-		if v == 0 {
-			return time.Time{}, nil
-		}
-		return time.Unix(v, 0), nil
-	case string:
-		if v == "" {
-			return time.Time{}, nil
-		}
-		for _, layout := range []string{time.RFC3339, time.DateOnly, "2006-01-02 15:04:05 MST", "2006-01-02T15:04:05Z0700"} {
-			if t, err := time.Parse(layout, v); err == nil {
-				return t, nil
-			}
-		}
-		return time.Time{}, fmt.Errorf("%q is not a time", clip(v))
-	}
-	return time.Time{}, fmt.Errorf("a %T is not a time", value)
-}
-
-// same compares what was asked with what was granted; the order of a list does not matter.
-func same(asked, got any) bool {
-	list := func(value any) ([]string, bool) {
-		switch v := value.(type) {
-		case []string:
-			sorted := slices.Clone(v)
-			slices.Sort(sorted)
-			return sorted, true
-		case []any:
-			texts := make([]string, 0, len(v))
-			for _, one := range v {
-				texts = append(texts, fmt.Sprint(one))
-			}
-			slices.Sort(texts)
-			return texts, true
-		}
-		return nil, false
-	}
-	a, isList := list(asked)
-	if b, both := list(got); isList && both {
-		return slices.Equal(a, b)
-	}
-	return reflect.DeepEqual(asked, got)
 }
