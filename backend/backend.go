@@ -6,8 +6,9 @@
 //	keys/ring               the keys that seal opaque tokens, seal-wrapped
 //	keys/signing            the keys that sign JWTs, seal-wrapped
 //	role/<name>             a role and its past versions
-//	ledger/deviations/<xxx> tokens that were revoked or renewed
-//	ledger/grants/<xxx>     the last refresh of grants that were refreshed
+//	ledger/writers/<w>      a process that has issued tokens
+//	ledger/deviations/<xxx>-<w>  tokens that were revoked or renewed
+//	ledger/grants/<xxx>-<w> the last refresh of grants that were refreshed
 //	ledger/status/<n>       which places in status lists are taken
 //	ledger/inventory/<n>    who got which token when
 //	provider/<name>         a provider of an operator's own
@@ -27,6 +28,7 @@ package backend
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -73,10 +75,14 @@ type backend struct {
 
 	loading sync.Mutex // held while state is read from storage
 	state   atomic.Pointer[state]
-	stale   atomic.Bool // Invalidate has added to staleKeys
+	stale   atomic.Bool // there are staleKeys, or staleAll is set
 
 	staleMu   sync.Mutex
 	staleKeys []string // storage keys that another node wrote
+	staleAll  bool     // this node may not have written what it was to
+
+	writer     string // id of this process in the keys of the ledger
+	leadership leadership
 
 	flushMu    sync.Mutex
 	flushTimer *time.Timer // set while rows wait to be written
@@ -91,7 +97,7 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 // Factory makes the backend of one mount with another clock or another network.
 func (o Options) Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
 	b := newBackend(o)
-	b.storage = conf.StorageView
+	b.storage = &fence{Storage: conf.StorageView, b: b, background: true}
 	remembering := *conf
 	remembering.System = newSystemView(conf.System)
 	if err := b.Setup(ctx, &remembering); err != nil {
@@ -104,7 +110,7 @@ func newBackend(o Options) *backend {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	b := &backend{Options: o}
+	b := &backend{Options: o, writer: ledger.NewWriter()}
 	b.Backend = &framework.Backend{
 		Help:           strings.TrimSpace(backendHelp),
 		BackendType:    logical.TypeLogical,
@@ -198,28 +204,33 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 	if err != nil {
 		return err
 	}
-	now := b.now()
-	c := st.config.get()
-	if rotated, err := st.keys.maintain(ctx, req.Storage, c.KeyRotationPeriod, now); err != nil {
-		return err
-	} else if rotated {
+	now, s := b.now(), req.Storage
+	longest := st.longestLifetime()
+	return errors.Join( // each step runs, whatever becomes of the others
+		b.maintainKeys(ctx, s, st, now),
+		b.maintainSigners(ctx, s, st, now),
+		st.indexes.Prune(ctx, s, longest, now),
+		st.grants.Prune(ctx, s, now),
+		st.inventory.Prune(ctx, s, st.ended(now)),
+		st.deviations.Prune(ctx, s, now),
+		ledger.PruneWriters(ctx, s, b.writer, longest, now),
+	)
+}
+
+func (b *backend) maintainKeys(ctx context.Context, s logical.Storage, st *state, now time.Time) error {
+	rotated, err := st.keys.maintain(ctx, s, st.config.get().KeyRotationPeriod, now)
+	if rotated {
 		b.Logger().Info("rotated the key that seals new tokens", "key", keyName(st.keys.ring.Load().Current().Number))
 	}
-	if rotated, err := st.signers.maintain(ctx, req.Storage, c, now); err != nil {
-		return err
-	} else if rotated {
+	return err
+}
+
+func (b *backend) maintainSigners(ctx context.Context, s logical.Storage, st *state, now time.Time) error {
+	rotated, err := st.signers.maintain(ctx, s, st.config.get(), now)
+	if rotated {
 		b.Logger().Info("rotated the key that signs new tokens", "key", st.signers.ring.Load().Current().ID)
 	}
-	if err := st.indexes.Prune(ctx, req.Storage, st.longestLifetime(), now); err != nil {
-		return err
-	}
-	if err := st.grants.Prune(ctx, req.Storage, now); err != nil {
-		return err
-	}
-	if err := st.inventory.Prune(ctx, req.Storage, st.ended(now)); err != nil {
-		return err
-	}
-	return st.deviations.Prune(ctx, req.Storage, now)
+	return err
 }
 
 // invalidate is told that another node has written key.

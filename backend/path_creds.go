@@ -119,6 +119,9 @@ func (b *backend) credsIssue(ctx context.Context, req *logical.Request, d *frame
 	if err := r.checkRequester(req.Connection); err != nil {
 		return nil, logical.CodedError(403, err.Error())
 	}
+	if err := b.proveWritable(ctx, req.Storage); err != nil {
+		return nil, err
+	}
 	if r.Connection != "" {
 		return b.credsUpstream(ctx, req, d, st, r)
 	}

@@ -70,7 +70,13 @@ func (b *backend) oauthToken(ctx context.Context, req *logical.Request, d *frame
 	if err != nil {
 		return nil, err
 	}
-	switch grantType := d.Get("grant_type").(string); grantType {
+	grantType := d.Get("grant_type").(string)
+	if grantType == grantTypeRefresh || grantType == grantTypeExchange {
+		if err := b.proveWritable(ctx, req.Storage); err != nil {
+			return nil, err
+		}
+	}
+	switch grantType {
 	case grantTypeRefresh:
 		return b.refresh(ctx, st, req, d)
 	case grantTypeExchange:

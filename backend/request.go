@@ -16,6 +16,10 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 		}
 	}
 	readMaps(req)
+	if storage := req.Storage; storage != nil {
+		req.Storage = b.fenced(storage)
+		defer func() { req.Storage = storage }()
+	}
 	resp, err := b.Backend.HandleRequest(ctx, req)
 	if err == nil && resp.IsError() && strings.HasPrefix(resp.Error().Error(), "Field validation failed") {
 		// The framework's message shows the value, which may be a token, and errors stand in the audit log in plain text.

@@ -39,133 +39,151 @@ func (b *backend) load(ctx context.Context, s logical.Storage) (*state, error) {
 	defer b.loading.Unlock()
 
 	b.staleMu.Lock()
-	keys := b.staleKeys
-	b.staleKeys = nil
+	keys, all := b.staleKeys, b.staleAll
+	b.staleKeys, b.staleAll = nil, false
 	b.stale.Store(false)
 	b.staleMu.Unlock()
 
-	st, err := b.reload(ctx, s, b.state.Load(), keys)
+	st, err := b.reload(ctx, s, b.state.Load(), keys, all)
 	if err != nil {
-		for _, key := range keys {
-			b.invalidate(ctx, key)
-		}
+		b.staleMu.Lock()
+		b.staleKeys, b.staleAll = append(keys, b.staleKeys...), all || b.staleAll
+		b.stale.Store(true)
+		b.staleMu.Unlock()
 		return nil, err
 	}
 	b.state.Store(st)
 	return st, nil
 }
 
-// reload gives a state in which the stale keys have been read anew; all of them when old is nil.
-func (b *backend) reload(ctx context.Context, s logical.Storage, old *state, stale []string) (*state, error) {
-	st := &state{now: b.Now}
-	if old != nil {
+// room is a part of the ledger. It stays the same when its storage is read again, since requests may be
+// changing it: it adds to what it knows.
+type room interface {
+	Load(ctx context.Context, s logical.Storage, now time.Time) error
+	Reload(ctx context.Context, s logical.Storage, key string, now time.Time) error
+}
+
+// rooms are the parts of the ledger, by the prefix of their keys.
+func (st *state) rooms() map[string]room {
+	return map[string]room{
+		ledger.DeviationsPrefix: st.deviations,
+		ledger.GrantsPrefix:     st.grants,
+	}
+}
+
+// reload gives a state in which the stale keys have been read anew; all of them when all is set or old is nil.
+func (b *backend) reload(ctx context.Context, s logical.Storage, old *state, stale []string, all bool) (*state, error) {
+	st := &state{now: b.Now, deviations: ledger.NewDeviations(b.writer), grants: ledger.NewGrants(b.writer)}
+	switch {
+	case old == nil:
+		all = true
+	case all:
+		st.deviations, st.grants = old.deviations, old.grants
+		b.Logger().Warn("everything is read from storage again: a write failed because this node may not write")
+	default:
 		*st = *old
-	}
-	for _, key := range stale {
-		switch {
-		case old == nil:
-		case key == configKey:
-			st.config = nil
-		case key == ringKey:
-			st.keys = nil
-		case key == signersKey:
-			st.signers = nil
-		case strings.HasPrefix(key, rolePrefix):
-			if err := st.roles.reload(ctx, s, key); err != nil {
-				return nil, err
-			}
-		case strings.HasPrefix(key, connectionPrefix):
-			if err := st.connections.reload(ctx, s, key); err != nil {
-				return nil, err
-			}
-		case strings.HasPrefix(key, providerPrefix):
-			if err := st.connections.reloadProvider(ctx, s, key); err != nil {
-				return nil, err
-			}
-		case strings.HasPrefix(key, ledger.UpstreamsPrefix):
-			if err := st.upstreams.Reload(ctx, s, key); err != nil {
-				return nil, err
-			}
-		case strings.HasPrefix(key, staticPrefix):
-			if err := st.statics.reload(ctx, s, key); err != nil {
-				return nil, err
-			}
-		case strings.HasPrefix(key, ledger.InventoryPrefix):
-			st.inventory = nil
-		case strings.HasPrefix(key, ledger.IndexesPrefix):
-			st.indexes = nil
-		case strings.HasPrefix(key, ledger.DeviationsPrefix):
-			if err := st.deviations.Reload(ctx, s, key); err != nil {
-				return nil, err
-			}
-		case strings.HasPrefix(key, ledger.GrantsPrefix):
-			if err := st.grants.Reload(ctx, s, key); err != nil {
+		for _, key := range stale {
+			if err := b.reloadKey(ctx, s, st, key); err != nil {
 				return nil, err
 			}
 		}
 	}
-	var err error
-	if st.config == nil {
-		if st.config, err = loadConfig(ctx, s); err != nil {
-			return nil, err
+	if all {
+		for _, room := range st.rooms() {
+			if err := room.Load(ctx, s, b.now()); err != nil {
+				return nil, err
+			}
 		}
 	}
-	if st.keys == nil {
-		if st.keys, err = loadKeyring(ctx, s, b.Now); err != nil {
-			return nil, err
-		}
+	if err := b.fill(ctx, s, st); err != nil {
+		return nil, err
 	}
-	if st.signers == nil {
-		if st.signers, err = loadSigners(ctx, s, b.Now); err != nil {
-			return nil, err
-		}
-	}
-	if st.roles == nil {
-		if st.roles, err = loadRoles(ctx, s); err != nil {
-			return nil, err
-		}
-	}
-	if st.deviations == nil {
-		if st.deviations, err = ledger.LoadDeviations(ctx, s); err != nil {
-			return nil, err
-		}
-	}
-	if st.grants == nil {
-		if st.grants, err = ledger.LoadGrants(ctx, s); err != nil {
-			return nil, err
-		}
-	}
-	if st.indexes == nil {
-		if st.indexes, err = ledger.LoadIndexes(ctx, s); err != nil {
-			return nil, err
-		}
-	}
-	if st.inventory == nil {
-		if st.inventory, err = ledger.LoadInventory(ctx, s); err != nil {
-			return nil, err
-		}
-	}
-	if st.connections == nil {
-		if st.connections, err = loadConnections(ctx, s, userAgent(), b.Dial); err != nil {
-			return nil, err
-		}
-	}
-	if st.upstreams == nil {
-		if st.upstreams, err = ledger.LoadUpstreams(ctx, s); err != nil {
-			return nil, err
-		}
-	}
-	if st.statics == nil {
-		if st.statics, err = loadStatics(ctx, s); err != nil {
-			return nil, err
-		}
-	}
-	if old == nil {
+	if all {
 		for key, err := range st.brokenKeys() {
 			b.Logger().Error("stored entry cannot be read", "key", key, "error", err)
 		}
 	}
 	return st, nil
+}
+
+// reloadKey reads anew what another node wrote at a key, or has fill do so.
+func (b *backend) reloadKey(ctx context.Context, s logical.Storage, st *state, key string) error {
+	for prefix, room := range st.rooms() {
+		if strings.HasPrefix(key, prefix) {
+			return room.Reload(ctx, s, key, b.now())
+		}
+	}
+	switch {
+	case key == configKey:
+		st.config = nil
+	case key == ringKey:
+		st.keys = nil
+	case key == signersKey:
+		st.signers = nil
+	case strings.HasPrefix(key, rolePrefix):
+		return st.roles.reload(ctx, s, key)
+	case strings.HasPrefix(key, connectionPrefix):
+		return st.connections.reload(ctx, s, key)
+	case strings.HasPrefix(key, providerPrefix):
+		return st.connections.reloadProvider(ctx, s, key)
+	case strings.HasPrefix(key, ledger.UpstreamsPrefix):
+		return st.upstreams.Reload(ctx, s, key)
+	case strings.HasPrefix(key, staticPrefix):
+		return st.statics.reload(ctx, s, key)
+	case strings.HasPrefix(key, ledger.InventoryPrefix):
+		st.inventory = nil
+	case strings.HasPrefix(key, ledger.IndexesPrefix):
+		st.indexes = nil
+	}
+	return nil
+}
+
+// fill reads what the state does not have.
+func (b *backend) fill(ctx context.Context, s logical.Storage, st *state) (err error) {
+	if st.config == nil {
+		if st.config, err = loadConfig(ctx, s); err != nil {
+			return err
+		}
+	}
+	if st.keys == nil {
+		if st.keys, err = loadKeyring(ctx, s, b.Now); err != nil {
+			return err
+		}
+	}
+	if st.signers == nil {
+		if st.signers, err = loadSigners(ctx, s, b.Now); err != nil {
+			return err
+		}
+	}
+	if st.roles == nil {
+		if st.roles, err = loadRoles(ctx, s); err != nil {
+			return err
+		}
+	}
+	if st.indexes == nil {
+		if st.indexes, err = ledger.LoadIndexes(ctx, s); err != nil {
+			return err
+		}
+	}
+	if st.inventory == nil {
+		if st.inventory, err = ledger.LoadInventory(ctx, s); err != nil {
+			return err
+		}
+	}
+	if st.connections == nil {
+		if st.connections, err = loadConnections(ctx, s, userAgent(), b.Dial); err != nil {
+			return err
+		}
+	}
+	if st.upstreams == nil {
+		if st.upstreams, err = ledger.LoadUpstreams(ctx, s); err != nil {
+			return err
+		}
+	}
+	if st.statics == nil {
+		st.statics, err = loadStatics(ctx, s)
+	}
+	return err
 }
 
 // life is what the ledger and the roles know of a token of a grant that ends at ownEnd by itself. Whether

@@ -239,6 +239,9 @@ func (b *backend) rotateStatic(ctx context.Context, s logical.Storage, st *state
 	if r == nil {
 		return fmt.Errorf("its role %q was deleted", e.Role)
 	}
+	if err := b.proveWritable(ctx, s); err != nil {
+		return err
+	}
 	now := b.now().UTC()
 	next := *e
 	var err error

@@ -24,9 +24,24 @@ type Deviation struct {
 	KeepUntil int64           // seconds since 1970: from when on the token says itself that it has ended
 	Revoked   bool            //
 	Status    token.StatusRef // the place in a status list that tells of the revocation; zero: none
+	Revision  uint32          // counts the changes
 }
 
 func (d Deviation) keepUntil() int64 { return d.KeepUntil }
+
+// merge returns what is true of a token of which two writers know. A revocation is for ever. The end is that of
+// the writer who changed the deviation more often; of two who did so equally often, the earlier one.
+func (d Deviation) merge(o Deviation) Deviation {
+	if o.Revision > d.Revision || o.Revision == d.Revision && o.ExpiresAt < d.ExpiresAt {
+		d, o = o, d
+	}
+	d.KeepUntil = max(d.KeepUntil, o.KeepUntil)
+	d.Revoked = d.Revoked || o.Revoked
+	if d.Status.IsZero() {
+		d.Status = o.Status
+	}
+	return d
+}
 
 // Deviations knows which tokens and grants were revoked or renewed. A deviation whose KeepUntil has passed
 // no longer says anything that the token does not say itself, and is dropped.
@@ -35,17 +50,21 @@ type Deviations struct {
 	revision atomic.Uint64 // counts what may have changed a status list
 }
 
-// LoadDeviations reads them all from storage.
-func LoadDeviations(ctx context.Context, s logical.Storage) (*Deviations, error) {
-	d := &Deviations{pages: pages[Deviation]{prefix: DeviationsPrefix}}
-	return d, d.load(ctx, s)
+// NewDeviations returns those of one process, which knows none until Load.
+func NewDeviations(writer string) *Deviations {
+	return &Deviations{pages: pages[Deviation]{prefix: DeviationsPrefix, writer: writer}}
 }
 
-// Reload reads one page anew, when somebody else has written it. A key that is not a page's is an
-// error.
-func (d *Deviations) Reload(ctx context.Context, s logical.Storage, key string) error {
+// Load reads all from storage, also again.
+func (d *Deviations) Load(ctx context.Context, s logical.Storage, now time.Time) error {
 	defer d.revision.Add(1)
-	return d.pages.Reload(ctx, s, key)
+	return d.pages.Load(ctx, s, now)
+}
+
+// Reload reads one file that somebody else has written. A key that is not a file's is an error.
+func (d *Deviations) Reload(ctx context.Context, s logical.Storage, key string, now time.Time) error {
+	defer d.revision.Add(1)
+	return d.pages.Reload(ctx, s, key, now)
 }
 
 // Get tells how a token deviates; ok is false where it does not.
@@ -59,7 +78,10 @@ func (d *Deviations) Revoke(ctx context.Context, s logical.Storage, id token.ID,
 			old.ExpiresAt = ownEnd.Unix()
 		}
 		old.KeepUntil = max(old.KeepUntil, old.ExpiresAt, ownEnd.Unix())
-		old.Revoked = true
+		if !old.Revoked {
+			old.Revoked = true
+			old.Revision++
+		}
 		if !status.IsZero() {
 			old.Status = status
 		}
@@ -82,7 +104,10 @@ func (d *Deviations) Renew(ctx context.Context, s logical.Storage, id token.ID, 
 			return old, ErrRevoked
 		}
 		end := newEnd.Unix()
-		return Deviation{ExpiresAt: end, KeepUntil: max(old.KeepUntil, end, ownEnd.Unix())}, nil
+		if old.ExpiresAt == end && old.KeepUntil >= ownEnd.Unix() {
+			return old, nil
+		}
+		return Deviation{ExpiresAt: end, KeepUntil: max(old.KeepUntil, end, ownEnd.Unix()), Revision: old.Revision + 1}, nil
 	})
 }
 

@@ -29,8 +29,14 @@ func id(n int) token.ID {
 
 func loadDeviations(t *testing.T, s logical.Storage) *Deviations {
 	t.Helper()
-	d, err := LoadDeviations(context.Background(), s)
-	if err != nil {
+	return deviationsOf(t, s, NewWriter())
+}
+
+// deviationsOf loads the deviations in another process.
+func deviationsOf(t *testing.T, s logical.Storage, writer string) *Deviations {
+	t.Helper()
+	d := NewDeviations(writer)
+	if err := d.Load(context.Background(), s, now); err != nil {
 		t.Fatal(err)
 	}
 	return d
@@ -47,7 +53,7 @@ func TestRevoke(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	want := Deviation{ExpiresAt: inAnHour.Unix(), KeepUntil: inAnHour.Unix(), Revoked: true}
+	want := Deviation{ExpiresAt: inAnHour.Unix(), KeepUntil: inAnHour.Unix(), Revoked: true, Revision: 1}
 	for name, d := range map[string]*Deviations{"in memory": d, "after a restart": loadDeviations(t, s)} {
 		if got, _ := d.Get(id(1)); got != want {
 			t.Errorf("%s: %+v, want %+v", name, got, want)
@@ -64,7 +70,7 @@ func TestRevoke(t *testing.T) {
 func TestRenew(t *testing.T) {
 	ctx, s := context.Background(), new(logical.InmemStorage)
 	d := loadDeviations(t, s)
-	for _, step := range []struct {
+	for i, step := range []struct {
 		end  time.Duration
 		keep time.Duration
 	}{
@@ -75,7 +81,7 @@ func TestRenew(t *testing.T) {
 		if err := d.Renew(ctx, s, id(1), inAnHour, now.Add(step.end), now); err != nil {
 			t.Fatal(err)
 		}
-		want := Deviation{ExpiresAt: now.Add(step.end).Unix(), KeepUntil: now.Add(step.keep).Unix()}
+		want := Deviation{ExpiresAt: now.Add(step.end).Unix(), KeepUntil: now.Add(step.keep).Unix(), Revision: uint32(i + 1)}
 		if got, _ := loadDeviations(t, s).Get(id(1)); got != want {
 			t.Errorf("renewed to %s: %+v, want %+v", step.end, got, want)
 		}
@@ -101,7 +107,7 @@ func TestPruneDropsOnlyWhatHasRunOut(t *testing.T) {
 	for _, c := range []struct {
 		at   time.Time
 		left int
-	}{{inAnHour.Add(-time.Second), n}, {inAnHour, n / 2}, {now.Add(2 * time.Hour), 0}} {
+	}{{inAnHour.Add(clockSkew - time.Second), n}, {inAnHour.Add(clockSkew), n / 2}, {now.Add(2*time.Hour + clockSkew), 0}} {
 		if err := d.Prune(ctx, s, c.at); err != nil {
 			t.Fatal(err)
 		}
@@ -152,14 +158,15 @@ func TestReload(t *testing.T) {
 	if err := active.Revoke(ctx, s, id(1), token.StatusRef{}, inAnHour, now); err != nil {
 		t.Fatal(err)
 	}
-	if err := standby.Reload(ctx, s, active.key(pageNumber(id(1)))); err != nil {
+	if err := standby.Reload(ctx, s, DeviationsPrefix+active.own(id(1), 1), now); err != nil {
 		t.Fatal(err)
 	}
 	if got, _ := standby.Get(id(1)); !got.Revoked {
 		t.Error("the revocation of another node is not seen")
 	}
-	for _, key := range []string{"", "config", DeviationsPrefix, DeviationsPrefix + "1000", DeviationsPrefix + "xyz", DeviationsPrefix + "0a"} {
-		if err := standby.Reload(ctx, s, key); err == nil {
+	for _, key := range []string{"", "config", DeviationsPrefix, DeviationsPrefix + "100", DeviationsPrefix + "xyz-0123456789abcdef", DeviationsPrefix + "0a-0123456789abcdef",
+		DeviationsPrefix + "00000-0123456789abcdef", DeviationsPrefix + "000-0123456789ABCDEF", DeviationsPrefix + "000-"} {
+		if err := standby.Reload(ctx, s, key, now); err == nil {
 			t.Errorf("%q was taken for a page", key)
 		}
 	}
@@ -167,10 +174,11 @@ func TestReload(t *testing.T) {
 
 func TestDamagedPageIsAnError(t *testing.T) {
 	ctx, s := context.Background(), new(logical.InmemStorage)
-	if err := s.Put(ctx, &logical.StorageEntry{Key: DeviationsPrefix + "001", Value: []byte("damaged")}); err != nil {
+	key := DeviationsPrefix + "001-0123456789abcdef"
+	if err := s.Put(ctx, &logical.StorageEntry{Key: key, Value: []byte("damaged")}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := LoadDeviations(ctx, s); err == nil || !strings.Contains(err.Error(), DeviationsPrefix+"001") {
+	if err := NewDeviations(NewWriter()).Load(ctx, s, now); err == nil || !strings.Contains(err.Error(), key) {
 		t.Errorf("revocations that cannot be read must stop the mount, got %v", err)
 	}
 }

@@ -23,13 +23,21 @@ type Refresh struct {
 
 func (r Refresh) keepUntil() int64 { return r.KeepUntil }
 
+// merge returns the later refresh of two that two writers know of.
+func (r Refresh) merge(o Refresh) Refresh {
+	if o.Generation > r.Generation || o.Generation == r.Generation && o.At > r.At {
+		r, o = o, r
+	}
+	r.KeepUntil = max(r.KeepUntil, o.KeepUntil)
+	return r
+}
+
 // Grants knows the last refresh of each grant that was refreshed.
 type Grants struct{ pages[Refresh] }
 
-// LoadGrants reads them all from storage.
-func LoadGrants(ctx context.Context, s logical.Storage) (*Grants, error) {
-	g := &Grants{pages[Refresh]{prefix: GrantsPrefix}}
-	return g, g.load(ctx, s)
+// NewGrants returns those of one process, which knows none until Load.
+func NewGrants(writer string) *Grants {
+	return &Grants{pages[Refresh]{prefix: GrantsPrefix, writer: writer}}
 }
 
 // ErrReused is returned for a refresh token that was used before, longer ago than a retry takes, or

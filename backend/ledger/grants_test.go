@@ -16,8 +16,8 @@ const retry = 10 * time.Second
 
 func loadGrants(t *testing.T, s logical.Storage) *Grants {
 	t.Helper()
-	g, err := LoadGrants(context.Background(), s)
-	if err != nil {
+	g := NewGrants(NewWriter())
+	if err := g.Load(context.Background(), s, now); err != nil {
 		t.Fatal(err)
 	}
 	return g

@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -16,47 +18,89 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
-// pageCount is how many pages values are spread over, by the first twelve bits of the id. With a million
-// values a page is 5 kB, which is what one change then writes; with few, a page holds one value.
-const pageCount = 1 << 12
+const (
+	// pageCount is how many pages values are spread over, by the first twelve bits of the id. With a million
+	// values a page is 8 kB, which is what one change then writes; with few, a page holds one value.
+	pageCount = 1 << 12
 
-// loaders is how many pages or segments are read from storage at once when a ledger is loaded.
-const loaders = 16
+	// splitAt is how many values a page holds before its files hold a sixteenth of it each, by four more bits of
+	// the id: a file of so many values is 250 kB. 1 MiB, which is all that storage takes, is reached at 400
+	// million values.
+	splitAt = 1 << 13
 
-// value is what pages hold: it tells until when it says something, in seconds since 1970.
-type value interface {
+	// takeOvers is how many files of former writers one Prune takes over.
+	takeOvers = 256
+)
+
+// value is what pages hold.
+type value[V any] interface {
 	comparable
-	keepUntil() int64
+	keepUntil() int64 // seconds since 1970: from when on the value says nothing any more
+	merge(V) V        // of two values of one id, by two writers: what is true in spite of either
 }
 
-// pages is a map from ids to values. All of it is in memory, and in pages in storage. A change is in
-// storage before it is seen; it costs one write. A value that has run out is dropped.
+// pages is a map from ids to values. All of it is in memory, and in pages in storage. A change is in storage
+// before it is seen; it costs one write. A value that has run out is dropped.
+//
+// A page is what all its files in storage say together. A writer rewrites its own file only, which then holds
+// all that the writer knows of the page.
 //
 // Use it from many goroutines. get never waits for storage.
-type pages[V value] struct {
+type pages[V value[V]] struct {
 	prefix string // of the storage keys
+	writer string
 	pages  [pageCount]page[V]
 }
 
-type page[V value] struct {
-	writing sync.Mutex // held from reading the page for a change until the change is stored; before mu
+type page[V value[V]] struct {
+	writing sync.Mutex      // held from reading the page for a change until the change is stored; before mu
+	files   map[string]file // by the name, such as 0a1-89abcdef01234567
+
 	mu      sync.RWMutex
 	entries map[token.ID]V
 }
 
-// pageEntry is the stored form: a page is a CBOR array of these, in the order of their IDs.
-type pageEntry[V value] struct {
+// file is what is known of a file besides its values.
+type file struct {
+	writtenAt int64 // seconds since 1970
+	from      int64 // the first keepUntil of its values
+	until     int64 // the last one
+}
+
+// pageEntry is the stored form of a value.
+type pageEntry[V any] struct {
 	_     struct{} `cbor:",toarray"`
 	ID    token.ID
 	Value V
 }
 
+// pageFile is the stored form of a file; the entries are in the order of their IDs.
+type pageFile[V any] struct {
+	_         struct{} `cbor:",toarray"`
+	WrittenAt int64
+	Entries   []pageEntry[V]
+}
+
 func pageNumber(id token.ID) int { return int(id[0])<<4 | int(id[1])>>4 }
 
-func (ps *pages[V]) key(number int) string { return fmt.Sprintf("%s%03x", ps.prefix, number) }
+// own returns the name of the file that this writer writes a value to, when its page holds so many.
+func (ps *pages[V]) own(id token.ID, values int) string {
+	digits := 3
+	if values > splitAt {
+		digits = 4
+	}
+	return hex.EncodeToString(id[:2])[:digits] + "-" + ps.writer
+}
 
-// load reads all pages from storage.
-func (ps *pages[V]) load(ctx context.Context, s logical.Storage) error {
+// in reports whether a file holds the values of id.
+func in(name string, id token.ID) bool {
+	digits, _, _ := strings.Cut(name, "-")
+	return hex.EncodeToString(id[:2])[:len(digits)] == digits
+}
+
+// Load reads all files from storage. It adds to what is in memory: a value that was once stored stays true
+// until it has run out.
+func (ps *pages[V]) Load(ctx context.Context, s logical.Storage, now time.Time) error {
 	names, err := s.List(ctx, ps.prefix)
 	if err != nil {
 		return err
@@ -64,48 +108,76 @@ func (ps *pages[V]) load(ctx context.Context, s logical.Storage) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(loaders)
 	for _, name := range names {
-		group.Go(func() error { return ps.Reload(ctx, s, ps.prefix+name) })
+		group.Go(func() error { return ps.Reload(ctx, s, ps.prefix+name, now) })
 	}
 	return group.Wait()
 }
 
-// Reload reads one page anew, when somebody else has written it. A key that is not a page's is an
-// error.
-func (ps *pages[V]) Reload(ctx context.Context, s logical.Storage, key string) error {
-	number, err := ps.number(key)
+// Reload reads one file that somebody else has written. A key that is not a file's is an error.
+func (ps *pages[V]) Reload(ctx context.Context, s logical.Storage, key string, now time.Time) error {
+	digits, writer, err := splitKey(key, ps.prefix)
 	if err != nil {
 		return err
 	}
-	p := &ps.pages[number]
+	number, err := strconv.ParseUint(digits, 16, 16)
+	if err != nil || len(digits) > 4 || len(digits) < 3 || !isWriter(writer) {
+		return fmt.Errorf("%q is not a page of the ledger", key)
+	}
+	p := &ps.pages[number>>(4*(len(digits)-3))]
 	p.writing.Lock()
 	defer p.writing.Unlock()
-	stored, err := s.Get(ctx, key)
+	return ps.read(ctx, s, p, strings.TrimPrefix(key, ps.prefix), now)
+}
+
+// read merges what a file holds into its page. The caller holds writing.
+func (ps *pages[V]) read(ctx context.Context, s logical.Storage, p *page[V], name string, now time.Time) error {
+	stored, err := s.Get(ctx, ps.prefix+name)
 	if err != nil {
 		return err
 	}
-	var list []pageEntry[V]
-	if stored != nil {
-		if err := cbor.Unmarshal(stored.Value, &list); err != nil {
-			return fmt.Errorf("%s: %w", key, err)
+	var f pageFile[V]
+	if stored == nil {
+		delete(p.files, name)
+	} else {
+		if err := cbor.Unmarshal(stored.Value, &f); err != nil {
+			return fmt.Errorf("%s%s: %w", ps.prefix, name, err)
+		}
+		p.note(name, f.WrittenAt, f.Entries)
+	}
+	entries := p.remaining(now, len(f.Entries))
+	for _, e := range f.Entries {
+		if old, known := entries[e.ID]; known {
+			e.Value = old.merge(e.Value)
+		}
+		if lasts(e.Value.keepUntil(), now) {
+			entries[e.ID] = e.Value
 		}
 	}
-	entries := make(map[token.ID]V, len(list))
-	for _, e := range list {
-		entries[e.ID] = e.Value
-	}
-	p.mu.Lock()
-	p.entries = entries
-	p.mu.Unlock()
+	p.show(entries)
 	return nil
 }
 
-func (ps *pages[V]) number(key string) (int, error) {
-	name, ok := strings.CutPrefix(key, ps.prefix)
-	b, err := hex.DecodeString("0" + name)
-	if !ok || err != nil || len(b) != 2 {
-		return 0, fmt.Errorf("%q is not a page of the ledger", key)
+// lasts reports whether a value is to be kept. Another node's clock may be behind.
+func lasts(until int64, now time.Time) bool {
+	return until+int64(clockSkew/time.Second) > now.Unix()
+}
+
+func (p *page[V]) note(name string, writtenAt int64, list []pageEntry[V]) {
+	f := file{writtenAt: writtenAt, from: math.MaxInt64}
+	for _, e := range list {
+		f.from = min(f.from, e.Value.keepUntil())
+		f.until = max(f.until, e.Value.keepUntil())
 	}
-	return int(b[0])<<8 | int(b[1]), nil
+	if p.files == nil {
+		p.files = make(map[string]file)
+	}
+	p.files[name] = f
+}
+
+func (p *page[V]) show(entries map[token.ID]V) {
+	p.mu.Lock()
+	p.entries = entries
+	p.mu.Unlock()
 }
 
 func (ps *pages[V]) get(id token.ID) (V, bool) {
@@ -116,11 +188,10 @@ func (ps *pages[V]) get(id token.ID) (V, bool) {
 	return v, ok
 }
 
-// change writes a page with the value of one id changed as f says, and without those that have run out.
-// Nobody else changes the page meanwhile. After an error of f, or no change, nothing is written.
+// change writes the value of one id changed as f says. Nobody else of this process changes the page meanwhile.
+// After an error of f, or no change, nothing is written.
 func (ps *pages[V]) change(ctx context.Context, s logical.Storage, id token.ID, now time.Time, f func(old V, known bool) (V, error)) error {
-	number := pageNumber(id)
-	p := &ps.pages[number]
+	p := &ps.pages[pageNumber(id)]
 	p.writing.Lock()
 	defer p.writing.Unlock()
 
@@ -129,66 +200,125 @@ func (ps *pages[V]) change(ctx context.Context, s logical.Storage, id token.ID, 
 	if err != nil || (known && changed == old) {
 		return err
 	}
-	entries := p.remaining(now)
+	entries := p.remaining(now, 1)
 	entries[id] = changed
-	return ps.store(ctx, s, number, entries)
+	return ps.store(ctx, s, p, ps.own(id, len(entries)), entries, now)
 }
 
-// remaining copies what has not run out. The caller holds writing.
-func (p *page[V]) remaining(now time.Time) map[token.ID]V {
-	entries := make(map[token.ID]V, len(p.entries)+1)
+// remaining copies what has not run out, with room for more. The caller holds writing.
+func (p *page[V]) remaining(now time.Time, more int) map[token.ID]V {
+	entries := make(map[token.ID]V, len(p.entries)+more)
 	for id, v := range p.entries {
-		if v.keepUntil() > now.Unix() {
+		if lasts(v.keepUntil(), now) {
 			entries[id] = v
 		}
 	}
 	return entries
 }
 
-// store writes entries, and shows them once they are written. The caller holds writing.
-func (ps *pages[V]) store(ctx context.Context, s logical.Storage, number int, entries map[token.ID]V) error {
-	if len(entries) == 0 {
-		if err := s.Delete(ctx, ps.key(number)); err != nil {
+// store writes one of this writer's files of a page, and shows the page once it is written. The caller holds
+// writing.
+func (ps *pages[V]) store(ctx context.Context, s logical.Storage, p *page[V], name string, entries map[token.ID]V, now time.Time) error {
+	f := pageFile[V]{WrittenAt: now.Unix(), Entries: make([]pageEntry[V], 0, len(entries))}
+	for id, v := range entries {
+		if in(name, id) {
+			f.Entries = append(f.Entries, pageEntry[V]{ID: id, Value: v})
+		}
+	}
+	if len(f.Entries) == 0 {
+		if err := s.Delete(ctx, ps.prefix+name); err != nil {
 			return err
 		}
+		delete(p.files, name)
 	} else {
-		list := make([]pageEntry[V], 0, len(entries))
-		for id, v := range entries {
-			list = append(list, pageEntry[V]{ID: id, Value: v})
-		}
-		slices.SortFunc(list, func(a, b pageEntry[V]) int { return a.ID.Compare(b.ID) })
-		encoded, err := cbor.Marshal(list)
+		slices.SortFunc(f.Entries, func(a, b pageEntry[V]) int { return a.ID.Compare(b.ID) })
+		encoded, err := cbor.Marshal(f)
 		if err != nil {
 			return err
 		}
-		if err := s.Put(ctx, &logical.StorageEntry{Key: ps.key(number), Value: encoded}); err != nil {
+		p.note(name, f.WrittenAt, f.Entries) // also of a write that failed: it may have been done
+		if err := s.Put(ctx, &logical.StorageEntry{Key: ps.prefix + name, Value: encoded}); err != nil {
 			return err
 		}
 	}
-	p := &ps.pages[number]
-	p.mu.Lock()
-	p.entries = entries
-	p.mu.Unlock()
+	p.show(entries)
 	return nil
 }
 
-// Prune drops what has run out, one write for each page that holds something of it.
+// Prune drops what has run out, one write for each file of this writer that holds something of it. Files of
+// former writers are deleted when all in them has run out; when they are old, what they hold is first taken over.
 func (ps *pages[V]) Prune(ctx context.Context, s logical.Storage, now time.Time) error {
+	left := takeOvers
 	for number := range ps.pages {
-		p := &ps.pages[number]
-		if err := func() error {
-			p.writing.Lock()
-			defer p.writing.Unlock()
-			entries := p.remaining(now)
-			if len(entries) == len(p.entries) {
-				return nil
-			}
-			return ps.store(ctx, s, number, entries)
-		}(); err != nil {
+		if err := ps.prunePage(ctx, s, &ps.pages[number], &left, now); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (ps *pages[V]) prunePage(ctx context.Context, s logical.Storage, p *page[V], left *int, now time.Time) error {
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	values := len(p.entries)
+	rewrite := make(map[string]bool)
+	var done []string // former files that nobody needs once the others are rewritten
+	for name, f := range p.files {
+		if !ps.isFormer(name, values) {
+			if !lasts(f.from, now) {
+				rewrite[name] = true
+			}
+			continue
+		}
+		if !f.disposable(now, *left) {
+			continue
+		}
+		// The file may have been written since it was read, by a writer that is not so former.
+		if err := ps.read(ctx, s, p, name, now); err != nil {
+			return err
+		}
+		f, there := p.files[name]
+		if !there || !f.disposable(now, *left) {
+			continue
+		}
+		if lasts(f.until, now) {
+			*left--
+			for id := range p.entries {
+				if in(name, id) {
+					rewrite[ps.own(id, values)] = true
+				}
+			}
+		}
+		done = append(done, name)
+	}
+	entries := p.remaining(now, 0)
+	if len(entries) < len(p.entries) && len(rewrite) == 0 {
+		p.show(entries)
+	}
+	for name := range rewrite {
+		if err := ps.store(ctx, s, p, name, entries, now); err != nil {
+			return err
+		}
+	}
+	for _, name := range done {
+		if err := s.Delete(ctx, ps.prefix+name); err != nil {
+			return err
+		}
+		delete(p.files, name)
+	}
+	return nil
+}
+
+// isFormer reports whether this writer does not write a file any more, when its page holds so many values.
+func (ps *pages[V]) isFormer(name string, values int) bool {
+	digits, writer, _ := strings.Cut(name, "-")
+	return writer != ps.writer || (len(digits) == 4) != (values > splitAt)
+}
+
+// disposable reports whether a former file may go: when all in it has run out, or when it is old, of which so
+// many are taken over.
+func (f file) disposable(now time.Time, left int) bool {
+	return !lasts(f.until, now) || left > 0 && now.Unix()-f.writtenAt > int64(quiet/time.Second)
 }
 
 // all calls f for each value.

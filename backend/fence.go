@@ -1,0 +1,89 @@
+package backend
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+)
+
+// leadership is what this process knows of its right to write storage.
+type leadership struct {
+	proven atomic.Bool // storage has taken a write, and refused none since
+
+	mu   sync.RWMutex // read-held during a write
+	term uint64       // counts the writes that failed because this node may not write
+}
+
+// fence is the mount's storage. A write that fails because this node may not write makes all memory stale: another
+// node has written meanwhile, or will. Whoever began before that is then refused to write, since what it would
+// write is based on the stale memory.
+type fence struct {
+	logical.Storage
+	b          *backend
+	term       uint64 // of the request that writes
+	background bool   // what writes belongs to no request, and to every term
+}
+
+// fenced returns the storage of a request that begins now.
+func (b *backend) fenced(s logical.Storage) logical.Storage {
+	b.leadership.mu.RLock()
+	defer b.leadership.mu.RUnlock()
+	return &fence{Storage: s, b: b, term: b.leadership.term}
+}
+
+func (f *fence) Put(ctx context.Context, entry *logical.StorageEntry) error {
+	return f.write(func() error { return f.Storage.Put(ctx, entry) })
+}
+
+func (f *fence) Delete(ctx context.Context, key string) error {
+	return f.write(func() error { return f.Storage.Delete(ctx, key) })
+}
+
+func (f *fence) write(do func() error) error {
+	l := &f.b.leadership
+	l.mu.RLock()
+	if f.term != l.term && !f.background {
+		l.mu.RUnlock()
+		return errOutdated
+	}
+	term := l.term
+	err := do()
+	l.mu.RUnlock()
+	if !ledger.NotLeader(err) {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if term == l.term {
+		l.term++
+		l.proven.Store(false)
+		f.b.staleMu.Lock()
+		f.b.staleAll = true
+		f.b.stale.Store(true)
+		f.b.staleMu.Unlock()
+	}
+	return err
+}
+
+// errOutdated is returned to whoever has begun before this node was told that it may not write.
+var errOutdated = logical.CodedError(http.StatusServiceUnavailable, "this node may have lost its leadership meanwhile, and nothing was written: try again")
+
+// proveWritable makes sure, before the first token is issued, that storage takes writes: a token that is issued
+// while it does not could neither be renewed nor revoked. Once that is proven it costs nothing.
+func (b *backend) proveWritable(ctx context.Context, s logical.Storage) error {
+	if b.leadership.proven.Load() {
+		return nil
+	}
+	if err := ledger.RegisterWriter(ctx, s, b.writer, b.now()); err != nil {
+		return logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("no token was issued, since none could be revoked: "+
+			"the storage of this mount cannot be written (%s). If that lasts, run \"vault plugin reload -mounts=<mount>\" or \"vault operator step-down\"", err))
+	}
+	b.leadership.proven.Store(true)
+	return nil
+}

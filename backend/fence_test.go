@@ -1,0 +1,190 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+)
+
+// deposable is storage that refuses writes as Vault does on a node that may not write.
+type deposable struct {
+	logical.Storage
+	refusal atomic.Pointer[error]
+}
+
+func (d *deposable) refuse(err error) { d.refusal.Store(&err) }
+
+func (d *deposable) refused() error {
+	if err := d.refusal.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+func (d *deposable) Put(ctx context.Context, e *logical.StorageEntry) error {
+	if err := d.refused(); err != nil {
+		return err
+	}
+	return d.Storage.Put(ctx, e)
+}
+
+func (d *deposable) Delete(ctx context.Context, key string) error {
+	if err := d.refused(); err != nil {
+		return err
+	}
+	return d.Storage.Delete(ctx, key)
+}
+
+// ask makes a request of a node whose view of the storage is its own.
+func (e *engine) ask(s logical.Storage, op logical.Operation, path string, d data) (*logical.Response, error) {
+	return e.b.HandleRequest(context.Background(), &logical.Request{
+		Operation: op, Path: path, Data: d, Storage: s, MountPoint: "apitoken/", EntityID: entityAnn,
+		Connection: &logical.Connection{RemoteAddr: "127.0.0.1"},
+	})
+}
+
+// A node that was not told that another one is active forgets all it knows as soon as a write fails for it, and
+// when it is elected again it has what the other wrote.
+func TestAFailedWriteForLackOfLeadershipEmptiesTheMemory(t *testing.T) {
+	for _, refusal := range []error{logical.ErrReadOnly, errors.New("node is not the leader"), errors.New("Vault is sealed")} {
+		stale := newEngine(t)
+		stale.write("roles/reader", data{"scopes": "a,b"})
+		token := stale.creds("reader", nil)
+		other := stale.creds("reader", nil)
+		view := &deposable{Storage: stale.storage}
+
+		active := mountOn(t, stale.storage, stale.system)
+		active.write("revoke", data{"token": token.token})
+		active.write("roles/reader", data{"scopes": "a"})
+		active.write("config", data{"environment": "production"})
+		active.write("roles/new", data{"scopes": "c"})
+
+		view.refuse(refusal)
+		if _, err := stale.ask(view, logical.UpdateOperation, "revoke", data{"token": other.token}); err == nil {
+			t.Fatal("revoked without a write")
+		}
+		view.refuse(nil)
+		stale.expect("revoked", token.token, nil)
+		stale.expect("insufficient_scope", other.token, data{"required_scopes": "b"})
+		if env := stale.read("config")["environment"]; env != "production" {
+			t.Errorf("environment %q", env)
+		}
+		if stale.read("roles/new") == nil {
+			t.Error("a role of the other node is not seen")
+		}
+	}
+}
+
+// What began before a write failed for lack of leadership is based on stale memory, and writes nothing.
+func TestRequestsThatBeganBeforeAreRefused(t *testing.T) {
+	e := newEngine(t)
+	view := &deposable{Storage: e.storage}
+	before := e.b.fenced(view)
+	view.refuse(logical.ErrReadOnly)
+	if err := e.b.fenced(view).Delete(context.Background(), "x"); !errors.Is(err, logical.ErrReadOnly) {
+		t.Error(err)
+	}
+	view.refuse(nil)
+	if err := before.Put(context.Background(), &logical.StorageEntry{Key: "x"}); !errors.Is(err, errOutdated) {
+		t.Errorf("written: %v", err)
+	}
+	if err := e.b.fenced(view).Put(context.Background(), &logical.StorageEntry{Key: "x"}); err != nil {
+		t.Error(err)
+	}
+}
+
+// A failed write in the background counts as one of a request does.
+func TestAFailedFlushEmptiesTheMemory(t *testing.T) {
+	s := new(storage)
+	view := &deposable{Storage: s}
+	b, err := Factory(context.Background(), &logical.BackendConfig{StorageView: view, System: newSystem()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &engine{t: t, b: b.(*backend), storage: s, system: newSystem()}
+	t.Cleanup(func() { b.Cleanup(context.Background()) })
+	e.write("roles/reader", data{"scopes": "a"})
+	e.creds("reader", nil)
+	active := mountOn(t, s, e.system)
+	active.write("roles/new", data{"scopes": "c"})
+	view.refuse(errors.New("Vault is in standby mode"))
+	e.b.flush(context.Background())
+	view.refuse(nil)
+	if e.read("roles/new") == nil {
+		t.Error("a role of the other node is not seen")
+	}
+}
+
+// While storage cannot be written no token is issued, and the answer says what to do.
+func TestNothingIsIssuedWhileStorageCannotBeWritten(t *testing.T) {
+	e := newEngine(t)
+	e.write("roles/reader", data{"scopes": "a", "refresh": true, "access_ttl": "10m"})
+	refreshToken := e.creds("reader", nil).data["refresh_token"]
+	e = e.restart()
+	view := &deposable{Storage: e.storage}
+	view.refuse(logical.ErrSetupReadOnly)
+	for path, d := range map[string]data{
+		"creds/reader": nil,
+		"oauth/token":  {"grant_type": "refresh_token", "refresh_token": refreshToken},
+	} {
+		resp, err := e.ask(view, logical.UpdateOperation, path, d)
+		if err == nil || !strings.Contains(err.Error(), "storage of this mount cannot be written (cannot write to storage during setup)") ||
+			!strings.Contains(err.Error(), "vault plugin reload") {
+			t.Errorf("%s: %v, %v", path, resp, err)
+		}
+	}
+	view.refuse(nil)
+	writes := e.storage.writes.Load()
+	e.creds("reader", nil)
+	if n := e.storage.writes.Load() - writes; n != 1 {
+		t.Errorf("the first token costs %d writes, want one that proves that storage can be written", n)
+	}
+	e.creds("reader", nil)
+	if n := e.storage.writes.Load() - writes; n != 1 {
+		t.Errorf("the second token costs %d writes", n-1)
+	}
+	if names, err := e.storage.List(context.Background(), ledger.WritersPrefix); err != nil || len(names) != 2 {
+		t.Errorf("writers %q, %v", names, err)
+	}
+}
+
+// One step that fails keeps the others of the minute from nothing.
+func TestPeriodicGoesOnAfterAnError(t *testing.T) {
+	e := newEngine(t)
+	e.write("roles/reader", data{"scopes": "a", "ttl": "1h", "max_ttl": "1h"})
+	e.revokeLease(e.creds("reader", nil))
+	now := time.Now().Add(2 * time.Hour)
+	e.b.Now = func() time.Time { return now }
+	e.b.state.Load().keys.minted.Add(1) // which is to be stored
+	failing := &refusing{Storage: e.storage, key: ringKey}
+	resp, err := e.ask(failing, logical.RollbackOperation, "", nil)
+	if !errors.Is(err, errBroken) {
+		t.Errorf("the error is lost: %v, %v", resp, err)
+	}
+	if n := e.b.state.Load().deviations.Len(); n != 0 {
+		t.Errorf("%d deviations are left", n)
+	}
+	if n := e.b.state.Load().inventory.Len(); n != 0 {
+		t.Errorf("%d rows are left", n)
+	}
+}
+
+// refusing is storage that does not take one key.
+type refusing struct {
+	logical.Storage
+	key string
+}
+
+func (r *refusing) Put(ctx context.Context, e *logical.StorageEntry) error {
+	if e.Key == r.key {
+		return errBroken
+	}
+	return r.Storage.Put(ctx, e)
+}
