@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
-	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -282,13 +281,18 @@ func (b *backend) roleWrite(ctx context.Context, req *logical.Request, d *framew
 	if refusal != nil {
 		return refusal, nil
 	}
+	if field, err := entry.checkSize(); field != "" {
+		return fieldError(field, "%s", err), nil
+	} else if err != nil {
+		return nil, err
+	}
 	if old == nil {
 		if entry.ID, err = token.NewRoleID(rand.Reader); err != nil {
 			return nil, err
 		}
-		entry.Version = 1
-	} else {
-		entry.succeed(&old.roleEntry, st.longestLifetime(), b.now())
+		entry.Version, entry.Since = 1, b.now().UTC()
+	} else if err := entry.succeed(&old.roleEntry, st.longestLifetime(), b.now().UTC()); err != nil {
+		return nil, err
 	}
 	r, err := newRole(name, entry)
 	if err != nil {
@@ -498,22 +502,6 @@ func (e *roleEntry) checkIssuing() *logical.Response {
 		return fieldError("access_ttl", "%s is more than max_ttl, which is %s", short(e.AccessTTL), short(e.MaxTTL))
 	}
 	return nil
-}
-
-// succeed makes e the successor of old: a new version where the terms differ. Versions that no live
-// token can have are forgotten; none lives longer than longest.
-func (e *roleEntry) succeed(old *roleEntry, longest time.Duration, now time.Time) {
-	e.Past = nil
-	for _, past := range old.Past {
-		if now.Before(past.Until) {
-			e.Past = append(e.Past, past)
-		}
-	}
-	if reflect.DeepEqual(e.terms, old.terms) {
-		return
-	}
-	e.Past = append(e.Past, pastTerms{terms: old.terms, Version: old.Version, Until: now.Add(longest)})
-	e.Version = old.Version + 1
 }
 
 func checkAddresses(list []string) ([]string, error) {

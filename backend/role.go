@@ -36,15 +36,14 @@ func (t *terms) allowedScopes() access.Scopes {
 	return t.Scopes
 }
 
-func (t *terms) bound() bool { return len(t.TokenBoundCIDRs) > 0 || len(t.BoundHosts) > 0 }
-
 // roleEntry is a role as stored.
 type roleEntry struct {
 	ID      token.RoleID `json:"id"`      // new when a role is deleted and created again
 	Version uint32       `json:"version"` // counts the changes of terms, from 1
+	Since   time.Time    `json:"since"`   // when this version began
 	terms
-	TTL               time.Duration `json:"ttl,omitempty"`     // 0: the mount's default
-	MaxTTL            time.Duration `json:"max_ttl,omitempty"` // 0: the mount's
+	TTL               time.Duration `json:"ttl,omitempty"`        // 0: the mount's default
+	MaxTTL            time.Duration `json:"max_ttl,omitempty"`    // 0: the mount's
 	MaxTokens         int           `json:"max_tokens,omitempty"` // alive at once; 0: no limit
 	RequestBoundCIDRs []string      `json:"request_bound_cidrs,omitempty"`
 	Description       string        `json:"description,omitempty"`
@@ -66,13 +65,6 @@ type roleEntry struct {
 	Past []pastTerms `json:"past,omitempty"` // versions that live tokens may have, oldest first
 }
 
-// pastTerms is a former version of a role.
-type pastTerms struct {
-	terms
-	Version uint32    `json:"version"`
-	Until   time.Time `json:"until"` // when the last token issued under it has ended
-}
-
 // unenforced says why a JWT is not bound to addresses or hosts, and what to do.
 const unenforced = "ordinary JWT libraries do not check what a JWT is bound to: set require_bound_checks=true on the role where all API servers check token_bound_cidrs and bound_hosts themselves, or token_type=opaque"
 
@@ -90,18 +82,12 @@ type role struct {
 	tokenAllowed   access.Addresses // where the token may be used from
 	allowed        access.Scopes    // the most a request may ask for
 	hasTemplates   bool             // in metadata
-	versions       map[uint32]*version
-}
-
-// version is what a token issued under one version of the role may be used for today.
-type version struct {
-	access.Grant                   // for a token that the request did not narrow
-	metadata     map[string]string // without templates
+	versions       []*version       // oldest first
 }
 
 // newRole compiles an entry that has been checked.
 func newRole(name string, entry roleEntry) (*role, error) {
-	r := &role{roleEntry: entry, name: name, versions: make(map[uint32]*version, 1+len(entry.Past))}
+	r := &role{roleEntry: entry, name: name, versions: make([]*version, 0, 1+len(entry.Past))}
 	var err error
 	if r.requestAllowed, err = access.ParseAddresses(entry.RequestBoundCIDRs); err != nil {
 		return nil, err
@@ -112,15 +98,21 @@ func newRole(name string, entry roleEntry) (*role, error) {
 	r.allowed = entry.allowedScopes()
 	r.hasTemplates = len(staticMetadata(entry.Metadata)) != len(entry.Metadata)
 
-	if r.versions[entry.Version], err = newVersion(&entry.terms, &entry.terms); err != nil {
-		return nil, err
-	}
 	for i := range entry.Past {
 		past := &entry.Past[i]
-		if r.versions[past.Version], err = newVersion(&past.terms, &entry.terms); err != nil {
+		v, err := newVersion(&past.terms, &entry.terms)
+		if err != nil {
 			return nil, err
 		}
+		v.first, v.last = past.First, past.Version
+		r.versions = append(r.versions, v)
 	}
+	v, err := newVersion(&entry.terms, &entry.terms)
+	if err != nil {
+		return nil, err
+	}
+	v.first, v.last = entry.Version, entry.Version
+	r.versions = append(r.versions, v)
 	return r, nil
 }
 
@@ -167,9 +159,9 @@ func narrowAudience(a, b []string) []string {
 }
 
 // grant is what a token issued from the role may be used for today, and the metadata it carries. It is
-// nil for a token of a version that no live token can have.
+// nil for a token of a version that is yet to come.
 func (r *role) grant(claims *token.Claims) (*access.Grant, map[string]string) {
-	v := r.versions[claims.RoleVersion]
+	v := r.version(claims.RoleVersion)
 	if v == nil {
 		return nil, nil
 	}

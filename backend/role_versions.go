@@ -1,0 +1,195 @@
+package backend
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+)
+
+// What a role may take in storage, where an entry has at most 1 MiB.
+const (
+	maxRoleBytes = 64 << 10 // encoded, without past versions
+
+	// Beyond these past versions are joined.
+	maxPast      = 100
+	maxPastBytes = 512 << 10
+)
+
+// pastTerms is a former version of a role, or several joined to what all of them grant.
+type pastTerms struct {
+	terms
+	First   uint32    `json:"first"`   // the oldest version that these are the terms of
+	Version uint32    `json:"version"` // the newest
+	Since   time.Time `json:"since"`   // when the oldest began
+	Until   time.Time `json:"until"`   // when the last token issued under them must have ended
+}
+
+// version is what a token issued under some versions of the role may be used for today.
+type version struct {
+	access.Grant                   // for a token that the request did not narrow
+	metadata     map[string]string // without templates
+	first, last  uint32
+}
+
+// nothing is what a token of a forgotten version may be used for. It is for no audience.
+var nothing = &version{Grant: access.Grant{Scopes: access.Scopes{}, Audience: []string{}}}
+
+// version returns the version with a number; nil for one that is yet to come.
+func (r *role) version(number uint32) *version {
+	if number > r.Version {
+		return nil
+	}
+	i, found := slices.BinarySearchFunc(r.versions, number, func(v *version, number uint32) int {
+		switch {
+		case v.last < number:
+			return -1
+		case v.first > number:
+			return 1
+		}
+		return 0
+	})
+	if !found {
+		return nothing
+	}
+	return r.versions[i]
+}
+
+// succeed makes e the successor of old: a new version where the terms differ. Versions that no live
+// token can have are forgotten; none lives longer than longest.
+func (e *roleEntry) succeed(old *roleEntry, longest time.Duration, now time.Time) error {
+	e.Past = nil
+	for _, past := range old.Past {
+		if now.Before(past.Until) {
+			e.Past = append(e.Past, past)
+		}
+	}
+	if reflect.DeepEqual(e.terms, old.terms) {
+		return nil
+	}
+	issued := old.terms
+	issued.AllowedScopes = nil // a token that was narrowed says itself what it was issued with
+	e.Past = append(e.Past, pastTerms{terms: issued, First: old.Version, Version: old.Version, Since: old.Since, Until: now.Add(longest)})
+	e.Version, e.Since = old.Version+1, now
+	var err error
+	e.Past, err = bounded(e.Past, now)
+	return err
+}
+
+// bounded joins past versions until they are few and small enough: each time the two neighbours that were in force for
+// the shortest time, under which the fewest tokens were issued. A token is never worth more after that: joined versions
+// grant what both grant. Of two that have nothing in common the older is forgotten, and its tokens are good for nothing.
+// The last of past was in force until end.
+func bounded(past []pastTerms, end time.Time) ([]pastTerms, error) {
+	sizes := make([]int, len(past))
+	total := 0
+	for i := range past {
+		var err error
+		if sizes[i], err = encodedSize(&past[i]); err != nil {
+			return nil, err
+		}
+		total += sizes[i]
+	}
+	for len(past) > 1 && (len(past) > maxPast || total > maxPastBytes) {
+		i := shortest(past, end)
+		joined, ok := past[i].join(&past[i+1])
+		size, err := encodedSize(&joined)
+		if err != nil {
+			return nil, err
+		}
+		if !ok || size > maxRoleBytes {
+			joined, size = past[i+1], sizes[i+1]
+		}
+		total += size - sizes[i] - sizes[i+1]
+		past = slices.Replace(past, i, i+2, joined)
+		sizes = slices.Replace(sizes, i, i+2, size)
+	}
+	return past, nil
+}
+
+// shortest returns the first of the two neighbours in past that were in force for the shortest time together.
+func shortest(past []pastTerms, end time.Time) int {
+	best, least := 0, time.Duration(math.MaxInt64)
+	for i := range len(past) - 1 {
+		over := end
+		if i+2 < len(past) {
+			over = past[i+2].Since
+		}
+		if d := over.Sub(past[i].Since); d < least {
+			best, least = i, d
+		}
+	}
+	return best
+}
+
+// join returns the terms of both versions, the older first; ok is false where they have nothing in common.
+func (p *pastTerms) join(newer *pastTerms) (joined pastTerms, ok bool) {
+	joined = pastTerms{First: p.First, Version: newer.Version, Since: p.Since, Until: p.Until}
+	if newer.Until.After(joined.Until) {
+		joined.Until = newer.Until
+	}
+	joined.Scopes = access.Scopes(p.Scopes).Intersect(newer.Scopes)
+	joined.Audience = narrowAudience(p.Audience, newer.Audience)
+	joined.Metadata = make(map[string]string)
+	for key, value := range p.Metadata {
+		if other, both := newer.Metadata[key]; both && other == value {
+			joined.Metadata[key] = value
+		}
+	}
+	hosts, ok := access.Hosts(p.BoundHosts).Intersect(newer.BoundHosts)
+	if !ok {
+		return joined, false
+	}
+	joined.BoundHosts = hosts
+	older, err := access.ParseAddresses(p.TokenBoundCIDRs)
+	if err != nil {
+		return joined, false
+	}
+	newerAddresses, err := access.ParseAddresses(newer.TokenBoundCIDRs)
+	if err != nil {
+		return joined, false
+	}
+	addresses, ok := older.Intersect(newerAddresses)
+	if !ok {
+		return joined, false
+	}
+	if addresses.Restricted() {
+		joined.TokenBoundCIDRs = addresses.Strings()
+	}
+	_, err = access.ParseAddresses(joined.TokenBoundCIDRs) // which are not too many
+	return joined, err == nil && (joined.Audience == nil || len(joined.Audience) > 0)
+}
+
+// checkSize refuses a role that is too large to be stored together with its past versions, and names the field that
+// takes the most.
+func (e *roleEntry) checkSize() (field string, err error) {
+	current := *e
+	current.Past = nil
+	size, err := encodedSize(&current)
+	if err != nil || size <= maxRoleBytes {
+		return "", err
+	}
+	largest := 0
+	for name, value := range map[string]any{
+		"scopes": e.Scopes, "allowed_scopes": e.AllowedScopes, "audience": e.Audience, "metadata": e.Metadata, "params": e.Params,
+		"token_bound_cidrs": e.TokenBoundCIDRs, "request_bound_cidrs": e.RequestBoundCIDRs, "bound_hosts": e.BoundHosts,
+	} {
+		part, err := encodedSize(value)
+		if err != nil {
+			return "", err
+		}
+		if part > largest {
+			field, largest = name, part
+		}
+	}
+	return field, fmt.Errorf("the role takes %d bytes of storage, at most %d are allowed: choose fewer or shorter values, of this field above all", size, maxRoleBytes)
+}
+
+func encodedSize(value any) (int, error) {
+	encoded, err := json.Marshal(value)
+	return len(encoded), err
+}
