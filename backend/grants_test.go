@@ -210,9 +210,10 @@ func TestTooLongIsTheCallersMistake(t *testing.T) {
 		e.do(logical.DeleteOperation, "roles/app", nil)
 	}
 
-	e.write("roles/jwt", data{"token_type": "jwt", "scopes": "a", "audience": "x", "refresh": true, "access_ttl": "5m", "exchange": true, "require_bound_checks": true})
-	c := e.creds("jwt", nil)
-	hosts := make([]string, 60)
+	// The role alone fits, and so does what was granted; together they do not.
+	e.write("roles/jwt", data{"token_type": "jwt", "scopes": "a", "allowed_scopes": append(long, "a"), "audience": "x", "refresh": true, "access_ttl": "5m", "exchange": true, "require_bound_checks": true})
+	c := e.creds("jwt", data{"scopes": long[:35]})
+	hosts := make([]string, 30)
 	for i := range hosts {
 		hosts[i] = fmt.Sprintf("%s.%d.example.com", strings.Repeat("h", 50), i)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"math"
 	"slices"
 	"strconv"
 	"time"
@@ -38,27 +39,56 @@ func (i *issuing) access(ctx context.Context, claims *token.Claims) (text string
 
 // jwt makes a JWT, which says all that it grants.
 func (i *issuing) jwt(ctx context.Context, claims *token.Claims) (text string, err error) {
-	grant, metadata := i.role.grant(claims)
-	if nothingLeft(grant) || grant.Audience == nil { // a JWT is for somebody
-		return "", errNothingLeft
-	}
-	addresses, hosts, _ := grant.Effective()
-	if (addresses.Restricted() || len(hosts) > 0) && !i.role.enforcesBounds() {
-		return "", errNothingLeft // bound when it was issued, by a role that does not bind any more
-	}
-	full := *claims
-	full.Scopes, full.Audience, full.Metadata, full.Addresses = grant.Scopes, grant.Audience, metadata, addresses.Ranges()
-	payload, err := token.NewJWT(&full, i.config.Issuer, i.config.environment(i.mountPoint), i.role.name, i.config.statusURI(claims.Status.List))
+	payload, err := i.payload(claims)
 	if err != nil {
 		return "", err
 	}
-	payload.Engine.BoundHosts = hosts
 	err = i.st.signers.sign(ctx, i.storage, i.config.SigningAlgorithm, i.lifetime, func(ring *token.SigningRing) error {
 		text, err = token.MintJWT(ring, payload)
 		return err
 	})
 	return text, err
 }
+
+// payload is what a JWT says.
+func (i *issuing) payload(claims *token.Claims) (*token.JWT, error) {
+	grant, metadata := i.role.grant(claims)
+	if nothingLeft(grant) || grant.Audience == nil { // a JWT is for somebody
+		return nil, errNothingLeft
+	}
+	addresses, hosts, _ := grant.Effective()
+	if (addresses.Restricted() || len(hosts) > 0) && !i.role.enforcesBounds() {
+		return nil, errNothingLeft // bound when it was issued, by a role that does not bind any more
+	}
+	full := *claims
+	full.Scopes, full.Audience, full.Metadata, full.Addresses = grant.Scopes, grant.Audience, metadata, addresses.Ranges()
+	payload, err := token.NewJWT(&full, i.config.Issuer, i.config.environment(i.mountPoint), i.role.name, i.config.statusURI(claims.Status.List))
+	if err != nil {
+		return nil, err
+	}
+	payload.Engine.BoundHosts = hosts
+	return payload, nil
+}
+
+// checkLen returns a token.TooLongError where a JWT with all that the role grants would be too long. What a request
+// adds, such as filled in templates of metadata, is not known yet.
+func (i *issuing) checkLen(now time.Time) error {
+	claims, err := newClaims(0, now)
+	if err != nil {
+		return err
+	}
+	claims.Role, claims.RoleVersion, claims.Subject = i.role.ID, i.role.Version, someEntity
+	claims.Status = token.StatusRef{List: math.MaxInt32, Index: math.MaxUint16}
+	payload, err := i.payload(claims)
+	if err != nil {
+		return err
+	}
+	_, err = token.MintJWT(i.st.signers.ring.Load(), payload)
+	return err
+}
+
+// someEntity is as long as the id of a Vault entity.
+const someEntity = "00000000-0000-0000-0000-000000000000"
 
 // errNothingLeft is returned where a role has been tightened so far that nothing is left of a grant.
 var errNothingLeft = errors.New("the role has changed since, and nothing is left of what was granted")

@@ -86,19 +86,23 @@ type configStore struct {
 func (cs *configStore) get() *config { return cs.current.Load() }
 
 func loadConfig(ctx context.Context, s logical.Storage) (*configStore, error) {
-	c := defaultConfig()
-	entry, err := s.Get(ctx, configKey)
+	c, err := readConfig(ctx, s)
 	if err != nil {
 		return nil, err
-	}
-	if entry != nil {
-		if err := entry.DecodeJSON(c); err != nil {
-			return nil, err
-		}
 	}
 	cs := new(configStore)
 	cs.current.Store(c)
 	return cs, nil
+}
+
+// readConfig reads the settings from storage; the defaults where nothing is stored.
+func readConfig(ctx context.Context, s logical.Storage) (*config, error) {
+	c := defaultConfig()
+	entry, err := s.Get(ctx, configKey)
+	if err != nil || entry == nil {
+		return c, err
+	}
+	return c, entry.DecodeJSON(c)
 }
 
 func (cs *configStore) store(ctx context.Context, s logical.Storage, c *config) error {
@@ -214,7 +218,12 @@ func (b *backend) configUpdate(ctx context.Context, req *logical.Request, d *fra
 	}
 	st.config.writing.Lock()
 	defer st.config.writing.Unlock()
-	c := *st.config.get()
+	// An update is based on what storage holds now, which another process may have written.
+	stored, err := readConfig(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	c := *stored
 	now := b.now()
 
 	if v, given := d.GetOk("environment"); given {

@@ -104,3 +104,21 @@ func TestIssuerLeadsToTheMount(t *testing.T) {
 		e.refused(logical.UpdateOperation, "config", data{"issuer": bad}, "must end with the path of this mount: https://<host>/v1/apitoken, with a namespace https://<host>/v1/<namespace>/apitoken")
 	}
 }
+
+// A process that was not told of a change by another one does not undo the change with its next update.
+func TestUpdatesAreBasedOnStorage(t *testing.T) {
+	one := newEngine(t)
+	one.write("config", data{"environment": "staging"})
+	one.write("roles/reader", data{"scopes": "a,b"})
+	other := mountOn(t, one.storage, one.system)
+	one.write("config", data{"environment": "production"})
+	one.write("roles/reader", data{"scopes": "a"})
+	other.write("config", data{"key_rotation_period": "24h"})
+	other.write("roles/reader", data{"description": "reads"})
+	if c := one.restart().read("config"); c["environment"] != "production" || c["key_rotation_period"] != int64(24*3600) {
+		t.Errorf("an update of the config was undone: %v", c)
+	}
+	if r := one.restart().read("roles/reader"); len(r["scopes"].([]string)) != 1 || r["version"] != 2 || r["description"] != "reads" {
+		t.Errorf("an update of the role was undone: %v", r)
+	}
+}

@@ -213,6 +213,41 @@ func TestBoundsOfJWTs(t *testing.T) {
 	e.refused(logical.UpdateOperation, "roles/opaque", data{"token_type": "jwt", "audience": "x"}, "token_bound_cidrs: "+why)
 }
 
+// A JWT says all that its role grants. A role whose tokens would be too long is refused when it is written, and what
+// a request makes too long when it is asked for; both name what to shorten.
+func TestJWTsThatWouldBeTooLong(t *testing.T) {
+	e := newIssuer(t)
+	long := func(n int, format string) []string {
+		list := make([]string, n)
+		for i := range list {
+			list[i] = fmt.Sprintf(format, i, strings.Repeat("x", 50))
+		}
+		return list
+	}
+	ranges := make([]string, 200)
+	for i := range ranges {
+		ranges[i] = fmt.Sprintf("2001:db8:%x::/48", i)
+	}
+	jwt := data{"token_type": "jwt", "scopes": "a", "audience": "x", "require_bound_checks": true}
+	for field, value := range map[string]any{
+		"scopes": long(100, "s%d%s"), "audience": long(100, "a%d%s"), "bound_hosts": long(100, "h%d%s"), "token_bound_cidrs": ranges,
+		"metadata": data{"a": strings.Repeat("x", 500), "b": strings.Repeat("x", 500), "c": strings.Repeat("x", 500), "d": strings.Repeat("x", 500), "e": strings.Repeat("x", 500), "f": strings.Repeat("x", 500)},
+	} {
+		d := maps.Clone(jwt)
+		d[field] = value
+		e.refused(logical.UpdateOperation, "roles/reader", d, field+": the token would be ")
+		d["token_type"] = "opaque" // which does not carry them
+		e.write("roles/opaque", d)
+		if token := e.creds("opaque", nil).token; len(token) > 300 {
+			t.Errorf("%s: a token of %d bytes", field, len(token))
+		}
+	}
+	jwt["allowed_scopes"] = append(long(99, "s%d%s"), "a")
+	e.write("roles/reader", jwt)
+	e.creds("reader", nil)
+	e.refused(logical.UpdateOperation, "creds/reader", data{"scopes": jwt["allowed_scopes"]}, "scopes: the token would be ")
+}
+
 func TestRoleFieldsThatDoNotGoTogether(t *testing.T) {
 	e := newIssuer(t)
 	for want, d := range map[string]data{

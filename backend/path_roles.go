@@ -298,19 +298,8 @@ func (b *backend) roleWrite(ctx context.Context, req *logical.Request, d *framew
 	if err != nil {
 		return nil, err
 	}
-	c := st.config.get()
-	if err := r.privileged(c); err != nil {
-		return logical.ErrorResponse(err.Error()), nil
-	}
-	if r.TokenType == tokenTypeJWT {
-		if c.Issuer == "" {
-			return fieldError("token_type", "JWTs need an issuer: vault write %sconfig issuer=<URL of this mount, such as https://vault.example.com:8200/v1/%s>",
-				req.MountPoint, strings.TrimSuffix(req.MountPoint, "/")), nil
-		}
-		// Verifiers should find the key before the first token.
-		if err := st.signers.prepare(ctx, req.Storage, c.SigningAlgorithm, 0); err != nil {
-			return nil, err
-		}
+	if refusal, err := b.checkNative(ctx, req, st, r); refusal != nil || err != nil {
+		return refusal, err
 	}
 	if err := b.dropBrokenRole(ctx, req.Storage, st, name); err != nil { // whose tokens end, as it were deleted
 		return nil, err
@@ -325,6 +314,27 @@ func (b *backend) roleWrite(ctx context.Context, req *logical.Request, d *framew
 		return resp, nil
 	}
 	return nil, nil
+}
+
+// checkNative refuses a role of the engine's own tokens that could issue none.
+func (b *backend) checkNative(ctx context.Context, req *logical.Request, st *state, r *role) (*logical.Response, error) {
+	c := st.config.get()
+	if err := r.privileged(c); err != nil {
+		return logical.ErrorResponse(err.Error()), nil
+	}
+	if r.TokenType != tokenTypeJWT {
+		return nil, nil
+	}
+	if c.Issuer == "" {
+		return fieldError("token_type", "JWTs need an issuer: vault write %sconfig issuer=<URL of this mount, such as https://vault.example.com:8200/v1/%s>",
+			req.MountPoint, strings.TrimSuffix(req.MountPoint, "/")), nil
+	}
+	// Verifiers should find the key before the first token.
+	if err := st.signers.prepare(ctx, req.Storage, c.SigningAlgorithm, 0); err != nil {
+		return nil, err
+	}
+	i := &issuing{st: st, storage: req.Storage, config: c, role: r, mountPoint: req.MountPoint}
+	return refuseTooLong(i.checkLen(b.now()))
 }
 
 // update takes over the fields that are given, and refuses what is not allowed.
