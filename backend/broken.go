@@ -101,9 +101,7 @@ func (b *backend) dropBroken(ctx context.Context, req *logical.Request, st *stat
 		return b.dropBrokenConnection(ctx, req, st, name, true)
 	}
 	if name, is := strings.CutPrefix(key, staticPrefix); is {
-		lock := b.rotator.lock(name)
-		lock.Lock()
-		defer lock.Unlock()
+		defer b.rotator.lock(name)()
 		if _, err := st.statics.latest(ctx, req.Storage, name); err != nil {
 			return nil, err
 		}

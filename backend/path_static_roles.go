@@ -2,14 +2,13 @@ package backend
 
 import (
 	"context"
-	"errors"
+	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/hashicorp/vault/sdk/rotation"
-
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
 )
 
 const (
@@ -49,6 +48,11 @@ func (b *backend) pathsStaticRoles() []*framework.Path {
 			Description:  "How long the token before still works after a rotation. Default: not at all.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Overlap"},
 		},
+		"entity_id": {
+			Type:         framework.TypeString,
+			Description:  "Vault entity that the token is for: once it is disabled or deleted, the token is revoked and not replaced. Default: nobody's.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Entity ID"},
+		},
 		"description": {
 			Type:         framework.TypeString,
 			Description:  "What the static role is for.",
@@ -82,6 +86,7 @@ func (b *backend) pathsStaticRoles() []*framework.Path {
 					Responses: ok(with(map[string]*framework.FieldSchema{
 						"role":        {Type: framework.TypeString, Required: true, Description: "Role whose token is kept."},
 						"overlap":     {Type: framework.TypeInt, Required: true, Description: "Seconds that the token before still works after a rotation."},
+						"entity_id":   {Type: framework.TypeString, Required: true, Description: "Vault entity that the token is for; empty: nobody's."},
 						"description": {Type: framework.TypeString, Required: true, Description: "What the static role is for."},
 						"token_id":    {Type: framework.TypeString, Required: true, Description: "The token's public name."},
 						"last_error":  {Type: framework.TypeString, Description: "Why the last rotation failed; absent where it did not."},
@@ -91,7 +96,7 @@ func (b *backend) pathsStaticRoles() []*framework.Path {
 				change(b.staticRoleDelete, "Delete a static role and end its token."),
 			),
 			HelpSynopsis:    "A token that is kept, and rotated.",
-			HelpDescription: "For what cannot read creds by itself: one long-lived token of a role, which the engine replaces in time. A rotation that was missed is made up for once. A token that is revoked is replaced at once.",
+			HelpDescription: "For what cannot read creds by itself: one long-lived token of a role, which the engine replaces in time. A rotation that was missed is made up for once, and no token is kept longer than it lives. A token that is revoked is replaced at once.",
 		},
 		b.listPath("static-roles", func(st *state) []string { return st.statics.names() }),
 		{
@@ -105,14 +110,14 @@ func (b *backend) pathsStaticRoles() []*framework.Path {
 					Responses: ok(with(map[string]*framework.FieldSchema{
 						"token":    {Type: framework.TypeString, Required: true, Description: "The token."},
 						"token_id": {Type: framework.TypeString, Required: true, Description: "The token's public name, safe to log."},
-						"ttl":      {Type: framework.TypeInt, Required: true, Description: "Seconds until it is rotated."},
+						"ttl":      {Type: framework.TypeInt, Required: true, Description: "Seconds until it is rotated, or ends."},
 						"name":     {Type: framework.TypeString, Description: "The token's name at the connection's service."},
 						"upstream": {Type: framework.TypeMap, Description: "What that service says besides."},
 					})),
 				},
 			},
 			HelpSynopsis:    "Read the token of a static role.",
-			HelpDescription: "The same token until it is rotated. It has no lease: read it again when ttl is over.",
+			HelpDescription: "The same token until it is rotated. It has no lease: read it again when ttl is over. A token that is revoked or has expired is not given: then the answer is an error, until the next is made. The role's request_bound_cidrs hold here as for creds.",
 		},
 		{
 			Pattern:      "rotate-role/" + framework.GenericNameRegex("name"),
@@ -128,13 +133,13 @@ func (b *backend) pathsStaticRoles() []*framework.Path {
 }
 
 // times tells of the rotations.
-func (e *staticEntry) times(data map[string]any, now time.Time) map[string]any {
+func (st *state) times(e *staticEntry, data map[string]any, now time.Time) map[string]any {
 	data["last_vault_rotation"] = e.Current.RotatedAt.UTC().Format(time.RFC3339)
 	data["next_vault_rotation"] = e.Next.UTC().Format(time.RFC3339)
 	data["rotation_period"] = int64(e.Period.Seconds())
 	data["rotation_schedule"] = e.Schedule
 	data["rotation_window"] = int64(e.Window.Seconds())
-	if e.Previous != nil && now.Before(e.Previous.Until) {
+	if e.Previous != nil && now.Before(e.Previous.Until) && now.Before(st.staticEnd(e.Previous)) {
 		data["previous_token_expires_at"] = e.Previous.Until.UTC().Format(time.RFC3339)
 	}
 	return data
@@ -150,8 +155,9 @@ func (b *backend) staticRoleRead(ctx context.Context, req *logical.Request, d *f
 	if e == nil {
 		return unreadable(st.statics.broken(name))
 	}
-	data := e.times(map[string]any{
+	data := st.times(e, map[string]any{
 		"role":        e.Role,
+		"entity_id":   e.EntityID,
 		"overlap":     int64(e.Overlap.Seconds()),
 		"description": e.Description,
 		"token_id":    e.Current.ID.String(),
@@ -171,9 +177,7 @@ func (b *backend) staticRoleWrite(ctx context.Context, req *logical.Request, d *
 	if len(name) > maxRoleNameLen {
 		return fieldError("name", "is %d bytes long, at most %d are allowed", len(name), maxRoleNameLen), nil
 	}
-	lock := b.rotator.lock(name)
-	lock.Lock()
-	defer lock.Unlock()
+	defer b.rotator.lock(name)()
 	old, err := st.statics.latest(ctx, req.Storage, name)
 	if err != nil {
 		return nil, err
@@ -190,17 +194,41 @@ func (b *backend) staticRoleWrite(ctx context.Context, req *logical.Request, d *
 		if err := b.dropBrokenStatic(ctx, req.Storage, st, name); err != nil { // whose tokens end
 			return nil, err
 		}
-		err := b.rotateStatic(ctx, req.Storage, st, name, entry)
-		if errors.As(err, new(*connector.Error)) || errors.Is(err, errNothingLeft) {
-			return logical.ErrorResponse(err.Error()), nil
-		}
-		b.rotator.kick()
+		err = b.rotateStatic(ctx, req.Storage, st, nil, entry)
+	} else {
+		err = b.staticRoleUpdate(ctx, req.Storage, st, old, entry)
+	}
+	b.rotator.kick()
+	if isTold(err) {
+		return logical.ErrorResponse(err.Error()), nil
+	}
+	if err != nil {
 		return nil, err
 	}
-	if entry.Next, err = entry.after(b.now()); err != nil {
-		return nil, err
+	return st.rotatedEarly(name)
+}
+
+// staticRoleUpdate stores a change of old. The rotator does what follows of it.
+func (b *backend) staticRoleUpdate(ctx context.Context, s logical.Storage, st *state, old, e *staticEntry) error {
+	if _, err := b.staticRole(ctx, st, e); err != nil {
+		return err
 	}
-	return nil, st.statics.put(ctx, req.Storage, entry)
+	if err := e.reschedule(old, b.now().UTC()); err != nil {
+		return err
+	}
+	return b.putStatic(ctx, s, st, old, e)
+}
+
+// rotatedEarly answers a write with a warning where the token lives too short for the rotation that was asked for.
+func (st *state) rotatedEarly(name string) (*logical.Response, error) {
+	e := st.statics.get(name)
+	if e == nil || !e.Next.Equal(e.last()) {
+		return nil, nil
+	}
+	resp := new(logical.Response)
+	resp.AddWarning(fmt.Sprintf("the token ends at %s by itself, so it is rotated at %s already",
+		e.Current.ExpiresAt.UTC().Format(time.RFC3339), e.Next.UTC().Format(time.RFC3339)))
+	return resp, nil
 }
 
 // update takes over the fields that are given, and refuses what is not allowed.
@@ -222,8 +250,14 @@ func (e *staticEntry) update(d *framework.FieldData, st *state) *logical.Respons
 		return fieldError("role", "there is no role %q", clip(e.Role))
 	case r.Connection == "" && (r.TokenType != tokenTypeOpaque || r.Refresh || r.Proof != ""):
 		return fieldError("role", "role %q has JWTs, refresh or proof, which a token that is kept cannot have", r.name)
-	case r.Connection == "" && r.hasTemplates:
-		return fieldError("role", "role %q has identity templates, and a token that is kept is nobody's", r.name)
+	}
+	if v, given := d.GetOk("entity_id"); given {
+		if e.EntityID = v.(string); len(e.EntityID) > maxRoleNameLen {
+			return fieldError("entity_id", "is %d bytes long, at most %d are allowed", len(e.EntityID), maxRoleNameLen)
+		}
+	}
+	if r.Connection == "" && r.hasTemplates && e.EntityID == "" {
+		return fieldError("role", "role %q has identity templates, and a token that is kept is nobody's: set entity_id", r.name)
 	}
 
 	_, periodGiven := d.GetOk("rotation_period")
@@ -275,9 +309,7 @@ func (b *backend) staticRoleDelete(ctx context.Context, req *logical.Request, d 
 		return nil, err
 	}
 	name := d.Get("name").(string)
-	lock := b.rotator.lock(name)
-	lock.Lock()
-	defer lock.Unlock()
+	defer b.rotator.lock(name)()
 	e, err := st.statics.latest(ctx, req.Storage, name)
 	if err != nil {
 		return nil, err
@@ -285,16 +317,15 @@ func (b *backend) staticRoleDelete(ctx context.Context, req *logical.Request, d 
 	if e == nil {
 		return nil, b.dropBrokenStatic(ctx, req.Storage, st, name)
 	}
-	// Its tokens first: if this is cut short, deleting it again completes it.
-	if e.Previous != nil {
-		if err := b.endStatic(ctx, req.Storage, st, e.Previous); err != nil {
-			return nil, err
-		}
-	}
-	if err := b.endStatic(ctx, req.Storage, st, &e.Current); err != nil {
+	// Its tokens first: if this is cut short, the static role is still there, and gets another token.
+	if err := b.endStatics(ctx, req.Storage, st, e); err != nil {
 		return nil, err
 	}
-	return nil, st.statics.delete(ctx, req.Storage, e)
+	if err := st.statics.delete(ctx, req.Storage, e); err != nil {
+		return nil, err
+	}
+	b.rotator.note(name, nil)
+	return nil, nil
 }
 
 func (b *backend) staticCredsRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
@@ -307,11 +338,23 @@ func (b *backend) staticCredsRead(ctx context.Context, req *logical.Request, d *
 	if e == nil {
 		return unreadable(st.statics.broken(name))
 	}
-	data := e.times(map[string]any{
+	if r := st.roles.get(e.Role); r != nil {
+		if err := r.checkRequester(req.Connection); err != nil {
+			return nil, logical.CodedError(http.StatusForbidden, err.Error())
+		}
+	}
+	if reason, err := b.unusable(ctx, st, e); err != nil {
+		return nil, err
+	} else if reason != "" {
+		b.rotator.kick()
+		return logical.ErrorResponse("static role %q has no token that works: %s", name, reason), nil
+	}
+	now := b.now()
+	data := st.times(e, map[string]any{
 		"token":    e.Current.Text,
 		"token_id": e.Current.ID.String(),
-		"ttl":      int64(max(0, e.Next.Sub(b.now())).Seconds()),
-	}, b.now())
+		"ttl":      int64(max(0, min(e.Next.Sub(now), st.staticEnd(&e.Current).Sub(now))).Seconds()),
+	}, now)
 	if e.Current.Name != "" {
 		data["name"] = e.Current.Name
 	}
@@ -327,9 +370,7 @@ func (b *backend) rotateRole(ctx context.Context, req *logical.Request, d *frame
 		return nil, err
 	}
 	name := d.Get("name").(string)
-	lock := b.rotator.lock(name)
-	lock.Lock()
-	defer lock.Unlock()
+	defer b.rotator.lock(name)()
 	e, err := st.statics.latest(ctx, req.Storage, name)
 	if err != nil {
 		return nil, err
@@ -340,12 +381,32 @@ func (b *backend) rotateRole(ctx context.Context, req *logical.Request, d *frame
 	if e == nil {
 		return fieldError("name", "there is no static role %q", clip(name)), nil
 	}
-	if err := b.rotateStatic(ctx, req.Storage, st, name, e); err != nil {
-		if errors.As(err, new(*connector.Error)) {
-			return logical.ErrorResponse("static role %q was not rotated: %s", name, err), nil
-		}
-		return nil, err
-	}
+	err = b.rotateStatic(ctx, req.Storage, st, e, e)
+	b.rotator.note(name, err)
 	b.rotator.kick()
-	return nil, nil
+	if isTold(err) {
+		return logical.ErrorResponse("static role %q was not rotated: %s", name, err), nil
+	}
+	return nil, err
+}
+
+// unusable says why a static role's token must not be given to anybody; "" where it works.
+func (b *backend) unusable(ctx context.Context, st *state, e *staticEntry) (reason string, err error) {
+	if err := st.roles.broken(e.Role); err != nil {
+		return err.Error(), nil
+	}
+	disabled, err := b.subjects.disabled(ctx, e.EntityID)
+	if err != nil {
+		return "", err
+	}
+	if disabled {
+		return fmt.Sprintf("entity_id: Vault entity %q is disabled or deleted", e.EntityID), nil
+	}
+	if st.works(e, b.now()) {
+		return "", nil
+	}
+	if last := b.rotator.lastError(e.name); last != "" {
+		return "it has ended, and was not rotated: " + last, nil
+	}
+	return "it has ended, and is being rotated: read again", nil
 }

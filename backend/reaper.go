@@ -159,24 +159,12 @@ func (r *reaper) waiting(u *ledger.Upstream) bool {
 	}
 	end := u.EndsAt.Add(r.leaseGrace)
 	switch {
-	case u.StaticRole != "" && !r.heldByStaticRole(u):
+	case u.StaticRole != "" && !r.b.staticHolds(u.StaticRole, u.ID, r.b.now()):
 		end = u.CreatedAt.Add(r.leaseGrace) // written, and then its static role was not
 	case u.Leaseless:
 		end = u.EndsAt
 	}
 	return !r.b.now().Before(end)
-}
-
-func (r *reaper) heldByStaticRole(u *ledger.Upstream) bool {
-	st := r.b.state.Load()
-	if st == nil {
-		return true
-	}
-	e := st.statics.get(u.StaticRole)
-	if e == nil {
-		return st.statics.broken(u.StaticRole) != nil // which may hold it
-	}
-	return e.holds(u.ID, r.b.now())
 }
 
 // look has the queues drained in which something is due.

@@ -1,0 +1,179 @@
+package backend
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// rotator rotates static roles when their time has come.
+type rotator struct {
+	*worker
+	b        *backend
+	interval time.Duration // between looks at least; tests shorten it
+
+	mu      sync.Mutex
+	names   map[string]*staticLock
+	failing map[string]failure
+}
+
+// staticLock is held while a static role is being rotated or changed.
+type staticLock struct {
+	sync.Mutex
+	held bool // guarded by rotator.mu
+}
+
+// failure is why a rotation failed, and when it is tried again.
+type failure struct {
+	attempt
+	err error
+}
+
+func newRotator(b *backend) *rotator {
+	return &rotator{
+		worker: newWorker(), b: b, interval: time.Second,
+		names: make(map[string]*staticLock), failing: make(map[string]failure),
+	}
+}
+
+func (r *rotator) lockOf(name string) *staticLock {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.names[name] == nil {
+		r.names[name] = new(staticLock)
+	}
+	return r.names[name]
+}
+
+// lock keeps others from changing a static role until the function that it returns is called.
+func (r *rotator) lock(name string) (unlock func()) {
+	l := r.lockOf(name)
+	l.Lock()
+	return r.locked(l)
+}
+
+// tryLock is lock where nobody else has the static role locked.
+func (r *rotator) tryLock(name string) (unlock func(), ok bool) {
+	l := r.lockOf(name)
+	if !l.TryLock() {
+		return nil, false
+	}
+	return r.locked(l), true
+}
+
+func (r *rotator) locked(l *staticLock) (unlock func()) {
+	r.hold(l, true)
+	return func() {
+		r.hold(l, false)
+		l.Unlock()
+	}
+}
+
+func (r *rotator) hold(l *staticLock, held bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l.held = held
+}
+
+// busy reports whether a static role is being rotated or changed.
+func (r *rotator) busy(name string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l := r.names[name]
+	return l != nil && l.held
+}
+
+// look has those rotated whose time may have come.
+func (r *rotator) look(ctx context.Context) time.Duration {
+	st := r.b.state.Load()
+	if st == nil || !r.b.WriteSafeReplicationState() {
+		return 0
+	}
+	all := st.statics.all()
+	for _, e := range all {
+		if !r.due(st, e) {
+			continue
+		}
+		unlock, free := r.tryLock(e.name)
+		if !free {
+			continue
+		}
+		r.jobs.Go(func() {
+			defer unlock()
+			r.rotate(ctx, st, e.name)
+		})
+	}
+	if len(all) == 0 {
+		return 0
+	}
+	return r.wait(all)
+}
+
+// due reports whether a static role has to be rotated, or its last rotation to be completed.
+func (r *rotator) due(st *state, e *staticEntry) bool {
+	now := r.b.now()
+	r.mu.Lock()
+	failed, failing := r.failing[e.name]
+	r.mu.Unlock()
+	if failing {
+		return !now.Before(failed.next)
+	}
+	return !now.Before(e.Next) || !st.works(e, now) || !st.settled(e, now)
+}
+
+// lastError returns why the last rotation failed; "" where it did not.
+func (r *rotator) lastError(name string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.failing[name].err; err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// note remembers how a rotation went.
+func (r *rotator) note(name string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err == nil {
+		delete(r.failing, name)
+		return
+	}
+	r.failing[name] = failure{r.b.reaper.after(r.failing[name].attempt, r.b.now(), 0), err}
+}
+
+// wait returns how long there is nothing to do.
+func (r *rotator) wait(all []*staticEntry) time.Duration {
+	now := r.b.now()
+	soonest := now.Add(time.Minute)
+	for _, e := range all {
+		r.mu.Lock()
+		next := e.Next
+		if failed, failing := r.failing[e.name]; failing {
+			next = failed.next
+		}
+		r.mu.Unlock()
+		if next.Before(soonest) {
+			soonest = next
+		}
+		if e.Current.ExpiresAt.Before(soonest) {
+			soonest = e.Current.ExpiresAt
+		}
+	}
+	return max(r.interval, soonest.Sub(now))
+}
+
+// rotate does what is due for a static role. Its caller has locked it.
+func (r *rotator) rotate(ctx context.Context, st *state, name string) {
+	e, err := st.statics.latest(ctx, r.b.storage, name)
+	if err == nil && e != nil {
+		err = r.b.keepStatic(ctx, st, e)
+	}
+	if ctx.Err() != nil {
+		return // the mount goes away
+	}
+	r.note(name, err)
+	if err != nil {
+		r.b.Logger().Warn("a static role was not rotated, it is tried again", "static_role", name, "error", err)
+	}
+}
