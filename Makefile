@@ -31,7 +31,7 @@ dev: ## run a Vault server with the plugin until Ctrl-C
 .PHONY: demo
 demo: ## show what the engine does, on a Vault server of its own
 	@echo "Compiling; the first time its modules are downloaded."
-	@$(GO) run ./scripts/dev -mount=false -gitea ./scripts/demo.sh
+	@$(GO) run ./scripts/dev -mount=false -then ./scripts/demo/upstream.sh ./scripts/demo/native.sh
 
 .PHONY: test
 test: servers ## run all tests: with the race detector, and on a real Vault server

@@ -1,17 +1,9 @@
-# The engine: registered by its checksum, mounted, configured, with a role for each application.
-
-resource "vault_plugin" "apitoken" {
-  type    = "secret"
-  name    = "vault-plugin-secrets-apitoken"
-  version = var.plugin_version
-  command = "vault-plugin-secrets-apitoken"
-  sha256  = var.plugin_sha256
-}
+# The engine: mounted, configured, with a role for each application. The plugin is registered by bootstrap/terraform/plugin.
 
 resource "vault_mount" "apitoken" {
   path           = var.path
-  type           = vault_plugin.apitoken.name
-  plugin_version = vault_plugin.apitoken.version
+  type           = "vault-plugin-secrets-apitoken"
+  plugin_version = var.plugin_version
   description    = "API tokens of ${var.environment}"
 
   default_lease_ttl_seconds = 3600
@@ -38,7 +30,7 @@ resource "vault_generic_endpoint" "role" {
 
   path                 = "${vault_mount.apitoken.path}/roles/${each.key}"
   ignore_absent_fields = true
-  data_json            = jsonencode(each.value)
+  data_json            = jsonencode({ for field, value in each.value : field => value if value != null })
 
   depends_on = [vault_generic_endpoint.config]
 }

@@ -1,16 +1,22 @@
 # Who may do what: one policy for each part that somebody plays, none with more than it needs.
 
-# An application reads creds of its own role, and may ask for less than the role allows. Its leases it may
-# renew by the policy "default".
+# An application reads creds of its own role, which gets what the role grants. It may write, and so name scopes or a key,
+# where the role is made for that: with allowed_scopes or proof. Its leases it may renew by the policy "default".
 resource "vault_policy" "application" {
   for_each = var.roles
 
   name   = "${var.path}-creds-${each.key}"
   policy = <<-EOT
     path "${vault_mount.apitoken.path}/creds/${each.key}" {
-      capabilities = ["read", "update"]
+      capabilities = ${jsonencode(local.narrows[each.key] ? ["read", "update"] : ["read"])}
     }
   EOT
+}
+
+locals {
+  narrows = {
+    for name, role in var.roles : name => try(length(role.allowed_scopes) > 0, false) || try(length(role.proof) > 0, false)
+  }
 }
 
 # An API server asks whether the tokens that it is shown are good.

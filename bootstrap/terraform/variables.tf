@@ -1,15 +1,5 @@
-variable "plugin_sha256" {
-  description = "SHA-256 of the plugin binary that lies in Vault's plugin directory."
-  type        = string
-
-  validation {
-    condition     = can(regex("^[0-9a-f]{64}$", var.plugin_sha256))
-    error_message = "Must be 64 lower-case hexadecimal digits, as sha256sum prints them."
-  }
-}
-
 variable "plugin_version" {
-  description = "Version of that binary, as its flag -version prints it."
+  description = "Version of the plugin that the mount runs. It is registered by bootstrap/terraform/plugin."
   type        = string
   default     = "v0.1.0"
 }
@@ -26,17 +16,20 @@ variable "environment" {
   default     = "production"
 }
 
+locals {
+  # All fields of a role. They are in docs/api.md.
+  role_fields = [
+    "access_ttl", "allow_privileged", "allowed_scopes", "audience", "bound_hosts", "connection", "description", "exchange",
+    "generate_lease", "max_tokens", "max_ttl", "metadata", "params", "proof", "refresh", "request_bound_cidrs",
+    "require_bound_checks", "reuse", "scopes", "token_bound_cidrs", "token_type", "ttl",
+  ]
+}
+
+# The type is any, for Terraform drops attributes that an object type does not have: a misspelt restriction would be gone
+# without a word. Here it fails the plan.
 variable "roles" {
   description = "What may be issued, by the name of the role; fields as in docs/api.md, durations in seconds."
-  type = map(object({
-    description       = string
-    scopes            = list(string)
-    allowed_scopes    = optional(list(string), [])
-    audience          = optional(list(string), [])
-    ttl               = number
-    max_ttl           = number
-    token_bound_cidrs = optional(list(string), [])
-  }))
+  type        = any
   default = {
     billing-reader = {
       description       = "The nightly report reads invoices."
@@ -53,5 +46,22 @@ variable "roles" {
       ttl            = 900
       max_ttl        = 3600
     }
+  }
+
+  validation {
+    condition     = can([for name, role in var.roles : keys(role)])
+    error_message = "Must be a map from the names of roles to their fields."
+  }
+
+  validation {
+    condition = alltrue(flatten([
+      for role in try(values(var.roles), []) : [for field in try(keys(role), []) : contains(local.role_fields, field)]
+    ]))
+    error_message = format("Not a field of a role: %s. A role has: %s.",
+      join(", ", flatten([
+        for name, role in try(var.roles, {}) : [for field in try(keys(role), []) : "${name}.${field}" if !contains(local.role_fields, field)]
+      ])),
+      join(", ", local.role_fields),
+    )
   }
 }

@@ -1,5 +1,8 @@
 // Command dev runs a Vault server with the plugin on loopback. With arguments it runs them as a command
 // that talks to the server, and ends with it; without, it runs until Ctrl-C.
+//
+// What needs a Gitea server as well is the command of the flag -then. It runs after the first one, which so does not wait
+// for Gitea to be built.
 package main
 
 import (
@@ -20,9 +23,10 @@ import (
 )
 
 func main() {
-	withGitea := flag.Bool("gitea", false, "run a Gitea server beside it")
+	then := flag.String("then", "", "a command to run after the first, with a Gitea server beside Vault")
 	mount := flag.Bool("mount", true, "register the plugin and enable it at apitoken/")
 	binary := flag.Bool("binary", false, "only find or build the binaries, and print where they are")
+	withGitea := flag.Bool("gitea", false, "with -binary: that of Gitea as well")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -30,7 +34,7 @@ func main() {
 	if *binary {
 		err = printBinaries(ctx, *withGitea)
 	} else {
-		err = run(ctx, *mount, *withGitea, flag.Args())
+		err = run(ctx, *mount, *then, flag.Args())
 	}
 	var exit *exec.ExitError
 	switch {
@@ -65,7 +69,7 @@ func printBinaries(ctx context.Context, withGitea bool) error {
 	return nil
 }
 
-func run(ctx context.Context, mount, withGitea bool, command []string) error {
+func run(ctx context.Context, mount bool, then string, command []string) error {
 	root, err := vaultserver.Root()
 	if err != nil {
 		return err
@@ -73,13 +77,6 @@ func run(ctx context.Context, mount, withGitea bool, command []string) error {
 	binary, err := vaultserver.Binary(ctx, root, os.Stdout)
 	if err != nil {
 		return err
-	}
-	var gitea string
-	var noGitea error
-	if withGitea {
-		if gitea, noGitea = giteaserver.Binary(ctx, root, os.Stdout); noGitea != nil && !errors.Is(noGitea, giteaserver.ErrNoCompiler) {
-			return noGitea
-		}
 	}
 	fmt.Println("Building the plugin.")
 	plugin, err := vaultserver.BuildPlugin(ctx, root, "./cmd/"+vaultserver.PluginName)
@@ -121,26 +118,17 @@ func run(ctx context.Context, mount, withGitea bool, command []string) error {
 		"PLUGIN="+plugin,
 		"AUDIT_LOG="+audit,
 	)
-	if gitea != "" {
-		fmt.Println("Starting a Gitea server.")
-		upstream, err := giteaserver.Start(ctx, root, gitea, filepath.Join(dir, "gitea"))
+	if len(command) > 0 {
+		if err := runWith(ctx, env, command[0], command[1:]...); err != nil || then == "" {
+			return err
+		}
+		fmt.Println("\nNow for tokens of another service: a Gitea server.")
+		more, stop, err := startGitea(ctx, root, dir)
 		if err != nil {
 			return err
 		}
-		defer upstream.Stop()
-		if err := upstream.AddUser(ctx, "ci-bot", "ci-bot-of-the-demo", false); err != nil {
-			return err
-		}
-		env = append(env, "GITEA_URL="+upstream.URL, "GITEA_PASSWORD="+upstream.Password)
-	} else if noGitea != nil {
-		env = append(env, "NO_GITEA="+noGitea.Error())
-	}
-
-	if len(command) > 0 {
-		cmd := exec.CommandContext(ctx, command[0], command[1:]...)
-		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-		cmd.Env = env
-		return cmd.Run()
+		defer stop()
+		return runWith(ctx, append(env, more...), then)
 	}
 
 	fmt.Printf(`
@@ -160,4 +148,33 @@ Ctrl-C stops it and deletes everything.
 	<-ctx.Done()
 	fmt.Println("\nStopping.")
 	return nil
+}
+
+// runWith runs a command in an environment, on the terminal.
+func runWith(ctx context.Context, env []string, name string, args ...string) error {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.Env = env
+	return cmd.Run()
+}
+
+// startGitea runs a Gitea server until stop is called. The environment says where it is, or why there is none.
+func startGitea(ctx context.Context, root, dir string) (env []string, stop func(), err error) {
+	binary, err := giteaserver.Binary(ctx, root, os.Stdout)
+	if errors.Is(err, giteaserver.ErrNoCompiler) {
+		return []string{"NO_GITEA=" + err.Error()}, func() {}, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	fmt.Println("Starting a Gitea server.")
+	server, err := giteaserver.Start(ctx, root, binary, filepath.Join(dir, "gitea"))
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := server.AddUser(ctx, "ci-bot", "ci-bot-of-the-demo", false); err != nil {
+		server.Stop()
+		return nil, nil, err
+	}
+	return []string{"GITEA_URL=" + server.URL, "GITEA_PASSWORD=" + server.Password}, server.Stop, nil
 }

@@ -1,0 +1,77 @@
+package backend
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const terraformVariables = "../bootstrap/terraform/variables.tf"
+
+// bootstrap/terraform refuses the fields that it does not list, so that it must list those that the engine has.
+func TestTerraformKnowsTheFieldsOfARole(t *testing.T) {
+	text, err := os.ReadFile(terraformVariables)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := regexp.MustCompile(`(?s)role_fields = \[(.*?)\]`).FindStringSubmatch(string(text))
+	if list == nil {
+		t.Fatalf("%s has no role_fields", terraformVariables)
+	}
+	var known []string
+	for _, quoted := range regexp.MustCompile(`"(\w+)"`).FindAllStringSubmatch(list[1], -1) {
+		known = append(known, quoted[1])
+	}
+	fields := maps.Clone(newEngine(t).b.Route("roles/x").Fields)
+	delete(fields, "name")
+	if want := slices.Sorted(maps.Keys(fields)); !slices.Equal(known, want) {
+		t.Errorf("role_fields is\n%q\na role has\n%q", known, want)
+	}
+}
+
+// Terraform itself says whether a misspelt restriction fails the plan. The variables alone need no provider.
+func TestTerraformRefusesUnknownFields(t *testing.T) {
+	terraform, err := exec.LookPath("terraform")
+	if err != nil {
+		t.Skip("there is no terraform")
+	}
+	dir := t.TempDir()
+	text, err := os.ReadFile(terraformVariables)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = append(text, "\noutput \"roles\" {\n  value = var.roles\n}\n"...)
+	if err := os.WriteFile(filepath.Join(dir, "variables.tf"), text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run := func(args ...string) (string, error) {
+		cmd := exec.Command(terraform, args...)
+		cmd.Dir = dir
+		cmd.Env = append(os.Environ(), "CHECKPOINT_DISABLE=1", "TF_CLI_CONFIG_FILE="+os.DevNull)
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	if out, err := run("init", "-no-color"); err != nil {
+		t.Fatal(out, err)
+	}
+	for _, c := range []struct{ roles, want string }{
+		{`{reader = {scopes = ["a"], token_bound_cidr = ["10.0.0.0/8"]}, writer = {scopes = ["b"], ttl = 60}}`, "Not a field of a role: reader.token_bound_cidr."},
+		{`{reader = {scopes = ["a"], token_type = "jwt", bound_hosts = ["x.example.com"], metadata = {a = "b"}, max_tokens = 5}, empty = {}}`, ""},
+		{`["reader"]`, "Must be a map from the names of roles to their fields."},
+		{`{reader = "a"}`, "Must be a map from the names of roles to their fields."},
+	} {
+		out, err := run("plan", "-no-color", "-input=false", "-var=roles="+c.roles)
+		if c.want == "" && (err != nil || !strings.Contains(out, "bound_hosts")) {
+			t.Errorf("%s: %v\n%s", c.roles, err, out)
+		}
+		if c.want != "" && (err == nil || !strings.Contains(out, c.want)) {
+			t.Errorf("%s is accepted, or refused without %q: %s", c.roles, c.want, fmt.Sprint(out, err))
+		}
+	}
+}
