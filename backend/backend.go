@@ -15,13 +15,14 @@
 //	connection/<name>       an upstream service and the credential for it, seal-wrapped
 //	static-role/<name>      a token that is kept rotated, seal-wrapped
 //	upstream/<id>           a token at an upstream that exists, or may exist, seal-wrapped
+//	hold/<id>/<hold>        that a lease holds such a token which several share
 //
 // All of it is also in memory (state.go), read when a process first needs it and dropped when Vault
 // says that another node wrote it. A request reads no storage once that is done; issuing a token
 // writes none.
 //
 // Locks, in the order in which they are taken: that of a static role; connections.writing, roles.writing or
-// config.writing; keyring.mu or signers.mu; the reaper's; the ledger's. None is held while an upstream is
+// config.writing; keyring.mu or signers.mu; those of upstream tokens; the ledger's. None is held while an upstream is
 // called, nor while Vault is asked for anything but storage, except that of the one static role whose token is
 // being rotated.
 package backend
@@ -38,10 +39,10 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
-	"golang.org/x/sync/singleflight"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
 
 // Version is what Vault shows as the running version.
@@ -65,10 +66,9 @@ type backend struct {
 	subjects    *subjects
 	statusCache statusCache
 	limits      limits
-	reaper      *reaper
+	upstreams   *upstream.Keeper
+	queue       *worker // has upstreams look at what is due
 	rotator     *rotator
-	minting     singleflight.Group // of tokens that are shared, by role
-	rotating    sync.Map           // ids of the connections whose credential is being rotated
 
 	// storage is the mount's, for work that no request waits for.
 	storage logical.Storage
@@ -103,6 +103,7 @@ func (o Options) Factory(ctx context.Context, conf *logical.BackendConfig) (logi
 	if err := b.Setup(ctx, &remembering); err != nil {
 		return nil, err
 	}
+	b.upstreams = upstream.New(b.storage, b.now, b.Logger(), upstreamMount{b}, b.queue.kick)
 	return b, nil
 }
 
@@ -115,7 +116,7 @@ func newBackend(o Options) *backend {
 		Help:           strings.TrimSpace(backendHelp),
 		BackendType:    logical.TypeLogical,
 		RunningVersion: Version,
-		PathsSpecial:   &logical.Paths{SealWrapStorage: []string{keysPrefix, connectionPrefix, ledger.UpstreamsPrefix, staticPrefix}, Unauthenticated: unauthenticated},
+		PathsSpecial:   &logical.Paths{SealWrapStorage: []string{keysPrefix, connectionPrefix, upstream.Prefix, staticPrefix}, Unauthenticated: unauthenticated},
 		Paths: slices.Concat(
 			b.pathsConfig(),
 			b.pathsRoles(),
@@ -148,7 +149,7 @@ func newBackend(o Options) *backend {
 			path.Operations[operation] = strict(handler)
 		}
 	}
-	b.reaper = newReaper(b)
+	b.queue = newWorker()
 	b.rotator = newRotator(b)
 	b.subjects = newSubjects(func(id string) (*logical.Entity, error) { return b.System().EntityInfo(id) })
 	return b
@@ -189,7 +190,7 @@ func (b *backend) initialize(ctx context.Context, req *logical.InitializationReq
 		return err
 	}
 	if b.WriteSafeReplicationState() {
-		b.reaper.start(b.reaper.look)
+		b.queue.start(b.upstreams.Look)
 		b.rotator.start(b.rotator.look)
 	}
 	return nil
@@ -244,7 +245,8 @@ func (b *backend) invalidate(_ context.Context, key string) {
 // clean runs when the mount goes away or moves to another node.
 func (b *backend) clean(ctx context.Context) {
 	b.rotator.close()
-	b.reaper.close()
+	b.queue.close()
+	b.upstreams.Wait()
 	b.subjects.close()
 	if st := b.state.Load(); st != nil {
 		st.connections.close()

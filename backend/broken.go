@@ -11,8 +11,8 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
 
 // What storage holds and nobody can read, after a mistake in an upgrade or a fault of a disk, costs only what needs
@@ -146,9 +146,9 @@ func (b *backend) dropBrokenConnection(ctx context.Context, req *logical.Request
 	if _, err := st.connections.latest(ctx, req.Storage, name); err != nil || st.connections.broken(name) == nil {
 		return nil, err
 	}
-	left := slices.DeleteFunc(
-		st.upstreams.Without(func(id string) bool { return st.connections.byID(id) != nil }),
-		func(u ledger.Upstream) bool { return u.Connection != name })
+	left := st.upstreams.Where(func(t *upstream.Token) bool {
+		return t.Connection == name && st.connections.byID(t.ConnectionID) == nil
+	})
 	if len(left) > 0 && !force {
 		return logical.ErrorResponse("connection %q has minted %d tokens that are not ended yet: write the connection again, or delete with force=true and leave them behind", name, len(left)), nil
 	}
@@ -156,7 +156,7 @@ func (b *backend) dropBrokenConnection(ctx context.Context, req *logical.Request
 		return nil, err
 	}
 	for _, u := range left {
-		if err := st.upstreams.Delete(ctx, req.Storage, u.ID); err != nil {
+		if err := st.upstreams.Forget(ctx, u.ID); err != nil {
 			return nil, err
 		}
 	}
@@ -169,7 +169,7 @@ func (b *backend) dropBrokenConnection(ctx context.Context, req *logical.Request
 }
 
 // dropBrokenStatic deletes a static role that cannot be read, and ends those tokens of it that the inventory lists;
-// the reaper ends those at an upstream. It does nothing where there is none. The caller holds the lock of the
+// the queue ends those at an upstream. It does nothing where there is none. The caller holds the lock of the
 // static role.
 func (b *backend) dropBrokenStatic(ctx context.Context, s logical.Storage, st *state, name string) error {
 	if st.statics.broken(name) == nil {
@@ -187,6 +187,6 @@ func (b *backend) dropBrokenStatic(ctx context.Context, s logical.Storage, st *s
 	if err := st.statics.remove(ctx, s, name); err != nil {
 		return err
 	}
-	b.reaper.kick()
+	b.queue.kick()
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
 
 const (
@@ -28,16 +29,11 @@ const (
 
 // connectionEntry is a connection as stored, seal-wrapped.
 type connectionEntry struct {
-	ID         string         `json:"id"` // new when a connection is deleted and created again
-	Provider   string         `json:"provider"`
-	Credential map[string]any `json:"credential"`
-	Settings   map[string]any `json:"settings,omitempty"`
+	ID       string         `json:"id"` // new when a connection is deleted and created again
+	Provider string         `json:"provider"`
+	Settings map[string]any `json:"settings,omitempty"`
 
-	// Pending is a credential that rotate-root has chosen, and of which it is not known yet whether the
-	// upstream has taken it.
-	Pending      map[string]any `json:"pending,omitempty"`
-	PendingSince time.Time      `json:"pending_since"`
-	RotatedAt    time.Time      `json:"rotated_at"` // zero: never
+	upstream.Root
 
 	URL            string        `json:"url"`
 	CACert         string        `json:"ca_cert,omitempty"`

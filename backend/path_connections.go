@@ -13,7 +13,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
 
 const maxUpstreamTimeout = 5 * time.Minute
@@ -186,8 +186,8 @@ func (b *backend) connectionRead(ctx context.Context, req *logical.Request, d *f
 		"description":      c.Description,
 		"revoke_on_delete": c.RevokeOnDelete,
 		"rotated_at":       rotated,
-		"tokens":           st.upstreams.Count(c.ID)[ledger.Live],
-		"queue":            b.reaper.describe(st, c),
+		"tokens":           st.upstreams.Count(c.ID, upstream.Live),
+		"queue":            b.upstreams.Describe(c.ID),
 	}}, nil
 }
 
@@ -224,6 +224,11 @@ func (b *backend) connectionWrite(ctx context.Context, req *logical.Request, d *
 	if refusal := entry.update(d, st.connections); refusal != nil {
 		return refusal, nil
 	}
+	resp := new(logical.Response)
+	if old != nil && !maps.Equal(old.whereabouts(), entry.whereabouts()) && entry.Unsettled() {
+		entry.Leave() // which holds credentials that are not to be sent elsewhere
+		resp.AddWarning(fmt.Sprintf("a rotation of the credential was not finished: a credential may be left behind at %s, revoke it there", old.URL))
+	}
 	c, err := newConnection(name, entry, st.connections.userAgent, st.connections.dial)
 	if err != nil {
 		return logical.ErrorResponse(err.Error()), nil
@@ -231,8 +236,11 @@ func (b *backend) connectionWrite(ctx context.Context, req *logical.Request, d *
 	if err := st.connections.put(ctx, req.Storage, c); err != nil {
 		return nil, err
 	}
-	b.reaper.retry(c.ID) // what could not be reached before may be reached now
-	return nil, nil
+	b.upstreams.Retry(c.ID) // what could not be reached before may be reached now
+	if len(resp.Warnings) == 0 {
+		return nil, nil
+	}
+	return resp, nil
 }
 
 // update takes over the fields that are given, and refuses what is not allowed.
@@ -253,26 +261,33 @@ func (e *connectionEntry) update(d *framework.FieldData, cs *connectionStore) *l
 	if p == nil {
 		return fieldError("provider", "there is no %q, there are: %s", clip(e.Provider), strings.Join(cs.providerNames(), ", "))
 	}
+	if refusal := e.refuseElsewhere(d, p); refusal != nil {
+		return refusal
+	}
 	for _, m := range []struct {
 		field  string
-		into   *map[string]any
+		kept   map[string]any
 		fields map[string]connector.Field
-	}{{"credential", &e.Credential, p.Credential}, {"settings", &e.Settings, p.Settings}} {
-		merged := maps.Clone(*m.into)
+		take   func(map[string]any)
+	}{
+		{"credential", e.Credential, p.Credential, func(values map[string]any) { e.Replace(values) }},
+		{"settings", e.Settings, p.Settings, func(values map[string]any) { e.Settings = values }},
+	} {
+		merged := maps.Clone(m.kept)
 		if merged == nil {
 			merged = make(map[string]any)
 		}
-		if v, given := d.GetOk(m.field); given {
+		v, given := d.GetOk(m.field)
+		if given {
 			maps.Copy(merged, v.(map[string]any))
 		}
 		values, err := connector.Values(m.fields, merged)
 		if err != nil {
 			return fieldError(m.field, "%s", err)
 		}
-		*m.into = values
-	}
-	if _, given := d.GetOk("credential"); given {
-		e.Pending = nil
+		if given || m.kept == nil {
+			m.take(values)
+		}
 	}
 	for field, into := range map[string]*string{
 		"url": &e.URL, "name_template": &e.NameTemplate, "ca_cert": &e.CACert, "client_cert": &e.ClientCert,
@@ -305,6 +320,34 @@ func (e *connectionEntry) update(d *framework.FieldData, cs *connectionStore) *l
 		}
 	}
 	return nil
+}
+
+// refuseElsewhere refuses to send a credential that is kept to where nobody has sent it. Whoever may change a
+// connection need not know its credential, and could have it sent to a server of their own. The client_key is not
+// sent to anybody, so that it need not be given again.
+func (e *connectionEntry) refuseElsewhere(d *framework.FieldData, p *connector.Provider) *logical.Response {
+	if e.URL == "" {
+		return nil // a new connection
+	}
+	for field, kept := range e.whereabouts() {
+		v, given := d.GetOk(field)
+		if !given || v.(string) == kept {
+			continue
+		}
+		again, _ := d.Get("credential").(map[string]any)
+		for _, name := range slices.Sorted(maps.Keys(p.Credential)) {
+			_, isKept := e.Credential[name]
+			if _, isGiven := again[name]; p.Credential[name].Secret && isKept && !isGiven {
+				return fieldError(field, "a change of it sends the credential elsewhere: give credential %q again in the same request", name)
+			}
+		}
+	}
+	return nil
+}
+
+// whereabouts are the fields that say to whom the credential is sent.
+func (e *connectionEntry) whereabouts() map[string]string {
+	return map[string]string{"url": e.URL, "proxy_url": e.ProxyURL, "ca_cert": e.CACert}
 }
 
 func (b *backend) connectionDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
@@ -366,12 +409,10 @@ func (st *state) rolesOf(c *connection) []*role {
 }
 
 // tokensOf gives the tokens of a connection that exist, or may exist.
-func (st *state) tokensOf(c *connection) []ledger.Upstream {
-	return st.upstreams.Of(c.ID, func(*ledger.Upstream) bool { return true })
-}
+func (st *state) tokensOf(c *connection) []upstream.Token { return st.upstreams.OfConnection(c.ID) }
 
 // dropConnection forgets a connection, and its tokens, which it gives.
-func (b *backend) dropConnection(ctx context.Context, s logical.Storage, st *state, c *connection) ([]ledger.Upstream, error) {
+func (b *backend) dropConnection(ctx context.Context, s logical.Storage, st *state, c *connection) ([]upstream.Token, error) {
 	st.connections.writing.Lock()
 	defer st.connections.writing.Unlock()
 	now := st.connections.byID(c.ID) // which may have been changed
@@ -385,7 +426,7 @@ func (b *backend) dropConnection(ctx context.Context, s logical.Storage, st *sta
 	// What a crash leaves of them the next start forgets.
 	tokens := st.tokensOf(c)
 	for _, u := range tokens {
-		if err := st.upstreams.Delete(ctx, s, u.ID); err != nil {
+		if err := st.upstreams.Forget(ctx, u.ID); err != nil {
 			return nil, err
 		}
 	}
@@ -409,7 +450,7 @@ func (b *backend) connectionCheck(ctx context.Context, req *logical.Request, d *
 	if err != nil {
 		return logical.ErrorResponse("connection %q: %s", c.name, err), nil
 	}
-	b.reaper.retry(c.ID)
+	b.upstreams.Retry(c.ID)
 	return &logical.Response{Data: map[string]any{"provider": up.Provider.Name, "credential": mapped(data)}}, nil
 }
 

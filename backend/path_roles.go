@@ -571,12 +571,9 @@ func (b *backend) roleDelete(ctx context.Context, req *logical.Request, d *frame
 // endTokens ends those tokens of a role that do not end by its deletion: offline verifiers learn of it by the
 // status lists, which need a revocation for each token, and upstreams have to be told.
 func (b *backend) endTokens(ctx context.Context, s logical.Storage, st *state, r *role) error {
-	for _, u := range st.upstreams.OfRole(r.ID) {
-		if err := st.upstreams.End(ctx, s, u.ID, b.now()); err != nil {
-			return err
-		}
+	if err := b.upstreams.EndRole(ctx, r.ID); err != nil {
+		return err
 	}
-	b.reaper.kick()
 	for row := range st.inventory.OfRole(r.ID) {
 		if row.Status.IsZero() {
 			continue

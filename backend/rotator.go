@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
 
 // rotator rotates static roles when their time has come.
@@ -25,7 +27,7 @@ type staticLock struct {
 
 // failure is why a rotation failed, and when it is tried again.
 type failure struct {
-	attempt
+	upstream.Attempt
 	err error
 }
 
@@ -116,7 +118,7 @@ func (r *rotator) due(st *state, e *staticEntry) bool {
 	failed, failing := r.failing[e.name]
 	r.mu.Unlock()
 	if failing {
-		return !now.Before(failed.next)
+		return !now.Before(failed.Next)
 	}
 	return !now.Before(e.Next) || !st.works(e, now) || !st.settled(e, now)
 }
@@ -139,7 +141,7 @@ func (r *rotator) note(name string, err error) {
 		delete(r.failing, name)
 		return
 	}
-	r.failing[name] = failure{r.b.reaper.after(r.failing[name].attempt, r.b.now(), 0), err}
+	r.failing[name] = failure{r.b.upstreams.Timings.After(r.failing[name].Attempt, r.b.now(), 0), err}
 }
 
 // wait returns how long there is nothing to do.
@@ -150,7 +152,7 @@ func (r *rotator) wait(all []*staticEntry) time.Duration {
 		r.mu.Lock()
 		next := e.Next
 		if failed, failing := r.failing[e.name]; failing {
-			next = failed.next
+			next = failed.Next
 		}
 		r.mu.Unlock()
 		if next.Before(soonest) {

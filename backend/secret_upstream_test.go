@@ -15,7 +15,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
 
 // shelf is a small service with an API of its own, which no built-in provider knows. What real services do
@@ -193,7 +193,7 @@ func onShelfPrepared(t *testing.T, s *shelf, prepare func(*backend)) *engine {
 
 func hurry(b *backend) {
 	b.rotator.interval = 5 * time.Millisecond
-	b.reaper.timings = timings{settle: 0, leaseGrace: time.Second, interval: 5 * time.Millisecond, firstBackoff: 5 * time.Millisecond, longestBackoff: 20 * time.Millisecond}
+	b.upstreams.Timings = upstream.Timings{Settle: 0, Grace: time.Second, Interval: 5 * time.Millisecond, FirstBackoff: 5 * time.Millisecond, LongestBackoff: 20 * time.Millisecond}
 }
 
 // settled waits until the queue is empty.
@@ -292,13 +292,13 @@ func TestUpstreamRefuses(t *testing.T) {
 		{"connections/x", data{"provider": "shelf"}, "credential: password: is needed: The password."},
 		{"connections/x", data{"provider": "shelf", "credential": data{"password": "p"}}, "url: is needed"},
 		{"connections/shelf", data{"provider": "gitea"}, `provider: is "shelf" and cannot be changed`},
-		{"connections/shelf", data{"url": "shelf.example.com"}, `url: "shelf.example.com" must be such as`},
-		{"connections/shelf", data{"url": "https://user:pw@shelf.example.com"}, "url: must not hold a user or a password"},
+		{"connections/shelf", data{"url": "shelf.example.com", "credential": data{"password": "open sesame"}}, `url: "shelf.example.com" must be such as`},
+		{"connections/shelf", data{"url": "https://user:pw@shelf.example.com", "credential": data{"password": "open sesame"}}, "url: must not hold a user or a password"},
 		{"connections/shelf", data{"name_template": "vault-{{ .RoleName }}"}, `name_template: gives "vault-role" twice`},
 		{"connections/shelf", data{"name_template": "{{ .Nope }}"}, "name_template: "},
 		{"connections/shelf", data{"timeout": "1h"}, "timeout: 1h is more than 5m"},
 		{"connections/shelf", data{"rate_limit": -1}, "rate_limit: must be requests a second"},
-		{"connections/shelf", data{"ca_cert": "x"}, "ca_cert: has no certificate in PEM"},
+		{"connections/shelf", data{"ca_cert": "x", "credential": data{"password": "open sesame"}}, "ca_cert: has no certificate in PEM"},
 		{"connections/shelf", data{"client_cert": "x"}, "client_cert: and client_key belong together"},
 		{"connections/shelf", data{"settings": data{"a": "b"}}, "settings: a: is not known, there are none"},
 		{"connections/shelf", data{"revoke_on_delete": true}, `revoke_on_delete: provider "shelf" cannot end its credential`},
@@ -524,7 +524,7 @@ func TestUpstreamDeletedMeanwhile(t *testing.T) {
 	s := newShelf(t)
 	e := onShelf(t, s)
 	known := func() int {
-		keys, err := e.storage.List(t.Context(), ledger.UpstreamsPrefix)
+		keys, err := e.storage.List(t.Context(), upstream.Prefix)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -577,7 +577,7 @@ func TestUpstreamInvalidate(t *testing.T) {
 		}
 	}
 	c := active.creds("reader", nil)
-	key := ledger.UpstreamsPrefix + c.id
+	key := upstream.Prefix + c.id
 	active.write("static-roles/box", data{"role": "reader", "rotation_period": "1h"})
 	told()
 	if state := standby.write("lookup", data{"token": c.token})["state"]; state != "active" {
@@ -693,7 +693,7 @@ func TestRotateRoot(t *testing.T) {
 		s := newShelf(t)
 		e := onShelfPrepared(t, s, func(b *backend) {
 			hurry(b)
-			b.reaper.timings.settle = time.Hour
+			b.upstreams.Timings.Settle = time.Hour
 		})
 		s.setFault(once(http.MethodPut, reset))
 		e.refused(logical.UpdateOperation, "rotate-root/shelf", nil, "the credential was not rotated")

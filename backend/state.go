@@ -10,6 +10,7 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
 
 // state is a mount's storage in memory.
@@ -26,7 +27,7 @@ type state struct {
 	inventory  *ledger.Inventory
 
 	connections *connectionStore
-	upstreams   *ledger.Upstreams
+	upstreams   *upstream.Tokens // the same for the life of the backend
 	statics     *staticStore
 }
 
@@ -126,8 +127,8 @@ func (b *backend) reloadKey(ctx context.Context, s logical.Storage, st *state, k
 		return st.connections.reload(ctx, s, key)
 	case strings.HasPrefix(key, providerPrefix):
 		return st.connections.reloadProvider(ctx, s, key)
-	case strings.HasPrefix(key, ledger.UpstreamsPrefix):
-		return st.upstreams.Reload(ctx, s, key)
+	case strings.HasPrefix(key, upstream.Prefix), strings.HasPrefix(key, upstream.HoldsPrefix):
+		return st.upstreams.Reload(ctx, key)
 	case strings.HasPrefix(key, staticPrefix):
 		return st.statics.reload(ctx, s, key)
 	case strings.HasPrefix(key, ledger.InventoryPrefix):
@@ -176,9 +177,10 @@ func (b *backend) fill(ctx context.Context, s logical.Storage, st *state) (err e
 		}
 	}
 	if st.upstreams == nil {
-		if st.upstreams, err = ledger.LoadUpstreams(ctx, s); err != nil {
+		if err := b.upstreams.Tokens.Load(ctx); err != nil {
 			return err
 		}
+		st.upstreams = b.upstreams.Tokens
 	}
 	if st.statics == nil {
 		st.statics, err = loadStatics(ctx, s)
@@ -196,7 +198,7 @@ func (st *state) life(id, grant token.ID, role token.RoleID, ownEnd time.Time) a
 		if known {
 			life.ExpiresAt = u.EndsAt
 		}
-		life.Revoked = !known || u.State != ledger.Live
+		life.Revoked = !known || u.State != upstream.Live
 		return life
 	}
 	if d, ok := st.deviations.Get(id); ok {

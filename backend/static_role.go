@@ -7,8 +7,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/hashicorp/vault/sdk/rotation"
 
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
 
 const (
@@ -162,7 +162,7 @@ func (b *backend) staticHolds(name string, id token.ID, now time.Time) bool {
 func (st *state) staticEnd(t *staticToken) time.Time {
 	if t.Upstream {
 		u, known := st.upstreams.Get(t.ID)
-		if !known || u.State != ledger.Live {
+		if !known || u.State != upstream.Live {
 			return time.Time{}
 		}
 		return u.EndsAt

@@ -11,6 +11,7 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
 
 // toldError is for the caller to see: no fault of the server.
@@ -76,7 +77,7 @@ func (b *backend) keepStatic(ctx context.Context, st *state, e *staticEntry) err
 
 // rotateStatic makes the next token of a static role and stores it in place of old, which is nil for a new static role;
 // then the token before ends by the overlap. The caller has locked it. Wherever this is cut short, a token that was not
-// stored has been given to nobody, and the reaper ends it at an upstream; and what is stored says which tokens are
+// stored has been given to nobody, and the queue revokes it at an upstream; and what is stored says which tokens are
 // still to be ended.
 func (b *backend) rotateStatic(ctx context.Context, s logical.Storage, st *state, old, e *staticEntry) error {
 	r, err := b.staticRole(ctx, st, e)
@@ -96,7 +97,7 @@ func (b *backend) rotateStatic(ctx context.Context, s logical.Storage, st *state
 	if r.Connection == "" {
 		next.Current, row, err = b.mintStatic(ctx, s, st, r, e, now, end)
 	} else {
-		next.Current, err = b.mintStaticUpstream(ctx, s, st, r, e, now, end)
+		next.Current, err = b.mintStaticUpstream(ctx, st, r, e, now, end)
 	}
 	if err != nil {
 		return err
@@ -104,8 +105,8 @@ func (b *backend) rotateStatic(ctx context.Context, s logical.Storage, st *state
 	next.hasten()
 	next.succeed(st, e, now)
 	if err := b.putStatic(ctx, s, st, old, &next); err != nil {
-		// Nobody has the new one. At an upstream the reaper ends it too, if this fails.
-		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), revokeWait)
+		// Nobody has the new one. At an upstream the queue revokes it too, if this fails.
+		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), upstream.RevokeWait)
 		defer cancel()
 		return errors.Join(err, b.endStatic(ending, s, st, &next.Current))
 	}
@@ -161,7 +162,7 @@ func (b *backend) putStatic(ctx context.Context, s logical.Storage, st *state, o
 	if err = st.statics.put(ctx, s, next); err == nil {
 		return nil
 	}
-	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), revokeWait)
+	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), upstream.RevokeWait)
 	defer cancel()
 	if stored, e := st.statics.latest(asking, s, next.name); e == nil && stored != nil && stored.Current.ID == next.Current.ID && stored.Next.Equal(next.Next) {
 		return nil
@@ -196,22 +197,21 @@ func (b *backend) mintStatic(ctx context.Context, s logical.Storage, st *state, 
 }
 
 // mintStaticUpstream makes a token of an upstream.
-func (b *backend) mintStaticUpstream(ctx context.Context, s logical.Storage, st *state, r *role, e *staticEntry, now, end time.Time) (staticToken, error) {
-	c := st.connections.get(r.Connection)
-	up, err := st.connections.upstream(r.Connection, c)
+func (b *backend) mintStaticUpstream(ctx context.Context, st *state, r *role, e *staticEntry, now, end time.Time) (staticToken, error) {
+	order, err := st.connections.order(r, e.MountPoint, now, end)
 	if err != nil {
-		return staticToken{}, told("role %q: %w", r.name, err)
+		return staticToken{}, toldError{err}
 	}
-	req := &logical.Request{Storage: s, MountPoint: e.MountPoint, EntityID: e.EntityID}
-	made, minted, err := b.mintUpstream(ctx, req, st, c, up, r, e.name, now, end)
+	order.StaticRole, order.Subject = e.name, e.EntityID
+	made, err := b.upstreams.Mint(ctx, order)
 	if err != nil {
 		if errors.As(err, new(*connector.Error)) {
-			err = fmt.Errorf("connection %q: no token was issued: %w", c.name, err)
+			err = fmt.Errorf("connection %q: no token was issued: %w", r.Connection, err)
 		}
 		return staticToken{}, err
 	}
 	return staticToken{
-		ID: made.ID, Text: minted.Text, RoleID: r.ID, Upstream: true, Name: made.Name, Data: minted.Data, RotatedAt: now, ExpiresAt: made.EndsAt,
+		ID: made.ID, Text: made.Text, RoleID: r.ID, Upstream: true, Name: made.Name, Data: made.Data, RotatedAt: now, ExpiresAt: made.End,
 	}, nil
 }
 
@@ -232,9 +232,7 @@ func (b *backend) settleStatic(ctx context.Context, s logical.Storage, st *state
 		return b.endStatic(ctx, s, st, t)
 	}
 	if t.Upstream {
-		u, _ := st.upstreams.Get(t.ID)
-		u.EndsAt = t.Until
-		return st.upstreams.Put(ctx, s, u)
+		return b.upstreams.Shorten(ctx, t.ID, t.Until)
 	}
 	err := st.deviations.Renew(ctx, s, t.ID, t.ExpiresAt, t.Until, now)
 	if errors.Is(err, ledger.ErrRevoked) {
@@ -246,9 +244,7 @@ func (b *backend) settleStatic(ctx context.Context, s logical.Storage, st *state
 // endStatic revokes a token of a static role.
 func (b *backend) endStatic(ctx context.Context, s logical.Storage, st *state, t *staticToken) error {
 	if t.Upstream {
-		// In the ledger first: after a crash nobody takes it for one that works.
-		defer b.reaper.kick()
-		return st.upstreams.End(ctx, s, t.ID, b.now().UTC())
+		return b.endUpstream(ctx, s, st, t.ID)
 	}
 	return st.revoke(ctx, s, t.ID, token.StatusRef{}, t.ExpiresAt)
 }

@@ -313,7 +313,7 @@ func TestFindPages(t *testing.T) {
 		pages := map[string]string{"1": `[{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]`, "2": `[{"id": 3, "name": "a"}]`}
 		fmt.Fprint(w, pages[r.URL.Query().Get("page")])
 	})
-	found, err := u.Find(t.Context(), "a", nil)
+	found, err := u.Find(t.Context(), []string{"a"}, nil)
 	if err != nil || len(found) != 2 || found[0].ID != "1" || found[1].ID != "3" {
 		t.Errorf("%v, %v", found, err)
 	}
@@ -354,7 +354,7 @@ func TestFindWhileTokensEnd(t *testing.T) {
 			mu.Lock()
 		}
 	})
-	found, err := u.Find(t.Context(), "token 3", nil)
+	found, err := u.Find(t.Context(), []string{"token 3"}, nil)
 	if err != nil || len(found) != 1 {
 		t.Errorf("%v, %v", found, err)
 	}

@@ -87,25 +87,42 @@ func (u *Upstream) Create(ctx context.Context, name, role string, params map[str
 	return c, nil
 }
 
-// Find gives the tokens of this name. No token of the connection is ended meanwhile.
-func (u *Upstream) Find(ctx context.Context, name string, params map[string]any) ([]Token, error) {
-	return u.find(ctx, opFind, name, params)
+// Find gives the tokens of these names, which were created with the same params. The names share one listing, unless
+// the upstream is asked for a name.
+func (u *Upstream) Find(ctx context.Context, names []string, params map[string]any) ([]Token, error) {
+	if o := u.Provider.operations[opFind]; o == nil || !o.refersTo("name") {
+		return u.find(ctx, opFind, "", names, params)
+	}
+	var found []Token
+	for _, name := range names {
+		one, err := u.find(ctx, opFind, name, []string{name}, params)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, one...)
+	}
+	return found, nil
 }
 
 // FindRoot gives the credentials of this name that RotateRoot made.
 func (u *Upstream) FindRoot(ctx context.Context, name string) ([]Token, error) {
-	return u.find(ctx, u.Provider.findRoot, name, nil)
+	return u.find(ctx, u.Provider.findRoot, name, []string{name}, nil)
 }
 
-func (u *Upstream) find(ctx context.Context, operation, name string, params map[string]any) ([]Token, error) {
+// find lists tokens until the last page, and gives those of the names. No token of the connection is ended meanwhile.
+func (u *Upstream) find(ctx context.Context, operation, asked string, names []string, params map[string]any) ([]Token, error) {
 	const maxPages = 1000
 	release, err := u.Client.hold(ctx, wholeListing)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
+	wanted := make(map[string]bool, len(names))
+	for _, name := range names {
+		wanted[name] = true
+	}
 	vars := u.vars(time.Now(), params)
-	vars["name"], vars["cursor"] = name, ""
+	vars["name"], vars["cursor"] = asked, ""
 	var found []Token
 	for page := int64(1); ; page++ {
 		if page > maxPages {
@@ -127,7 +144,8 @@ func (u *Upstream) find(ctx context.Context, operation, name string, params map[
 		list, _ := items.([]any)
 		for _, item := range list {
 			m, _ := item.(map[string]any)
-			if m["name"] != name {
+			name, _ := m["name"].(string)
+			if !wanted[name] {
 				continue
 			}
 			id, err := plain(m["id"])

@@ -174,11 +174,11 @@ func hold(t *testing.T, s *service, c sample, handler http.HandlerFunc) {
 		made = append(made, one)
 	}
 	if p.CanFind() {
-		found, err := up.Find(ctx, made[1].Name, params)
+		found, err := up.Find(ctx, []string{made[1].Name}, params)
 		if err != nil || len(found) != 1 || found[0].ID != made[1].ID {
 			t.Errorf("find: %+v, %v; want %s", found, err, made[1].ID)
 		}
-		if found, err := up.Find(ctx, "vault-of-another", params); err != nil || len(found) != 0 {
+		if found, err := up.Find(ctx, []string{"vault-of-another"}, params); err != nil || len(found) != 0 {
 			t.Errorf("find: %+v, %v", found, err)
 		}
 	}

@@ -1,0 +1,259 @@
+package upstream
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/tidwall/btree"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+)
+
+// hold says that a lease holds a shared token. Each has a storage entry of its own, so that the thousandth costs
+// what the first does, and nobody overwrites the hold of somebody else.
+type hold struct {
+	End     time.Time `json:"end"`
+	Subject string    `json:"subject,omitzero"` // Vault entity that has the lease; "": none
+}
+
+// holds are those of one token, in memory.
+type holds struct {
+	all   map[string]hold           // by hold id
+	byEnd *btree.BTreeG[endingHold] // the same
+}
+
+type endingHold struct {
+	end time.Time
+	id  string
+}
+
+func holdKey(id token.ID, hold string) string { return HoldsPrefix + id.String() + "/" + hold }
+
+func newHolds() *holds {
+	return &holds{all: make(map[string]hold), byEnd: btree.NewBTreeGOptions(func(a, b endingHold) bool {
+		if c := a.end.Compare(b.end); c != 0 {
+			return c < 0
+		}
+		return a.id < b.id
+	}, btree.Options{NoLocks: true})}
+}
+
+// last is the latest end; false where there is no hold.
+func (hs *holds) last() (time.Time, bool) {
+	if hs == nil {
+		return time.Time{}, false
+	}
+	h, found := hs.byEnd.Max()
+	return h.end, found
+}
+
+// setHold has a hold seen as it is stored now; nil: it is no more. It returns how many the token has.
+func (ts *Tokens) setHold(id token.ID, name string, h *hold) (left int) {
+	ts.mu.Lock()
+	hs, i := ts.holds[id], ts.all[id]
+	if hs == nil {
+		hs = newHolds()
+		ts.holds[id] = hs
+	}
+	live := i != nil && i.State == Live
+	if old, known := hs.all[name]; known {
+		delete(hs.all, name)
+		hs.byEnd.Delete(endingHold{old.End, name})
+		if live {
+			ts.countSubject(old.Subject, id, -1)
+		}
+	}
+	if h != nil {
+		hs.all[name] = *h
+		hs.byEnd.Set(endingHold{h.End, name})
+		if live {
+			ts.countSubject(h.Subject, id, 1)
+		}
+	}
+	if left = len(hs.all); left == 0 {
+		delete(ts.holds, id)
+	}
+	var at time.Time
+	if live {
+		ts.schedule(id, i, i.due(hs, ts.timings.Grace))
+		at = i.at
+	}
+	ts.mu.Unlock()
+	if !at.IsZero() {
+		ts.soon(at)
+	}
+	return left
+}
+
+// reloadHold reads a hold again.
+func (ts *Tokens) reloadHold(ctx context.Context, key, rest string) error {
+	text, name, found := strings.Cut(rest, "/")
+	id, err := token.ParseID(text)
+	if err != nil || !found {
+		return fmt.Errorf("%s: is not the key of a hold", key)
+	}
+	defer ts.lock(id)()
+	entry, err := ts.storage.Get(ctx, key)
+	if err != nil {
+		return err
+	}
+	if entry == nil {
+		ts.setHold(id, name, nil)
+		return nil
+	}
+	h := new(hold)
+	if err := json.Unmarshal(entry.Value, h); err != nil {
+		return fmt.Errorf("%s: %w", key, err)
+	}
+	ts.setHold(id, name, h)
+	return nil
+}
+
+// hold adds a lease to a shared token. It returns the end of the hold: the end that is asked for, or that of the
+// token at the service where that comes first. A token that is not Live is ErrEnded.
+func (ts *Tokens) hold(ctx context.Context, id token.ID, name, subject string, end, now time.Time) (time.Time, error) {
+	defer ts.lockShared(id)()
+	return ts.putHold(ctx, id, name, hold{End: end, Subject: subject}, now)
+}
+
+// moveHold moves the end of a hold, as hold does.
+func (ts *Tokens) moveHold(ctx context.Context, id token.ID, name string, end, now time.Time) (time.Time, error) {
+	defer ts.lock(id)() // so that nobody takes the hold away meanwhile
+	ts.mu.RLock()
+	var h hold
+	held := false
+	if hs := ts.holds[id]; hs != nil {
+		h, held = hs.all[name]
+	}
+	ts.mu.RUnlock()
+	if !held {
+		return time.Time{}, ErrEnded
+	}
+	h.End = end
+	return ts.putHold(ctx, id, name, h, now)
+}
+
+// putHold stores a hold. The caller has locked the token.
+func (ts *Tokens) putHold(ctx context.Context, id token.ID, name string, h hold, now time.Time) (time.Time, error) {
+	t, known := ts.Get(id)
+	if !known || t.State != Live {
+		return time.Time{}, ErrEnded
+	}
+	h.End = t.capped(h.End).UTC()
+	value, err := json.Marshal(&h)
+	if err != nil {
+		return time.Time{}, err
+	}
+	if err := ts.storage.Put(ctx, &logical.StorageEntry{Key: holdKey(id, name), Value: value}); err != nil {
+		return time.Time{}, err
+	}
+	// Another process may have moved the token on meanwhile.
+	stored, err := ts.read(ctx, id)
+	if err != nil {
+		return time.Time{}, err
+	}
+	if stored == nil || stored.State != Live {
+		return time.Time{}, errors.Join(ErrEnded, ts.storage.Delete(ctx, holdKey(id, name)))
+	}
+	ts.setHold(id, name, &h)
+	return h.End, ts.dropLost(ctx, id, now)
+}
+
+// unhold takes a lease away from a shared token, and moves the token to Ending if nothing holds it any more, which
+// it reports.
+func (ts *Tokens) unhold(ctx context.Context, id token.ID, name string, now time.Time) (ended bool, err error) {
+	last, err := ts.dropHold(ctx, id, name)
+	if err != nil || !last {
+		return false, err
+	}
+	t, err := ts.endIf(ctx, id, now, func(*Token) bool {
+		ts.mu.RLock()
+		defer ts.mu.RUnlock()
+		return ts.holds[id] == nil
+	})
+	if errors.Is(err, ErrEnded) {
+		return false, nil
+	}
+	return t.State == Ending, err
+}
+
+// dropHold deletes a hold, and reports whether it was the last of its token.
+func (ts *Tokens) dropHold(ctx context.Context, id token.ID, name string) (last bool, err error) {
+	defer ts.lockShared(id)()
+	ts.mu.RLock()
+	known := false
+	if hs := ts.holds[id]; hs != nil {
+		_, known = hs.all[name]
+	}
+	ts.mu.RUnlock()
+	if err := ts.storage.Delete(ctx, holdKey(id, name)); err != nil || !known {
+		return false, err
+	}
+	return ts.setHold(id, name, nil) == 0, nil
+}
+
+// dropLost deletes holds whose end has passed without a word from Vault, some at a time.
+func (ts *Tokens) dropLost(ctx context.Context, id token.ID, now time.Time) error {
+	for range 2 {
+		ts.mu.RLock()
+		var first endingHold
+		found := false
+		if hs := ts.holds[id]; hs != nil {
+			first, found = hs.byEnd.Min()
+		}
+		ts.mu.RUnlock()
+		if !found || now.Before(first.end.Add(ts.timings.Grace)) {
+			return nil
+		}
+		if err := ts.storage.Delete(ctx, holdKey(id, first.id)); err != nil {
+			return err
+		}
+		ts.setHold(id, first.id, nil)
+	}
+	return nil
+}
+
+// dropHolds deletes all holds of a token. The caller has locked it.
+func (ts *Tokens) dropHolds(ctx context.Context, id token.ID) error {
+	ts.mu.RLock()
+	var names []string
+	if hs := ts.holds[id]; hs != nil {
+		for name := range hs.all {
+			names = append(names, name)
+		}
+	}
+	ts.mu.RUnlock()
+	for _, name := range names {
+		if err := ts.storage.Delete(ctx, holdKey(id, name)); err != nil {
+			return err
+		}
+		ts.setHold(id, name, nil)
+	}
+	return nil
+}
+
+// dropOrphans deletes the holds of tokens that do not exist any more.
+func (ts *Tokens) dropOrphans(ctx context.Context) error {
+	ts.mu.RLock()
+	var orphans []token.ID
+	for id := range ts.holds {
+		if ts.all[id] == nil {
+			orphans = append(orphans, id)
+		}
+	}
+	ts.mu.RUnlock()
+	for _, id := range orphans {
+		if err := func() error {
+			defer ts.lock(id)()
+			return ts.dropHolds(ctx, id)
+		}(); err != nil {
+			return err
+		}
+	}
+	return nil
+}

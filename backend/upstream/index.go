@@ -1,0 +1,123 @@
+package upstream
+
+import (
+	"time"
+
+	"github.com/tidwall/btree"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+)
+
+// show has a token seen as it is stored now; nil: it is no more. The caller has locked it.
+func (ts *Tokens) show(id token.ID, t *Token) {
+	ts.mu.Lock()
+	old := ts.all[id]
+	if old != nil {
+		ts.unlink(id, old)
+	}
+	if t == nil {
+		ts.mu.Unlock()
+		return
+	}
+	i := &item{Token: t}
+	if old != nil && old.State == t.State {
+		i.tries, i.note = old.tries, old.note
+	}
+	ts.link(id, i)
+	at := i.at
+	ts.mu.Unlock()
+	if !at.IsZero() {
+		ts.soon(at)
+	}
+}
+
+// link adds a token to the indexes.
+func (ts *Tokens) link(id token.ID, i *item) {
+	ts.all[id] = i
+	if i.Hash != "" {
+		ts.hashes[i.Hash] = i
+	}
+	l := ts.connections[i.ConnectionID]
+	if l == nil {
+		l = &line{
+			all: make(map[token.ID]*item), count: make(map[State]int), queue: make(map[token.ID]*item),
+			due: btree.NewBTreeGOptions(earlier, btree.Options{NoLocks: true}),
+		}
+		ts.connections[i.ConnectionID] = l
+	}
+	l.all[id] = i
+	l.count[i.State]++
+	if i.State != Live {
+		l.queue[id] = i
+	}
+	if ts.roles[i.RoleID] == nil {
+		ts.roles[i.RoleID] = make(map[token.ID]*item)
+	}
+	ts.roles[i.RoleID][id] = i
+	if i.State == Live && i.Shared {
+		key := shareKey(i.RoleID, i.Params)
+		if newest := ts.shared[key]; newest == nil || !i.CreatedAt.Before(newest.CreatedAt) {
+			ts.shared[key] = i
+		}
+	}
+	ts.countSubjects(id, i, 1)
+	ts.schedule(id, i, i.due(ts.holds[id], ts.timings.Grace))
+}
+
+// unlink removes a token from the indexes.
+func (ts *Tokens) unlink(id token.ID, i *item) {
+	ts.schedule(id, i, time.Time{})
+	delete(ts.all, id)
+	if ts.hashes[i.Hash] == i {
+		delete(ts.hashes, i.Hash)
+	}
+	l := ts.connections[i.ConnectionID]
+	delete(l.all, id)
+	delete(l.queue, id)
+	l.count[i.State]--
+	if len(l.all) == 0 {
+		delete(ts.connections, i.ConnectionID)
+	}
+	delete(ts.roles[i.RoleID], id)
+	if len(ts.roles[i.RoleID]) == 0 {
+		delete(ts.roles, i.RoleID)
+	}
+	if i.State == Live && i.Shared {
+		// An older one is not given again: the next requester gets a new one.
+		if key := shareKey(i.RoleID, i.Params); ts.shared[key] == i {
+			delete(ts.shared, key)
+		}
+	}
+	ts.countSubjects(id, i, -1)
+}
+
+// countSubjects counts a token up or down for everybody who has it.
+func (ts *Tokens) countSubjects(id token.ID, i *item, by int) {
+	if i.State != Live {
+		return
+	}
+	ts.countSubject(i.Subject, id, by)
+	if hs := ts.holds[id]; hs != nil {
+		for _, h := range hs.all {
+			ts.countSubject(h.Subject, id, by)
+		}
+	}
+}
+
+// countSubject counts a token of an entity up or down.
+func (ts *Tokens) countSubject(entity string, id token.ID, by int) {
+	if entity == "" {
+		return
+	}
+	of := ts.subjects[entity]
+	if of == nil {
+		of = make(map[token.ID]int)
+		ts.subjects[entity] = of
+	}
+	if of[id] += by; of[id] <= 0 {
+		delete(of, id)
+	}
+	if len(of) == 0 {
+		delete(ts.subjects, entity)
+	}
+}

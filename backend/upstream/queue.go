@@ -1,0 +1,437 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+)
+
+// Timings are those of the queue.
+type Timings struct {
+	// Settle is how long to keep searching for a token after its create call timed out.
+	Settle time.Duration
+
+	// Grace is how long after the end of a lease its token is revoked although Vault has not asked for that. Vault
+	// never will where the plugin was killed between storing the token and answering with it: then there is no
+	// lease, and storage cannot tell whether Vault has got the answer.
+	Grace time.Duration
+
+	// Interval is the shortest time between two looks: what falls due within it is done together.
+	Interval time.Duration
+
+	// FirstBackoff and LongestBackoff bound how long the queue waits after a failure. The first failure is often a
+	// hiccup; a service that is down for a day is asked every five minutes.
+	FirstBackoff, LongestBackoff time.Duration
+}
+
+// DefaultTimings are those of production.
+var DefaultTimings = Timings{
+	Settle: time.Minute, Grace: 30 * time.Second,
+	Interval: time.Second, FirstBackoff: time.Second, LongestBackoff: 5 * time.Minute,
+}
+
+const (
+	workers   = 4               // tokens of a connection that are revoked at once
+	batch     = 1000            // tokens of a connection that are looked at in one go
+	longest   = time.Minute     // between two looks
+	checkLife = 5 * time.Second // for which the result of a check of a connection is used
+)
+
+// Attempt is when something that failed is tried again. The zero Attempt has not failed.
+type Attempt struct {
+	failures int
+	Next     time.Time
+}
+
+// After is the attempt after one that failed: twice as late each time, and not all at once.
+func (ts *Timings) After(a Attempt, now time.Time, least time.Duration) Attempt {
+	wait := min(ts.LongestBackoff, ts.FirstBackoff<<min(a.failures, 16))
+	wait += time.Duration(rand.Int64N(int64(wait)/4 + 1))
+	return Attempt{failures: a.failures + 1, Next: now.Add(max(wait, least))}
+}
+
+// queue is what is known of the connections whose tokens are to be revoked. What there is to do is in storage; how
+// often it has been tried is not.
+type queue struct {
+	wake    func()
+	begun   atomic.Bool  // what an earlier process has left undone is done
+	sleeps  atomic.Int64 // until when it sleeps, in nanoseconds
+	running sync.WaitGroup
+
+	mu    sync.Mutex
+	lines map[string]*lineState // by connection id
+}
+
+// lineState is what is known of one connection.
+type lineState struct {
+	Attempt           // after a failure that is the connection's
+	root      Attempt // after a failure to settle a rotation of the credential
+	looks     int     // in vain, for a credential that may have been made
+	running   bool
+	lastError string
+}
+
+// soon wakes the queue if it sleeps for longer than until at.
+func (q *queue) soon(at time.Time) {
+	if at.UnixNano() < q.sleeps.Load() {
+		q.wake()
+	}
+}
+
+// line is the state of a connection. The caller holds mu.
+func (q *queue) line(connectionID string) *lineState {
+	l := q.lines[connectionID]
+	if l == nil {
+		l = new(lineState)
+		q.lines[connectionID] = l
+	}
+	return l
+}
+
+// down reports whether a connection could not be reached, and is not to be tried yet.
+func (q *queue) down(connectionID string, now time.Time) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	l := q.lines[connectionID]
+	return l != nil && now.Before(l.Next)
+}
+
+// Retry has a connection tried again at once.
+func (k *Keeper) Retry(connectionID string) {
+	k.queue.mu.Lock()
+	if l := k.queue.lines[connectionID]; l != nil {
+		l.Attempt, l.root = Attempt{}, Attempt{}
+	}
+	k.queue.mu.Unlock()
+	k.Tokens.wakeAll(connectionID)
+	k.queue.wake()
+}
+
+// Look starts what is due, and returns after how long it is to be called again.
+func (k *Keeper) Look(ctx context.Context) time.Duration {
+	if !k.mount.Active(ctx) {
+		return longest
+	}
+	if !k.queue.begun.Load() {
+		k.queue.begun.Store(k.begin(ctx) == nil)
+	}
+	now := k.now()
+	next := now.Add(longest)
+	k.queue.sleeps.Store(next.UnixNano()) // what falls due from here on is seen, or wakes the queue
+	for _, c := range k.mount.Connections() {
+		at, some := k.Tokens.next(c.ID)
+		k.queue.mu.Lock()
+		l := k.queue.line(c.ID)
+		if root := l.root.Next; c.Unsettled() && (!some || root.Before(at)) {
+			at, some = root, true
+		}
+		if at.Before(l.Next) {
+			at = l.Next
+		}
+		start := some && !at.After(now) && !l.running
+		if start {
+			l.running = true
+		} else if some && !l.running && at.Before(next) {
+			next = at
+		}
+		k.queue.mu.Unlock()
+		if start {
+			k.queue.running.Go(func() {
+				k.drain(ctx, c)
+				k.queue.mu.Lock()
+				l.running = false
+				k.queue.mu.Unlock()
+				k.queue.wake()
+			})
+		}
+	}
+	k.queue.sleeps.Store(next.UnixNano())
+	return max(k.Timings.Interval, next.Sub(now))
+}
+
+// Wait waits until nothing runs that Look has started. The context of Look has ended.
+func (k *Keeper) Wait() { k.queue.running.Wait() }
+
+// begin completes what was cut short: the deletion of a connection or of a role, and that of a token.
+func (k *Keeper) begin(ctx context.Context) error {
+	for _, t := range k.Tokens.Where(func(t *Token) bool { return k.mount.ConnectionDeleted(t.ConnectionID) }) {
+		if err := k.Tokens.Forget(ctx, t.ID); err != nil {
+			return err
+		}
+		k.log.Warn("token left behind at a service whose connection was deleted", "connection", t.Connection, "name", t.Name)
+	}
+	for _, t := range k.Tokens.Where(func(t *Token) bool { return t.State == Live && k.mount.RoleDeleted(t.RoleID) }) {
+		if _, err := k.Tokens.End(ctx, t.ID, k.now()); err != nil && !errors.Is(err, ErrEnded) {
+			return err
+		}
+	}
+	return k.Tokens.dropOrphans(ctx)
+}
+
+// drain does what is due at a connection, the oldest first, until nothing is left or the service cannot be reached.
+func (k *Keeper) drain(ctx context.Context, c *Connection) {
+	c = k.settleRoot(ctx, c)
+	r := &run{Keeper: k, c: c}
+	group, working := errgroup.WithContext(ctx)
+	group.SetLimit(workers)
+	var lost []Token // whose creation was cut short
+	for _, t := range k.Tokens.dueNow(c.ID, k.now(), batch) {
+		if working.Err() != nil {
+			break
+		}
+		id := t.ID
+		if !k.Tokens.claim(id) {
+			continue
+		}
+		t, known := k.Tokens.Get(id) // as it is now that nobody else is at work on it
+		if !known {
+			k.Tokens.release(id)
+			continue
+		}
+		if t.State == Creating {
+			lost = append(lost, t)
+			continue
+		}
+		group.Go(func() error { return r.report(working, &t, r.settle(working, &t)) })
+	}
+	if len(lost) > 0 {
+		group.Go(func() error { return r.search(working, lost) })
+	}
+	err := group.Wait()
+	if ctx.Err() != nil {
+		return // the mount goes away
+	}
+	k.queue.mu.Lock()
+	defer k.queue.mu.Unlock()
+	l := k.queue.line(c.ID)
+	if err == nil || r.progress.Load() { // a service that fails now and then must not be waited for ever longer
+		l.Attempt = Attempt{}
+	}
+	if err == nil {
+		return
+	}
+	var least time.Duration
+	if e := (*connector.Error)(nil); errors.As(err, &e) {
+		least = min(e.RetryAfter, k.Timings.LongestBackoff)
+	}
+	l.Attempt = k.Timings.After(l.Attempt, k.now(), least)
+	l.lastError = err.Error()
+	wait := l.Next.Sub(k.now()).Round(time.Second)
+	k.log.Warn("tokens at a service not revoked; trying again", "connection", c.Name, "in", fmt.Sprint(wait), "error", err)
+}
+
+// run is one drain of a connection.
+type run struct {
+	*Keeper
+	c        *Connection
+	progress atomic.Bool
+
+	mu       sync.Mutex // held during a check
+	checked  time.Time  // when the credential was last checked
+	checkErr error
+}
+
+var (
+	// errWait says that it is too early to tell.
+	errWait = errors.New("it is not known yet whether the token was created")
+
+	// errHeld says that a static role holds the token.
+	errHeld = errors.New("a static role holds the token")
+)
+
+// report takes down what became of a token. It returns an error if that is the connection's, and not the token's.
+func (r *run) report(ctx context.Context, t *Token, err error) error {
+	if err == nil {
+		r.progress.Store(true)
+		r.Tokens.release(t.ID)
+		return nil
+	}
+	if ctx.Err() != nil { // others were told why
+		r.Tokens.release(t.ID)
+		return err
+	}
+	now := r.now()
+	switch {
+	case errors.Is(err, errHeld):
+		r.Tokens.rest(t.ID, now.Add(longest), nil)
+		return nil
+	case isUnrevocable(err):
+		r.Tokens.rest(t.ID, t.expires(), err)
+		return nil
+	}
+	if !errors.Is(err, errWait) && !r.onlyThisToken(ctx, err) {
+		r.Tokens.release(t.ID)
+		return err
+	}
+	again := r.Timings.After(Attempt{failures: r.Tokens.tries(t.ID)}, now, 0)
+	r.Tokens.rest(t.ID, again.Next, err)
+	return nil
+}
+
+// onlyThisToken reports whether an error is about one token. A service that refuses one may still be there, and take
+// the credential: then the token rests, and keeps nobody from the others.
+func (r *run) onlyThisToken(ctx context.Context, err error) bool {
+	e := (*connector.Error)(nil)
+	switch {
+	case errors.Is(err, errOtherURL):
+		return true
+	case !errors.As(err, &e): // storage, or the provider is gone
+		return false
+	case e.Status == 429 || e.RetryAfter > 0:
+		return false
+	case e.Status != 0 && e.Status < 500 && !e.Denied:
+		return true
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if now := r.now(); r.checked.IsZero() || now.Sub(r.checked) > checkLife {
+		_, r.checkErr = r.c.Service.Check(ctx)
+		r.checked = now
+	}
+	return r.checkErr == nil
+}
+
+// settle does what is due for a token.
+func (r *run) settle(ctx context.Context, t *Token) error {
+	now := r.now()
+	if t.State == Live {
+		ended, err := r.Tokens.endIf(ctx, t.ID, now, func(t *Token) bool { return !now.Before(r.end(t)) })
+		if errors.Is(err, ErrEnded) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if ended.State == Live {
+			if t.StaticRole != "" {
+				return errHeld
+			}
+			return nil
+		}
+		t = &ended
+	}
+	return r.revoke(ctx, r.c, t)
+}
+
+// end is when the time of a Live token is over.
+func (r *run) end(t *Token) time.Time {
+	if t.StaticRole != "" && r.mount.StaticRoleHolds(t.StaticRole, t.ID) {
+		return t.EndsAt.Add(r.Timings.Grace)
+	}
+	return r.Tokens.dueAt(t)
+}
+
+// search finds tokens whose creation was cut short, by their names, and revokes them. Those that were asked for with
+// the same params share one listing.
+func (r *run) search(ctx context.Context, lost []Token) error {
+	groups := make(map[string][]Token)
+	for _, t := range lost {
+		key := shareKey(token.RoleID{}, t.Params)
+		groups[key] = append(groups[key], t)
+	}
+	var failed error
+	for _, group := range groups {
+		var found map[string][]connector.Token
+		err := failed
+		if err == nil {
+			found, err = r.find(ctx, group)
+		}
+		for i := range group {
+			t := &group[i]
+			if failed != nil {
+				r.Tokens.release(t.ID) // the connection waits
+				continue
+			}
+			failed = r.report(ctx, t, r.settleLost(ctx, t, found[t.Name], err))
+		}
+	}
+	return failed
+}
+
+// find returns the tokens at the service by name.
+func (r *run) find(ctx context.Context, lost []Token) (map[string][]connector.Token, error) {
+	if r.c.Broken != nil {
+		return nil, r.c.Broken
+	}
+	if !r.c.Service.Provider.CanFind() {
+		return nil, nil
+	}
+	names := make([]string, len(lost))
+	for i := range lost {
+		names[i] = lost[i].Name
+	}
+	all, err := r.c.Service.Find(ctx, names, lost[0].Params)
+	if err != nil {
+		return nil, err
+	}
+	found := make(map[string][]connector.Token)
+	for _, t := range all {
+		found[t.Name] = append(found[t.Name], t)
+	}
+	return found, nil
+}
+
+// settleLost revokes what a search has found of a token, or forgets a token that surely does not exist.
+func (r *run) settleLost(ctx context.Context, t *Token, found []connector.Token, err error) error {
+	if err != nil {
+		return err
+	}
+	now := r.now()
+	if !r.c.Service.Provider.CanFind() {
+		// The service ends the token by itself.
+		if now.Before(t.EndsAt.Add(r.Timings.Grace)) {
+			return errWait
+		}
+		return r.Tokens.Forget(ctx, t.ID)
+	}
+	for i := range found {
+		if err := r.c.Service.Revoke(ctx, &found[i]); err != nil && !errors.Is(err, connector.ErrGone) && !isUnrevocable(err) {
+			return err
+		}
+		r.log.Info("token whose creation was cut short revoked", "connection", t.Connection, "name", t.Name)
+	}
+	// A call that was cut short may still be on its way. And one look may miss what is there, where the service
+	// lists what it has created with a delay.
+	early := now.Sub(t.CreatedAt) < r.Timings.Settle+r.c.Service.Client.Timeout() || r.Tokens.tries(t.ID) == 0
+	if len(found) == 0 && early {
+		return errWait
+	}
+	return r.Tokens.Forget(ctx, t.ID)
+}
+
+// Describe returns what is known of the queue of a connection.
+func (k *Keeper) Describe(connectionID string) map[string]any {
+	now := k.now()
+	w := k.Tokens.waiting(connectionID, now)
+	about := map[string]any{"count": w.count}
+	if w.count == 0 {
+		return about
+	}
+	about["oldest"] = w.oldest.UTC().Format(time.RFC3339)
+	if w.unrevocable > 0 {
+		about["unrevocable"] = w.unrevocable
+		about["unrevocable_until"] = w.until.UTC().Format(time.RFC3339)
+	}
+	k.queue.mu.Lock()
+	defer k.queue.mu.Unlock()
+	l := k.queue.lines[connectionID]
+	switch {
+	case l != nil && l.failures > 0:
+		about["last_error"] = l.lastError
+		if now.Before(l.Next) {
+			about["next_try"] = l.Next.UTC().Format(time.RFC3339)
+		}
+	case w.note != nil && !errors.Is(w.note, errWait):
+		about["last_error"] = w.note.Error()
+	}
+	return about
+}

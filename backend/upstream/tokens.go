@@ -1,0 +1,362 @@
+package upstream
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"iter"
+	"maps"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/tidwall/btree"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+)
+
+const (
+	// Prefix is where tokens are in storage. It is to be seal-wrapped: where revoking a token takes the token
+	// itself, that is stored.
+	Prefix = "upstream/"
+
+	// HoldsPrefix is where holds are in storage.
+	HoldsPrefix = "hold/"
+
+	// loaders is how many entries are read from storage at once.
+	loaders = 16
+
+	// stripes is how many locks the tokens share.
+	stripes = 256
+)
+
+// Tokens are the tokens at services that exist, or may exist. All of them are in memory and in storage; a change is
+// in storage before it is seen.
+//
+// Use it from many goroutines. Looking a token up never waits for storage.
+type Tokens struct {
+	storage logical.Storage
+	timings *Timings
+	soon    func(at time.Time) // the queue is to look at a token then
+
+	// locks serialise the changes of a token. A lock is held while storage is read and written, never while a
+	// service is called. Holds of one token do not exclude each other: they take it for reading.
+	locks [stripes]sync.RWMutex
+
+	mu     sync.RWMutex
+	all    map[token.ID]*item
+	holds  map[token.ID]*holds
+	busy   map[token.ID]bool // somebody in this process is at work on the token; true: a request that creates it
+	hashes map[string]*item  // by Hash
+	shared map[string]*item  // by shareKey: the newest that is Live
+
+	connections map[string]*line // by connection id
+	roles       map[token.RoleID]map[token.ID]*item
+	subjects    map[string]map[token.ID]int // entity -> its Live tokens -> how often it holds each
+}
+
+// item is a token in memory. The Token does not change; the rest does, under Tokens.mu.
+type item struct {
+	*Token
+	at    time.Time // when the queue is to look at the token; zero: not before release
+	tries int       // of the queue in vain, in this state
+	note  error     // what the last try came to
+}
+
+// line is the tokens of one connection.
+type line struct {
+	all   map[token.ID]*item
+	count map[State]int
+	queue map[token.ID]*item // those that are Creating or Ending
+	due   *btree.BTreeG[dueItem]
+}
+
+// dueItem is the place of a token in the schedule of its connection.
+type dueItem struct {
+	at time.Time
+	id token.ID
+}
+
+func newTokens(s logical.Storage, timings *Timings, soon func(time.Time)) *Tokens {
+	return &Tokens{
+		storage: s, timings: timings, soon: soon,
+		all: make(map[token.ID]*item), holds: make(map[token.ID]*holds), busy: make(map[token.ID]bool),
+		hashes: make(map[string]*item), shared: make(map[string]*item), connections: make(map[string]*line),
+		roles: make(map[token.RoleID]map[token.ID]*item), subjects: make(map[string]map[token.ID]int),
+	}
+}
+
+// Load reads all tokens and holds from storage, also again when memory may be behind.
+func (ts *Tokens) Load(ctx context.Context) error {
+	keys, err := ts.keys(ctx)
+	if err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(loaders)
+	for key := range keys {
+		group.Go(func() error { return ts.Reload(ctx, key) })
+	}
+	return group.Wait()
+}
+
+// keys returns the storage keys of all tokens and holds in storage or in memory.
+func (ts *Tokens) keys(ctx context.Context) (map[string]struct{}, error) {
+	keys := make(map[string]struct{})
+	ids, err := ts.storage.List(ctx, Prefix)
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range ids {
+		keys[Prefix+id] = struct{}{}
+	}
+	held, err := ts.storage.List(ctx, HoldsPrefix)
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range held {
+		of, err := ts.storage.List(ctx, HoldsPrefix+id)
+		if err != nil {
+			return nil, err
+		}
+		for _, hold := range of {
+			keys[HoldsPrefix+id+hold] = struct{}{}
+		}
+	}
+	ts.mu.RLock()
+	defer ts.mu.RUnlock()
+	for id := range ts.all {
+		keys[Prefix+id.String()] = struct{}{}
+	}
+	for id, hs := range ts.holds {
+		for hold := range hs.all {
+			keys[holdKey(id, hold)] = struct{}{}
+		}
+	}
+	return keys, nil
+}
+
+// Reload reads one token or hold again, which somebody else has written. It returns an error for any other key.
+func (ts *Tokens) Reload(ctx context.Context, key string) error {
+	if rest, ok := strings.CutPrefix(key, HoldsPrefix); ok {
+		return ts.reloadHold(ctx, key, rest)
+	}
+	id, err := token.ParseID(strings.TrimPrefix(key, Prefix))
+	if err != nil {
+		return fmt.Errorf("%s: %w", key, err)
+	}
+	defer ts.lock(id)()
+	t, err := ts.read(ctx, id)
+	if err != nil {
+		return err
+	}
+	ts.show(id, t)
+	return nil
+}
+
+// lock keeps others from changing a token, until the function that it returns is called.
+func (ts *Tokens) lock(id token.ID) (unlock func()) {
+	l := &ts.locks[int(id[len(id)-1])%stripes]
+	l.Lock()
+	return l.Unlock
+}
+
+// lockShared keeps others from moving a token on.
+func (ts *Tokens) lockShared(id token.ID) (unlock func()) {
+	l := &ts.locks[int(id[len(id)-1])%stripes]
+	l.RLock()
+	return l.RUnlock
+}
+
+// read reads a token from storage; nil where there is none.
+func (ts *Tokens) read(ctx context.Context, id token.ID) (*Token, error) {
+	entry, err := ts.storage.Get(ctx, Prefix+id.String())
+	if err != nil || entry == nil {
+		return nil, err
+	}
+	t := new(Token)
+	if err := json.Unmarshal(entry.Value, t); err != nil {
+		return nil, fmt.Errorf("%s: %w", Prefix+id.String(), err)
+	}
+	return t, nil
+}
+
+// put stores a token, and shows it once it is stored. The caller has locked it.
+func (ts *Tokens) put(ctx context.Context, t *Token) error {
+	value, err := json.Marshal(t)
+	if err != nil {
+		return err
+	}
+	if err := ts.storage.Put(ctx, &logical.StorageEntry{Key: Prefix + t.ID.String(), Value: value, SealWrap: true}); err != nil {
+		return err
+	}
+	ts.show(t.ID, t)
+	return nil
+}
+
+// announce stores a token that is to be created.
+func (ts *Tokens) announce(ctx context.Context, t Token) error {
+	defer ts.lock(t.ID)()
+	return ts.put(ctx, &t)
+}
+
+// change stores a change of a token that is in a state, and stays there or moves on. The change is based on what
+// storage holds: it returns ErrEnded where another process has moved the token on, or forgotten it.
+func (ts *Tokens) change(ctx context.Context, id token.ID, state State, change func(*Token)) (Token, error) {
+	defer ts.lock(id)()
+	if t, known := ts.Get(id); !known || t.State != state {
+		return Token{}, ErrEnded
+	}
+	t, err := ts.read(ctx, id)
+	if err != nil {
+		return Token{}, err
+	}
+	if t == nil || t.State != state {
+		ts.show(id, t)
+		return Token{}, ErrEnded
+	}
+	change(t)
+	return *t, ts.put(ctx, t)
+}
+
+// End moves a token to Ending, and returns it. Ending is right whatever storage holds, so that storage is not read.
+// A token that is not known has ended: ErrEnded.
+func (ts *Tokens) End(ctx context.Context, id token.ID, now time.Time) (Token, error) {
+	return ts.endIf(ctx, id, now, func(*Token) bool { return true })
+}
+
+// endIf is End for a token of which something is still true under its lock; it returns any other as it is.
+func (ts *Tokens) endIf(ctx context.Context, id token.ID, now time.Time, still func(*Token) bool) (Token, error) {
+	defer ts.lock(id)()
+	t, known := ts.Get(id)
+	switch {
+	case !known:
+		return Token{}, ErrEnded
+	case t.State != Live || !still(&t):
+		return t, nil
+	}
+	t.State, t.EndingSince = Ending, now.UTC()
+	return t, ts.put(ctx, &t)
+}
+
+// abandon stores a token that was minted and that nobody gets, to be revoked.
+func (ts *Tokens) abandon(ctx context.Context, t Token, now time.Time) error {
+	defer ts.lock(t.ID)()
+	t.State, t.EndingSince = Ending, now.UTC()
+	return ts.put(ctx, &t)
+}
+
+// Forget drops a token that does not exist any more, with its holds.
+func (ts *Tokens) Forget(ctx context.Context, id token.ID) error {
+	defer ts.lock(id)()
+	if err := ts.dropHolds(ctx, id); err != nil {
+		return err
+	}
+	if err := ts.storage.Delete(ctx, Prefix+id.String()); err != nil {
+		return err
+	}
+	ts.show(id, nil)
+	return nil
+}
+
+// Get finds a token.
+func (ts *Tokens) Get(id token.ID) (_ Token, known bool) {
+	ts.mu.RLock()
+	defer ts.mu.RUnlock()
+	return copyOf(ts.all[id])
+}
+
+// Known finds a token by itself.
+func (ts *Tokens) Known(text string) (_ Token, known bool) {
+	hash := HashOf(text)
+	ts.mu.RLock()
+	defer ts.mu.RUnlock()
+	return copyOf(ts.hashes[hash])
+}
+
+func copyOf(i *item) (Token, bool) {
+	if i == nil {
+		return Token{}, false
+	}
+	return *i.Token, true
+}
+
+// young finds the newest token that can be given for a shareKey, was made not before since, and is good until end
+// at least.
+func (ts *Tokens) young(key string, since, end time.Time) (_ Token, found bool) {
+	ts.mu.RLock()
+	defer ts.mu.RUnlock()
+	i := ts.shared[key]
+	if i == nil || i.CreatedAt.Before(since) || !i.capped(end).Equal(end) {
+		return Token{}, false
+	}
+	return *i.Token, true
+}
+
+// OfConnection returns the tokens of a connection, in no order.
+func (ts *Tokens) OfConnection(id string) []Token {
+	ts.mu.RLock()
+	defer ts.mu.RUnlock()
+	if l := ts.connections[id]; l != nil {
+		return copies(maps.Values(l.all), func(*Token) bool { return true })
+	}
+	return nil
+}
+
+// Count returns how many tokens of a connection are in a state.
+func (ts *Tokens) Count(connectionID string, state State) int {
+	ts.mu.RLock()
+	defer ts.mu.RUnlock()
+	if l := ts.connections[connectionID]; l != nil {
+		return l.count[state]
+	}
+	return 0
+}
+
+// OfRole returns the tokens of a role that are Live, in no order.
+func (ts *Tokens) OfRole(id token.RoleID) []Token {
+	ts.mu.RLock()
+	defer ts.mu.RUnlock()
+	return copies(maps.Values(ts.roles[id]), func(t *Token) bool { return t.State == Live })
+}
+
+// OfSubject returns the ids of the Live tokens that an entity has asked for, shared ones included.
+func (ts *Tokens) OfSubject(entity string) []token.ID {
+	ts.mu.RLock()
+	defer ts.mu.RUnlock()
+	ids := make([]token.ID, 0, len(ts.subjects[entity]))
+	for id := range ts.subjects[entity] {
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+// Subjects returns the entities that have Live tokens.
+func (ts *Tokens) Subjects() []string {
+	ts.mu.RLock()
+	defer ts.mu.RUnlock()
+	entities := make([]string, 0, len(ts.subjects))
+	for entity := range ts.subjects {
+		entities = append(entities, entity)
+	}
+	return entities
+}
+
+// Where returns the tokens of which something is true. It looks at all of them.
+func (ts *Tokens) Where(keep func(*Token) bool) []Token {
+	ts.mu.RLock()
+	defer ts.mu.RUnlock()
+	return copies(maps.Values(ts.all), keep)
+}
+
+func copies(items iter.Seq[*item], keep func(*Token) bool) []Token {
+	var tokens []Token
+	for i := range items {
+		if keep(i.Token) {
+			tokens = append(tokens, *i.Token)
+		}
+	}
+	return tokens
+}

@@ -1,0 +1,120 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
+)
+
+// upstreamMount is the mount as the keeper of upstream tokens needs it.
+type upstreamMount struct{ b *backend }
+
+// Active implements upstream.Mount.
+func (m upstreamMount) Active(ctx context.Context) bool {
+	if !m.b.WriteSafeReplicationState() {
+		return false
+	}
+	_, err := m.b.load(ctx, m.b.storage)
+	return err == nil
+}
+
+// Connections implements upstream.Mount.
+func (m upstreamMount) Connections() []*upstream.Connection {
+	st := m.b.state.Load()
+	if st == nil {
+		return nil
+	}
+	all := st.connections.all()
+	connections := make([]*upstream.Connection, len(all))
+	for i, c := range all {
+		connections[i] = st.connections.ready(c)
+	}
+	return connections
+}
+
+// Connection implements upstream.Mount.
+func (m upstreamMount) Connection(id, name string) (*upstream.Connection, error) {
+	if st := m.b.state.Load(); st != nil {
+		if c := st.connections.byID(id); c != nil {
+			return st.connections.ready(c), nil
+		}
+	}
+	return nil, fmt.Errorf("connection %q was deleted", name)
+}
+
+// ConnectionDeleted implements upstream.Mount.
+func (m upstreamMount) ConnectionDeleted(id string) bool {
+	st := m.b.state.Load()
+	return st != nil && st.connections.byID(id) == nil && st.connections.brokenID(id) == nil
+}
+
+// RoleDeleted implements upstream.Mount.
+func (m upstreamMount) RoleDeleted(id token.RoleID) bool {
+	st := m.b.state.Load()
+	return st != nil && st.roles.byID(id) == nil && st.roles.brokenID(id) == nil
+}
+
+// StaticRoleHolds implements upstream.Mount.
+func (m upstreamMount) StaticRoleHolds(staticRole string, id token.ID) bool {
+	return m.b.staticHolds(staticRole, id, m.b.now())
+}
+
+// ChangeRoot implements upstream.Mount.
+func (m upstreamMount) ChangeRoot(ctx context.Context, id string, change func(*upstream.Root) error) (*upstream.Connection, error) {
+	st, err := m.b.load(ctx, m.b.storage)
+	if err != nil {
+		return nil, err
+	}
+	st.connections.writing.Lock()
+	defer st.connections.writing.Unlock()
+	known := st.connections.byID(id)
+	if known == nil {
+		return nil, errors.New("the connection was deleted")
+	}
+	c, err := st.connections.latest(ctx, m.b.storage, known.name)
+	if err != nil {
+		return nil, err
+	}
+	if c == nil || c.ID != id {
+		return nil, fmt.Errorf("connection %q was deleted", known.name)
+	}
+	changed := *c
+	if err := change(&changed.Root); err != nil {
+		return nil, err
+	}
+	if err := st.connections.put(ctx, m.b.storage, &changed); err != nil {
+		return nil, err
+	}
+	return st.connections.ready(&changed), nil
+}
+
+// ready makes a connection ready for calls.
+func (cs *connectionStore) ready(c *connection) *upstream.Connection {
+	up, err := cs.upstream(c.name, c)
+	return &upstream.Connection{ID: c.ID, Name: c.name, URL: c.URL, Root: c.Root, Service: up, Broken: err}
+}
+
+// order is what a token of a role of a connection is asked for with.
+func (cs *connectionStore) order(r *role, mountPoint string, now, end time.Time) (*upstream.Order, error) {
+	c := cs.get(r.Connection)
+	up, err := cs.upstream(r.Connection, c)
+	if err != nil {
+		return nil, fmt.Errorf("role %q: %w", r.name, err)
+	}
+	return &upstream.Order{
+		Connection: cs.ready(c), Role: r.name, RoleID: r.ID, Params: r.Params, Leaseless: r.NoLease, Now: now, End: end,
+		NewName: func() (string, error) { return c.newName(mountPoint, r.name, up.Provider.MaxName) },
+	}, nil
+}
+
+// endUpstream ends a token of a service for good, now or as soon as the service can be reached.
+func (b *backend) endUpstream(ctx context.Context, _ logical.Storage, _ *state, id token.ID) error {
+	_, err := b.upstreams.Revoke(ctx, id)
+	return err
+}
