@@ -25,8 +25,9 @@ type Timings struct {
 	// lease, and storage cannot tell whether Vault has got the answer.
 	Grace time.Duration
 
-	// Interval is the shortest time between two looks: what falls due within it is done together.
-	Interval time.Duration
+	// Interval is the shortest time between two looks: what falls due within it is done together. Longest is the
+	// longest, whatever a clock that is set says.
+	Interval, Longest time.Duration
 
 	// FirstBackoff and LongestBackoff bound how long the queue waits after a failure. The first failure is often a
 	// hiccup; a service that is down for a day is asked every five minutes.
@@ -36,13 +37,12 @@ type Timings struct {
 // DefaultTimings are those of production.
 var DefaultTimings = Timings{
 	Settle: time.Minute, Grace: 30 * time.Second,
-	Interval: time.Second, FirstBackoff: time.Second, LongestBackoff: 5 * time.Minute,
+	Interval: time.Second, Longest: time.Minute, FirstBackoff: time.Second, LongestBackoff: 5 * time.Minute,
 }
 
 const (
 	workers   = 4               // tokens of a connection that are revoked at once
 	batch     = 1000            // tokens of a connection that are looked at in one go
-	longest   = time.Minute     // between two looks
 	checkLife = 5 * time.Second // for which the result of a check of a connection is used
 )
 
@@ -119,13 +119,13 @@ func (k *Keeper) Retry(connectionID string) {
 // Look starts what is due, and returns after how long it is to be called again.
 func (k *Keeper) Look(ctx context.Context) time.Duration {
 	if !k.mount.Active(ctx) {
-		return longest
+		return k.Timings.Longest
 	}
 	if !k.queue.begun.Load() {
 		k.queue.begun.Store(k.begin(ctx) == nil)
 	}
 	now := k.now()
-	next := now.Add(longest)
+	next := now.Add(k.Timings.Longest)
 	k.queue.sleeps.Store(next.UnixNano()) // what falls due from here on is seen, or wakes the queue
 	for _, c := range k.mount.Connections() {
 		at, some := k.Tokens.next(c.ID)
@@ -262,7 +262,7 @@ func (r *run) report(ctx context.Context, t *Token, err error) error {
 	now := r.now()
 	switch {
 	case errors.Is(err, errHeld):
-		r.Tokens.rest(t.ID, now.Add(longest), nil)
+		r.Tokens.rest(t.ID, now.Add(r.Timings.Longest), nil)
 		return nil
 	case isUnrevocable(err):
 		r.Tokens.rest(t.ID, t.expires(), err)
