@@ -1,0 +1,365 @@
+package simulation
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"math/rand/v2"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+)
+
+// subjectLag is how long a token may outlive the entity that it was issued to: the answer of Vault is used for a
+// minute.
+const subjectLag = 61 * time.Second
+
+// quiet reports whether nothing is going on that could contradict what is looked at. The caller holds mu.
+func (w *world) quiet() bool { return w.calm.Load() }
+
+// roleAlive reports of the role of a grant whether it is there as it was issued from; certainly, or at least maybe.
+func (w *world) roleAlive(n *node, g *grant) (surely, maybe bool) {
+	surely = true
+	for _, s := range g.role.states.possible(n) {
+		alive := s.exists && s.life == g.life
+		surely = surely && alive
+		maybe = maybe || alive
+	}
+	return surely, maybe
+}
+
+// possiblyAllowed is the most that the role of a grant may allow as a node knows it.
+func (w *world) possiblyAllowed(n *node, g *grant) []string {
+	var most []string
+	for _, s := range g.role.states.possible(n) {
+		if s.exists && s.life == g.life {
+			most = append(most, s.allowed...)
+		}
+	}
+	return most
+}
+
+// ended gives the end of a grant as a node may know it.
+func (g *grant) period(n *node) period {
+	possible := g.ends.possible(n)
+	p := possible[0]
+	for _, other := range possible[1:] {
+		if other.lo.Before(p.lo) {
+			p.lo = other.lo
+		}
+		p.hi = maxTime(p.hi, other.hi)
+	}
+	return p
+}
+
+// surelyLive reports whether a grant must be alive by all that is known.
+func (w *world) surelyLive(n *node, g *grant) bool {
+	surely, _ := w.roleAlive(n, g)
+	if !surely || g.doubtful || g.revoked.seq != 0 || !n.now().Before(g.period(n).lo) || w.everDisabled(g.subject) {
+		return false
+	}
+	for _, s := range g.role.states.possible(n) {
+		if len(common(g.scopes, s.allowed)) == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// everDisabled reports whether the answer to whether an entity is disabled may be yes.
+func (w *world) everDisabled(id string) bool {
+	w.entitiesMu.Lock()
+	defer w.entitiesMu.Unlock()
+	return id != "" && !w.disabled[id].IsZero() || w.recentlyDisabled[id].After(time.Now().Add(-subjectLag))
+}
+
+func (w *world) longDisabled(id string) bool {
+	w.entitiesMu.Lock()
+	defer w.entitiesMu.Unlock()
+	since, disabled := w.disabled[id]
+	return disabled && time.Since(since) > subjectLag
+}
+
+// checkToken introspects a token, and holds the answer against what is true: invariants 1, 2 and 4.
+func (w *world) checkToken(n *node, tok *issued) {
+	g := tok.grant
+	a := w.ask(n, &logical.Request{Operation: logical.UpdateOperation, Path: "introspect", Data: map[string]any{"token": tok.text}})
+	if !a.ok() {
+		if a.refused != "" {
+			w.broken(4, "introspection of a token is refused: %s", a.refused)
+		}
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	d := a.data()
+	active, _ := d["active"].(bool)
+	reason, _ := d["reason"].(string)
+	what := func() string {
+		return "token " + tok.id + " of grant " + itoa(g.n) + " (" + g.role.name + ") at node " + itoa(n.n)
+	}
+	now := n.now()
+	ends := g.period(n)
+	last, first := tok.end, tok.end
+	if tok.moves {
+		last, first = ends.hi, ends.lo
+	} else if ends.lo.Before(first) {
+		first = ends.lo
+	}
+	if active {
+		scopes := strings.Fields(d["scope"].(string))
+		_, maybe := w.roleAlive(n, g)
+		switch {
+		case tok.refresh:
+			w.broken(1, "a refresh token is active: %s", what())
+		case g.revoked.seq != 0 && g.revoked.seq < a.began && n.knows(g.revoked.seq, g.revoked.by):
+			w.broken(2, "active after its revocation was acknowledged: %s", what())
+		case !maybe:
+			w.broken(2, "active after its role was deleted: %s", what())
+		case !now.Before(last):
+			w.broken(1, "active %s after its end: %s", now.Sub(last), what())
+		case !within(scopes, tok.scopes):
+			w.broken(1, "grants %q, and was issued with %q: %s", scopes, tok.scopes, what())
+		case !within(scopes, w.possiblyAllowed(n, g)):
+			w.broken(1, "grants %q, and its role allows %q: %s", scopes, w.possiblyAllowed(n, g), what())
+		case w.longDisabled(g.subject):
+			w.broken(1, "active long after its entity was disabled: %s", what())
+		}
+		if exp, ok := d["exp"].(int64); ok && time.Unix(exp, 0).After(last.Add(time.Second)) {
+			w.broken(4, "says that it ends at %s, and it ends at %s: %s", clock(time.Unix(exp, 0)), clock(last), what())
+		}
+		return
+	}
+	live := w.surelyLive(n, g) && now.Before(first) && n.knows(tok.seq, tok.by)
+	for _, s := range g.role.states.possible(n) {
+		live = live && (tok.refresh || len(common(tok.scopes, s.allowed)) > 0)
+	}
+	if live && (!tok.refresh || reason != "wrong_audience") {
+		w.broken(4, "a live token is called %s: %s", reason, what())
+	}
+}
+
+// checkLookup looks a grant up by its id: invariants 2 and 4.
+func (w *world) checkLookup(n *node, g *grant) {
+	a := w.ask(n, &logical.Request{Operation: logical.UpdateOperation, Path: "lookup", Data: map[string]any{"token_id": g.ids[len(g.ids)-1]}})
+	if !a.ok() {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	state, _ := a.data()["state"].(string)
+	w.checkState(n, a.began, g, state)
+}
+
+// checkState holds the state that the inventory shows of a grant against what is true.
+func (w *world) checkState(n *node, began uint64, g *grant, state string) {
+	if state != "active" {
+		return
+	}
+	_, maybe := w.roleAlive(n, g)
+	dead := g.revoked.seq != 0 && g.revoked.seq < began && n.knows(g.revoked.seq, g.revoked.by)
+	if g.upstream != nil {
+		dead, maybe = g.upstream.allRevoked(n, began), true
+	}
+	switch {
+	case dead:
+		w.broken(2, "grant %d is listed as active at node %d after its revocation was acknowledged", g.n, n.n)
+	case !maybe:
+		w.broken(2, "grant %d is listed as active at node %d after its role was deleted", g.n, n.n)
+	case g.upstream == nil && !n.now().Before(g.period(n).hi):
+		w.broken(4, "grant %d is listed as active at node %d, and it ended at %s", g.n, n.n, clock(g.period(n).hi))
+	}
+}
+
+// allRevoked reports whether a token of the service must be known to be revoked: by itself, or all its leases.
+func (u *upstreamToken) allRevoked(n *node, began uint64) bool {
+	known := func(m mark) bool { return m.seq != 0 && m.seq < began && n.knows(m.seq, m.by) }
+	if known(u.revoked) {
+		return true
+	}
+	for _, g := range u.grants {
+		if !known(g.revoked) {
+			return false
+		}
+	}
+	return !u.grants[0].role.shared // the last hold of a shared token may be one whose answer was lost
+}
+
+// checkList lists tokens: invariants 2 and 4.
+func (w *world) checkList(n *node, data map[string]any) {
+	a := w.ask(n, &logical.Request{Operation: logical.ListOperation, Path: "tokens/", Data: data})
+	if !a.ok() {
+		return
+	}
+	info, _ := a.data()["key_info"].(map[string]any)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, g := range w.model.grants {
+		for _, id := range g.ids {
+			if row, listed := info[id].(map[string]any); listed {
+				state, _ := row["state"].(string)
+				w.checkState(n, a.began, g, state)
+			}
+		}
+	}
+}
+
+// checkStatus fetches the status list of a revoked JWT: invariant 2 for those who verify offline.
+func (w *world) checkStatus(n *node, tok *issued) {
+	a := w.ask(n, &logical.Request{Operation: logical.ReadOperation, Path: "oauth/status/" + tok.list})
+	if a.lost || a.err != nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	g := tok.grant
+	_, maybe := w.roleAlive(n, g)
+	dead := g.revoked.seq != 0 && g.revoked.seq < a.began && n.knows(g.revoked.seq, g.revoked.by) || !maybe
+	if !dead || !n.now().Before(tok.end) {
+		return
+	}
+	body, status := rawBody(a.resp)
+	if status != 200 {
+		if n.knows(tok.seq, tok.by) {
+			w.broken(2, "status list %s of a live token is answered with %d", tok.list, status)
+		}
+		return
+	}
+	set, err := w.bit(body, tok.place)
+	if err != nil {
+		w.broken(4, "status list %s: %v", tok.list, err)
+	} else if !set {
+		w.broken(2, "status list %s at node %d does not show that JWT %s of grant %d is revoked", tok.list, n.n, tok.id, g.n)
+	}
+}
+
+// bit reads a place of a signed status list.
+func (w *world) bit(signed string, place int) (bool, error) {
+	list, known := w.lists[signed]
+	if !known {
+		parts := strings.Split(signed, ".")
+		payload, err := base64.RawURLEncoding.DecodeString(parts[min(1, len(parts)-1)])
+		if err != nil {
+			return false, err
+		}
+		var claims struct {
+			List struct {
+				Lst string `json:"lst"`
+			} `json:"status_list"`
+		}
+		if err := json.Unmarshal(payload, &claims); err != nil {
+			return false, err
+		}
+		if list, err = token.DecodeStatusList(claims.List.Lst); err != nil {
+			return false, err
+		}
+		w.lists = map[string][]byte{signed: list}
+	}
+	return place/8 < len(list) && list[place/8]>>(place%8)&1 == 1, nil
+}
+
+// checkSome checks some of the tokens at some of the nodes; it is what happens after every step.
+func (w *world) checkSome(r *rand.Rand) {
+	n := w.active
+	if w.standby != nil && r.IntN(4) == 0 {
+		n = w.standby
+	}
+	if w.zombie != nil && r.IntN(4) == 0 {
+		n = w.zombie
+	}
+	if n == nil || n.dead() {
+		return
+	}
+	w.mu.Lock()
+	some := []*issued{pick(r, w.model.tokens)}
+	if g := pick(r, w.model.grants); g != nil && len(g.refreshes) > 0 {
+		some = append(some, g.refreshes[len(g.refreshes)-1])
+	}
+	var listed *issued
+	if tok := pick(r, w.model.tokens); tok != nil && tok.list != "" && tok.grant.revoked.seq != 0 && r.IntN(4) == 0 {
+		listed = tok
+	}
+	w.mu.Unlock()
+	for _, tok := range some {
+		if tok != nil {
+			w.checkToken(n, tok)
+		}
+	}
+	if listed != nil && !n.standby {
+		w.checkStatus(n, listed)
+	}
+}
+
+// checkAll checks all tokens at a node.
+func (w *world) checkAll(n *node) {
+	for _, tok := range w.model.tokens {
+		w.checkToken(n, tok)
+		if tok.list != "" && !n.standby {
+			w.checkStatus(n, tok)
+		}
+	}
+	for _, g := range w.model.grants {
+		for _, tok := range g.refreshes {
+			w.checkToken(n, tok)
+		}
+	}
+	w.checkList(n, map[string]any{"limit": 10000})
+}
+
+// secrets are what must not show: invariant 8. Their forms are known, so that they are found where they must not be
+// without comparing everything with each of them.
+type secrets struct {
+	forms *regexp.Regexp
+}
+
+var secretForms = regexp.MustCompile(`svc-(?:tok|root)-\d+-secret|eyJ[A-Za-z0-9_-]{20,}\.|\b(?:apt|two|three_x)_[0-9A-Za-z]{60,}`)
+
+func (s *secrets) init()      { s.forms = secretForms }
+func (s *secrets) add(string) {}
+
+// answersWithTokens are the paths whose answers are tokens.
+var answersWithTokens = []string{"creds/", "static-creds/", "oauth/token", "oauth/status", "oauth/introspect"}
+
+func (s *secrets) checkAnswer(w *world, operation logical.Operation, path string, a *answer) {
+	if a.err != nil {
+		s.checkText(w, "the error of "+path, a.err.Error())
+	}
+	if a.refused != "" {
+		s.checkText(w, "the refusal of "+path, a.refused)
+	}
+	if a.resp == nil {
+		return
+	}
+	for _, warning := range a.resp.Warnings {
+		s.checkText(w, "a warning of "+path, warning)
+	}
+	for _, prefix := range answersWithTokens {
+		if strings.HasPrefix(path, prefix) {
+			return
+		}
+	}
+	if operation == logical.RevokeOperation || operation == logical.RenewOperation || path == "introspect" {
+		return
+	}
+	encoded, _ := json.Marshal(a.resp.Data)
+	s.checkText(w, "the answer of "+path, string(encoded))
+}
+
+func (s *secrets) checkText(w *world, where, text string) {
+	if found := s.forms.FindString(text); found != "" {
+		w.broken(8, "%s shows %s: %s", where, found, clip(text))
+	}
+}
+
+// checkLog looks through what a node has logged.
+func (w *world) checkLog(n *node) {
+	if text := n.log.take(); text != "" {
+		w.secrets.checkText(w, "the log", text)
+		for line := range strings.SplitSeq(strings.TrimSpace(text), "\n") {
+			w.say("      node %d logs: %s", n.n, clip(line))
+		}
+	}
+}

@@ -1,0 +1,362 @@
+package simulation
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// serviceHost is where the service is, for those who dial.
+const serviceHost = "service.test:80"
+
+// serviceProvider describes the API of the service.
+const serviceProvider = `
+name: service
+title: Service
+expiry: seconds
+credential:
+  root: {type: string, secret: true, required: true, description: The credential.}
+params:
+  may: {type: list, required: true, description: What the token may be used for.}
+operations:
+  create:
+    requests:
+      - {method: POST, path: /tokens, headers: {authorization: credential.root}, json: '{"name": name, "may": params.may, "ends": unix(expires_at)}'}
+    result: {id: string(response.body.id), token: response.body.token, expires_at: response.body.ends}
+  find:
+    requests:
+      - {method: GET, path: /tokens, headers: {authorization: credential.root}, query: {page: page}}
+    items: response.body
+    next: 'size(response.body) < 20 ? "" : string(page + 1)'
+  revoke:
+    requests:
+      - {method: DELETE, path: '/tokens/{id}', headers: {authorization: credential.root}, gone: [404]}
+  renew:
+    requests:
+      - {method: PATCH, path: '/tokens/{id}', headers: {authorization: credential.root}, json: '{"ends": unix(expires_at)}', gone: [404]}
+    result: {expires_at: response.body.ends}
+  check:
+    requests:
+      - {method: GET, path: /self, headers: {authorization: credential.root}}
+    result: {data: '{"name": response.body.name}'}
+  rotate_root:
+    requests:
+      - {method: POST, path: /roots, headers: {authorization: credential.root}, json: '{"name": name}'}
+    result: {credential: '{"root": string(response.body.token)}'}
+FIND_ROOT
+  retire_root:
+    requests:
+      - {method: DELETE, path: /self, headers: {authorization: credential.root}, gone: [401]}
+`
+
+// service is an upstream: it mints tokens, and does not always do as it is told.
+type service struct {
+	world  *world
+	server *http.Server
+	accept chan net.Conn
+	done   chan struct{}
+
+	mu     sync.Mutex
+	tokens map[string]*serviceToken // id -> a token that exists
+	next   int
+	calls  int
+	faults []fault              // of the next calls
+	refuse map[string]time.Time // ids of tokens that it does not end before
+	down   bool                 // nothing is listening
+	lag    time.Duration        // after which a new token is in the listing
+}
+
+// serviceToken is a token of the service; a root is one that may mint others.
+type serviceToken struct {
+	id, name, text string
+	root           bool
+	ends           time.Time // zero: never
+	listedAt       time.Time
+}
+
+// fault is what becomes of a call.
+type fault int
+
+const (
+	answers    fault = iota
+	resets           // the connection is cut before anything is done
+	resetsDone       // and after it is done
+	cutShort         // it is done, and the answer breaks off
+	fails            // 500, and nothing is done
+	failsDone        // 500, and it is done
+	late             // it is done, and the answer comes late
+	muchLater        // it is done only when the client has given up
+	nonsense         // it is done, and the answer makes no sense
+	limited          // 429 with Retry-After
+	faultCount
+)
+
+func newService(w *world) *service {
+	s := &service{world: w, accept: make(chan net.Conn), done: make(chan struct{}), tokens: make(map[string]*serviceToken), refuse: make(map[string]time.Time)}
+	s.server = &http.Server{Handler: s, ErrorLog: nil}
+	s.mint("root-0", true, time.Time{})
+	go func() { _ = s.server.Serve(s) }()
+	return s
+}
+
+// Accept, Close and Addr make it a net.Listener.
+func (s *service) Accept() (net.Conn, error) {
+	select {
+	case conn := <-s.accept:
+		return conn, nil
+	case <-s.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (s *service) Close() error   { return nil }
+func (s *service) Addr() net.Addr { return &net.TCPAddr{} }
+
+func (s *service) stop() {
+	close(s.done)
+	_ = s.server.Close()
+}
+
+// dial connects to the service at an address.
+func (w *world) dial(ctx context.Context, address string) (net.Conn, error) {
+	s := w.service
+	s.mu.Lock()
+	down := s.down
+	s.mu.Unlock()
+	if down || address != serviceHost {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
+	}
+	client, server := net.Pipe()
+	select {
+	case s.accept <- server:
+		return client, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-s.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	var in struct {
+		Name string
+		May  []string
+		Ends int64
+	}
+	_ = json.NewDecoder(r.Body).Decode(&in)
+	s.world.gate.pass()
+	s.mu.Lock()
+	s.calls++
+	do := answers
+	if len(s.faults) > 0 {
+		do, s.faults = s.faults[0], s.faults[1:]
+	}
+	s.mu.Unlock()
+	if do != answers {
+		s.world.say("      the service: %s %s: fault %d", r.Method, r.URL.Path, int(do))
+	}
+	answer := func(int, any) {}
+	serve := func() { s.serve(r, in.Name, in.Ends, answer) }
+	cut := func() {
+		if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
+			conn.Close()
+		}
+	}
+	switch do {
+	case answers:
+	case resets:
+		cut()
+		return
+	case resetsDone:
+		serve()
+		cut()
+		return
+	case cutShort:
+		serve()
+		w.Header().Set("Content-Length", "1000")
+		_, _ = w.Write([]byte(`{"id": "1", "tok`))
+		return
+	case fails:
+		w.WriteHeader(500)
+		return
+	case failsDone:
+		serve()
+		w.WriteHeader(500)
+		return
+	case late:
+		if !s.world.calm.Load() {
+			time.Sleep(3 * time.Second)
+		}
+	case muchLater:
+		if !s.world.calm.Load() {
+			time.Sleep(20 * time.Second)
+		}
+	case nonsense:
+		serve()
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write([]byte(`{"unexpected": [{}]}`))
+		return
+	case limited:
+		w.Header().Set("Retry-After", "2")
+		w.WriteHeader(429)
+		return
+	}
+	answer = func(status int, body any) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		_ = json.NewEncoder(w).Encode(body)
+	}
+	serve()
+}
+
+// serve does what is asked.
+func (s *service) serve(r *http.Request, name string, ends int64, answer func(status int, body any)) {
+	type object = map[string]any
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var self *serviceToken
+	for _, t := range s.tokens {
+		if t.root && t.text == r.Header.Get("Authorization") {
+			self = t
+		}
+	}
+	if self == nil {
+		answer(401, object{"message": "who is " + r.Header.Get("Authorization") + "?"})
+		return
+	}
+	id, single := strings.CutPrefix(r.URL.Path, "/tokens/")
+	switch {
+	case r.Method == "POST" && r.URL.Path == "/tokens":
+		t := s.create(name, false, time.Unix(ends, 0))
+		answer(201, object{"id": t.id, "token": t.text, "ends": ends})
+	case r.Method == "POST" && r.URL.Path == "/roots":
+		t := s.create(name, true, time.Time{})
+		answer(201, object{"id": t.id, "token": t.text})
+	case r.Method == "GET" && (r.URL.Path == "/tokens" || r.URL.Path == "/roots"):
+		page, _ := strconv.Atoi(r.URL.Query().Get("page"))
+		list := []object{}
+		for _, t := range s.sorted() {
+			if !time.Now().Before(t.listedAt) && (r.URL.Path == "/tokens" || t.root) {
+				list = append(list, object{"id": t.id, "name": t.name})
+			}
+		}
+		from := min(len(list), max(0, page-1)*20)
+		answer(200, list[from:min(len(list), from+20)])
+	case r.Method == "GET" && r.URL.Path == "/self":
+		answer(200, object{"name": self.name})
+	case r.Method == "DELETE" && r.URL.Path == "/self":
+		delete(s.tokens, self.id)
+		s.world.say("      the service: root %s is ended", self.id)
+		answer(200, object{})
+	case single && s.tokens[id] == nil:
+		answer(404, object{"message": "there is no such token"})
+	case single && r.Method == "DELETE":
+		if time.Now().Before(s.refuse[id]) {
+			answer(403, object{"message": "this token is protected"})
+			return
+		}
+		delete(s.tokens, id)
+		answer(200, object{})
+	case single && r.Method == "PATCH":
+		s.tokens[id].ends = time.Unix(ends, 0)
+		answer(200, object{"ends": ends})
+	default:
+		answer(404, object{"message": "there is no such path"})
+	}
+}
+
+func (s *service) mint(name string, root bool, ends time.Time) *serviceToken {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.create(name, root, ends)
+}
+
+// create makes a token. The caller holds mu.
+func (s *service) create(name string, root bool, ends time.Time) *serviceToken {
+	s.next++
+	kind := "tok"
+	if root {
+		kind = "root"
+	}
+	t := &serviceToken{id: fmt.Sprint(s.next), name: name, text: fmt.Sprintf("svc-%s-%d-secret", kind, s.next), root: root, ends: ends, listedAt: time.Now().Add(s.lag)}
+	s.tokens[t.id] = t
+	return t
+}
+
+func (s *service) sorted() []*serviceToken {
+	all := make([]*serviceToken, 0, len(s.tokens))
+	for _, t := range s.tokens {
+		all = append(all, t)
+	}
+	slices.SortFunc(all, func(a, b *serviceToken) int {
+		x, _ := strconv.Atoi(a.id)
+		y, _ := strconv.Atoi(b.id)
+		return x - y
+	})
+	return all
+}
+
+// alive finds a token that works, by itself.
+func (s *service) alive(text string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range s.tokens {
+		if t.text == text {
+			return t.ends.IsZero() || time.Now().Before(t.ends)
+		}
+	}
+	return false
+}
+
+// live lists the tokens that work; roots only, or none of them.
+func (s *service) live(root bool) []*serviceToken {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.DeleteFunc(s.sorted(), func(t *serviceToken) bool {
+		return t.root != root || !t.ends.IsZero() && !time.Now().Before(t.ends)
+	})
+}
+
+// trouble has some of the next calls go wrong.
+func (s *service) trouble(r *rand.Rand) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch r.IntN(6) {
+	case 0:
+		s.down = true
+	case 1:
+		s.lag = time.Duration(r.IntN(40)) * time.Second
+	case 2:
+		for id, t := range s.tokens {
+			if !t.root && r.IntN(3) == 0 {
+				s.refuse[id] = time.Now().Add(time.Duration(r.IntN(300)) * time.Second)
+			}
+		}
+	default:
+		for range 1 + r.IntN(4) {
+			s.faults = append(s.faults, fault(r.IntN(int(faultCount))))
+		}
+	}
+}
+
+// heal ends all trouble.
+func (s *service) heal() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.down, s.lag, s.faults = false, 0, nil
+	clear(s.refuse)
+	for _, t := range s.tokens {
+		if t.listedAt.After(time.Now()) {
+			t.listedAt = time.Now()
+		}
+	}
+}
