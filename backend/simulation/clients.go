@@ -208,7 +208,7 @@ func (w *world) renew(n *node, l *lease, increment time.Duration) {
 		return
 	}
 	g := l.grant
-	dead := g.revoked.seq != 0
+	dead := g.revoked
 	req := l.request(n, logical.RenewOperation, increment)
 	w.mu.Unlock()
 	earliest := n.now()
@@ -224,7 +224,7 @@ func (w *world) renew(n *node, l *lease, increment time.Duration) {
 		}
 		return
 	}
-	if dead && g.revoked.seq < a.began {
+	if dead.seq != 0 && n.knows(dead.seq, dead.by) {
 		w.broken(2, "lease %d is renewed, although its grant was revoked", l.n)
 	}
 	ttl := a.resp.Secret.TTL
@@ -259,7 +259,9 @@ func (w *world) revokeLease(n *node, l *lease) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if a.ok() {
-		g.revoked = a.mark()
+		if n.now().Before(g.period(n).lo) { // else it has expired, by this clock
+			g.revoked = a.mark()
+		}
 		w.leases.drop(l)
 		return
 	}

@@ -109,6 +109,9 @@ func (w *world) checkToken(n *node, tok *issued) {
 	} else if ends.lo.Before(first) {
 		first = ends.lo
 	}
+	if id, told := d["token_id"].(string); told && !tok.refresh {
+		tok.id = id
+	}
 	if active {
 		scopes := strings.Fields(d["scope"].(string))
 		_, maybe := w.roleAlive(n, g)

@@ -19,7 +19,7 @@ func (w *world) inspect(tok *issued) {
 		w.inspectJWT(tok)
 		return
 	}
-	nonce, id, ok := header(tok.text)
+	nonce, ok := header(tok.text)
 	if !ok {
 		w.broken(4, "%q is no token", tok.text)
 		return
@@ -28,7 +28,6 @@ func (w *world) inspect(tok *issued) {
 		w.broken(5, "two tokens were sealed under one key and nonce: %s and %s", other, tok.text)
 	}
 	w.model.sealed[nonce] = tok.text
-	tok.id = id
 }
 
 func (w *world) inspectJWT(tok *issued) {
@@ -62,11 +61,11 @@ func (w *world) inspectJWT(tok *issued) {
 const base62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 // header reads the header of an opaque token: version (1 byte), key number (4), id (12), in blocks of eight bytes as
-// eleven digits of base62. It gives the last two as one text, and the id.
-func header(text string) (nonce, id string, ok bool) {
+// eleven digits of base62. It gives the last two as one text.
+func header(text string) (nonce string, ok bool) {
 	_, body, found := strings.Cut(text[max(0, strings.LastIndexByte(text, '_')):], "_")
 	if !found || len(body) < 33 || !token.Checksum(text) {
-		return "", "", false
+		return "", false
 	}
 	var decoded []byte
 	for block := range 3 {
@@ -76,5 +75,5 @@ func header(text string) (nonce, id string, ok bool) {
 		}
 		decoded = append(decoded, value.FillBytes(make([]byte, 8))...)
 	}
-	return hex.EncodeToString(decoded[1:17]), hex.EncodeToString(decoded[5:17]), true
+	return hex.EncodeToString(decoded[1:17]), true
 }

@@ -27,12 +27,27 @@ func (w *world) rotateRoot(*rand.Rand) {
 	w.say("rotate-root at node %d: %s", w.active.n, a)
 }
 
-// fly begins something that nobody waits for.
+// fly begins something at the active node that nobody waits for.
 func (w *world) fly(r *rand.Rand) {
-	do := []func(*world, *rand.Rand){(*world).issueUpstream, (*world).renewSome, (*world).revokeSomeLease, (*world).revokeBy}[r.IntN(4)]
+	n := w.active
+	w.mu.Lock()
+	l, g := pick(r, w.leases.live), pick(r, w.model.grants)
+	w.mu.Unlock()
 	own := rand.New(rand.NewPCG(r.Uint64(), 4))
+	var do func()
+	switch choice := r.IntN(4); {
+	case choice == 1 && l != nil:
+		do = func() { w.renew(n, l, 0) }
+	case choice == 2 && l != nil:
+		do = func() { w.revokeLease(n, l) }
+	case choice == 3 && g != nil:
+		do = func() { w.revokeGrant(n, g, own.IntN(3), own) }
+	default:
+		name := []string{"upstream", "shared", "upstream-leaseless"}[r.IntN(3)]
+		do = func() { w.issueFrom(n, name, "", own) }
+	}
 	w.say("in flight:")
-	w.flying.Go(func() { do(w, own) })
+	w.flying.Go(do)
 }
 
 // changeStatic makes, changes, rotates or deletes a static role.
@@ -91,7 +106,7 @@ func (w *world) checkStatic(s *static, a *answer) {
 	w.secrets.add(text)
 	if s.name == "kept" {
 		w.mu.Lock()
-		if nonce, _, ok := header(text); ok {
+		if nonce, ok := header(text); ok {
 			w.model.sealed[nonce] = text
 		}
 		w.mu.Unlock()
