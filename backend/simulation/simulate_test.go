@@ -7,7 +7,6 @@ import (
 	"os"
 	"testing"
 	"testing/cryptotest"
-	"testing/synctest"
 	"time"
 )
 
@@ -20,10 +19,6 @@ var (
 	keepFlag    = flag.Bool("simulate.keep", false, "go on after a failure, and tell of each in a line")
 	shrinkFlag  = flag.Duration("simulate.shrink", 20*time.Second, "how long to look for a shorter program that fails")
 )
-
-func inBubble(t *testing.T, f func()) {
-	synctest.Test(t, func(*testing.T) { f() })
-}
 
 // simulate runs a program of a seed, and gives what it broke.
 func simulate(t *testing.T, s setting, steps []instruction) (failed *violation, told string) {

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -126,7 +127,7 @@ type setting struct {
 // run runs a program in a bubble of its own, where no real time passes.
 func run(t *testing.T, s setting, steps []instruction, done func(w *world)) {
 	var w *world
-	inBubble(t, func() {
+	synctest.Test(t, func(*testing.T) {
 		w = newWorld(s)
 		w.begin()
 		for i, step := range steps {
