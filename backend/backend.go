@@ -3,8 +3,9 @@
 // What storage holds:
 //
 //	config                  the mount's settings
-//	keys/ring               the keys that seal opaque tokens, seal-wrapped
-//	keys/signing            the keys that sign JWTs, seal-wrapped
+//	keys/opaque/<number>    a key that seals opaque tokens, seal-wrapped
+//	keys/signing/<kid>      a key that signs JWTs, seal-wrapped
+//	keys/<kind>-destroyed/  the public part of a key of either kind that was destroyed
 //	role/<name>             a role and its past versions
 //	ledger/writers/<w>      a process that has issued tokens
 //	ledger/deviations/<xxx>-<w>  tokens that were revoked or renewed
@@ -22,7 +23,7 @@
 // writes none.
 //
 // Locks, in the order in which they are taken: that of a static role; connections.writing, roles.writing or
-// config.writing; keyring.mu or signers.mu; those of upstream tokens; the ledger's. None is held while an upstream is
+// config.writing; that of a key ring; those of upstream tokens; the ledger's. None is held while an upstream is
 // called, nor while Vault is asked for anything but storage, except that of the one static role whose token is
 // being rotated.
 package backend
@@ -42,6 +43,7 @@ import (
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
 
@@ -116,7 +118,7 @@ func newBackend(o Options) *backend {
 		Help:           strings.TrimSpace(backendHelp),
 		BackendType:    logical.TypeLogical,
 		RunningVersion: Version,
-		PathsSpecial:   &logical.Paths{SealWrapStorage: []string{keysPrefix, connectionPrefix, upstream.Prefix, staticPrefix}, Unauthenticated: unauthenticated},
+		PathsSpecial:   &logical.Paths{SealWrapStorage: []string{native.KeysPrefix, connectionPrefix, upstream.Prefix, staticPrefix}, Unauthenticated: unauthenticated},
 		Paths: slices.Concat(
 			b.pathsConfig(),
 			b.pathsRoles(),
@@ -208,8 +210,8 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 	now, s := b.now(), req.Storage
 	longest := st.longestLifetime()
 	return errors.Join( // each step runs, whatever becomes of the others
-		b.maintainKeys(ctx, s, st, now),
-		b.maintainSigners(ctx, s, st, now),
+		b.maintainKeys(ctx, s, st),
+		b.maintainSigners(ctx, s, st),
 		st.indexes.Prune(ctx, s, longest, now),
 		st.grants.Prune(ctx, s, now),
 		st.inventory.Prune(ctx, s, st.ended(now)),
@@ -218,18 +220,18 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 	)
 }
 
-func (b *backend) maintainKeys(ctx context.Context, s logical.Storage, st *state, now time.Time) error {
-	rotated, err := st.keys.maintain(ctx, s, st.config.get().KeyRotationPeriod, now)
-	if rotated {
-		b.Logger().Info("rotated the key that seals new tokens", "key", keyName(st.keys.ring.Load().Current().Number))
+func (b *backend) maintainKeys(ctx context.Context, s logical.Storage, st *state) error {
+	rotated, err := st.keys.Maintain(ctx, s, st.config.get().KeyRotationPeriod)
+	if rotated && err == nil {
+		b.Logger().Info("rotated the key that seals new tokens", "key", st.keys.Keys().Current().Name)
 	}
 	return err
 }
 
-func (b *backend) maintainSigners(ctx context.Context, s logical.Storage, st *state, now time.Time) error {
-	rotated, err := st.signers.maintain(ctx, s, st.config.get(), now)
-	if rotated {
-		b.Logger().Info("rotated the key that signs new tokens", "key", st.signers.ring.Load().Current().ID)
+func (b *backend) maintainSigners(ctx context.Context, s logical.Storage, st *state) error {
+	rotated, err := st.signers.Maintain(ctx, s, st.config.get().signingPolicy())
+	if rotated && err == nil {
+		b.Logger().Info("rotated the key that signs new tokens", "key", st.signers.Keys().Current().Name)
 	}
 	return err
 }

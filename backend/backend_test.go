@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
 )
 
 // Every path must say what it is, in path-help and in the OpenAPI document.
@@ -68,6 +70,7 @@ func TestOpenAPI(t *testing.T) {
 		"get /tokens/{token_id}": "apitoken-read-issued-token",
 		"get /keys/":             "apitoken-list-keys",
 		"post /keys/rotate":      "apitoken-rotate-key",
+		"delete /keys/{key}":     "apitoken-destroy-key",
 
 		"post /oauth/token":                           "apitoken-request-oauth-token",
 		"post /oauth/introspect":                      "apitoken-introspect-oauth-token",
@@ -126,13 +129,18 @@ func TestUnknownFieldsAreRefused(t *testing.T) {
 	}
 }
 
+// sealingKey is where storage has the current sealing key.
+func (e *engine) sealingKey() string {
+	return native.KeysPrefix + "opaque/" + e.b.state.Load().keys.Keys().Current().Name
+}
+
 // What another node writes is seen here: Vault tells of each key.
 func TestInvalidate(t *testing.T) {
 	active := newEngine(t)
 	active.write("roles/reader", data{"scopes": "a,b"})
 	standby := mountOn(t, active.storage, active.system)
 	before := active.creds("reader", nil)
-	standby.b.InvalidateKey(context.Background(), ringKey)
+	standby.b.InvalidateKey(context.Background(), active.sealingKey())
 	standby.expect("active", before.token, nil)
 
 	var written []string
@@ -144,8 +152,9 @@ func TestInvalidate(t *testing.T) {
 	}
 	active.write("config", data{"environment": "production", "token_prefix": "new"})
 	invalidate(configKey)
+	invalidate(active.sealingKey())
 	active.write("keys/rotate", nil)
-	invalidate(ringKey)
+	invalidate(active.sealingKey())
 	active.write("roles/reader", data{"scopes": "a"})
 	invalidate(rolePrefix + "reader")
 	after := active.creds("reader", nil)
@@ -194,7 +203,7 @@ func TestStorage(t *testing.T) {
 	e.write("revoke", data{"token": c.token})
 	e.b.flush(context.Background())
 
-	secret := e.b.state.Load().keys.ring.Load().Current().Secret
+	secret := e.b.state.Load().keys.Keys().Current().Secret
 	encodedSecret, _ := json.Marshal(secret)
 	keys, err := logical.CollectKeys(context.Background(), e.storage)
 	if err != nil || len(keys) < 4 {
@@ -275,7 +284,7 @@ func TestStorageThatCannotBeReadIsAnError(t *testing.T) {
 	e := newEngine(t)
 	e.write("roles/reader", data{"scopes": "a"})
 	e.creds("reader", nil)
-	for _, key := range []string{configKey, ringKey} {
+	for _, key := range []string{configKey} {
 		entry, err := e.storage.Get(context.Background(), key)
 		if err != nil {
 			t.Fatal(err)

@@ -159,11 +159,10 @@ func TestNothingIsIssuedWhileStorageCannotBeWritten(t *testing.T) {
 func TestPeriodicGoesOnAfterAnError(t *testing.T) {
 	e := newEngine(t)
 	e.write("roles/reader", data{"scopes": "a", "ttl": "1h", "max_ttl": "1h"})
-	e.revokeLease(e.creds("reader", nil))
+	e.revokeLease(e.creds("reader", nil)) // the key has made one token, which is to be stored
 	now := time.Now().Add(2 * time.Hour)
 	e.b.Now = func() time.Time { return now }
-	e.b.state.Load().keys.minted.Add(1) // which is to be stored
-	failing := &refusing{Storage: e.storage, key: ringKey}
+	failing := &refusing{Storage: e.storage, key: e.sealingKey()}
 	resp, err := e.ask(failing, logical.RollbackOperation, "", nil)
 	if !errors.Is(err, errBroken) {
 		t.Errorf("the error is lost: %v, %v", resp, err)

@@ -30,7 +30,7 @@ func (i *issuing) access(ctx context.Context, claims *token.Claims) (text string
 	if i.role.TokenType == tokenTypeJWT {
 		return i.jwt(ctx, claims)
 	}
-	err = i.st.keys.seal(ctx, i.storage, 1, i.lifetime, func(ring *token.Ring) error {
+	err = i.st.keys.Seal(ctx, i.storage, 1, i.lifetime, func(ring *token.Ring) error {
 		text, err = token.Mint(ring, i.config.TokenPrefix, claims)
 		return err
 	})
@@ -43,7 +43,7 @@ func (i *issuing) jwt(ctx context.Context, claims *token.Claims) (text string, e
 	if err != nil {
 		return "", err
 	}
-	err = i.st.signers.sign(ctx, i.storage, i.config.SigningAlgorithm, i.lifetime, func(ring *token.SigningRing) error {
+	err = i.st.signers.Sign(ctx, i.storage, i.config.SigningAlgorithm, i.lifetime, func(ring *token.SigningRing) error {
 		text, err = token.MintJWT(ring, payload)
 		return err
 	})
@@ -83,7 +83,7 @@ func (i *issuing) checkLen(now time.Time) error {
 	if err != nil {
 		return err
 	}
-	_, err = token.MintJWT(i.st.signers.ring.Load(), payload)
+	_, err = token.MintJWT(i.st.signers.Ring(), payload)
 	return err
 }
 
@@ -114,7 +114,7 @@ func refuseTooLong(err error) (*logical.Response, error) {
 // refreshToken makes a refresh token for the grant of claims. The end that it says is the grant's, without
 // renewals.
 func (i *issuing) refreshToken(ctx context.Context, claims *token.Claims) (text string, err error) {
-	err = i.st.keys.seal(ctx, i.storage, 1, i.lifetime, func(ring *token.Ring) error {
+	err = i.st.keys.Seal(ctx, i.storage, 1, i.lifetime, func(ring *token.Ring) error {
 		text, err = token.Mint(ring, i.config.TokenPrefix, claims)
 		return err
 	})

@@ -237,7 +237,7 @@ func (b *backend) configUpdate(ctx context.Context, req *logical.Request, d *fra
 		if err := token.CheckPrefix(prefix); err != nil {
 			return fieldError("token_prefix", "%q %s", clip(prefix), err), nil
 		}
-		past := map[string]time.Time{c.TokenPrefix: now.Add(st.keys.longestLifetime())}
+		past := map[string]time.Time{c.TokenPrefix: now.Add(st.keys.LongestLifetime())}
 		for old, until := range c.PastPrefixes {
 			if now.Before(until) && old != prefix && old != c.TokenPrefix {
 				past[old] = until

@@ -182,9 +182,9 @@ func (v *verdict) explain(use *access.Use) string {
 // open opens a token of either encoding.
 func (st *state) open(text string) (*token.Claims, error) {
 	if token.IsJWT(text) {
-		return token.OpenJWT(st.signers.ring.Load(), text)
+		return token.OpenJWT(st.signers.Ring(), text)
 	}
-	return token.Open(st.keys.ring.Load(), text)
+	return token.Open(st.keys.Ring(), text)
 }
 
 // decide opens a token and judges a use of it.
@@ -197,6 +197,10 @@ func (b *backend) decide(ctx context.Context, st *state, text string, use *acces
 		return &verdict{reason: access.WrongEnvironment}, nil
 	case errors.Is(err, token.ErrSpentKey):
 		return &verdict{reason: access.Expired}, nil
+	case errors.Is(err, token.ErrDestroyedKey):
+		return &verdict{reason: access.Revoked}, nil
+	case errors.Is(err, token.ErrBrokenKey):
+		return nil, err
 	case err != nil:
 		return &verdict{reason: access.Unknown}, nil
 	}

@@ -2,15 +2,23 @@ package backend
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
 func (b *backend) pathsKeys() []*framework.Path {
-	response := listResponseFields("key number, or \"kid\" of a signing key, oldest first")
-	response["key_info"] = &framework.FieldSchema{Type: framework.TypeMap, Description: "Of each key: algorithm, use (enc: seals opaque tokens, sig: signs JWTs), state (successor, current, retired or spent), created_at, and once retired retired_at and needed_until."}
+	list := listResponseFields("key number, or \"kid\" of a signing key, oldest first")
+	list["key_info"] = &framework.FieldSchema{Type: framework.TypeMap, Description: "Of each key: algorithm, use (enc: seals opaque tokens, sig: signs JWTs), state (successor, current, retired, spent, destroyed or broken), created_at, and once retired retired_at and needed_until."}
+	inUse := map[string]*framework.FieldSchema{
+		"key":         {Type: framework.TypeString, Description: "Number of the key that seals opaque tokens from now on; absent where no token was issued."},
+		"signing_key": {Type: framework.TypeString, Description: "The \"kid\" of the key that signs JWTs from now on; absent where no role issues JWTs."},
+	}
 	return []*framework.Path{
 		{
 			Pattern:      "keys/rotate",
@@ -21,14 +29,31 @@ func (b *backend) pathsKeys() []*framework.Path {
 					Summary:                     "Seal new tokens with a new key.",
 					ForwardPerformanceStandby:   true,
 					ForwardPerformanceSecondary: true,
-					Responses: ok(map[string]*framework.FieldSchema{
-						"key":         {Type: framework.TypeString, Required: true, Description: "Number of the new key that seals opaque tokens."},
-						"signing_key": {Type: framework.TypeString, Description: "The \"kid\" of the new key that signs JWTs; absent where no role issues JWTs."},
-					}),
+					Responses:                   ok(inUse),
 				},
 			},
-			HelpSynopsis:    "Seal new tokens with a new key.",
-			HelpDescription: "The key before it still opens the tokens that it has sealed, until the last of them must have ended; then its secret is deleted.",
+			HelpSynopsis: "Seal new tokens with a new key.",
+			HelpDescription: "The key before it still opens the tokens that it has sealed, until the last of them must have ended; then its secret is deleted. " +
+				"JWTs are signed with the key that was published as the successor; while API servers may not know it yet, the answer has a warning that says when they do, and the signing key stays.",
+		},
+		{
+			Pattern:      `keys/(?P<key>[\w-]+)`,
+			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "destroy", OperationSuffix: "key"},
+			Fields: map[string]*framework.FieldSchema{
+				"key": {Type: framework.TypeString, Required: true, Description: "Number of the key, or \"kid\" of a signing key."},
+			},
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.DeleteOperation: &framework.PathOperation{
+					Callback:                    b.keyDestroy,
+					Summary:                     "Destroy a key that was compromised, and with it all tokens made with it.",
+					ForwardPerformanceStandby:   true,
+					ForwardPerformanceSecondary: true,
+					Responses:                   ok(inUse),
+				},
+			},
+			HelpSynopsis: "Destroy a key that was compromised.",
+			HelpDescription: "All tokens made with the key are revoked at once, and it cannot be undone; their leases stay until they end. Where it is the current key, another one takes its place. " +
+				"A signing key leaves the published keys: API servers that cache them learn of it after jwks_max_age, and may not know the key that signs from now on until then.",
 		},
 		{
 			Pattern:      "keys/?$",
@@ -37,13 +62,18 @@ func (b *backend) pathsKeys() []*framework.Path {
 				logical.ListOperation: &framework.PathOperation{
 					Callback:  b.keysList,
 					Summary:   "List the key ring, without the secrets.",
-					Responses: ok(response),
+					Responses: ok(list),
 				},
 			},
 			HelpSynopsis:    "List the key ring, without the secrets.",
-			HelpDescription: "The current key seals new tokens; retired keys open those that they have sealed; of spent keys only the number is remembered.",
+			HelpDescription: "The current key seals new tokens; retired keys open those that they have sealed; of spent and destroyed keys only the public part is remembered.",
 		},
 	}
+}
+
+// signingPolicy is what the configuration says of the signing keys.
+func (c *config) signingPolicy() native.SigningPolicy {
+	return native.SigningPolicy{Algorithm: c.SigningAlgorithm, Period: c.KeyRotationPeriod, MaxAge: c.JWKSMaxAge}
 }
 
 func (b *backend) keysRotate(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
@@ -51,17 +81,56 @@ func (b *backend) keysRotate(ctx context.Context, req *logical.Request, _ *frame
 	if err != nil {
 		return nil, err
 	}
-	if err := st.signers.Rotate(ctx, req.Storage, st.config.get()); err != nil {
-		return nil, err
-	}
 	if err := st.keys.Rotate(ctx, req.Storage); err != nil {
 		return nil, err
 	}
-	data := map[string]any{"key": keyName(st.keys.ring.Load().Current().Number)}
-	if current := st.signers.ring.Load().Current(); current != nil {
-		data["signing_key"] = current.ID
+	tooYoungUntil, err := st.signers.Rotate(ctx, req.Storage, st.config.get().signingPolicy())
+	if err != nil {
+		return nil, err
 	}
-	return &logical.Response{Data: data}, nil
+	resp := st.keysInUse()
+	if !tooYoungUntil.IsZero() {
+		resp.AddWarning(fmt.Sprintf("the signing key was not rotated: its successor was published too recently for every API server to know it. Rotate again after %s", rfc3339(tooYoungUntil)))
+	}
+	return resp, nil
+}
+
+func (b *backend) keyDestroy(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	st, err := b.load(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	name := d.Get("key").(string)
+	var unknownUntil time.Time
+	switch {
+	case st.keys.Keys().Find(name) != nil:
+		err = st.keys.Destroy(ctx, req.Storage, name)
+	case st.signers.Keys().Find(name) != nil:
+		unknownUntil, err = st.signers.Destroy(ctx, req.Storage, name, st.config.get().signingPolicy())
+	default:
+		return fieldError("key", "there is no key %q, see keys/. Nothing was destroyed", clip(name)), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	b.Logger().Warn("destroyed a key; all tokens made with it are revoked", "key", name)
+	resp := st.keysInUse()
+	if !unknownUntil.IsZero() {
+		resp.AddWarning(fmt.Sprintf("API servers that cache the published keys may not know the key that signs from now on until %s, and refuse new JWTs until then", rfc3339(unknownUntil)))
+	}
+	return resp, nil
+}
+
+// keysInUse is the answer that names the current keys.
+func (st *state) keysInUse() *logical.Response {
+	data := make(map[string]any)
+	if current := st.keys.Keys().Current(); current != nil {
+		data["key"] = current.Name
+	}
+	if current := st.signers.Keys().Current(); current != nil {
+		data["signing_key"] = current.Name
+	}
+	return &logical.Response{Data: data}
 }
 
 func (b *backend) keysList(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
@@ -69,48 +138,36 @@ func (b *backend) keysList(ctx context.Context, req *logical.Request, _ *framewo
 	if err != nil {
 		return nil, err
 	}
-	ring := st.keys.ring.Load()
-	names := make([]string, len(ring.Keys))
-	info := make(map[string]any, len(ring.Keys))
-	for i := range ring.Keys {
-		key := &ring.Keys[i]
-		names[i] = keyName(key.Number)
-		about := map[string]any{
-			"algorithm":  algorithmGCM,
-			"use":        "enc",
-			"state":      "current",
-			"created_at": key.CreatedAt.UTC().Format(time.RFC3339),
+	names := []string{}
+	info := make(map[string]any)
+	for _, part := range []struct {
+		use  string
+		keys token.Keys
+	}{{"enc", st.keys.Keys()}, {"sig", st.signers.Keys()}} {
+		for i := range part.keys {
+			names = append(names, part.keys[i].Name)
+			info[part.keys[i].Name] = describeKey(&part.keys[i], part.use)
 		}
-		if !key.RetiredAt.IsZero() {
-			about["state"] = "retired"
-			about["retired_at"] = key.RetiredAt.UTC().Format(time.RFC3339)
-			about["needed_until"] = key.NeededUntil().UTC().Format(time.RFC3339)
-		}
-		if key.Secret == nil {
-			about["state"] = "spent"
-		}
-		info[names[i]] = about
-	}
-	for _, key := range st.signers.ring.Load().Keys {
-		names = append(names, key.ID)
-		about := map[string]any{
-			"algorithm":  key.Algorithm,
-			"use":        "sig",
-			"state":      "current",
-			"created_at": key.PublishedAt.UTC().Format(time.RFC3339),
-		}
-		switch {
-		case key.SignsFrom.IsZero():
-			about["state"] = "successor"
-		case !key.RetiredAt.IsZero():
-			about["state"] = "retired"
-			about["retired_at"] = key.RetiredAt.UTC().Format(time.RFC3339)
-			about["needed_until"] = key.NeededUntil().UTC().Format(time.RFC3339)
-		}
-		if key.Private == nil {
-			about["state"] = "spent"
-		}
-		info[key.ID] = about
 	}
 	return logical.ListResponseWithInfo(names, info), nil
 }
+
+func describeKey(key *token.Key, use string) map[string]any {
+	about := map[string]any{"use": use, "state": key.State()}
+	if key.Algorithm != "" {
+		about["algorithm"] = key.Algorithm
+	}
+	if !key.CreatedAt.IsZero() {
+		about["created_at"] = rfc3339(key.CreatedAt)
+	}
+	if !key.RetiredAt.IsZero() {
+		about["retired_at"] = rfc3339(key.RetiredAt)
+		about["needed_until"] = rfc3339(key.NeededUntil())
+	}
+	if key.Broken != nil {
+		about["error"] = key.Broken.Error()
+	}
+	return about
+}
+
+func rfc3339(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -129,7 +129,7 @@ func (st *state) signIntrospection(ctx context.Context, req *logical.Request, c 
 		return nil, err
 	}
 	var signed string
-	if err := st.signers.sign(ctx, req.Storage, c.SigningAlgorithm, 0, func(ring *token.SigningRing) error {
+	if err := st.signers.Sign(ctx, req.Storage, c.SigningAlgorithm, 0, func(ring *token.SigningRing) error {
 		signed, err = ring.Sign(token.TypeTokenIntrospection, payload)
 		return err
 	}); err != nil {

@@ -68,7 +68,7 @@ func (b *backend) jwks(ctx context.Context, req *logical.Request, _ *framework.F
 	if err != nil {
 		return nil, err
 	}
-	body, err := json.Marshal(st.signers.ring.Load().PublicKeys())
+	body, err := json.Marshal(st.signers.Ring().PublicKeys())
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +137,7 @@ func (b *backend) statusList(ctx context.Context, req *logical.Request, d *frame
 		return rawResponse(http.StatusNotFound, mediaJSON, "no-store", []byte(`{"error":"there is no such status list"}`)), nil
 	}
 	body, err := b.statusCache.get(st, c, uint32(number), b.now(), func(payload []byte) (signed string, err error) {
-		err = st.signers.sign(ctx, req.Storage, c.SigningAlgorithm, 0, func(ring *token.SigningRing) error {
+		err = st.signers.Sign(ctx, req.Storage, c.SigningAlgorithm, statusListLifetime(c), func(ring *token.SigningRing) error {
 			signed, err = ring.Sign(token.TypeStatusList, payload)
 			return err
 		})
@@ -148,6 +148,9 @@ func (b *backend) statusList(ctx context.Context, req *logical.Request, d *frame
 	}
 	return rawResponse(http.StatusOK, mediaStatusList, maxAge(c.StatusListTTL), body), nil
 }
+
+// statusListLifetime is how long a status list is valid: it outlives the copies that caches have handed on to caches.
+func statusListLifetime(c *config) time.Duration { return 3 * c.StatusListTTL }
 
 // statusCache keeps the status lists as they are served. One is made anew when a revocation, a new key or
 // other settings have changed it, or when verifiers that cache it would soon hold it for too old.
@@ -169,7 +172,7 @@ func (sc *statusCache) get(st *state, c *config, number uint32, now time.Time, s
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
 	// The revision is read before the list, so that a change in between is made up for next time.
-	fresh := &servedList{revision: st.deviations.Revision(), ledger: st.deviations, ring: st.signers.ring.Load(), config: c, builtAt: now}
+	fresh := &servedList{revision: st.deviations.Revision(), ledger: st.deviations, ring: st.signers.Ring(), config: c, builtAt: now}
 	if old := sc.lists[number]; old != nil && old.revision == fresh.revision && old.ledger == fresh.ledger &&
 		old.ring == fresh.ring && old.config == c && now.Sub(old.builtAt) < c.StatusListTTL {
 		return old.body, nil
@@ -181,7 +184,7 @@ func (sc *statusCache) get(st *state, c *config, number uint32, now time.Time, s
 	payload, err := json.Marshal(map[string]any{
 		"sub": c.statusURI(number),
 		"iat": now.Unix(),
-		"exp": now.Add(3 * c.StatusListTTL).Unix(), // outlives the copies that caches have handed on to caches
+		"exp": now.Add(statusListLifetime(c)).Unix(),
 		"ttl": int64(c.StatusListTTL.Seconds()),
 		"status_list": map[string]any{
 			"bits":            1,

@@ -127,7 +127,10 @@ func (b *backend) refresh(ctx context.Context, st *state, req *logical.Request, 
 	if text == "" {
 		return oauthError(invalidRequest, "refresh_token is missing")
 	}
-	used, err := token.Open(st.keys.ring.Load(), text)
+	used, err := token.Open(st.keys.Ring(), text)
+	if errors.Is(err, token.ErrBrokenKey) {
+		return nil, err
+	}
 	if err != nil || used.Generation == 0 {
 		return oauthError(invalidGrant, "")
 	}
@@ -241,6 +244,9 @@ func (b *backend) exchange(ctx context.Context, st *state, req *logical.Request,
 		return oauthError(invalidRequest, "actor_token is not supported")
 	}
 	subject, err := st.open(text)
+	if errors.Is(err, token.ErrBrokenKey) {
+		return nil, err
+	}
 	if err != nil || subject.Generation > 0 {
 		return oauthError(invalidGrant, "")
 	}

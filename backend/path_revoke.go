@@ -67,7 +67,7 @@ func (b *backend) revokeText(ctx context.Context, s logical.Storage, st *state, 
 		return b.endUpstream(ctx, s, st, u.ID)
 	}
 	claims, err := st.open(text)
-	if errors.Is(err, token.ErrSpentKey) {
+	if errors.Is(err, token.ErrSpentKey) || errors.Is(err, token.ErrDestroyedKey) {
 		return nil
 	}
 	if err != nil {

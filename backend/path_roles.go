@@ -330,7 +330,7 @@ func (b *backend) checkNative(ctx context.Context, req *logical.Request, st *sta
 			req.MountPoint, strings.TrimSuffix(req.MountPoint, "/")), nil
 	}
 	// Verifiers should find the key before the first token.
-	if err := st.signers.prepare(ctx, req.Storage, c.SigningAlgorithm, 0); err != nil {
+	if err := st.signers.Prepare(ctx, req.Storage, c.SigningAlgorithm, 0); err != nil {
 		return nil, err
 	}
 	i := &issuing{st: st, storage: req.Storage, config: c, role: r, mountPoint: req.MountPoint}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
@@ -18,8 +19,8 @@ type state struct {
 	now func() time.Time
 
 	config     *configStore
-	keys       *keyring
-	signers    *signers
+	keys       *native.Sealing
+	signers    *native.Signing
 	roles      *roleStore
 	deviations *ledger.Deviations
 	grants     *ledger.Grants
@@ -117,10 +118,10 @@ func (b *backend) reloadKey(ctx context.Context, s logical.Storage, st *state, k
 	switch {
 	case key == configKey:
 		st.config = nil
-	case key == ringKey:
-		st.keys = nil
-	case key == signersKey:
-		st.signers = nil
+	case st.keys.Owns(key):
+		return st.keys.Reload(ctx, s, key)
+	case st.signers.Owns(key):
+		return st.signers.Reload(ctx, s, key)
 	case strings.HasPrefix(key, rolePrefix):
 		return st.roles.reload(ctx, s, key)
 	case strings.HasPrefix(key, connectionPrefix):
@@ -147,12 +148,12 @@ func (b *backend) fill(ctx context.Context, s logical.Storage, st *state) (err e
 		}
 	}
 	if st.keys == nil {
-		if st.keys, err = loadKeyring(ctx, s, b.Now); err != nil {
+		if st.keys, err = native.LoadSealing(ctx, s, b.Now); err != nil {
 			return err
 		}
 	}
 	if st.signers == nil {
-		if st.signers, err = loadSigners(ctx, s, b.Now); err != nil {
+		if st.signers, err = native.LoadSigning(ctx, s, b.Now); err != nil {
 			return err
 		}
 	}
@@ -219,7 +220,7 @@ func (st *state) life(id, grant token.ID, role token.RoleID, ownEnd time.Time) a
 
 // longestLifetime is the longest time that any live token may live, renewals included.
 func (st *state) longestLifetime() time.Duration {
-	return max(st.keys.longestLifetime(), st.signers.longestLifetime())
+	return max(st.keys.LongestLifetime(), st.signers.LongestLifetime())
 }
 
 // ended tells of a token in the inventory whether it is over for good.

@@ -132,8 +132,8 @@ func OpenJWT(ring *SigningRing, s string) (*Claims, error) {
 		return nil, ErrMalformed
 	case !known:
 		return nil, ErrUnknownKey
-	case key == nil:
-		return nil, ErrSpentKey
+	case key.refusal != nil:
+		return nil, key.refusal
 	case header.Algorithm != key.Algorithm:
 		return nil, ErrForged
 	}

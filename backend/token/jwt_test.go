@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -17,19 +18,15 @@ import (
 
 func testSigningRing(t testing.TB, algorithm string) *SigningRing {
 	t.Helper()
-	keys := make([]SigningKey, 2)
+	keys := make([]Key, 2)
 	for i := range keys {
 		var err error
 		if keys[i], err = NewSigningKey(algorithm, issued); err != nil {
 			t.Fatal(err)
 		}
 	}
-	keys[0].SignsFrom = issued
-	ring, err := NewSigningRing(keys)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return ring
+	keys[0].UsedFrom = issued
+	return NewSigningRing(keys)
 }
 
 func jwtClaims() *Claims {
@@ -65,7 +62,7 @@ func TestJWT(t *testing.T) {
 		}
 
 		header, payload := parts(t, text)
-		if header["typ"] != "at+jwt" || header["alg"] != algorithm || header["kid"] != ring.Current().ID {
+		if header["typ"] != "at+jwt" || header["alg"] != algorithm || header["kid"] != ring.Current().Name {
 			t.Errorf("header %v", header)
 		}
 		for _, name := range []string{"iss", "sub", "aud", "exp", "iat", "nbf", "jti", "client_id", "scope", "env", "cnf", "status", EngineClaim} {
@@ -133,7 +130,7 @@ func TestOpenJWTRefuses(t *testing.T) {
 	p := strings.Split(good, ".")
 	body, _ := base64.RawURLEncoding.DecodeString(p[1])
 	b64 := base64.RawURLEncoding.EncodeToString
-	kid := ring.Current().ID
+	kid := ring.Current().Name
 	header := func(format string, args ...any) string { return b64(fmt.Appendf(nil, format, args...)) }
 
 	public, err := x509.MarshalPKIXPublicKey(ring.public[kid].Key)
@@ -147,7 +144,7 @@ func TestOpenJWTRefuses(t *testing.T) {
 	confused, _ := hmacSigner.Sign(body)
 	confusedText, _ := confused.CompactSerialize()
 	rsaRing := testSigningRing(t, "RS256")
-	rsaKey, _ := x509.ParsePKCS8PrivateKey(rsaRing.Current().Private)
+	rsaKey, _ := x509.ParsePKCS8PrivateKey(rsaRing.Current().Secret)
 	otherAlg, _ := jose.NewSigner(jose.SigningKey{Algorithm: jose.RS256, Key: jose.JSONWebKey{Key: rsaKey, KeyID: kid}}, (&jose.SignerOptions{EmbedJWK: false}).WithType(TypeAccessToken))
 	wrongAlg, _ := otherAlg.Sign(body)
 	wrongAlgText, _ := wrongAlg.CompactSerialize()
@@ -155,11 +152,11 @@ func TestOpenJWTRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	spent, err := NewSigningRing(ring.Keys)
-	if err != nil {
-		t.Fatal(err)
+	without := func(f func(*Key)) *SigningRing {
+		keys := slices.Clone(ring.Keys)
+		f(&keys[0])
+		return NewSigningRing(keys)
 	}
-	spent.public[kid] = nil
 
 	for name, c := range map[string]struct {
 		ring  *SigningRing
@@ -168,7 +165,10 @@ func TestOpenJWTRefuses(t *testing.T) {
 	}{
 		"good":                     {ring, good, nil},
 		"another mount's":          {ring, foreign, ErrUnknownKey},
-		"a spent key":              {spent, good, ErrSpentKey},
+		"a spent key":              {without(func(k *Key) { k.Secret = nil }), good, ErrSpentKey},
+		"a destroyed key":          {without(func(k *Key) { k.Secret, k.Destroyed = nil, true }), good, ErrDestroyedKey},
+		"a damaged key":            {without(func(k *Key) { k.Secret = []byte("x") }), good, ErrBrokenKey},
+		"another key of that name": {without(func(k *Key) { k.Secret = other.Current().Secret }), good, ErrBrokenKey},
 		"alg none":                 {ring, header(`{"alg":"none","typ":"at+jwt","kid":%q}`, kid) + "." + p[1] + ".", ErrMalformed},
 		"alg none, signed":         {ring, header(`{"alg":"none","typ":"at+jwt","kid":%q}`, kid) + "." + p[1] + "." + p[2], ErrMalformed},
 		"HMAC with the public key": {ring, confusedText, ErrMalformed},
@@ -195,29 +195,10 @@ func TestOpenJWTRefuses(t *testing.T) {
 }
 
 func TestNewSigningRing(t *testing.T) {
-	a, _ := NewSigningKey("ES256", issued)
-	b, _ := NewSigningKey("ES256", issued)
-	signing := func(k SigningKey) SigningKey { k.SignsFrom = issued; return k }
-	retired := func(k SigningKey) SigningKey { k.RetiredAt = issued; return signing(k) }
-	for name, keys := range map[string][]SigningKey{
-		"no successor":   {signing(a)},
-		"two that sign":  {signing(a), signing(b)},
-		"two successors": {a, b},
-		"no current key": {retired(a), b},
-		"the same twice": {signing(a), a},
-		"a damaged key":  {signing(a), {ID: "x", Private: []byte("x")}},
-	} {
-		if _, err := NewSigningRing(keys); err == nil && name != "no current key" {
-			t.Errorf("%s: no error", name)
-		}
-	}
 	if _, err := NewSigningKey("HS256", issued); err == nil {
 		t.Error("a symmetric algorithm is accepted")
 	}
-	ring, err := NewSigningRing([]SigningKey{signing(a), b})
-	if err != nil {
-		t.Fatal(err)
-	}
+	ring := testSigningRing(t, "ES256")
 	set, _ := json.Marshal(ring.PublicKeys())
 	for _, secret := range []string{`"d"`, `"p"`} {
 		if strings.Contains(string(set), secret) {
@@ -226,6 +207,9 @@ func TestNewSigningRing(t *testing.T) {
 	}
 	if len(ring.PublicKeys().Keys) != 2 {
 		t.Errorf("published %s", set)
+	}
+	if _, err := new(SigningRing).Sign(TypeAccessToken, nil); err == nil {
+		t.Error("an empty ring has signed")
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"regexp"
+	"strconv"
 	"strings"
 )
 
@@ -33,12 +34,10 @@ const (
 	MaxLen = 4096
 )
 
-// The reasons for which Open refuses a token.
+// The reasons for which Open refuses a token, besides those of its key.
 var (
-	ErrMalformed  = errors.New("not a well-formed token")
-	ErrUnknownKey = errors.New("made with a key that is not in this ring")
-	ErrSpentKey   = errors.New("made with a key whose last token has expired")
-	ErrForged     = errors.New("not made with the key that it names")
+	ErrMalformed = errors.New("not a well-formed token")
+	ErrForged    = errors.New("not made with the key that it names")
 )
 
 var prefixPattern = regexp.MustCompile(`^[a-z][a-z0-9_]{1,15}$`)
@@ -102,9 +101,14 @@ func sizeOf(values []string) (size int) {
 func Mint(ring *Ring, prefix string, claims *Claims) (string, error) {
 	key := ring.Current()
 	if key == nil {
-		return "", errors.New("the key ring is empty")
+		return "", errors.New("the key ring has no key that seals")
 	}
-	aead := ring.ciphers[key.Number]
+	number64, err := strconv.ParseUint(key.Name, 16, 32)
+	if err != nil {
+		return "", err
+	}
+	number := uint32(number64)
+	aead := ring.sealers[number].aead
 	plain, err := claims.marshal()
 	if err != nil {
 		return "", err
@@ -114,7 +118,7 @@ func Mint(ring *Ring, prefix string, claims *Claims) (string, error) {
 	sealed := make([]byte, 0, len(prefix)+headerBytes+len(plain)+16)
 	sealed = append(sealed, prefix...)
 	sealed = append(sealed, opaqueVersion)
-	sealed = binary.BigEndian.AppendUint32(sealed, key.Number)
+	sealed = binary.BigEndian.AppendUint32(sealed, number)
 	sealed = append(sealed, claims.ID[:]...)
 	sealed = aead.Seal(sealed, claims.ID[:], plain, sealed)
 
@@ -155,7 +159,7 @@ func split(s string) (prefix, body string, ok bool) {
 }
 
 // Open checks a token and gives its claims. It says whether the engine made the token, not whether it
-// is still good. The error is one of ErrMalformed, ErrUnknownKey, ErrSpentKey and ErrForged.
+// is still good. The error is ErrMalformed, ErrForged, or one of those of its key.
 func Open(ring *Ring, s string) (*Claims, error) {
 	prefix, text, ok := split(s)
 	if !ok {
@@ -170,15 +174,15 @@ func Open(ring *Ring, s string) (*Claims, error) {
 	}
 
 	number := binary.BigEndian.Uint32(body[1:])
-	aead, known := ring.ciphers[number]
+	sealer, known := ring.sealers[number]
 	switch {
 	case !known:
 		return nil, ErrUnknownKey
-	case aead == nil:
-		return nil, ErrSpentKey
+	case sealer.refusal != nil:
+		return nil, sealer.refusal
 	}
 	claims := &Claims{ID: ID(body[5:headerBytes])}
-	plain, err := aead.Open(nil, claims.ID[:], body[headerBytes:], buf[:len(prefix)+headerBytes])
+	plain, err := sealer.aead.Open(nil, claims.ID[:], body[headerBytes:], buf[:len(prefix)+headerBytes])
 	if err != nil {
 		return nil, ErrForged
 	}

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,20 +19,15 @@ import (
 var issued = time.Unix(1_767_225_600, 0)
 
 // testRing is a ring with keys that do not change from run to run; the last one seals.
-func testRing(t testing.TB, numbers ...uint32) *Ring {
-	t.Helper()
+func testRing(_ testing.TB, numbers ...uint32) *Ring {
 	keys := make([]Key, len(numbers))
 	for i, number := range numbers {
-		keys[i] = Key{Number: number, Secret: bytes.Repeat([]byte{byte(number)}, 32), CreatedAt: issued}
-		if i < len(numbers)-1 {
-			keys[i].RetiredAt = issued
+		keys[i] = Key{
+			Name: keyName(number), Algorithm: AlgorithmGCM, Secret: bytes.Repeat([]byte{byte(number)}, 32),
+			CreatedAt: issued, UsedFrom: issued.Add(time.Duration(i) * time.Second),
 		}
 	}
-	ring, err := NewRing(keys)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return ring
+	return NewRing(keys)
 }
 
 func testClaims() *Claims {
@@ -102,8 +98,11 @@ func TestOpenTellsWhatIsWrong(t *testing.T) {
 		s = s[:len(s)-checksumDigits]
 		return string(appendDigits([]byte(s), uint64(crc32.ChecksumIEEE([]byte(s))), checksumDigits))
 	}
-	spent := testRing(t, 7)
-	spent.ciphers[7] = nil
+	without := func(f func(*Key)) *Ring {
+		keys := slices.Clone(ring.Keys)
+		f(&keys[0])
+		return NewRing(keys)
+	}
 
 	for _, c := range []struct {
 		name  string
@@ -129,7 +128,10 @@ func TestOpenTellsWhatIsWrong(t *testing.T) {
 		{"a changed ciphertext", ring, reseal(good[:60] + other(good[60]) + good[61:]), ErrForged},
 		{"another mount's", testRing(t, 8), good, ErrUnknownKey},
 		{"no key at all", new(Ring), good, ErrUnknownKey},
-		{"a spent key", spent, good, ErrSpentKey},
+		{"a spent key", without(func(k *Key) { k.Secret = nil }), good, ErrSpentKey},
+		{"a destroyed key", without(func(k *Key) { k.Secret, k.Destroyed = nil, true }), good, ErrDestroyedKey},
+		{"a damaged key", without(func(k *Key) { k.Secret = k.Secret[:16] }), good, ErrBrokenKey},
+		{"another algorithm", without(func(k *Key) { k.Algorithm = "A128GCM" }), good, ErrBrokenKey},
 	} {
 		claims, err := Open(c.ring, c.token)
 		if !errors.Is(err, c.want) {
@@ -256,21 +258,57 @@ func TestCheckPrefix(t *testing.T) {
 	}
 }
 
-func TestNewRing(t *testing.T) {
+// A key retires when the next one begins, whatever order storage has them in and whoever has added them.
+func TestKeysInOrder(t *testing.T) {
 	secret := bytes.Repeat([]byte{1}, 32)
-	for name, keys := range map[string][]Key{
-		"the same number twice": {{Number: 1, Secret: secret, RetiredAt: issued}, {Number: 1, Secret: secret}},
-		"two current keys":      {{Number: 1, Secret: secret}, {Number: 2, Secret: secret}},
-		"no current key":        {{Number: 1, Secret: secret, RetiredAt: issued}},
-		"a short secret":        {{Number: 1, Secret: secret[:5]}},
+	at := func(name string, second int) Key {
+		return Key{Name: name, Algorithm: AlgorithmGCM, Secret: secret, UsedFrom: issued.Add(time.Duration(second) * time.Second)}
+	}
+	successor := Key{Name: "00000009", Algorithm: AlgorithmGCM, Secret: secret, CreatedAt: issued}
+	broken := Key{Name: "0000000a", Broken: errors.New("damaged")}
+	destroyed := at("00000003", 3)
+	destroyed.Secret, destroyed.Destroyed = nil, true
+	spent := at("00000000", 0)
+	spent.Secret = nil
+	for name, c := range map[string]struct {
+		keys               []Key
+		states             string
+		current, successor string
+	}{
+		"none":                     {nil, "", "", ""},
+		"one":                      {[]Key{at("00000001", 1)}, "current", "00000001", ""},
+		"out of order":             {[]Key{at("00000002", 2), spent, at("00000001", 1)}, "spent retired current", "00000002", ""},
+		"begun at once":            {[]Key{at("00000002", 1), at("00000001", 1)}, "retired current", "00000002", ""},
+		"a successor":              {[]Key{successor, at("00000001", 1)}, "current successor", "00000001", "00000009"},
+		"the last is destroyed":    {[]Key{at("00000001", 1), destroyed}, "retired destroyed", "", ""},
+		"one before is destroyed":  {[]Key{at("00000004", 4), at("00000001", 1), destroyed}, "retired destroyed current", "00000004", ""},
+		"one that cannot be read":  {[]Key{broken, at("00000001", 1), successor}, "current broken successor", "00000001", "00000009"},
+		"nothing but one retired":  {[]Key{spent}, "spent", "", ""},
+		"a name that is no number": {[]Key{at("hello", 2), at("00000001", 1)}, "retired broken", "", ""},
 	} {
-		if _, err := NewRing(keys); err == nil {
-			t.Errorf("%s: no error", name)
+		ring := NewRing(c.keys)
+		var states []string
+		for i := range ring.Keys {
+			states = append(states, ring.Keys[i].State())
+		}
+		name1, name2 := "", ""
+		if k := ring.Current(); k != nil {
+			name1 = k.Name
+		}
+		if k := ring.Successor(); k != nil {
+			name2 = k.Name
+		}
+		if got := strings.Join(states, " "); got != c.states || name1 != c.current || name2 != c.successor {
+			t.Errorf("%s: %s, current %q, successor %q", name, got, name1, name2)
 		}
 	}
-	key := Key{RetiredAt: issued, LongestLifetime: time.Hour}
-	if until := key.NeededUntil(); !until.Equal(issued.Add(time.Hour)) {
+	keys := NewRing([]Key{at("00000001", 1), at("00000002", 60)}).Keys
+	keys[0].LongestLifetime = time.Hour
+	if until := keys[0].NeededUntil(); !until.Equal(issued.Add(time.Hour + time.Minute)) {
 		t.Errorf("needed until %s", until)
+	}
+	if !keys[1].NeededUntil().IsZero() {
+		t.Error("the current key has an end")
 	}
 	if _, err := Mint(new(Ring), "apt", testClaims()); err == nil {
 		t.Error("an empty ring has minted")

@@ -7,80 +7,67 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"time"
 )
 
-// A Key seals opaque tokens. Only the newest key of a ring seals; a retired one still opens, until
-// the last token made with it must have expired; after that its secret is dropped and the rest is
-// kept, so that a token made with it is known to be expired and not taken for a stranger's.
-type Key struct {
-	Number    uint32    // 32 random bits, public, in every token; unique in a ring
-	Secret    []byte    // an AES-256 key; nil once the key is spent
-	CreatedAt time.Time // when it began to seal
-	RetiredAt time.Time // when a newer key took over; zero: it is the current one
+// AlgorithmGCM is the algorithm of the keys that seal opaque tokens (RFC 7518 section 5.1).
+const AlgorithmGCM = "A256GCM"
 
-	// LongestLifetime is the longest time that a token sealed with this key may live, renewals
-	// included. Zero: it has sealed none.
-	LongestLifetime time.Duration
-}
-
-// NewKey makes a key from random. It does not know its ring: the caller draws again when the number
-// is taken.
+// NewKey makes a key that seals from now on. It does not know its ring: the caller draws again when the name is
+// taken.
 func NewKey(random io.Reader, now time.Time) (Key, error) {
 	var b [4 + 32]byte
 	if _, err := io.ReadFull(random, b[:]); err != nil {
 		return Key{}, fmt.Errorf("reading randomness: %w", err)
 	}
-	return Key{Number: binary.BigEndian.Uint32(b[:4]), Secret: slices.Clone(b[4:]), CreatedAt: now}, nil
+	return Key{
+		Name: keyName(binary.BigEndian.Uint32(b[:4])), Algorithm: AlgorithmGCM, Secret: slices.Clone(b[4:]), CreatedAt: now, UsedFrom: now,
+	}, nil
 }
 
-// NeededUntil is the moment from which no token sealed with the key can be valid. The zero time: it is
-// the current key.
-func (k *Key) NeededUntil() time.Time {
-	if k.RetiredAt.IsZero() {
-		return time.Time{}
-	}
-	return k.RetiredAt.Add(k.LongestLifetime)
-}
+// keyName is how the number of a key is written, which every token carries.
+func keyName(number uint32) string { return fmt.Sprintf("%08x", number) }
 
-// Ring holds a mount's keys, oldest first; the last one seals. A Ring does not change and may be used
-// by many goroutines. The zero Ring opens nothing.
+// Ring holds a mount's sealing keys. A Ring does not change and may be used by many goroutines. The zero Ring opens
+// nothing.
 type Ring struct {
-	Keys    []Key
-	ciphers map[uint32]cipher.AEAD // key number -> its cipher; nil for a spent key
+	Keys
+	sealers map[uint32]sealer
 }
 
-// NewRing checks the keys and makes them ready to use.
-func NewRing(keys []Key) (*Ring, error) {
-	r := &Ring{Keys: keys, ciphers: make(map[uint32]cipher.AEAD, len(keys))}
-	for i, k := range keys {
-		if _, taken := r.ciphers[k.Number]; taken {
-			return nil, fmt.Errorf("key number %08x appears twice", k.Number)
-		}
-		if k.RetiredAt.IsZero() != (i == len(keys)-1) {
-			return nil, fmt.Errorf("key %08x: exactly the last key must be the current one", k.Number)
-		}
-		r.ciphers[k.Number] = nil
-		if k.Secret == nil {
+type sealer struct {
+	aead    cipher.AEAD
+	refusal error // why it opens nothing; nil: it does
+}
+
+// NewRing makes keys ready to use. A key that cannot be used is Broken, and the others are not.
+func NewRing(keys []Key) *Ring {
+	r := &Ring{Keys: ordered(keys), sealers: make(map[uint32]sealer, len(keys))}
+	for i := range r.Keys {
+		key := &r.Keys[i]
+		number, err := strconv.ParseUint(key.Name, 16, 32)
+		if err != nil || keyName(uint32(number)) != key.Name {
+			key.Broken = fmt.Errorf("%q is not the name of a sealing key", key.Name)
 			continue
 		}
-		block, err := aes.NewCipher(k.Secret)
-		if err != nil {
-			return nil, fmt.Errorf("key %08x: %w", k.Number, err)
+		var s sealer
+		if key.refusal() == nil {
+			s.aead, key.Broken = newGCM(key)
 		}
-		aead, err := cipher.NewGCM(block)
-		if err != nil {
-			return nil, fmt.Errorf("key %08x: %w", k.Number, err)
-		}
-		r.ciphers[k.Number] = aead
+		s.refusal = key.refusal()
+		r.sealers[uint32(number)] = s
 	}
-	return r, nil
+	return r
 }
 
-// Current is the key that seals; nil when the ring is empty.
-func (r *Ring) Current() *Key {
-	if len(r.Keys) == 0 {
-		return nil
+func newGCM(key *Key) (cipher.AEAD, error) {
+	if key.Algorithm != AlgorithmGCM || len(key.Secret) != 32 {
+		return nil, fmt.Errorf("the key is for %q with %d bytes, which this version of the plugin does not know", key.Algorithm, len(key.Secret))
 	}
-	return &r.Keys[len(r.Keys)-1]
+	block, err := aes.NewCipher(key.Secret)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCM(block)
 }

@@ -21,23 +21,8 @@ import (
 // the default first.
 var Algorithms = []string{string(jose.ES256), string(jose.EdDSA), string(jose.RS256)}
 
-// A SigningKey signs JWTs. It is published before it signs, so that verifiers know it by then, and until
-// the last token made with it must have expired; then its private key is dropped and its name is kept, so
-// that a token made with it is known to be expired and not taken for a stranger's.
-type SigningKey struct {
-	ID          string // the "kid": the key's thumbprint (RFC 7638)
-	Algorithm   string // one of Algorithms
-	Private     []byte // PKCS #8; nil once the key is spent
-	PublishedAt time.Time
-	SignsFrom   time.Time // zero: it is the successor, published and not signing yet
-	RetiredAt   time.Time // zero: it has not been replaced
-
-	// LongestLifetime is the longest time that a token signed with this key lives.
-	LongestLifetime time.Duration
-}
-
-// NewSigningKey makes a key.
-func NewSigningKey(algorithm string, now time.Time) (SigningKey, error) {
+// NewSigningKey makes a key that is a successor: published before it signs, so that verifiers know it by then.
+func NewSigningKey(algorithm string, now time.Time) (Key, error) {
 	var private crypto.Signer
 	var err error
 	switch jose.SignatureAlgorithm(algorithm) {
@@ -48,39 +33,36 @@ func NewSigningKey(algorithm string, now time.Time) (SigningKey, error) {
 	case jose.RS256:
 		private, err = rsa.GenerateKey(rand.Reader, 2048)
 	default:
-		return SigningKey{}, fmt.Errorf("%q is not one of %q", algorithm, Algorithms)
+		return Key{}, fmt.Errorf("%q is not one of %q", algorithm, Algorithms)
 	}
 	if err != nil {
-		return SigningKey{}, err
+		return Key{}, err
 	}
 	der, err := x509.MarshalPKCS8PrivateKey(private)
 	if err != nil {
-		return SigningKey{}, err
+		return Key{}, err
 	}
-	thumbprint, err := (&jose.JSONWebKey{Key: private.Public()}).Thumbprint(crypto.SHA256)
-	if err != nil {
-		return SigningKey{}, err
-	}
-	return SigningKey{
-		ID: base64.RawURLEncoding.EncodeToString(thumbprint), Algorithm: algorithm, Private: der, PublishedAt: now,
-	}, nil
+	name, err := thumbprint(private)
+	return Key{Name: name, Algorithm: algorithm, Secret: der, CreatedAt: now}, err
 }
 
-// NeededUntil is the moment from which no token signed with the key can be valid. The zero time: it is
-// the current key or the successor.
-func (k *SigningKey) NeededUntil() time.Time {
-	if k.RetiredAt.IsZero() {
-		return time.Time{}
-	}
-	return k.RetiredAt.Add(k.LongestLifetime)
+// thumbprint is the "kid" of a key (RFC 7638).
+func thumbprint(private crypto.Signer) (string, error) {
+	sum, err := (&jose.JSONWebKey{Key: private.Public()}).Thumbprint(crypto.SHA256)
+	return base64.RawURLEncoding.EncodeToString(sum), err
 }
 
-// SigningRing holds a mount's signing keys, oldest first; the last one is the successor of the one before,
-// which signs. A SigningRing does not change and may be used by many goroutines. The zero one has no keys.
+// SigningRing holds a mount's signing keys. A SigningRing does not change and may be used by many goroutines. The
+// zero one has no keys.
 type SigningRing struct {
-	Keys    []SigningKey
-	signers map[string]map[string]jose.Signer // "typ" -> key ID -> signer
-	public  map[string]*jose.JSONWebKey       // key ID -> public key; nil for a spent key
+	Keys
+	signers map[string]jose.Signer // "typ" -> signer with the current key
+	public  map[string]publicKey   // by the key's name
+}
+
+type publicKey struct {
+	*jose.JSONWebKey
+	refusal error // why it opens nothing; nil: it does
 }
 
 // The media types that are signed, as "typ" (RFC 9068 section 2.1, draft-ietf-oauth-status-list section
@@ -91,60 +73,63 @@ const (
 	TypeTokenIntrospection = "token-introspection+jwt"
 )
 
-// NewSigningRing checks the keys and makes them ready to use.
-func NewSigningRing(keys []SigningKey) (*SigningRing, error) {
-	r := &SigningRing{Keys: keys, signers: make(map[string]map[string]jose.Signer), public: make(map[string]*jose.JSONWebKey)}
-	for i, k := range keys {
-		if last := len(keys) - 1; k.SignsFrom.IsZero() != (i == last) || k.RetiredAt.IsZero() != (i >= last-1) {
-			return nil, fmt.Errorf("signing key %s: exactly the last two keys must be the current one and its successor", k.ID)
+// NewSigningRing makes keys ready to use. A key that cannot be used is Broken, and the others are not.
+func NewSigningRing(keys []Key) *SigningRing {
+	r := &SigningRing{Keys: ordered(keys), signers: make(map[string]jose.Signer), public: make(map[string]publicKey, len(keys))}
+	for i := range r.Keys {
+		key := &r.Keys[i]
+		var p publicKey
+		if key.refusal() == nil {
+			p.JSONWebKey, key.Broken = newPublicKey(key)
 		}
-		if _, taken := r.public[k.ID]; taken {
-			return nil, fmt.Errorf("signing key %s appears twice", k.ID)
-		}
-		r.public[k.ID] = nil
-		if k.Private == nil {
-			continue
-		}
-		parsed, err := x509.ParsePKCS8PrivateKey(k.Private)
+		p.refusal = key.refusal()
+		r.public[key.Name] = p
+	}
+	if current := r.Current(); current != nil {
+		current.Broken = r.signWith(current)
+	}
+	return r
+}
+
+func newPublicKey(key *Key) (*jose.JSONWebKey, error) {
+	private, err := parsePrivate(key)
+	if err != nil {
+		return nil, err
+	}
+	if name, err := thumbprint(private); err != nil || name != key.Name {
+		return nil, fmt.Errorf("the key is named %q and is %q (%v)", key.Name, name, err)
+	}
+	return &jose.JSONWebKey{Key: private.Public(), KeyID: key.Name, Algorithm: key.Algorithm, Use: "sig"}, nil
+}
+
+func parsePrivate(key *Key) (crypto.Signer, error) {
+	parsed, err := x509.ParsePKCS8PrivateKey(key.Secret)
+	if err != nil {
+		return nil, err
+	}
+	private, ok := parsed.(crypto.Signer)
+	if !ok {
+		return nil, errors.New("the key cannot sign")
+	}
+	return private, nil
+}
+
+// signWith has the ring sign with a key.
+func (r *SigningRing) signWith(key *Key) error {
+	private, err := parsePrivate(key)
+	if err != nil {
+		return err
+	}
+	for _, typ := range []string{TypeAccessToken, TypeStatusList, TypeTokenIntrospection} {
+		r.signers[typ], err = jose.NewSigner(jose.SigningKey{
+			Algorithm: jose.SignatureAlgorithm(key.Algorithm),
+			Key:       jose.JSONWebKey{Key: private, KeyID: key.Name},
+		}, (&jose.SignerOptions{}).WithType(jose.ContentType(typ)))
 		if err != nil {
-			return nil, fmt.Errorf("signing key %s: %w", k.ID, err)
-		}
-		private, ok := parsed.(crypto.Signer)
-		if !ok {
-			return nil, fmt.Errorf("signing key %s cannot sign", k.ID)
-		}
-		r.public[k.ID] = &jose.JSONWebKey{Key: private.Public(), KeyID: k.ID, Algorithm: k.Algorithm, Use: "sig"}
-		for _, typ := range []string{TypeAccessToken, TypeStatusList, TypeTokenIntrospection} {
-			signer, err := jose.NewSigner(jose.SigningKey{
-				Algorithm: jose.SignatureAlgorithm(k.Algorithm),
-				Key:       jose.JSONWebKey{Key: parsed, KeyID: k.ID},
-			}, (&jose.SignerOptions{}).WithType(jose.ContentType(typ)))
-			if err != nil {
-				return nil, fmt.Errorf("signing key %s: %w", k.ID, err)
-			}
-			if r.signers[typ] == nil {
-				r.signers[typ] = make(map[string]jose.Signer)
-			}
-			r.signers[typ][k.ID] = signer
+			return err
 		}
 	}
-	return r, nil
-}
-
-// Current is the key that signs; nil when there are no keys.
-func (r *SigningRing) Current() *SigningKey {
-	if len(r.Keys) < 2 {
-		return nil
-	}
-	return &r.Keys[len(r.Keys)-2]
-}
-
-// Successor is the key that will sign next; nil when there are no keys.
-func (r *SigningRing) Successor() *SigningKey {
-	if len(r.Keys) == 0 {
-		return nil
-	}
-	return &r.Keys[len(r.Keys)-1]
+	return nil
 }
 
 // PublicKeys is the JWK set to publish (RFC 7517 section 5), the keys that may have signed a valid token
@@ -152,8 +137,8 @@ func (r *SigningRing) Successor() *SigningKey {
 func (r *SigningRing) PublicKeys() jose.JSONWebKeySet {
 	set := jose.JSONWebKeySet{Keys: []jose.JSONWebKey{}}
 	for _, k := range slices.Backward(r.Keys) {
-		if public := r.public[k.ID]; public != nil {
-			set.Keys = append(set.Keys, *public)
+		if public := r.public[k.Name]; public.JSONWebKey != nil {
+			set.Keys = append(set.Keys, *public.JSONWebKey)
 		}
 	}
 	return set
@@ -161,11 +146,11 @@ func (r *SigningRing) PublicKeys() jose.JSONWebKeySet {
 
 // Sign makes a JWT of this type in compact form, signed with the current key.
 func (r *SigningRing) Sign(typ string, payload []byte) (string, error) {
-	current := r.Current()
-	if current == nil {
-		return "", errors.New("there is no signing key")
+	signer := r.signers[typ]
+	if signer == nil {
+		return "", errors.New("there is no key that signs")
 	}
-	signed, err := r.signers[typ][current.ID].Sign(payload)
+	signed, err := signer.Sign(payload)
 	if err != nil {
 		return "", err
 	}

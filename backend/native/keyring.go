@@ -1,0 +1,334 @@
+// Package native makes and ends the engine's own tokens. It takes storage and a clock, and knows nothing of Vault's
+// paths.
+package native
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+)
+
+const (
+	// KeysPrefix is where all keys are in storage; it is to be seal-wrapped.
+	KeysPrefix = "keys/"
+
+	// clockSkew is how much longer than needed a key is kept: for a process whose clock is slower, and for one that
+	// goes on with a key for some time after another process has retired it.
+	clockSkew = 10 * time.Minute
+
+	// maxSpentKeys is how many keys are remembered after their secret was dropped.
+	maxSpentKeys = 1000
+
+	// readers is how many keys are read from storage at once.
+	readers = 16
+)
+
+// A ring is a token.Ring or a token.SigningRing.
+type ring interface {
+	All() token.Keys
+}
+
+// keyring keeps the keys of one kind in storage, an entry a key, and changes them. Another process may do the same
+// at any time, also one that should not any more: therefore the entry of a key is read before it is written, what
+// it says is joined with what is known, and nothing is ever derived from a key's absence in memory. A key retires
+// because a newer one is there, so it cannot be brought back; a destroyed one has an entry of its own that says so,
+// which outweighs the key's.
+type keyring[R ring] struct {
+	prefix, destroyed string // of the storage keys
+	now               func() time.Time
+	build             func([]token.Key) R
+
+	// mu is read-held while a token is made, so that none is made with a key after it was retired here, and held
+	// while the ring changes.
+	mu       sync.RWMutex
+	ring     atomic.Pointer[R]
+	leftover []string // keys that were destroyed and have an entry
+}
+
+func newKeyring[R ring](kind string, now func() time.Time, build func([]token.Key) R) *keyring[R] {
+	k := &keyring[R]{
+		prefix: KeysPrefix + kind + "/", destroyed: KeysPrefix + kind + "-destroyed/",
+		now: now, build: build,
+	}
+	k.use(nil)
+	return k
+}
+
+// Ring is the ring as it is now.
+func (k *keyring[R]) Ring() R { return *k.ring.Load() }
+
+// Keys are the keys of the ring as they are now.
+func (k *keyring[R]) Keys() token.Keys { return k.Ring().All() }
+
+// use has keys used. The caller holds mu.
+func (k *keyring[R]) use(keys []token.Key) {
+	next := k.build(keys)
+	k.ring.Store(&next)
+}
+
+// Owns reports whether a storage key is of this ring.
+func (k *keyring[R]) Owns(key string) bool {
+	return strings.HasPrefix(key, k.prefix) || strings.HasPrefix(key, k.destroyed)
+}
+
+// Reload reads a key anew, of which a storage key tells that somebody else has changed it.
+func (k *keyring[R]) Reload(ctx context.Context, s logical.Storage, key string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.read(ctx, s, key[strings.LastIndexByte(key, '/')+1:])
+}
+
+// read takes over what storage holds. Of the keys that are known those are read again that change: the one that is
+// used, successors, and the one that is named. The caller holds mu.
+func (k *keyring[R]) read(ctx context.Context, s logical.Storage, named string) error {
+	names, err := s.List(ctx, k.prefix)
+	if err != nil {
+		return err
+	}
+	destroyed, err := s.List(ctx, k.destroyed)
+	if err != nil {
+		return err
+	}
+	known := make(map[string]*token.Key)
+	for _, key := range k.Keys() {
+		known[key.Name] = &key
+	}
+	dead := make(map[string]bool, len(destroyed))
+	for _, name := range destroyed {
+		dead[name] = true
+	}
+	keys := make([]*token.Key, len(destroyed)+len(names))
+	k.leftover = nil
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(readers)
+	for i, name := range slices.Concat(destroyed, names) {
+		old := known[name]
+		isDestroyed := i < len(destroyed)
+		switch {
+		case !isDestroyed && dead[name]:
+			k.leftover = append(k.leftover, name)
+			continue
+		case old != nil && name != named && old.Broken == nil && old.Destroyed == isDestroyed && (isDestroyed || old.Secret == nil || !old.RetiredAt.IsZero()):
+			keys[i] = old
+			continue
+		}
+		prefix := k.prefix
+		if isDestroyed {
+			prefix = k.destroyed
+		}
+		group.Go(func() (err error) {
+			keys[i], err = readKey(ctx, s, prefix, name)
+			if keys[i] != nil && old != nil {
+				keys[i].LongestLifetime = max(keys[i].LongestLifetime, old.LongestLifetime)
+			}
+			if keys[i] != nil && isDestroyed {
+				keys[i].Destroyed, keys[i].Secret = true, nil
+			}
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	found := make([]token.Key, 0, len(keys))
+	for _, key := range keys {
+		if key != nil {
+			found = append(found, *key)
+		}
+	}
+	k.use(found)
+	return nil
+}
+
+// readKey reads one entry; nil where there is none. A key that cannot be decoded is Broken.
+func readKey(ctx context.Context, s logical.Storage, prefix, name string) (*token.Key, error) {
+	entry, err := s.Get(ctx, prefix+name)
+	if err != nil || entry == nil {
+		return nil, err
+	}
+	key := new(token.Key)
+	if err := entry.DecodeJSON(key); err != nil {
+		key = &token.Key{Broken: fmt.Errorf("the entry cannot be decoded: %w", err)}
+	}
+	key.Name = name
+	return key, nil
+}
+
+func writeKey(ctx context.Context, s logical.Storage, prefix string, key *token.Key) error {
+	entry, err := logical.StorageEntryJSON(prefix+key.Name, key)
+	if err != nil {
+		return err
+	}
+	entry.SealWrap = true
+	return s.Put(ctx, entry)
+}
+
+// errGone is returned for a change of a key that another process has removed.
+var errGone = errors.New("the key was removed meanwhile: try again")
+
+// add stores a key that is new. The caller holds mu.
+func (k *keyring[R]) add(ctx context.Context, s logical.Storage, key token.Key) error {
+	if err := writeKey(ctx, s, k.prefix, &key); err != nil {
+		return err
+	}
+	k.use(append(slices.Clone(k.Keys()), key))
+	return nil
+}
+
+// change stores a change of a key to what storage holds of it, joined with what is known. Nothing is stored where
+// f reports no change and storage knows all. The caller holds mu.
+func (k *keyring[R]) change(ctx context.Context, s logical.Storage, name string, f func(*token.Key) bool) error {
+	stored, err := readKey(ctx, s, k.prefix, name)
+	if err != nil {
+		return err
+	}
+	if stored == nil || stored.Broken != nil {
+		return errGone
+	}
+	keys := slices.Clone(k.Keys())
+	known := keys.Find(name)
+	if known == nil {
+		return errGone
+	}
+	lost := stored.LongestLifetime < known.LongestLifetime // by a process that wrote at the same time
+	stored.LongestLifetime = max(stored.LongestLifetime, known.LongestLifetime)
+	stored.RetiredAt = known.RetiredAt
+	if changed := f(stored); changed || lost {
+		if err := writeKey(ctx, s, k.prefix, stored); err != nil {
+			return err
+		}
+	}
+	*known = *stored
+	k.use(keys)
+	return nil
+}
+
+// lives notes that what is made with the current key lives for lifetime. The caller holds mu.
+func (k *keyring[R]) lives(ctx context.Context, s logical.Storage, lifetime time.Duration) error {
+	current := k.Keys().Current()
+	if current == nil || current.LongestLifetime >= lifetime {
+		return nil
+	}
+	return k.change(ctx, s, current.Name, func(key *token.Key) bool {
+		changed := key.LongestLifetime < lifetime
+		key.LongestLifetime = max(key.LongestLifetime, lifetime)
+		return changed
+	})
+}
+
+// ready reports whether there is a key to make tokens with, and storage knows that they live for lifetime.
+func (k *keyring[R]) ready(lifetime time.Duration) bool {
+	current := k.Keys().Current()
+	return current != nil && current.LongestLifetime >= lifetime
+}
+
+// with calls f, which makes tokens with the ring, while nobody changes it here. prepare makes the ring ready for them.
+func (k *keyring[R]) with(lifetime time.Duration, prepare func() error, f func(R) error) error {
+	k.mu.RLock()
+	for !k.ready(lifetime) {
+		k.mu.RUnlock()
+		if err := prepare(); err != nil {
+			return err
+		}
+		k.mu.RLock()
+	}
+	defer k.mu.RUnlock()
+	return f(k.Ring())
+}
+
+// LongestLifetime is the longest time that anything lives that one of the keys in use has made.
+func (k *keyring[R]) LongestLifetime() (longest time.Duration) {
+	for _, key := range k.Keys() {
+		if key.Secret != nil {
+			longest = max(longest, key.LongestLifetime)
+		}
+	}
+	return longest
+}
+
+// usableFrom is the time from which a new key makes tokens: now, and after the one that does, whose process may
+// have had a faster clock.
+func (k *keyring[R]) usableFrom(now time.Time) time.Time {
+	if current := k.Keys().Current(); current != nil && !now.After(current.UsedFrom) {
+		return current.UsedFrom.Add(time.Millisecond)
+	}
+	return now
+}
+
+// drop drops the secrets of keys with which nothing valid can have been made any more, and forgets the oldest of
+// the keys without a secret where there are too many. The caller holds mu.
+func (k *keyring[R]) drop(ctx context.Context, s logical.Storage, now time.Time) error {
+	over := func(key *token.Key) bool {
+		until := key.NeededUntil()
+		return !until.IsZero() && !now.Before(until.Add(clockSkew))
+	}
+	for _, key := range k.Keys() {
+		if key.State() != "retired" || !over(&key) {
+			continue
+		}
+		err := k.change(ctx, s, key.Name, func(key *token.Key) bool {
+			if !over(key) { // another process has made something since that lives for longer
+				return false
+			}
+			key.Secret = nil
+			return true
+		})
+		if err != nil && !errors.Is(err, errGone) {
+			return err
+		}
+	}
+	for _, name := range k.leftover {
+		if err := s.Delete(ctx, k.prefix+name); err != nil {
+			return err
+		}
+	}
+	var spent []token.Key // oldest first
+	for _, key := range k.Keys() {
+		if key.State() == "spent" || (key.State() == "destroyed" && over(&key)) {
+			spent = append(spent, key)
+		}
+	}
+	for ; len(spent) > maxSpentKeys; spent = spent[1:] {
+		if err := k.forget(ctx, s, &spent[0]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forget removes a key. The caller holds mu.
+func (k *keyring[R]) forget(ctx context.Context, s logical.Storage, key *token.Key) error {
+	prefix := k.prefix
+	if key.Destroyed {
+		prefix = k.destroyed
+	}
+	if err := s.Delete(ctx, prefix+key.Name); err != nil {
+		return err
+	}
+	name := key.Name
+	k.use(slices.DeleteFunc(slices.Clone(k.Keys()), func(key token.Key) bool { return key.Name == name }))
+	return nil
+}
+
+// destroy drops the secret of a key at once, for good. The caller holds mu, and has seen to it that another key is
+// current.
+func (k *keyring[R]) destroy(ctx context.Context, s logical.Storage, name string) error {
+	keys := slices.Clone(k.Keys())
+	key := keys.Find(name)
+	key.Destroyed, key.Secret, key.Broken = true, nil, nil
+	if err := writeKey(ctx, s, k.destroyed, key); err != nil {
+		return err
+	}
+	k.use(keys)
+	return s.Delete(ctx, k.prefix+name)
+}

@@ -1,0 +1,133 @@
+package native
+
+import (
+	"context"
+	"crypto/rand"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+)
+
+// maxTokensPerKey is half of what a random 96-bit nonce allows (NIST SP 800-38D section 8.3: 2^32).
+const maxTokensPerKey = 1 << 31
+
+// Sealing keeps the keys that seal opaque tokens. There are none until the first token is made.
+type Sealing struct {
+	*keyring[*token.Ring]
+	made atomic.Uint64 // tokens sealed here since storage was last told
+}
+
+// LoadSealing reads the keys from storage.
+func LoadSealing(ctx context.Context, s logical.Storage, now func() time.Time) (*Sealing, error) {
+	k := &Sealing{keyring: newKeyring("opaque", now, token.NewRing)}
+	return k, k.read(ctx, s, "")
+}
+
+// Seal calls f, which seals so many tokens. They live for lifetime at most, renewals included.
+func (k *Sealing) Seal(ctx context.Context, s logical.Storage, tokens uint64, lifetime time.Duration, f func(*token.Ring) error) error {
+	return k.with(lifetime, func() error { return k.prepare(ctx, s, lifetime) }, func(ring *token.Ring) error {
+		k.made.Add(tokens)
+		return f(ring)
+	})
+}
+
+// prepare makes the first key where there is none, and notes how long what it seals lives.
+func (k *Sealing) prepare(ctx context.Context, s logical.Storage, lifetime time.Duration) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.ready(lifetime) {
+		return nil
+	}
+	if err := k.read(ctx, s, ""); err != nil {
+		return err
+	}
+	if k.Keys().Current() == nil {
+		if err := k.rotate(ctx, s); err != nil {
+			return err
+		}
+	}
+	return k.lives(ctx, s, lifetime)
+}
+
+// rotate adds a key, which seals from now on. The caller holds mu and has read the ring.
+func (k *Sealing) rotate(ctx context.Context, s logical.Storage) error {
+	for {
+		key, err := token.NewKey(rand.Reader, k.now())
+		if err != nil {
+			return err
+		}
+		if k.Keys().Find(key.Name) != nil {
+			continue
+		}
+		key.UsedFrom = k.usableFrom(key.UsedFrom)
+		if err := k.add(ctx, s, key); err != nil {
+			return err
+		}
+		k.made.Store(0)
+		return nil
+	}
+}
+
+// Rotate adds a key on demand.
+func (k *Sealing) Rotate(ctx context.Context, s logical.Storage) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := k.read(ctx, s, ""); err != nil {
+		return err
+	}
+	return k.rotate(ctx, s)
+}
+
+// Destroy drops a key for good; where it is the current one, another key seals from now on. Of a key that is gone
+// or unknown it does nothing.
+func (k *Sealing) Destroy(ctx context.Context, s logical.Storage, name string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := k.read(ctx, s, ""); err != nil {
+		return err
+	}
+	key := k.Keys().Find(name)
+	if key == nil || key.Destroyed || key.State() == "spent" {
+		return nil
+	}
+	if current := k.Keys().Current(); current == nil || current.Name == name {
+		if err := k.rotate(ctx, s); err != nil {
+			return err
+		}
+	}
+	return k.destroy(ctx, s, name)
+}
+
+// Maintain does what is due: takes over what another process has changed, drops the secrets of keys that are not
+// needed, notes how many tokens the current key has sealed, and rotates it after period or too many tokens.
+func (k *Sealing) Maintain(ctx context.Context, s logical.Storage, period time.Duration) (rotated bool, _ error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := k.read(ctx, s, ""); err != nil {
+		return false, err
+	}
+	now := k.now()
+	if err := k.drop(ctx, s, now); err != nil {
+		return false, err
+	}
+	current := k.Keys().Current()
+	if current == nil {
+		return false, nil
+	}
+	made := k.made.Swap(0)
+	if err := k.change(ctx, s, current.Name, func(key *token.Key) bool {
+		key.Made += made
+		return made > 0
+	}); err != nil {
+		k.made.Add(made)
+		return false, err
+	}
+	current = k.Keys().Current()
+	if now.Sub(current.UsedFrom) < period && current.Made < maxTokensPerKey {
+		return false, nil
+	}
+	return true, k.rotate(ctx, s)
+}
