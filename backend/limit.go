@@ -72,7 +72,7 @@ type fullError struct {
 }
 
 func (e *fullError) Error() string {
-	return fmt.Sprintf("max_tokens: role %q allows %d live tokens, and there are as many: revoke those that are not needed (list tokens with role=%s), wait until one expires, or raise max_tokens",
+	return fmt.Sprintf("max_tokens: role %q has reached its limit of live tokens, which is %d: revoke those that are not needed (list tokens with role=%s), wait until one expires, or raise max_tokens",
 		e.role, e.maxTokens, e.role)
 }
 

@@ -10,7 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-const full = `max_tokens: role "reader" allows 2 live tokens, and there are as many: revoke those`
+const full = `max_tokens: role "reader" has reached its limit of live tokens, which is 2: revoke those`
 
 func TestMaxTokens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -55,7 +55,7 @@ func TestMaxTokens(t *testing.T) {
 		refused()
 		e.write("roles/reader", data{"max_tokens": 3})
 		e.creds("reader", nil)
-		e.refused(logical.ReadOperation, "creds/reader", nil, "allows 3 live tokens")
+		e.refused(logical.ReadOperation, "creds/reader", nil, "limit of live tokens, which is 3")
 		e.write("roles/reader", data{"max_tokens": 2})
 		refused()
 

@@ -261,6 +261,9 @@ func (b *backend) configUpdate(ctx context.Context, req *logical.Request, d *fra
 			return fieldError("issuer", "%s", err), nil
 		}
 		if c.Issuer == "" {
+			if err := st.roles.refresh(ctx, req.Storage); err != nil {
+				return nil, err
+			}
 			for _, r := range st.roles.all() {
 				if r.TokenType == tokenTypeJWT {
 					return fieldError("issuer", "cannot be emptied while role %q issues JWTs", r.name), nil

@@ -121,4 +121,12 @@ func TestUpdatesAreBasedOnStorage(t *testing.T) {
 	if r := one.restart().read("roles/reader"); len(r["scopes"].([]string)) != 1 || r["version"] != 2 || r["description"] != "reads" {
 		t.Errorf("an update of the role was undone: %v", r)
 	}
+
+	one.write("config", data{"issuer": issuer})
+	jwt := data{"token_type": "jwt", "scopes": "a", "audience": "x"}
+	other.write("roles/signed", jwt)
+	one.refused(logical.UpdateOperation, "config", data{"issuer": ""}, `role "signed" issues JWTs`)
+	other.do(logical.DeleteOperation, "roles/signed", nil)
+	one.write("config", data{"issuer": ""})
+	other.refused(logical.UpdateOperation, "roles/signed", jwt, "token_type: JWTs need an issuer")
 }

@@ -318,7 +318,10 @@ func (b *backend) roleWrite(ctx context.Context, req *logical.Request, d *framew
 
 // checkNative refuses a role of the engine's own tokens that could issue none.
 func (b *backend) checkNative(ctx context.Context, req *logical.Request, st *state, r *role) (*logical.Response, error) {
-	c := st.config.get()
+	c, err := readConfig(ctx, req.Storage) // which another process may have changed
+	if err != nil {
+		return nil, err
+	}
 	if err := r.privileged(c); err != nil {
 		return logical.ErrorResponse(err.Error()), nil
 	}
