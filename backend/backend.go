@@ -71,6 +71,7 @@ type backend struct {
 	upstreams   *upstream.Keeper
 	queue       *worker // has upstreams look at what is due
 	rotator     *rotator
+	leavers     *leavers
 
 	// storage is the mount's, for work that no request waits for.
 	storage logical.Storage
@@ -153,7 +154,10 @@ func newBackend(o Options) *backend {
 	}
 	b.queue = newWorker()
 	b.rotator = newRotator(b)
-	b.subjects = newSubjects(func(id string) (*logical.Entity, error) { return b.System().EntityInfo(id) })
+	b.leavers = newLeavers(b.now, b.Logger, func(ctx context.Context, entity string) (bool, error) {
+		return b.subjects.disabled(ctx, entity)
+	}, mountHoldings{b})
+	b.subjects = newSubjects(func() time.Time { return b.Now() }, func(id string) (*logical.Entity, error) { return b.System().EntityInfo(id) })
 	return b
 }
 
@@ -194,6 +198,7 @@ func (b *backend) initialize(ctx context.Context, req *logical.InitializationReq
 	if b.WriteSafeReplicationState() {
 		b.queue.start(b.upstreams.Look)
 		b.rotator.start(b.rotator.look)
+		b.leavers.start(b.leavers.look)
 	}
 	return nil
 }
@@ -246,6 +251,7 @@ func (b *backend) invalidate(_ context.Context, key string) {
 
 // clean runs when the mount goes away or moves to another node.
 func (b *backend) clean(ctx context.Context) {
+	b.leavers.close()
 	b.rotator.close()
 	b.queue.close()
 	b.upstreams.Wait()

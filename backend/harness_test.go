@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -59,13 +60,32 @@ func (s *storage) Delete(ctx context.Context, key string) error {
 // system is Vault as the engine asks it.
 type system struct {
 	logical.StaticSystemView
+	asked atomic.Int64 // about entities
+
+	mu       sync.Mutex
 	entities map[string]*logical.Entity
-	asked    atomic.Int64 // about entities
+	silent   error // Vault cannot say; nil: it can
+}
+
+// become changes an entity; nil: it is deleted.
+func (s *system) become(id string, entity *logical.Entity) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.entities[id] = entity
+}
+
+// fall has Vault not answer about entities, or answer again.
+func (s *system) fall(silent error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.silent = silent
 }
 
 func (s *system) EntityInfo(id string) (*logical.Entity, error) {
 	s.asked.Add(1)
-	return s.entities[id], nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.entities[id], s.silent
 }
 
 func (s *system) PluginEnv(context.Context) (*logical.PluginEnvironment, error) {

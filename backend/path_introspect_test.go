@@ -95,17 +95,17 @@ func TestSubjectDisabled(t *testing.T) {
 		c := e.creds("reader", nil)
 		anonymous := e.credsAs("", "reader", nil)
 		e.expect("active", c.token, nil)
-		e.system.entities[entityAnn] = &logical.Entity{ID: entityAnn, Disabled: true}
+		e.system.become(entityAnn, &logical.Entity{ID: entityAnn, Disabled: true})
 		time.Sleep(subjectTTL + time.Second)
 		e.expect("subject_disabled", c.token, nil)
 		if state := e.write("lookup", data{"token": c.token})["state"]; state != "subject_disabled" {
 			t.Errorf("lookup says %s", state)
 		}
 		e.expect("active", anonymous.token, nil)
-		e.system.entities[entityAnn] = &logical.Entity{ID: entityAnn}
+		e.system.become(entityAnn, &logical.Entity{ID: entityAnn})
 		time.Sleep(subjectTTL + time.Second)
 		e.expect("active", c.token, nil)
-		delete(e.system.entities, entityAnn)
+		e.system.become(entityAnn, nil)
 		time.Sleep(subjectTTL + time.Second)
 		e.expect("subject_disabled", c.token, nil)
 	})

@@ -202,7 +202,7 @@ func TestStaticRotationIsNotReaped(t *testing.T) {
 // mortal is a storage that dies before an operation, and with it the process that uses it.
 type mortal struct {
 	logical.Storage
-	ops, dies atomic.Int64     // dies: before which operation; 0: never
+	ops, dies atomic.Int64    // dies: before which operation; 0: never
 	before    func(op string) // an operation; nil: nothing
 }
 

@@ -27,12 +27,21 @@ type subjects struct {
 	lookup otter.LoaderFunc[string, bool]
 }
 
-func newSubjects(entityInfo func(id string) (*logical.Entity, error)) *subjects {
+// cacheClock is the mount's clock as the cache asks it.
+type cacheClock func() time.Time
+
+func (now cacheClock) NowNano() int64 { return now().UnixNano() }
+
+// Tick has the cache drop what has run out when it is next used, and run no goroutine.
+func (now cacheClock) Tick(time.Duration) <-chan time.Time { return nil }
+
+func newSubjects(now func() time.Time, entityInfo func(id string) (*logical.Entity, error)) *subjects {
 	return &subjects{
 		cache: sync.OnceValue(func() *otter.Cache[string, bool] {
 			return otter.Must(&otter.Options[string, bool]{
 				MaximumSize:      maxSubjects,
 				ExpiryCalculator: otter.ExpiryWriting[string, bool](subjectTTL),
+				Clock:            cacheClock(now),
 			})
 		}),
 		lookup: func(_ context.Context, id string) (bool, error) {

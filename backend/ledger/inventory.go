@@ -329,6 +329,16 @@ func (inv *Inventory) OfRole(id token.RoleID) iter.Seq[Row] {
 	}
 }
 
+// WithStatus gives the rows of an entity's tokens that have a place in a status list: who asked for them, and not just
+// the engine, is told of their revocation.
+func (inv *Inventory) WithStatus() iter.Seq[Row] {
+	return func(yield func(Row) bool) {
+		inv.snapshot().Scan(func(e entry) bool {
+			return e.status.IsZero() || e.holder.Value().Subject == "" || yield(e.row())
+		})
+	}
+}
+
 // snapshot is a copy to read without holding mu. Copying costs nothing until a row is changed.
 func (inv *Inventory) snapshot() *btree.BTreeG[entry] {
 	inv.mu.Lock()

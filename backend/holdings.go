@@ -1,0 +1,83 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+)
+
+// mountHoldings are the tokens of a mount that entities hold and that introspection alone does not end: JWTs with a
+// place in a status list, tokens at upstreams, and tokens of static roles.
+type mountHoldings struct{ b *backend }
+
+func (h mountHoldings) entities(ctx context.Context) ([]string, error) {
+	if !h.b.WriteSafeReplicationState() {
+		return nil, nil
+	}
+	st, err := h.b.load(ctx, h.b.storage)
+	if err != nil {
+		return nil, err
+	}
+	now := h.b.now()
+	found := make(map[string]bool)
+	for row := range st.inventory.WithStatus() {
+		if st.life(row.ID, row.ID, row.RoleID, row.ExpiresAt).Alive(now) == access.Good {
+			found[row.Subject] = true
+		}
+	}
+	for _, e := range st.statics.all() {
+		if e.EntityID != "" && st.works(e, now) {
+			found[e.EntityID] = true
+		}
+	}
+	for _, entity := range st.upstreams.Subjects() {
+		found[entity] = true
+	}
+	return slices.Collect(maps.Keys(found)), nil
+}
+
+func (h mountHoldings) revoke(ctx context.Context, entities map[string]bool) (tokens int, _ error) {
+	st, err := h.b.load(ctx, h.b.storage)
+	if err != nil {
+		return 0, err
+	}
+	now := h.b.now()
+	var failed error
+	count := func(err error) {
+		if err == nil {
+			tokens++
+		}
+		failed = errors.Join(failed, err)
+	}
+	for row := range st.inventory.WithStatus() {
+		if entities[row.Subject] && st.life(row.ID, row.ID, row.RoleID, row.ExpiresAt).Alive(now) == access.Good {
+			count(st.revoke(ctx, h.b.storage, row.ID, row.Status, row.ExpiresAt))
+		}
+	}
+	for entity := range entities {
+		for _, id := range st.upstreams.OfSubject(entity) {
+			count(h.b.endUpstream(ctx, h.b.storage, st, id))
+		}
+	}
+	for _, e := range st.statics.all() {
+		if entities[e.EntityID] && st.works(e, now) {
+			count(h.revokeStatic(ctx, st, e.name, entities))
+		}
+	}
+	return tokens, failed
+}
+
+// revokeStatic revokes the tokens of a static role whose entity is disabled. The rotator finds that out, and makes no
+// other until the entity is enabled again.
+func (h mountHoldings) revokeStatic(ctx context.Context, st *state, name string, entities map[string]bool) error {
+	defer h.b.rotator.kick()
+	defer h.b.rotator.lock(name)()
+	e, err := st.statics.latest(ctx, h.b.storage, name)
+	if err != nil || e == nil || !entities[e.EntityID] {
+		return err
+	}
+	return h.b.endStatics(ctx, h.b.storage, st, e)
+}

@@ -1,0 +1,185 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+const entityBob = "0c5a2b1e-1111-4f0a-9e0b-3a8f0a1b2c3d"
+
+var (
+	bob    = &logical.Entity{ID: entityBob, Name: "bob"}
+	bobOff = &logical.Entity{ID: entityBob, Name: "bob", Disabled: true}
+)
+
+// Who verifies JWTs offline is told of an entity that is disabled, by the status list and for good; an opaque token,
+// of which only the engine is asked, is good again once the entity is enabled.
+func TestLeaversJWT(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newIssuer(t)
+		e.write("roles/signed", data{"scopes": "a", "token_type": "jwt", "audience": "https://x"})
+		e.system.become(entityBob, bob)
+		e.write("roles/opaque", data{"scopes": "a"})
+		stays, leaves := e.credsAs(entityAnn, "signed", nil), e.credsAs(entityBob, "signed", nil)
+		opaque := e.credsAs(entityBob, "opaque", nil)
+		nobody := e.credsAs("", "signed", nil)
+		e.b.flush(t.Context())
+
+		e.system.fall(errors.New("Vault is busy"))
+		time.Sleep(3 * time.Minute)
+		e.system.fall(nil)
+		time.Sleep(3 * time.Minute)
+		for _, token := range []string{stays.token, leaves.token, nobody.token} {
+			if e.listedAsRevoked(token) {
+				t.Error("revoked, though Vault does not say that the entity is disabled")
+			}
+		}
+
+		e.system.become(entityBob, bobOff)
+		time.Sleep(2*time.Minute + 2*time.Second)
+		if !e.listedAsRevoked(leaves.token) {
+			t.Error("the status list does not show the JWT of a disabled entity")
+		}
+		if e.listedAsRevoked(stays.token) || e.listedAsRevoked(nobody.token) {
+			t.Error("the status list shows others")
+		}
+		e.expect("subject_disabled", opaque.token, nil)
+
+		e.system.become(entityBob, bob)
+		time.Sleep(2*time.Minute + 2*time.Second)
+		e.expect("active", opaque.token, nil)
+		if !e.listedAsRevoked(leaves.token) {
+			t.Error("a revoked JWT revives")
+		}
+		e = e.restart()
+		if !e.listedAsRevoked(leaves.token) {
+			t.Error("a revoked JWT revives by a restart")
+		}
+	})
+}
+
+// The token of a static role ends with its entity, and the next comes when the entity is enabled again.
+func TestLeaversStaticRole(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.system.become(entityBob, bob)
+		e.write("roles/reader", data{"scopes": "a"})
+		e.refused(logical.UpdateOperation, "static-roles/bobs", data{"role": "reader", "rotation_period": "24h", "entity_id": "none"}, `entity_id: Vault entity "none" is disabled or deleted`)
+		e.write("static-roles/bobs", data{"role": "reader", "rotation_period": "24h", "overlap": "1h", "entity_id": entityBob})
+		before := e.read("static-creds/bobs")["token"].(string)
+		e.write("rotate-role/bobs", nil)
+		token := e.read("static-creds/bobs")["token"].(string)
+		if got := e.write("introspect", data{"token": token})["sub"]; got != entityBob {
+			t.Errorf("the token is for %v", got)
+		}
+
+		e.system.become(entityBob, nil)
+		time.Sleep(2*time.Minute + 2*time.Second)
+		e.expect("revoked", token, nil)
+		e.expect("revoked", before, nil)
+		e.refused(logical.ReadOperation, "static-creds/bobs", nil, `entity_id: Vault entity "`+entityBob+`" is disabled or deleted`)
+		if last, _ := e.read("static-roles/bobs")["last_error"].(string); !strings.Contains(last, "is disabled or deleted") {
+			t.Errorf("last_error %q", last)
+		}
+		e.refused(logical.UpdateOperation, "rotate-role/bobs", nil, "is disabled or deleted")
+
+		e.system.become(entityBob, bob)
+		time.Sleep(10 * time.Minute)
+		e.expect("active", e.read("static-creds/bobs")["token"].(string), nil)
+		e.expect("revoked", token, nil)
+
+		// Whose it is, the token says.
+		e.write("static-roles/bobs", data{"entity_id": entityAnn})
+		time.Sleep(2 * time.Second)
+		if got := e.write("introspect", data{"token": e.read("static-creds/bobs")["token"]})["sub"]; got != entityAnn {
+			t.Errorf("the token is for %v", got)
+		}
+	})
+}
+
+// people are entities that hold tokens.
+type people struct {
+	all     []string
+	revoked map[string]bool
+	broken  error
+}
+
+func (p *people) entities(context.Context) ([]string, error) {
+	var left []string
+	for _, one := range p.all {
+		if !p.revoked[one] {
+			left = append(left, one)
+		}
+	}
+	return left, nil
+}
+
+func (p *people) revoke(_ context.Context, entities map[string]bool) (int, error) {
+	if p.broken != nil {
+		return 0, p.broken
+	}
+	for one := range entities {
+		p.revoked[one] = true
+	}
+	return len(entities), nil
+}
+
+// Everybody is looked at once in a round, which is a minute or as long as the pace needs.
+func TestLeaversPace(t *testing.T) {
+	for _, c := range []struct {
+		entities, inLook int
+		round            time.Duration
+	}{
+		{1, 1, time.Minute}, {60, 1, time.Minute}, {61, 2, time.Minute}, {15_000, 250, time.Minute}, {100_000, 250, 400 * time.Second},
+	} {
+		at := time.Unix(1_000_000_000, 0)
+		p := &people{revoked: make(map[string]bool)}
+		for i := range c.entities {
+			p.all = append(p.all, fmt.Sprintf("%06d", i))
+		}
+		gone, failing := p.all[c.entities/2], p.all[c.entities-1]
+		asked, most := make(map[string]int), 0
+		inLook := 0
+		l := newLeavers(func() time.Time { return at }, hclog.NewNullLogger, func(_ context.Context, one string) (bool, error) {
+			asked[one]++
+			inLook++
+			if one == failing && c.entities > 1 {
+				return true, errors.New("cannot say")
+			}
+			return one == gone, nil
+		}, p)
+		p.broken = errors.New("storage is broken")
+		for end := at.Add(2 * c.round); at.Before(end); {
+			inLook = 0
+			wait := l.look(t.Context())
+			most = max(most, inLook)
+			if wait <= 0 {
+				t.Fatal("it stops")
+			}
+			at = at.Add(wait)
+			if !at.Before(end.Add(-c.round)) {
+				p.broken = nil
+			}
+		}
+		if most != c.inLook {
+			t.Errorf("%d entities: %d in a look, want %d", c.entities, most, c.inLook)
+		}
+		for one, n := range asked {
+			if n < 2 || n > 3 {
+				t.Errorf("%d entities: %s is looked at %d times in two rounds", c.entities, one, n)
+				break
+			}
+		}
+		if len(asked) != c.entities || len(p.revoked) != 1 || !p.revoked[gone] {
+			t.Errorf("%d entities: %d asked about, %v revoked", c.entities, len(asked), p.revoked)
+		}
+	}
+}
