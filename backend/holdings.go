@@ -44,6 +44,7 @@ func (h mountHoldings) revoke(ctx context.Context, entities map[string]bool) (to
 	if err != nil {
 		return 0, err
 	}
+	defer h.b.rotator.kick() // a static role may have kept one
 	now := h.b.now()
 	var failed error
 	count := func(err error) {
@@ -73,7 +74,6 @@ func (h mountHoldings) revoke(ctx context.Context, entities map[string]bool) (to
 // revokeStatic revokes the tokens of a static role whose entity is disabled. The rotator finds that out, and makes no
 // other until the entity is enabled again.
 func (h mountHoldings) revokeStatic(ctx context.Context, st *state, name string, entities map[string]bool) error {
-	defer h.b.rotator.kick()
 	defer h.b.rotator.lock(name)()
 	e, err := st.statics.latest(ctx, h.b.storage, name)
 	if err != nil || e == nil || !entities[e.EntityID] {

@@ -105,6 +105,58 @@ func TestLeaversStaticRole(t *testing.T) {
 	})
 }
 
+// A service is told of an entity that is disabled, also where Vault knows of no lease, and while it is down.
+func TestLeaversUpstream(t *testing.T) {
+	t.Parallel()
+	c := new(clock)
+	s := newShelf(t)
+	e := onShelfPrepared(t, s, c.hurried)
+	e.system.become(entityBob, bob)
+	e.write("roles/shared", data{"connection": "shelf", "params": data{"books": "a"}, "ttl": "24h", "reuse": "1h"})
+	e.write("roles/leaseless", data{"connection": "shelf", "params": data{"books": "a"}, "ttl": "24h", "generate_lease": false})
+	e.write("static-roles/bobs", data{"role": "reader", "rotation_period": "24h", "entity_id": entityBob})
+	stays := e.credsAs(entityAnn, "reader", data{"ttl": "2h"})
+	e.credsAs(entityBob, "reader", data{"ttl": "2h"})
+	e.credsAs(entityAnn, "shared", nil)
+	leaves := e.credsAs(entityBob, "shared", nil)
+	if resp, err := e.request(&logical.Request{Operation: logical.ReadOperation, Path: "creds/leaseless", EntityID: entityBob}); err != nil || resp.IsError() {
+		t.Fatal(resp, err)
+	}
+	look := func() {
+		t.Helper()
+		for range 4 { // one entity at a time, and rounds are a minute apart
+			c.pass(time.Minute)
+			e.b.leavers.kick()
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	look()
+	if s.live() != 5 {
+		t.Fatalf("%d tokens", s.live())
+	}
+	s.setFault(failing)
+	e.system.become(entityBob, bobOff)
+	look()
+	e = e.restart()
+	s.setFault(nil)
+	e.settled()
+	if s.live() != 1 {
+		t.Errorf("%d tokens", s.live())
+	}
+	if got := e.write("lookup", data{"token_id": stays.id})["state"]; got != "active" {
+		t.Errorf("the token of another is %s", got)
+	}
+	if got := e.write("lookup", data{"token_id": leaves.id})["state"]; got != "revoked" {
+		t.Errorf("the shared token of a leaver is %s", got)
+	}
+	e.system.become(entityBob, bob)
+	look()
+	e.settled()
+	if got := e.write("lookup", data{"token_id": leaves.id})["state"]; got != "revoked" && got != "unknown" {
+		t.Errorf("the token revives: %s", got)
+	}
+}
+
 // people are entities that hold tokens.
 type people struct {
 	all     []string
