@@ -265,7 +265,7 @@ func TestCostLimit(t *testing.T) {
 	}
 	u := serve(t, ClientConfig{}, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"name": "me"}`) })
 	u.Provider = p
-	if _, err := u.Check(t.Context()); err == nil || !strings.Contains(err.Error(), "cost limit exceeded") {
+	if _, err := u.Check(t.Context()); err == nil || !strings.Contains(err.Error(), "the expression makes more than 8388608 bytes") {
 		t.Errorf("%v", err)
 	}
 }

@@ -154,26 +154,32 @@ var (
 // compiler compiles the expressions of one definition.
 type compiler struct {
 	definition *Definition
+	written    int      // bytes of the expressions so far; an alias of YAML counts each time
 	base       *cel.Env // of operations that are about the credential
 	withParams *cel.Env // of operations that are about the token of a role
 	secrets    []string // variables that hold a secret wherever they are declared
 	saved      []string // variables of the operation at hand that hold what was made of a secret
 }
 
+// language is CEL as expressions have it. The versions are fixed: a later one may bring functions that have no
+// price, and macros that repeat their target.
+var language = append([]cel.EnvOption{
+	cel.OptionalTypes(cel.OptionalTypesVersion(4)),
+	ext.Strings(ext.StringsVersion(4)),
+	ext.Encoders(ext.EncodersVersion(0)),
+	ext.Lists(ext.ListsVersion(4)),
+	ext.TwoVarComprehensions(ext.TwoVarComprehensionsVersion(0)),
+}, ownFunctions...)
+
 // environments declares what every expression may use.
 func (c *compiler) environments() (err error) {
-	options := []cel.EnvOption{
-		cel.OptionalTypes(),
-		ext.Strings(),
-		ext.Encoders(),
-		ext.Lists(),
-		ext.TwoVarComprehensions(),
+	options := append([]cel.EnvOption{
 		cel.ParserExpressionSizeLimit(maxExpression),
 		cel.ParserRecursionLimit(64),
+		cel.ExpressionNodeLimit(maxNodes),
 		cel.Variable("now", cel.TimestampType),
 		cel.Variable("connection", cel.StringType),
-	}
-	options = append(options, functions...)
+	}, language...)
 	for part, fields := range map[string]map[string]Field{"credential": c.definition.Credential, "settings": c.definition.Settings} {
 		for name, field := range fields {
 			options = append(options, cel.Variable(part+"."+name, field.celType()))
@@ -213,6 +219,9 @@ func (c *compiler) operation(name string, source *Operation, base *cel.Env, vars
 	}
 	if len(source.Requests) == 0 {
 		return nil, fmt.Errorf("line %d: %s: there are no requests", source.line, name)
+	}
+	if len(source.Requests) > maxRequests {
+		return nil, fmt.Errorf("line %d: %s: there are %d requests, at most %d are allowed", source.line, name, len(source.Requests), maxRequests)
 	}
 	c.saved = nil
 	env, err := base.Extend(vars...)
@@ -299,6 +308,7 @@ func (c *compiler) request(env *cel.Env, source *Request, fail func(int, string,
 		if r.json, err = c.compile(env, source.JSON, cel.DynType); err != nil {
 			return nil, nil, fail(source.JSON.Line, "json", err)
 		}
+		r.json.most = maxBody
 	}
 	for _, m := range []struct {
 		part   string
@@ -319,6 +329,9 @@ func (c *compiler) request(env *cel.Env, source *Request, fail func(int, string,
 			compiled, err := compile(env, m.source[key], m.output)
 			if err != nil {
 				return nil, nil, fail(m.source[key].Line, m.part+"."+clip(key), err)
+			}
+			if compiled.most = maxHead; m.part == "form" {
+				compiled.most = maxBody
 			}
 			(*m.into)[key] = compiled
 		}
@@ -390,6 +403,7 @@ func (c *compiler) path(env *cel.Env, source Expr) (parts []pathPart, err error)
 		if kind := compiled.output.Kind(); kind != types.StringKind && kind != types.IntKind && kind != types.DynKind {
 			return nil, fmt.Errorf("{%s} is of type %s, a segment of a path is a string or an int", clip(expression), compiled.output)
 		}
+		compiled.most = maxHead
 		parts = append(parts, pathPart{program: compiled, whole: whole})
 		text = after
 	}
@@ -424,6 +438,10 @@ func (c *compiler) compile(env *cel.Env, source Expr, want *cel.Type) (*program,
 	if strings.TrimSpace(source.Text) == "" {
 		return nil, errors.New("is empty")
 	}
+	const each = 64
+	if c.written += each + len(source.Text); c.written > maxExpressions {
+		return nil, fmt.Errorf("the expressions are longer than %d bytes together", maxExpressions)
+	}
 	ast, issues := env.Compile(source.Text)
 	if issues.Err() != nil {
 		e := issues.Errors()[0]
@@ -433,7 +451,7 @@ func (c *compiler) compile(env *cel.Env, source Expr, want *cel.Type) (*program,
 	if want != nil && want.Kind() != types.DynKind && output.Kind() != types.DynKind && !want.IsAssignableType(output) {
 		return nil, fmt.Errorf("%q is of type %s, it must be %s", clip(source.Text), output, want)
 	}
-	compiled, err := env.Program(ast, cel.CostLimit(costLimit), cel.InterruptCheckFrequency(1000))
+	compiled, err := env.Program(ast, cel.CostLimit(costLimit), cel.InterruptCheckFrequency(1000), cel.CustomDecoratorV2(metered))
 	if err != nil {
 		return nil, err
 	}

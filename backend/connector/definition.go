@@ -241,6 +241,9 @@ func (f *Field) pattern() (*regexp.Regexp, error) {
 	if f.Pattern == "" {
 		return nil, nil
 	}
+	if size, err := regexSize(f.Pattern); err == nil && size > maxRegex {
+		return nil, fmt.Errorf("pattern: is of size %d with its repetitions, at most %d is allowed", size, maxRegex)
+	}
 	re, err := regexp.Compile(`^(?:` + f.Pattern + `)$`)
 	if err != nil {
 		return nil, fmt.Errorf("pattern: %w", err)

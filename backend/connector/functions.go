@@ -13,14 +13,14 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// functions are those that expressions have besides CEL's own, its strings, lists and encoders:
+// ownFunctions are those that expressions have besides CEL's own, its strings, lists and encoders:
 //
 //	basic_auth(user, password)     value of an Authorization header (RFC 7617)
 //	form_encode(text)              as in a form (RFC 6749 appendix B)
 //	date(timestamp)                the day in UTC, as 2006-01-02
 //	unix(timestamp)                seconds since 1970
 //	sign_jwt(algorithm, key, map)  a JWT (RFC 7519), signed with a private key in PEM
-var functions = []cel.EnvOption{
+var ownFunctions = []cel.EnvOption{
 	cel.Function("basic_auth", cel.Overload("basic_auth_string_string", []*cel.Type{cel.StringType, cel.StringType}, cel.StringType,
 		cel.BinaryBinding(func(user, password ref.Val) ref.Val {
 			return types.String(basicAuth(string(user.(types.String)), string(password.(types.String))))

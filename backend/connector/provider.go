@@ -72,16 +72,31 @@ type pathPart struct {
 type program struct {
 	cel.Program
 	text   string
-	secret bool // it refers to a secret, or its value is one: errors do not say why it fails
+	secret bool  // it refers to a secret, or its value is one: errors do not say why it fails
+	most   int64 // what its value may weigh; 0: no limit of its own
 	output *cel.Type
 	names  []string // variables that it refers to
 	chosen []string // of a map: the keys whose value is the variable generated
 }
 
-// Limits of an expression: of its text, and of what it may cost to evaluate. A page of a hundred tokens
-// costs some thousands.
+// Limits of a definition: of the requests of an operation, and of the text of all expressions.
+const (
+	maxRequests    = 16
+	maxExpressions = 64 << 10
+)
+
+// Limits of a request, in bytes.
+const (
+	maxBody = 1 << 20
+	maxHead = 64 << 10 // each header, each part of the query and of the path
+)
+
+// Limits of an expression: of its text, of what a regular expression compiles to, and of what it may cost to
+// evaluate. A page of a hundred tokens costs some thousands.
 const (
 	maxExpression = 8 << 10
+	maxNodes      = 8 << 10
+	maxRegex      = 2000
 	costLimit     = 1_000_000
 )
 
@@ -182,9 +197,12 @@ func (o *operation) programs(visit func(part string, p *program)) {
 
 // eval evaluates an expression.
 func (p *program) eval(ctx context.Context, vars map[string]any) (any, error) {
-	value, _, err := p.ContextEval(ctx, vars)
+	value, _, err := p.ContextEval(ctx, &meter{vars: vars, left: maxMemory})
 	if err != nil {
 		return nil, p.veil(err)
+	}
+	if p.most > 0 && weigh(value, p.most) > p.most {
+		return nil, fmt.Errorf("is longer than %d bytes", p.most)
 	}
 	result, err := native(value)
 	if err != nil {
