@@ -26,6 +26,9 @@ const (
 	maxKeyRotationPeriod = 10 * 365 * 24 * time.Hour
 	maxEnvironmentLen    = 128
 	maxIssuerLen         = 512
+
+	// maxPastPrefixes bounds the stored config and the pattern that secret scanners look for.
+	maxPastPrefixes = 20
 )
 
 // config is a mount's settings, as stored.
@@ -242,6 +245,9 @@ func (b *backend) configUpdate(ctx context.Context, req *logical.Request, d *fra
 			if now.Before(until) && old != prefix && old != c.TokenPrefix {
 				past[old] = until
 			}
+		}
+		if len(past) > maxPastPrefixes {
+			return fieldError("token_prefix", "live tokens may still have %d former prefixes, at most %d are allowed: take one of them again, or wait until the tokens of one have ended", len(past), maxPastPrefixes), nil
 		}
 		c.TokenPrefix, c.PastPrefixes = prefix, past
 	}

@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"fmt"
 	"regexp"
 	"strings"
 	"testing"
@@ -129,4 +130,21 @@ func TestUpdatesAreBasedOnStorage(t *testing.T) {
 	other.do(logical.DeleteOperation, "roles/signed", nil)
 	one.write("config", data{"issuer": ""})
 	other.refused(logical.UpdateOperation, "roles/signed", jwt, "token_type: JWTs need an issuer")
+}
+
+// The config does not grow with every change of the prefix.
+func TestPastPrefixesAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("roles/reader", data{"scopes": "a", "ttl": "1h", "max_ttl": "2h"})
+		old := e.creds("reader", nil)
+		for i := range maxPastPrefixes {
+			e.write("config", data{"token_prefix": fmt.Sprintf("p%d", i)})
+		}
+		e.refused(logical.UpdateOperation, "config", data{"token_prefix": "one_more"}, "token_prefix: live tokens may still have 21 former prefixes, at most 20 are allowed")
+		e.write("config", data{"token_prefix": "apt"})
+		e.expect("active", old.token, nil)
+		time.Sleep(2*time.Hour + time.Second)
+		e.write("config", data{"token_prefix": "one_more"})
+	})
 }
