@@ -135,6 +135,9 @@ func (b *backend) dropBrokenRole(ctx context.Context, s logical.Storage, st *sta
 		if err := b.endTokens(ctx, s, st, &role{name: name, roleEntry: roleEntry{ID: id}}); err != nil {
 			return err
 		}
+		if err := b.upstreams.EndRole(ctx, id); err != nil {
+			return err
+		}
 	}
 	return st.roles.remove(ctx, s, name)
 }

@@ -35,6 +35,13 @@ func (b *backend) revoke(ctx context.Context, req *logical.Request, d *framework
 	if refusal != nil {
 		return refusal, nil
 	}
+	t, isUpstream := st.upstreams.Get(id)
+	if text != "" {
+		t, isUpstream = st.upstreams.Known(text)
+	}
+	if isUpstream {
+		return b.revokeUpstream(ctx, t.ID)
+	}
 	if text == "" {
 		known, err := b.revokeID(ctx, req.Storage, st, id)
 		if err != nil || known {
@@ -56,8 +63,24 @@ func (b *backend) revoke(ctx context.Context, req *logical.Request, d *framework
 	return nil, nil
 }
 
-// Every door of revocation leads to state.revoke, or to endUpstream for a token at an upstream: revokeText and
-// revokeID from the paths, revokeToken from the reuse of a refresh token, tokenRevoke from the lease.
+// revokeUpstream revokes a token of a service, and warns where that is not done yet.
+func (b *backend) revokeUpstream(ctx context.Context, id token.ID) (*logical.Response, error) {
+	defer b.rotator.kick() // a static role may have kept it
+	o, err := b.upstreams.Revoke(ctx, id)
+	if err != nil || !o.Queued {
+		return nil, err
+	}
+	resp := new(logical.Response)
+	if !o.EndsAt.IsZero() {
+		resp.AddWarning(fmt.Sprintf("the service of connection %q cannot revoke the token, which works there until %s: limit what it may do there", o.Service, o.EndsAt.UTC().Format(time.RFC3339)))
+	} else {
+		resp.AddWarning(fmt.Sprintf("the service of connection %q has not confirmed the revocation yet, the engine tries again until it does: see its queue", o.Service))
+	}
+	return resp, nil
+}
+
+// Every door of revocation leads to state.revoke, or to endUpstream for a token at an upstream: revokeUpstream,
+// revokeText and revokeID from the paths, revokeToken from the reuse of a refresh token, tokenRevoke from the lease.
 
 // revokeText revokes the grant of a token, or the token at an upstream. A token that has ended is no error; one
 // that this mount did not make is, with the errors of token.Open.
@@ -76,13 +99,10 @@ func (b *backend) revokeText(ctx context.Context, s logical.Storage, st *state, 
 	return st.revokeToken(ctx, s, claims)
 }
 
-// revokeID revokes the grant, or the token at an upstream, of which the id is known. It reports whether anything
+// revokeID revokes the grant of which the id is known. It reports whether anything
 // is known of that id.
 func (b *backend) revokeID(ctx context.Context, s logical.Storage, st *state, id token.ID) (known bool, _ error) {
 	defer b.rotator.kick()
-	if u, known := st.upstreams.Get(id); known {
-		return true, b.endUpstream(ctx, s, st, u.ID)
-	}
 	return st.revokeGrant(ctx, s, id, token.StatusRef{}, time.Time{})
 }
 

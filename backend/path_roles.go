@@ -546,37 +546,44 @@ func (b *backend) roleDelete(ctx context.Context, req *logical.Request, d *frame
 	if err != nil {
 		return nil, err
 	}
+	r, refusal, err := b.dropRole(ctx, req.Storage, st, d.Get("name").(string))
+	if r == nil || err != nil {
+		return refusal, err
+	}
+	// Nobody is kept from other roles meanwhile. If this is cut short, the queue completes it.
+	return nil, b.upstreams.EndRole(ctx, r.ID)
+}
+
+// dropRole deletes a role, and ends those of its tokens that offline verifiers know. It returns nil where there is no
+// role that can be read.
+func (b *backend) dropRole(ctx context.Context, s logical.Storage, st *state, name string) (*role, *logical.Response, error) {
 	st.roles.writing.Lock()
 	defer st.roles.writing.Unlock()
-	name := d.Get("name").(string)
-	r, err := st.roles.latest(ctx, req.Storage, name)
+	r, err := st.roles.latest(ctx, s, name)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if r == nil {
-		return nil, b.dropBrokenRole(ctx, req.Storage, st, name)
+		return nil, nil, b.dropBrokenRole(ctx, s, st, name)
 	}
 	if keeper := st.staticOf(r.name); keeper != nil {
-		return fieldError("name", "static role %q keeps a token of role %q: delete it first", keeper.name, r.name), nil
+		return nil, fieldError("name", "static role %q keeps a token of role %q: delete it first", keeper.name, r.name), nil
 	}
 	// The tokens come first: if this is cut short, deleting the role again completes it. And once more when nobody
 	// sees the role any more, for those that were issued meanwhile.
-	if err := b.endTokens(ctx, req.Storage, st, r); err != nil {
-		return nil, err
+	if err := b.endTokens(ctx, s, st, r); err != nil {
+		return nil, nil, err
 	}
-	if err := st.roles.delete(ctx, req.Storage, r); err != nil {
-		return nil, err
+	if err := st.roles.delete(ctx, s, r); err != nil {
+		return nil, nil, err
 	}
 	b.limits.forget(r.ID)
-	return nil, b.endTokens(ctx, req.Storage, st, r)
+	return r, nil, b.endTokens(ctx, s, st, r)
 }
 
 // endTokens ends those tokens of a role that do not end by its deletion: offline verifiers learn of it by the
-// status lists, which need a revocation for each token, and upstreams have to be told.
+// status lists, which need a revocation for each token.
 func (b *backend) endTokens(ctx context.Context, s logical.Storage, st *state, r *role) error {
-	if err := b.upstreams.EndRole(ctx, r.ID); err != nil {
-		return err
-	}
 	for row := range st.inventory.OfRole(r.ID) {
 		if row.Status.IsZero() {
 			continue

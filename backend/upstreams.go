@@ -89,7 +89,11 @@ func (m upstreamMount) ChangeRoot(ctx context.Context, id string, change func(*u
 		return nil, err
 	}
 	if err := st.connections.put(ctx, m.b.storage, &changed); err != nil {
-		return nil, err
+		// Whether storage has taken it is not known. What it holds is, once it answers.
+		asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), upstream.RevokeWait)
+		defer cancel()
+		_, readErr := st.connections.latest(asking, m.b.storage, known.name)
+		return nil, errors.Join(err, readErr)
 	}
 	return st.connections.ready(&changed), nil
 }

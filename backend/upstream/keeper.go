@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/logical"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
@@ -147,13 +148,27 @@ func isUnrevocable(err error) bool { return errors.Is(err, connector.ErrCannotRe
 // EndRole moves all tokens of a role that was deleted to Ending, and leaves their revocation to the queue.
 func (k *Keeper) EndRole(ctx context.Context, id token.RoleID) error {
 	defer k.queue.wake()
-	for _, t := range k.Tokens.OfRole(id) {
-		if _, err := k.Tokens.End(ctx, t.ID, k.now()); err != nil && !errors.Is(err, ErrEnded) {
-			k.queue.begun.Store(false) // and so the queue finds them
-			return err
-		}
+	err := k.endAll(ctx, k.Tokens.OfRole(id))
+	if err != nil {
+		k.queue.begun.Store(false) // the queue completes it
 	}
-	return nil
+	return err
+}
+
+// endAll moves tokens to Ending.
+func (k *Keeper) endAll(ctx context.Context, tokens []Token) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(loaders)
+	for _, t := range tokens {
+		group.Go(func() error {
+			_, err := k.Tokens.End(ctx, t.ID, k.now())
+			if errors.Is(err, ErrEnded) {
+				return nil
+			}
+			return err
+		})
+	}
+	return group.Wait()
 }
 
 // Unhold takes a lease away from a shared token. The queue revokes a token that nothing holds any more.

@@ -169,10 +169,8 @@ func (k *Keeper) begin(ctx context.Context) error {
 		}
 		k.log.Warn("token left behind at a service whose connection was deleted", "connection", t.Connection, "name", t.Name)
 	}
-	for _, t := range k.Tokens.Where(func(t *Token) bool { return t.State == Live && k.mount.RoleDeleted(t.RoleID) }) {
-		if _, err := k.Tokens.End(ctx, t.ID, k.now()); err != nil && !errors.Is(err, ErrEnded) {
-			return err
-		}
+	if err := k.endAll(ctx, k.Tokens.Where(func(t *Token) bool { return t.State == Live && k.mount.RoleDeleted(t.RoleID) })); err != nil {
+		return err
 	}
 	return k.Tokens.dropOrphans(ctx)
 }
