@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
@@ -54,6 +55,7 @@ func (st *state) brokenKeys() map[string]error {
 	maps.Copy(keys, st.connections.brokenKeys())
 	maps.Copy(keys, st.connections.brokenProviders())
 	maps.Copy(keys, st.statics.brokenKeys())
+	maps.Copy(keys, st.inventory.Damaged())
 	return keys
 }
 
@@ -106,6 +108,9 @@ func (b *backend) dropBroken(ctx context.Context, req *logical.Request, st *stat
 			return nil, err
 		}
 		return nil, b.dropBrokenStatic(ctx, req.Storage, st, name)
+	}
+	if strings.HasPrefix(key, ledger.InventoryPrefix) {
+		return nil, st.inventory.DropDamaged(ctx, req.Storage, key)
 	}
 	name, _ := strings.CutPrefix(key, providerPrefix)
 	st.connections.writing.Lock()

@@ -111,7 +111,7 @@ func TestAFailedFlushEmptiesTheMemory(t *testing.T) {
 	e := &engine{t: t, b: b.(*backend), storage: s, system: newSystem()}
 	t.Cleanup(func() { b.Cleanup(context.Background()) })
 	e.write("roles/reader", data{"scopes": "a"})
-	e.creds("reader", nil)
+	id := e.creds("reader", nil).id
 	active := mountOn(t, s, e.system)
 	active.write("roles/new", data{"scopes": "c"})
 	view.refuse(errors.New("Vault is in standby mode"))
@@ -119,6 +119,9 @@ func TestAFailedFlushEmptiesTheMemory(t *testing.T) {
 	view.refuse(nil)
 	if e.read("roles/new") == nil {
 		t.Error("a role of the other node is not seen")
+	}
+	if e.read("tokens/"+id) == nil {
+		t.Error("the row that was not written is lost")
 	}
 }
 

@@ -70,17 +70,21 @@ func (st *state) rooms() map[string]room {
 	return map[string]room{
 		ledger.DeviationsPrefix: st.deviations,
 		ledger.GrantsPrefix:     st.grants,
+		ledger.InventoryPrefix:  st.inventory,
 	}
 }
 
 // reload gives a state in which the stale keys have been read anew; all of them when all is set or old is nil.
 func (b *backend) reload(ctx context.Context, s logical.Storage, old *state, stale []string, all bool) (*state, error) {
-	st := &state{now: b.Now, deviations: ledger.NewDeviations(b.writer), grants: ledger.NewGrants(b.writer)}
+	st := &state{
+		now: b.Now, deviations: ledger.NewDeviations(b.writer), grants: ledger.NewGrants(b.writer),
+		inventory: ledger.NewInventory(b.writer),
+	}
 	switch {
 	case old == nil:
 		all = true
 	case all:
-		st.deviations, st.grants = old.deviations, old.grants
+		st.deviations, st.grants, st.inventory = old.deviations, old.grants, old.inventory
 		b.Logger().Warn("everything is read from storage again: a write failed because this node may not write")
 	default:
 		*st = *old
@@ -132,8 +136,6 @@ func (b *backend) reloadKey(ctx context.Context, s logical.Storage, st *state, k
 		return st.upstreams.Reload(ctx, key)
 	case strings.HasPrefix(key, staticPrefix):
 		return st.statics.reload(ctx, s, key)
-	case strings.HasPrefix(key, ledger.InventoryPrefix):
-		st.inventory = nil
 	case strings.HasPrefix(key, ledger.IndexesPrefix):
 		st.indexes = nil
 	}
@@ -164,11 +166,6 @@ func (b *backend) fill(ctx context.Context, s logical.Storage, st *state) (err e
 	}
 	if st.indexes == nil {
 		if st.indexes, err = ledger.LoadIndexes(ctx, s); err != nil {
-			return err
-		}
-	}
-	if st.inventory == nil {
-		if st.inventory, err = ledger.LoadInventory(ctx, s); err != nil {
 			return err
 		}
 	}

@@ -2,18 +2,14 @@ package ledger
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"iter"
-	"strconv"
+	"maps"
 	"sync"
 	"time"
 	"unique"
 
-	"github.com/fxamacker/cbor/v2"
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/tidwall/btree"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
@@ -21,14 +17,9 @@ import (
 // InventoryPrefix is where Inventory keeps its segments in storage.
 const InventoryPrefix = "ledger/inventory/"
 
-const (
-	// segmentRows is how many rows a segment holds before the next one is begun: about 100 kB.
-	segmentRows = 1000
-
-	// maxPending is how many rows may wait for storage. Beyond it, while storage refuses writes, the
-	// oldest are no longer written, only remembered in memory.
-	maxPending = 100_000
-)
+// maxPending is how many rows may wait for storage. Beyond it, while storage refuses writes, the oldest are no
+// longer written, only remembered in memory.
+const maxPending = 100_000
 
 // A Row says who got which token, and when. It never holds the token.
 type Row struct {
@@ -50,19 +41,22 @@ type Holder struct {
 }
 
 // Inventory lists the tokens that may still be live. All rows are in memory, in the order of their ids,
-// and in segments in storage. Add returns at once; Flush writes what was added since. A crash loses the
-// rows that no Flush has written, which are no part of a token's validity or of its revocation.
+// and in segments in storage (segments.go). Add returns at once; Flush writes what was added since. A crash loses
+// the rows that no Flush has written, which are no part of a token's validity or of its revocation.
 //
-// Use it from many goroutines. Only Flush and Prune touch storage, one at a time.
+// Use it from many goroutines. Only Load, Reload, Flush and Prune touch storage, one at a time.
 type Inventory struct {
+	writer string
+
 	mu       sync.Mutex
 	rows     *btree.BTreeG[entry] // by id
 	ofRole   map[token.RoleID]int // how many rows each life of a role has
-	segments map[uint64]*segment
-	pending  []entry // not in storage yet, oldest first
-	lost     int     // rows that were dropped from pending since the last Flush
+	segments map[string]*segment  // by name
+	damaged  map[string]error     // segments that cannot be read: key -> why
+	pending  []entry              // not in storage yet, oldest first
+	lost     int                  // rows that were dropped from pending since the last Flush
 
-	storing sync.Mutex // held while storage is written; before mu
+	storing sync.Mutex // held while storage is written or read; before mu
 	tail    tail
 }
 
@@ -72,115 +66,29 @@ type entry struct {
 	holder    unique.Handle[Holder]
 	issuedAt  int64
 	expiresAt int64
-	segment   uint64 // where it is stored; 0: nowhere yet
+	segment   *segment // where it is stored; nil: nowhere yet
 	status    token.StatusRef
 }
 
 func byID(a, b entry) bool { return a.id.Compare(b.id) < 0 }
 
-type segment struct {
-	stored int // rows in storage
-	live   int // of these, rows in memory
-}
-
-// tail is the segment that is being filled. It is written whole each time.
-type tail struct {
-	number uint64
-	rows   []storedRow
-}
-
-// storedRow is the stored form: a segment is a CBOR array of these, in the order of issue.
-type storedRow struct {
-	_           struct{} `cbor:",toarray"`
-	ID          token.ID
-	IssuedAt    int64
-	ExpiresAt   int64
-	Role        string
-	RoleID      token.RoleID
-	RoleVersion uint32
-	Scopes      string
-	Subject     string
-	DisplayName string
-	Status      token.StatusRef
-}
-
-func (e entry) stored() storedRow {
-	h := e.holder.Value()
-	return storedRow{
-		ID: e.id, IssuedAt: e.issuedAt, ExpiresAt: e.expiresAt,
-		Role: h.Role, RoleID: h.RoleID, RoleVersion: h.RoleVersion,
-		Scopes: h.Scopes, Subject: h.Subject, DisplayName: h.DisplayName, Status: e.status,
-	}
-}
-
-func (r *storedRow) entry(segment uint64) entry {
-	return entry{
-		id: r.ID,
-		holder: unique.Make(Holder{
-			Role: r.Role, RoleID: r.RoleID, RoleVersion: r.RoleVersion,
-			Scopes: r.Scopes, Subject: r.Subject, DisplayName: r.DisplayName,
-		}),
-		issuedAt: r.IssuedAt, expiresAt: r.ExpiresAt, segment: segment, status: r.Status,
-	}
-}
-
 func (e entry) row() Row {
 	return Row{ID: e.id, IssuedAt: time.Unix(e.issuedAt, 0), ExpiresAt: time.Unix(e.expiresAt, 0), Status: e.status, Holder: e.holder.Value()}
 }
 
-// segmentKey sorts as its number does.
-func segmentKey(number uint64) string { return fmt.Sprintf("%s%016x", InventoryPrefix, number) }
-
-// LoadInventory reads it all from storage.
-func LoadInventory(ctx context.Context, s logical.Storage) (*Inventory, error) {
-	names, err := s.List(ctx, InventoryPrefix)
-	if err != nil {
-		return nil, err
-	}
-	inv := &Inventory{
+// NewInventory returns that of one process, which has no rows until Load.
+func NewInventory(writer string) *Inventory {
+	return &Inventory{
+		writer:   writer,
 		rows:     btree.NewBTreeGOptions(byID, btree.Options{NoLocks: true}),
 		ofRole:   make(map[token.RoleID]int),
-		segments: make(map[uint64]*segment, len(names)),
+		segments: make(map[string]*segment),
+		damaged:  make(map[string]error),
 	}
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(loaders)
-	for _, name := range names {
-		group.Go(func() error {
-			number, err := strconv.ParseUint(name, 16, 64)
-			if err != nil {
-				return fmt.Errorf("%s%s is not a segment of the inventory", InventoryPrefix, name)
-			}
-			stored, err := s.Get(ctx, InventoryPrefix+name)
-			if err != nil || stored == nil {
-				return err
-			}
-			var rows []storedRow
-			if err := cbor.Unmarshal(stored.Value, &rows); err != nil {
-				return fmt.Errorf("%s%s: %w", InventoryPrefix, name, err)
-			}
-			inv.mu.Lock()
-			defer inv.mu.Unlock()
-			inv.segments[number] = &segment{stored: len(rows)}
-			for i := range rows {
-				inv.place(rows[i].entry(number))
-			}
-			if number >= inv.tail.number {
-				inv.tail = tail{number: number, rows: rows}
-			}
-			return nil
-		})
-	}
-	if err := group.Wait(); err != nil {
-		return nil, err
-	}
-	if inv.tail.number == 0 {
-		inv.tail.number = 1
-	}
-	return inv, nil
 }
 
-// place puts a row into memory and counts it for its segment. A row that is stored twice, as after a
-// crash while segments were merged, counts for one of them. The caller holds mu.
+// place puts a row into memory and counts it for its role and its segment, in place of another row of the token.
+// The caller holds mu.
 func (inv *Inventory) place(e entry) {
 	if old, replaced := inv.rows.Set(e); replaced {
 		inv.count(old, -1)
@@ -201,12 +109,8 @@ func (inv *Inventory) count(e entry, change int) {
 	if inv.ofRole[role] += change; inv.ofRole[role] == 0 {
 		delete(inv.ofRole, role)
 	}
-	inv.countLive(e.segment, change)
-}
-
-func (inv *Inventory) countLive(number uint64, change int) {
-	if number != 0 {
-		inv.segments[number].live += change
+	if e.segment != nil {
+		e.segment.live += change
 	}
 }
 
@@ -221,67 +125,6 @@ func (inv *Inventory) Add(r Row) {
 		inv.lost++
 	}
 	inv.pending = append(inv.pending, e)
-}
-
-// Flush writes what was added. After an error everything unwritten is still pending.
-func (inv *Inventory) Flush(ctx context.Context, s logical.Storage) error {
-	inv.storing.Lock()
-	defer inv.storing.Unlock()
-	inv.mu.Lock()
-	pending, lost := inv.pending, inv.lost
-	inv.pending, inv.lost = nil, 0
-	inv.mu.Unlock()
-
-	written, err := inv.append(ctx, s, pending)
-	if err != nil {
-		inv.mu.Lock()
-		inv.pending = append(pending[written:len(pending):len(pending)], inv.pending...)
-		inv.mu.Unlock()
-	}
-	if lost > 0 {
-		err = errors.Join(err, fmt.Errorf("%d rows of the inventory were not written: storage has refused writes for too long", lost))
-	}
-	return err
-}
-
-// append writes rows behind the last one stored and says how many it has written. The caller holds
-// storing.
-func (inv *Inventory) append(ctx context.Context, s logical.Storage, rows []entry) (written int, _ error) {
-	for written < len(rows) {
-		if len(inv.tail.rows) >= segmentRows {
-			inv.tail = tail{number: inv.tail.number + 1}
-		}
-		n := min(len(rows)-written, segmentRows-len(inv.tail.rows))
-		batch := rows[written : written+n]
-		// The tail's own slice is left as it is until the write has succeeded.
-		filled := inv.tail.rows[:len(inv.tail.rows):len(inv.tail.rows)]
-		for _, row := range batch {
-			filled = append(filled, row.stored())
-		}
-		value, err := cbor.Marshal(filled)
-		if err != nil {
-			return written, err
-		}
-		if err := s.Put(ctx, &logical.StorageEntry{Key: segmentKey(inv.tail.number), Value: value}); err != nil {
-			return written, err
-		}
-		inv.tail.rows = filled
-		written += n
-
-		inv.mu.Lock()
-		if inv.segments[inv.tail.number] == nil {
-			inv.segments[inv.tail.number] = new(segment)
-		}
-		inv.segments[inv.tail.number].stored = len(filled)
-		for _, row := range batch {
-			if current, ok := inv.rows.Get(row); ok {
-				current.segment = inv.tail.number
-				inv.place(current)
-			}
-		}
-		inv.mu.Unlock()
-	}
-	return written, nil
 }
 
 // Get finds the row of a token.
@@ -353,51 +196,25 @@ func (inv *Inventory) Len() int {
 	return inv.rows.Len()
 }
 
-// Prune drops the rows of tokens that have ended, as ended tells, and gives their storage back: a
-// segment without live rows is deleted, one with few is merged into the last.
-func (inv *Inventory) Prune(ctx context.Context, s logical.Storage, ended func(token.ID, time.Time) bool) error {
+// Damaged returns the segments that cannot be read, by key, and why. Their rows are not listed.
+func (inv *Inventory) Damaged() map[string]error {
+	inv.mu.Lock()
+	defer inv.mu.Unlock()
+	return maps.Clone(inv.damaged)
+}
+
+// DropDamaged deletes a segment that cannot be read.
+func (inv *Inventory) DropDamaged(ctx context.Context, s logical.Storage, key string) error {
 	inv.storing.Lock()
 	defer inv.storing.Unlock()
-
-	var dead []entry
-	inv.snapshot().Scan(func(e entry) bool {
-		if ended(e.id, time.Unix(e.expiresAt, 0)) {
-			dead = append(dead, e)
-		}
-		return true
-	})
-	inv.mu.Lock()
-	for _, e := range dead {
-		inv.drop(e)
-	}
-	sparse := make(map[uint64][]entry) // segment -> its live rows
-	for number, seg := range inv.segments {
-		if number != inv.tail.number && seg.live < seg.stored/2 {
-			sparse[number] = nil
-		}
-	}
-	inv.mu.Unlock()
-	if len(sparse) == 0 {
+	if inv.Damaged()[key] == nil {
 		return nil
 	}
-	inv.snapshot().Scan(func(e entry) bool {
-		if _, ok := sparse[e.segment]; ok {
-			sparse[e.segment] = append(sparse[e.segment], e)
-		}
-		return true
-	})
-
-	// A row is written to its new place before its old one is deleted.
-	for number, rows := range sparse {
-		if _, err := inv.append(ctx, s, rows); err != nil {
-			return err
-		}
-		if err := s.Delete(ctx, segmentKey(number)); err != nil {
-			return err
-		}
-		inv.mu.Lock()
-		delete(inv.segments, number)
-		inv.mu.Unlock()
+	if err := s.Delete(ctx, key); err != nil {
+		return err
 	}
+	inv.mu.Lock()
+	defer inv.mu.Unlock()
+	delete(inv.damaged, key)
 	return nil
 }

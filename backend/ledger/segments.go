@@ -1,0 +1,319 @@
+package ledger
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unique"
+
+	"github.com/fxamacker/cbor/v2"
+	"github.com/hashicorp/vault/sdk/logical"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+)
+
+// A segment of the inventory is full when it has so many rows, or so many bytes: it is written again each second
+// while it is filled, and no entry may come near the 1 MiB that storage takes. A row is 15 kB at most.
+const (
+	segmentRows  = 1000
+	segmentBytes = 1 << 18
+)
+
+// segment is an entry in storage. Its name is <writer>-<n>, and only that writer writes it.
+type segment struct {
+	name string
+	size int        // in bytes
+	ids  []token.ID // of its rows
+	live int        // of these, rows in memory that are not stored elsewhere
+}
+
+// tail is the segment that this writer is filling. It is written whole each time.
+type tail struct {
+	number  int
+	segment *segment // nil: nothing is stored yet
+	rows    []cbor.RawMessage
+	bytes   int
+}
+
+func (t *tail) full() bool { return len(t.rows) >= segmentRows || t.bytes >= segmentBytes }
+
+// storedRow is the stored form: a segment is a CBOR array of these, in the order of issue.
+type storedRow struct {
+	_           struct{} `cbor:",toarray"`
+	ID          token.ID
+	IssuedAt    int64
+	ExpiresAt   int64
+	Role        string
+	RoleID      token.RoleID
+	RoleVersion uint32
+	Scopes      string
+	Subject     string
+	DisplayName string
+	Status      token.StatusRef
+}
+
+func (e entry) stored() (cbor.RawMessage, error) {
+	h := e.holder.Value()
+	return cbor.Marshal(storedRow{
+		ID: e.id, IssuedAt: e.issuedAt, ExpiresAt: e.expiresAt,
+		Role: h.Role, RoleID: h.RoleID, RoleVersion: h.RoleVersion,
+		Scopes: h.Scopes, Subject: h.Subject, DisplayName: h.DisplayName, Status: e.status,
+	})
+}
+
+func (r *storedRow) entry(seg *segment) entry {
+	return entry{
+		id: r.ID,
+		holder: unique.Make(Holder{
+			Role: r.Role, RoleID: r.RoleID, RoleVersion: r.RoleVersion,
+			Scopes: r.Scopes, Subject: r.Subject, DisplayName: r.DisplayName,
+		}),
+		issuedAt: r.IssuedAt, expiresAt: r.ExpiresAt, segment: seg, status: r.Status,
+	}
+}
+
+// Load reads the segments of all other writers from storage, also again: those of this writer it knows.
+func (inv *Inventory) Load(ctx context.Context, s logical.Storage, _ time.Time) error {
+	inv.storing.Lock()
+	defer inv.storing.Unlock()
+	names, err := s.List(ctx, InventoryPrefix)
+	if err != nil {
+		return err
+	}
+	inv.mu.Lock()
+	for name := range inv.segments { // those that are gone, too
+		names = append(names, name)
+	}
+	inv.mu.Unlock()
+	slices.Sort(names)
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(loaders)
+	for _, name := range slices.Compact(names) {
+		group.Go(func() error {
+			_, err := inv.read(ctx, s, name)
+			return err
+		})
+	}
+	return group.Wait()
+}
+
+// Reload reads one segment that somebody else has written.
+func (inv *Inventory) Reload(ctx context.Context, s logical.Storage, key string, _ time.Time) error {
+	inv.storing.Lock()
+	defer inv.storing.Unlock()
+	_, err := inv.read(ctx, s, strings.TrimPrefix(key, InventoryPrefix))
+	return err
+}
+
+// read has the rows of a segment of another writer in memory as they are in storage. The caller holds storing.
+func (inv *Inventory) read(ctx context.Context, s logical.Storage, name string) (value []byte, _ error) {
+	if inv.owns(name) {
+		return nil, nil
+	}
+	stored, err := s.Get(ctx, InventoryPrefix+name)
+	if err != nil {
+		return nil, err
+	}
+	var seg *segment
+	var rows []storedRow
+	var damage error
+	if stored != nil {
+		value = stored.Value
+		seg = &segment{name: name, size: len(value)}
+		damage = cbor.Unmarshal(value, &rows)
+	}
+	entries := make([]entry, len(rows))
+	for i := range rows {
+		entries[i] = rows[i].entry(seg)
+	}
+
+	inv.mu.Lock()
+	defer inv.mu.Unlock()
+	delete(inv.damaged, InventoryPrefix+name)
+	if damage != nil {
+		inv.damaged[InventoryPrefix+name] = damage
+		return value, nil
+	}
+	old := inv.segments[name]
+	delete(inv.segments, name)
+	if seg != nil {
+		inv.segments[name] = seg
+	}
+	for _, e := range entries {
+		seg.ids = append(seg.ids, e.id)
+		if known, has := inv.rows.Get(e); !has || known.issuedAt < e.issuedAt || known.issuedAt == e.issuedAt && !inv.keeps(known) {
+			inv.place(e)
+		}
+	}
+	if old != nil {
+		for _, id := range old.ids {
+			if e, known := inv.rows.Get(entry{id: id}); known && e.segment == old {
+				inv.drop(e)
+			}
+		}
+	}
+	return value, nil
+}
+
+// owns reports whether this writer writes a segment.
+func (inv *Inventory) owns(name string) bool { return strings.HasPrefix(name, inv.writer) }
+
+// keeps reports whether this writer has written a row, or is about to.
+func (inv *Inventory) keeps(e entry) bool { return e.segment == nil || inv.owns(e.segment.name) }
+
+// Flush writes what was added. After an error everything unwritten is still pending.
+func (inv *Inventory) Flush(ctx context.Context, s logical.Storage) error {
+	inv.storing.Lock()
+	defer inv.storing.Unlock()
+	inv.mu.Lock()
+	pending, lost := inv.pending, inv.lost
+	inv.pending, inv.lost = nil, 0
+	inv.mu.Unlock()
+
+	written, err := inv.append(ctx, s, pending)
+	if err != nil {
+		inv.mu.Lock()
+		inv.pending = append(pending[written:len(pending):len(pending)], inv.pending...)
+		inv.mu.Unlock()
+	}
+	if lost > 0 {
+		err = errors.Join(err, fmt.Errorf("%d rows of the inventory were not written: storage has refused writes for too long", lost))
+	}
+	return err
+}
+
+// append writes rows behind the last one stored and says how many it has written. The caller holds storing.
+func (inv *Inventory) append(ctx context.Context, s logical.Storage, rows []entry) (written int, _ error) {
+	for written < len(rows) {
+		if inv.tail.full() {
+			inv.tail = tail{number: inv.tail.number + 1}
+		}
+		// The tail stays as it is until the write has succeeded.
+		next := inv.tail
+		next.rows = next.rows[:len(next.rows):len(next.rows)]
+		batch := rows[written:]
+		for i := range batch {
+			row, err := batch[i].stored()
+			if err != nil {
+				return written, err
+			}
+			next.rows = append(next.rows, row)
+			next.bytes += len(row)
+			if next.full() {
+				batch = batch[:i+1]
+				break
+			}
+		}
+		value, err := cbor.Marshal(next.rows)
+		if err != nil {
+			return written, err
+		}
+		name := inv.writer + "-" + strconv.Itoa(next.number)
+		if err := s.Put(ctx, &logical.StorageEntry{Key: InventoryPrefix + name, Value: value}); err != nil {
+			return written, err
+		}
+		written += len(batch)
+
+		inv.mu.Lock()
+		if next.segment == nil {
+			next.segment = &segment{name: name}
+			inv.segments[name] = next.segment
+		}
+		next.segment.size = len(value)
+		for _, row := range batch {
+			next.segment.ids = append(next.segment.ids, row.id)
+			if current, known := inv.rows.Get(row); known {
+				current.segment = next.segment
+				inv.place(current)
+			}
+		}
+		inv.mu.Unlock()
+		inv.tail = next
+	}
+	return written, nil
+}
+
+// Prune drops the rows of tokens that have ended, as ended tells, and gives their storage back: a segment without
+// live rows is deleted, and so is one with few, and a small one of another writer, whose rows are first written to
+// the last segment of this writer.
+func (inv *Inventory) Prune(ctx context.Context, s logical.Storage, ended func(token.ID, time.Time) bool) error {
+	inv.storing.Lock()
+	defer inv.storing.Unlock()
+
+	var dead []entry
+	inv.snapshot().Scan(func(e entry) bool {
+		if ended(e.id, time.Unix(e.expiresAt, 0)) {
+			dead = append(dead, e)
+		}
+		return true
+	})
+	inv.mu.Lock()
+	for _, e := range dead {
+		inv.drop(e)
+	}
+	var sparse []*segment
+	for _, seg := range inv.segments {
+		small := seg.size < segmentBytes/4 && len(seg.ids) < segmentRows/4 && !inv.owns(seg.name)
+		if seg != inv.tail.segment && (seg.live < len(seg.ids)/2 || seg.live == 0 || small) {
+			sparse = append(sparse, seg)
+		}
+	}
+	inv.mu.Unlock()
+	for _, seg := range sparse {
+		if err := inv.dissolve(ctx, s, seg.name, ended); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dissolve writes the live rows of a segment to the last segment, and then deletes the first. The caller holds
+// storing.
+func (inv *Inventory) dissolve(ctx context.Context, s logical.Storage, name string, ended func(token.ID, time.Time) bool) error {
+	// Another writer may have written the segment since it was read.
+	before, err := inv.read(ctx, s, name)
+	if err != nil {
+		return err
+	}
+	inv.mu.Lock()
+	seg := inv.segments[name]
+	var rows []entry
+	if seg != nil {
+		for _, id := range seg.ids {
+			if e, known := inv.rows.Get(entry{id: id}); known && e.segment == seg {
+				rows = append(rows, e)
+			}
+		}
+	}
+	inv.mu.Unlock()
+	if seg == nil {
+		return nil
+	}
+	live := slices.DeleteFunc(rows, func(e entry) bool { return ended(e.id, time.Unix(e.expiresAt, 0)) })
+	if _, err := inv.append(ctx, s, live); err != nil {
+		return err
+	}
+	if !inv.owns(name) {
+		if after, err := s.Get(ctx, InventoryPrefix+name); err != nil || after == nil || !bytes.Equal(before, after.Value) {
+			return err // it is still being written
+		}
+	}
+	if err := s.Delete(ctx, InventoryPrefix+name); err != nil {
+		return err
+	}
+	inv.mu.Lock()
+	defer inv.mu.Unlock()
+	delete(inv.segments, name)
+	for _, id := range seg.ids { // those that had ended, too
+		if e, known := inv.rows.Get(entry{id: id}); known && e.segment == seg {
+			inv.drop(e)
+		}
+	}
+	return nil
+}
