@@ -173,6 +173,20 @@ func (b *bench) measurements(ctx context.Context) ([]measurement, error) {
 	}
 	token := creds.Data.Token
 
+	if err := b.call(ctx, "GET", "apitoken/creds/jwt", nil, nil); err != nil {
+		return nil, err
+	}
+	var published struct {
+		Lists []string `json:"status_lists"`
+	}
+	if err := b.call(ctx, "GET", "apitoken/oauth/status", nil, &published); err != nil {
+		return nil, err
+	}
+	_, list, found := strings.Cut(published.Lists[0], "/v1/")
+	if !found {
+		return nil, fmt.Errorf("the status list %q is not a path of Vault", published.Lists[0])
+	}
+
 	get := func(path string) operation {
 		return func(ctx context.Context, _ int) error { return b.call(ctx, "GET", path, nil, nil) }
 	}
@@ -213,7 +227,7 @@ func (b *bench) measurements(ctx context.Context) ([]measurement, error) {
 		}, func(ctx context.Context, client int) error {
 			return b.post(ctx, "floor/stored", url.Values{"token": {token}, "key": {strconv.Itoa(client)}}, nil)
 		}},
-		{"status-list", get("apitoken/oauth/status/1"), unleased},
+		{"status-list", get(list), unleased},
 	}, nil
 }
 
