@@ -55,8 +55,26 @@ func (st *state) brokenKeys() map[string]error {
 	maps.Copy(keys, st.connections.brokenKeys())
 	maps.Copy(keys, st.connections.brokenProviders())
 	maps.Copy(keys, st.statics.brokenKeys())
-	maps.Copy(keys, st.inventory.Damaged())
+	maps.Copy(keys, st.upstreams.Damaged())
+	for _, part := range st.ledgers() {
+		maps.Copy(keys, part.Damaged())
+	}
 	return keys
+}
+
+// damaged is a part of the ledger, which goes on without what it cannot read.
+type damaged interface {
+	Damaged() map[string]error
+	DropDamaged(ctx context.Context, s logical.Storage, key string) error
+}
+
+// ledgers are the parts of the ledger, by the prefix of their storage keys.
+func (st *state) ledgers() map[string]damaged {
+	return map[string]damaged{
+		ledger.DeviationsPrefix: st.deviations,
+		ledger.GrantsPrefix:     st.grants,
+		ledger.InventoryPrefix:  st.inventory,
+	}
 }
 
 func (b *backend) brokenList(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
@@ -109,8 +127,19 @@ func (b *backend) dropBroken(ctx context.Context, req *logical.Request, st *stat
 		}
 		return nil, b.dropBrokenStatic(ctx, req.Storage, st, name)
 	}
-	if strings.HasPrefix(key, ledger.InventoryPrefix) {
-		return nil, st.inventory.DropDamaged(ctx, req.Storage, key)
+	for prefix, part := range st.ledgers() {
+		if strings.HasPrefix(key, prefix) {
+			return nil, part.DropDamaged(ctx, req.Storage, key)
+		}
+	}
+	if strings.HasPrefix(key, upstream.Prefix) || strings.HasPrefix(key, upstream.HoldsPrefix) {
+		left, err := st.upstreams.DropDamaged(ctx, key)
+		if err != nil || !left {
+			return nil, err
+		}
+		resp := new(logical.Response)
+		resp.AddWarning("a token may be left behind at the service that it was minted at, and nobody will revoke it")
+		return resp, nil
 	}
 	name, _ := strings.CutPrefix(key, providerPrefix)
 	st.connections.writing.Lock()

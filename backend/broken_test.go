@@ -8,6 +8,9 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
 
 // spoil replaces what storage holds under a key by what nobody can read.
@@ -75,6 +78,131 @@ func TestBrokenEntries(t *testing.T) {
 	}
 	e = e.restart()
 	e.read("config")
+}
+
+// keysBelow lists what storage holds below a prefix.
+func (e *engine) keysBelow(prefix string) []string {
+	e.t.Helper()
+	names, err := e.storage.InmemStorage.List(context.Background(), prefix)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	for i := range names {
+		names[i] = prefix + names[i]
+	}
+	return names
+}
+
+// What is not known of a token because its page cannot be read is not guessed.
+func TestBrokenPages(t *testing.T) {
+	t.Parallel()
+	e := newIssuer(t)
+	e.write("roles/opaque", data{"scopes": "a", "ttl": "1h"})
+	e.write("roles/signed", data{"scopes": "a", "token_type": "jwt", "audience": "https://x", "ttl": "1h"})
+	revoked, signed := e.creds("opaque", nil), e.creds("signed", nil)
+	e.write("revoke", data{"token": revoked.token})
+	other := e.creds("opaque", nil)
+	for other.id[:3] == revoked.id[:3] {
+		other = e.creds("opaque", nil)
+	}
+	e.b.flush(t.Context())
+	pages := e.keysBelow(ledger.DeviationsPrefix)
+	if len(pages) != 1 {
+		t.Fatal(pages)
+	}
+	e.spoil(pages[0], "\xff\xff")
+	e = e.restart()
+	why := "the stored entry " + pages[0] + " cannot be read"
+	if got := e.list("broken/", nil); !slices.Equal(got, pages) {
+		t.Errorf("broken/ lists %q", got)
+	}
+	e.refused(logical.UpdateOperation, "introspect", data{"token": revoked.token}, why)
+	if row := e.read("tokens/" + revoked.id); row["state"] != "unknown" || !strings.Contains(row["detail"].(string), why) {
+		t.Errorf("its row: %v", row)
+	}
+	if resp, err := e.renew(revoked, 0); err == nil {
+		t.Errorf("renewed: %v", resp)
+	}
+	list, _ := strings.CutPrefix(e.verify(signed.token, "at+jwt")["status"].(data)["status_list"].(data)["uri"].(string), issuer+"/")
+	if _, err := e.request(&logical.Request{Operation: logical.ReadOperation, Path: list}); err == nil || !strings.Contains(err.Error(), why) {
+		t.Errorf("a status list without what is not known: %v", err)
+	}
+	e.expect("active", other.token, nil)
+	e.write("revoke", data{"token": other.token})
+	e.expect("revoked", other.token, nil)
+	e.revokeLease(revoked)
+	e.expect("revoked", revoked.token, nil)
+	e.do(logical.DeleteOperation, "broken/"+pages[0], nil)
+	if e.listedAsRevoked(signed.token) {
+		t.Error("the JWT is listed")
+	}
+}
+
+// How far a grant was refreshed is not guessed either.
+func TestBrokenGrants(t *testing.T) {
+	t.Parallel()
+	e := newIssuer(t)
+	e.write("roles/refreshed", data{"scopes": "a", "refresh": true, "access_ttl": "5m"})
+	first := e.creds("refreshed", nil).data["refresh_token"].(string)
+	_, next := e.mustRefresh(first)
+	pages := e.keysBelow(ledger.GrantsPrefix)
+	e.spoil(pages[0], "\xff\xff")
+	e = e.restart()
+	for _, token := range []string{first, next} {
+		resp, err := e.request(&logical.Request{
+			Operation: logical.UpdateOperation, Path: "oauth/token", Data: data{"grant_type": "refresh_token", "refresh_token": token},
+		})
+		if err == nil || !strings.Contains(err.Error(), pages[0]) {
+			t.Errorf("refreshed: %v, %v", resp, err)
+		}
+	}
+	e.do(logical.DeleteOperation, "broken/"+pages[0], nil)
+}
+
+// A token of a service whose entry cannot be read is neither revoked in name only nor in the way of others.
+func TestBrokenUpstreamToken(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t)
+	e := onShelf(t, s)
+	lost, kept := e.creds("reader", nil), e.creds("reader", nil)
+	key := upstream.Prefix + lost.id
+	entry, err := e.storage.InmemStorage.Get(t.Context(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.b.flush(t.Context())
+	e.spoil(key, `{"id": 5}`)
+	e = e.restart()
+	if got := e.list("broken/", nil); !slices.Equal(got, []string{key}) {
+		t.Errorf("broken/ lists %q", got)
+	}
+	if got := e.read("tokens/" + lost.id)["state"]; got != "unknown" {
+		t.Errorf("it is %v", got)
+	}
+	if resp, err := e.request(&logical.Request{Operation: logical.RevokeOperation, Path: "creds/x", Secret: lost.secret}); err == nil {
+		t.Errorf("revoked, says the engine: %v", resp)
+	}
+	e.revokeLease(kept)
+	e.settled()
+	if s.live() != 1 {
+		t.Errorf("%d tokens", s.live())
+	}
+	e.spoil(key, string(entry.Value)) // and so it is good again
+	e = e.restart()
+	e.revokeLease(lost)
+	e.settled()
+	if s.live() != 0 {
+		t.Errorf("%d tokens", s.live())
+	}
+
+	lost = e.creds("reader", nil)
+	e.spoil(upstream.Prefix+lost.id, `{"id": 5}`)
+	e = e.restart()
+	resp := e.do(logical.DeleteOperation, "broken/"+upstream.Prefix+lost.id, nil)
+	if resp == nil || len(resp.Warnings) != 1 {
+		t.Errorf("no warning: %v", resp)
+	}
+	e.revokeLease(lost)
 }
 
 // A broken entry is overwritten as any other is, and does not revive what it held.

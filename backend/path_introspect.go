@@ -210,8 +210,9 @@ func (b *backend) decide(ctx context.Context, st *state, text string, use *acces
 	v := &verdict{claims: claims, life: life, role: st.roles.byID(claims.Role)}
 	if v.role != nil {
 		v.grant, v.metadata = v.role.grant(claims)
-	} else if err := st.roles.brokenID(claims.Role); err != nil {
-		return nil, err // which is no answer to whether the role was deleted
+	}
+	if err := st.readable(claims.ID, claims.Grant, claims.Role); err != nil && !life.Revoked {
+		return nil, err
 	}
 	if v.reason = life.Alive(now); v.reason != access.Good {
 		return v, nil

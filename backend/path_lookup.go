@@ -144,7 +144,7 @@ func rowOf(st *state, v *verdict) ledger.Row {
 func tokenRowFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		"token_id":     {Type: framework.TypeString, Required: true, Description: "The token's public name."},
-		"state":        {Type: framework.TypeString, Required: true, Description: "active, or why it is not: expired, revoked, role_deleted, subject_disabled; in lookup also malformed, wrong_environment, unknown."},
+		"state":        {Type: framework.TypeString, Required: true, Description: "active, or why it is not: expired, revoked, role_deleted, subject_disabled; unknown where storage cannot be read; in lookup also malformed, wrong_environment."},
 		"detail":       {Type: framework.TypeString, Description: "The state in a sentence; absent where it is active."},
 		"role":         {Type: framework.TypeString, Required: true, Description: "The role it was issued from."},
 		"role_version": {Type: framework.TypeInt, Required: true, Description: "The version of that role."},
@@ -174,7 +174,9 @@ func (b *backend) describe(ctx context.Context, st *state, row *ledger.Row) (map
 		"issued_at":    row.IssuedAt.UTC().Format(time.RFC3339),
 		"expires_at":   life.ExpiresAt.UTC().Format(time.RFC3339),
 	}
-	if reason := life.Alive(b.now()); reason != access.Good {
+	if err := st.readable(row.ID, row.ID, row.RoleID); err != nil && !life.Revoked {
+		data["state"], data["detail"] = string(access.Unknown), err.Error()
+	} else if reason := life.Alive(b.now()); reason != access.Good {
 		data["state"] = string(reason)
 		data["detail"] = access.Explain(reason, nil, nil)
 	}

@@ -3,6 +3,7 @@ package backend
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strconv"
 	"sync"
@@ -176,6 +177,10 @@ func (sc *statusCache) get(st *state, c *config, number uint32, now time.Time, s
 	if old := sc.lists[number]; old != nil && old.revision == fresh.revision && old.ledger == fresh.ledger &&
 		old.ring == fresh.ring && old.config == c && now.Sub(old.builtAt) < c.StatusListTTL {
 		return old.body, nil
+	}
+	for key, err := range st.deviations.Damaged() {
+		// A list without the revocations that are there would revive tokens.
+		return nil, fmt.Errorf("the stored entry %s cannot be read: %w", key, err)
 	}
 	lst, err := token.EncodeStatusList(ledger.ListSize, st.deviations.RevokedIn(number))
 	if err != nil {

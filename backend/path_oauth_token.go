@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -93,6 +94,9 @@ func (b *backend) grantOf(ctx context.Context, st *state, req *logical.Request, 
 	life := st.life(claims.ID, claims.Grant, claims.Role, claims.ExpiresAt)
 	if claims.Generation > 0 { // a refresh token ends when its grant does
 		life = st.life(claims.Grant, claims.Grant, claims.Role, claims.ExpiresAt)
+	}
+	if err := cmp.Or(st.readable(claims.ID, claims.Grant, claims.Role), st.grants.Unreadable(claims.Grant)); err != nil && !life.Revoked {
+		return nil, nil, life, err
 	}
 	if life.Alive(now) != access.Good {
 		return nil, nil, life, nil

@@ -79,6 +79,9 @@ func (b *backend) tokenRenew(ctx context.Context, req *logical.Request, _ *frame
 	if err != nil {
 		return nil, err
 	}
+	if err := st.readable(l.grant, l.grant, l.roleID); err != nil {
+		return nil, err
+	}
 	r := st.roles.byID(l.roleID)
 	if r == nil {
 		return logical.ErrorResponse("role %q was deleted after the token was issued: it cannot be renewed", l.role), nil

@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"cmp"
 	"context"
 	"strings"
 	"time"
@@ -196,7 +197,7 @@ func (st *state) life(id, grant token.ID, role token.RoleID, ownEnd time.Time) a
 		if known {
 			life.ExpiresAt = u.EndsAt
 		}
-		life.Revoked = !known || u.State != upstream.Live
+		life.Revoked = known && u.State != upstream.Live || !known && st.upstreams.Unreadable(id) == nil
 		return life
 	}
 	if d, ok := st.deviations.Get(id); ok {
@@ -213,6 +214,12 @@ func (st *state) life(id, grant token.ID, role token.RoleID, ownEnd time.Time) a
 		}
 	}
 	return life
+}
+
+// readable returns an error where it is not known what has become of a token, since storage holds something of it
+// that cannot be read.
+func (st *state) readable(id, grant token.ID, role token.RoleID) error {
+	return cmp.Or(st.roles.brokenID(role), st.deviations.Unreadable(id), st.deviations.Unreadable(grant), st.upstreams.Unreadable(id))
 }
 
 // longestLifetime is the longest time that any live token may live, renewals included.

@@ -67,6 +67,12 @@ func (d *Deviations) Reload(ctx context.Context, s logical.Storage, key string, 
 	return d.pages.Reload(ctx, s, key, now)
 }
 
+// DropDamaged deletes a file that cannot be read. The revocations in it are lost.
+func (d *Deviations) DropDamaged(ctx context.Context, s logical.Storage, key string) error {
+	defer d.revision.Add(1)
+	return d.pages.DropDamaged(ctx, s, key)
+}
+
 // Get tells how a token deviates; ok is false where it does not.
 func (d *Deviations) Get(id token.ID) (_ Deviation, ok bool) { return d.get(id) }
 

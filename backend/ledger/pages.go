@@ -58,6 +58,7 @@ type page[V value[V]] struct {
 
 	mu      sync.RWMutex
 	entries map[token.ID]V
+	damaged map[string]error // files that cannot be read, by their names: what they said of their ids is not known
 }
 
 // file is what is known of a file besides its values.
@@ -137,11 +138,11 @@ func (ps *pages[V]) read(ctx context.Context, s logical.Storage, p *page[V], nam
 	}
 	var f pageFile[V]
 	if stored == nil {
-		delete(p.files, name)
+		p.forget(name)
+	} else if err := cbor.Unmarshal(stored.Value, &f); err != nil {
+		p.damage(name, err)
+		return nil
 	} else {
-		if err := cbor.Unmarshal(stored.Value, &f); err != nil {
-			return fmt.Errorf("%s%s: %w", ps.prefix, name, err)
-		}
 		p.note(name, f.WrittenAt, f.Entries)
 	}
 	entries := p.remaining(now, len(f.Entries))
@@ -172,6 +173,87 @@ func (p *page[V]) note(name string, writtenAt int64, list []pageEntry[V]) {
 		p.files = make(map[string]file)
 	}
 	p.files[name] = f
+	p.mend(name)
+}
+
+// forget says that a file is no more.
+func (p *page[V]) forget(name string) {
+	delete(p.files, name)
+	p.mend(name)
+}
+
+// damage says that a file cannot be read.
+func (p *page[V]) damage(name string, err error) {
+	delete(p.files, name)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.damaged == nil {
+		p.damaged = make(map[string]error)
+	}
+	p.damaged[name] = err
+}
+
+// mend says that a file is no more what could not be read.
+func (p *page[V]) mend(name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.damaged, name)
+}
+
+// Unreadable says why it is not known what storage holds of an id; nil where it is.
+func (ps *pages[V]) Unreadable(id token.ID) error {
+	p := &ps.pages[pageNumber(id)]
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	for name, err := range p.damaged {
+		if in(name, id) {
+			return unreadable(ps.prefix+name, err)
+		}
+	}
+	return nil
+}
+
+func unreadable(key string, err error) error {
+	return fmt.Errorf("the stored entry %s cannot be read: %w", key, err)
+}
+
+// Damaged returns the files that cannot be read, by key, and why.
+func (ps *pages[V]) Damaged() map[string]error {
+	damaged := make(map[string]error)
+	for i := range ps.pages {
+		p := &ps.pages[i]
+		p.mu.RLock()
+		for name, err := range p.damaged {
+			damaged[ps.prefix+name] = err
+		}
+		p.mu.RUnlock()
+	}
+	return damaged
+}
+
+// DropDamaged deletes a file that cannot be read. What it said of its ids is lost.
+func (ps *pages[V]) DropDamaged(ctx context.Context, s logical.Storage, key string) error {
+	for i := range ps.pages {
+		dropped, err := ps.dropDamaged(ctx, s, &ps.pages[i], key)
+		if err != nil || dropped {
+			return err
+		}
+	}
+	return nil
+}
+
+func (ps *pages[V]) dropDamaged(ctx context.Context, s logical.Storage, p *page[V], key string) (dropped bool, _ error) {
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	name := strings.TrimPrefix(key, ps.prefix)
+	if p.damaged[name] == nil {
+		return false, nil
+	}
+	if err := s.Delete(ctx, key); err != nil {
+		return false, err
+	}
+	p.forget(name)
+	return true, nil
 }
 
 func (p *page[V]) show(entries map[token.ID]V) {
@@ -229,7 +311,7 @@ func (ps *pages[V]) store(ctx context.Context, s logical.Storage, p *page[V], na
 		if err := s.Delete(ctx, ps.prefix+name); err != nil {
 			return err
 		}
-		delete(p.files, name)
+		p.forget(name)
 	} else {
 		slices.SortFunc(f.Entries, func(a, b pageEntry[V]) int { return a.ID.Compare(b.ID) })
 		encoded, err := cbor.Marshal(f)
@@ -304,7 +386,7 @@ func (ps *pages[V]) prunePage(ctx context.Context, s logical.Storage, p *page[V]
 		if err := s.Delete(ctx, ps.prefix+name); err != nil {
 			return err
 		}
-		delete(p.files, name)
+		p.forget(name)
 	}
 	return nil
 }

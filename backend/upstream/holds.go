@@ -103,13 +103,16 @@ func (ts *Tokens) reloadHold(ctx context.Context, key, rest string) error {
 		return err
 	}
 	if entry == nil {
+		ts.mend(key)
 		ts.setHold(id, name, nil)
 		return nil
 	}
 	h := new(hold)
 	if err := json.Unmarshal(entry.Value, h); err != nil {
-		return fmt.Errorf("%s: %w", key, err)
+		ts.damage(key, fmt.Errorf("%w: %w", errDamaged, err))
+		return nil
 	}
+	ts.mend(key)
 	ts.setHold(id, name, h)
 	return nil
 }
@@ -191,8 +194,12 @@ func (ts *Tokens) dropHold(ctx context.Context, id token.ID, name string) (last 
 		_, known = hs.all[name]
 	}
 	ts.mu.RUnlock()
-	if err := ts.storage.Delete(ctx, holdKey(id, name)); err != nil || !known {
+	if err := ts.storage.Delete(ctx, holdKey(id, name)); err != nil {
 		return false, err
+	}
+	ts.mend(holdKey(id, name))
+	if !known {
+		return false, nil
 	}
 	return ts.setHold(id, name, nil) == 0, nil
 }

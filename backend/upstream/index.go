@@ -10,6 +10,7 @@ import (
 
 // show has a token seen as it is stored now; nil: it is no more. The caller has locked it.
 func (ts *Tokens) show(id token.ID, t *Token) {
+	ts.mend(Prefix + id.String())
 	ts.mu.Lock()
 	old := ts.all[id]
 	if old != nil {

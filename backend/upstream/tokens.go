@@ -1,8 +1,10 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"maps"
@@ -45,12 +47,13 @@ type Tokens struct {
 	// service is called. Holds of one token do not exclude each other: they take it for reading.
 	locks [stripes]sync.RWMutex
 
-	mu     sync.RWMutex
-	all    map[token.ID]*item
-	holds  map[token.ID]*holds
-	busy   map[token.ID]bool // somebody in this process is at work on the token; true: a request that creates it
-	hashes map[string]*item  // by Hash
-	shared map[string]*item  // by shareKey: the newest that is Live
+	mu      sync.RWMutex
+	all     map[token.ID]*item
+	holds   map[token.ID]*holds
+	busy    map[token.ID]bool // somebody in this process is at work on the token; true: a request that creates it
+	hashes  map[string]*item  // by Hash
+	damaged map[string]error  // storage keys of what cannot be read
+	shared  map[string]*item  // by shareKey: the newest that is Live
 
 	connections map[string]*line // by connection id
 	roles       map[token.RoleID]map[token.ID]*item
@@ -83,7 +86,7 @@ func newTokens(s logical.Storage, timings *Timings, soon func(time.Time)) *Token
 	return &Tokens{
 		storage: s, timings: timings, soon: soon,
 		all: make(map[token.ID]*item), holds: make(map[token.ID]*holds), busy: make(map[token.ID]bool),
-		hashes: make(map[string]*item), shared: make(map[string]*item), connections: make(map[string]*line),
+		damaged: make(map[string]error), hashes: make(map[string]*item), shared: make(map[string]*item), connections: make(map[string]*line),
 		roles: make(map[token.RoleID]map[token.ID]*item), subjects: make(map[string]map[token.ID]int),
 	}
 }
@@ -149,6 +152,10 @@ func (ts *Tokens) Reload(ctx context.Context, key string) error {
 	}
 	defer ts.lock(id)()
 	t, err := ts.read(ctx, id)
+	if errors.Is(err, errDamaged) {
+		ts.damage(key, err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -178,7 +185,7 @@ func (ts *Tokens) read(ctx context.Context, id token.ID) (*Token, error) {
 	}
 	t := new(Token)
 	if err := json.Unmarshal(entry.Value, t); err != nil {
-		return nil, fmt.Errorf("%s: %w", Prefix+id.String(), err)
+		return nil, fmt.Errorf("%w: %w", errDamaged, err)
 	}
 	return t, nil
 }
@@ -233,7 +240,7 @@ func (ts *Tokens) endIf(ctx context.Context, id token.ID, now time.Time, still f
 	t, known := ts.Get(id)
 	switch {
 	case !known:
-		return Token{}, ErrEnded
+		return Token{}, cmp.Or(ts.Unreadable(id), ErrEnded)
 	case t.State != Live || !still(&t):
 		return t, nil
 	}
