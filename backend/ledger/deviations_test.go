@@ -172,14 +172,32 @@ func TestReload(t *testing.T) {
 	}
 }
 
-func TestDamagedPageIsAnError(t *testing.T) {
+// What a damaged page said is not known of its ids, and of no others.
+func TestDamagedPage(t *testing.T) {
 	ctx, s := context.Background(), new(logical.InmemStorage)
 	key := DeviationsPrefix + "001-0123456789abcdef"
 	if err := s.Put(ctx, &logical.StorageEntry{Key: key, Value: []byte("damaged")}); err != nil {
 		t.Fatal(err)
 	}
-	if err := NewDeviations(NewWriter()).Load(ctx, s, now); err == nil || !strings.Contains(err.Error(), key) {
-		t.Errorf("revocations that cannot be read must stop the mount, got %v", err)
+	d := loadDeviations(t, s)
+	on, beside := token.ID{0x00, 0x1f}, token.ID{0x00, 0x2f}
+	if err := d.Unreadable(on); err == nil || !strings.Contains(err.Error(), key) || d.Damaged()[key] == nil {
+		t.Errorf("of a token on the page: %v", err)
+	}
+	if err := d.Unreadable(beside); err != nil {
+		t.Errorf("of a token on another: %v", err)
+	}
+	if err := d.Revoke(ctx, s, on, token.StatusRef{}, inAnHour, now); err != nil {
+		t.Error(err)
+	}
+	if got, _ := loadDeviations(t, s).Get(on); !got.Revoked {
+		t.Error("a revocation beside a damaged page is lost")
+	}
+	if err := d.Prune(ctx, s, inAnHour.Add(-time.Minute)); err != nil || d.Unreadable(on) == nil {
+		t.Errorf("the damaged page goes by itself: %v", err)
+	}
+	if err := d.DropDamaged(ctx, s, key); err != nil || d.Unreadable(on) != nil || len(loadDeviations(t, s).Damaged()) != 0 {
+		t.Errorf("the damaged page is still there: %v", err)
 	}
 }
 
