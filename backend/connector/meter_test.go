@@ -8,6 +8,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"cel.dev/cel-go/cel"
+	"cel.dev/cel-go/common/decls"
 )
 
 // evaluating gives an evaluation of an expression, which must compile, with the answer at hand.
@@ -227,6 +230,78 @@ func TestRequestsAreBounded(t *testing.T) {
 			if (err == nil) != ok || !ok && !strings.Contains(err.Error(), fmt.Sprintf("is longer than %d bytes", most)) {
 				t.Errorf("%s, %d bytes: %v", part, size, err)
 			}
+		}
+	}
+}
+
+// A call that is paid does what CEL's does, errors included.
+func TestMeteredCallsAreCELs(t *testing.T) {
+	env, err := cel.NewEnv(append(language, cel.Variable("d", cel.DynType), cel.Variable("now", cel.TimestampType))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	called := make(map[string]bool)
+	for _, expression := range []string{
+		`!true`, `!d.b`, `-d.i`, `-(-9223372036854775807 - 1)`, `now - duration("1s")`, `d.i * 3 - 1`, `7 / 0`, `7 / 2`, `7 % 0`, `7 % 4`,
+		`d.i < 3`, `"a" <= d.s`, `d.i > d.s`, `1 >= 2`, `d == d`, `d != {}`, `dyn([1]) == dyn([1.0])`, `1 in d.l`, `"x" in d`, `"i" in d`, `d.i in [d.i]`,
+		`d.s + "x"`, `b"a" + b"b"`, `d.l + [4]`, `d.s + 1`, `9223372036854775807 + 1`, `now + duration("1h")`,
+		`d.l.transformMap(i, v, v + 1)`, `d.l.transformMapEntry(i, v, {string(v): i})`, `[1, 1].transformMapEntry(i, v, {v: i})`,
+		`size(d)`, `size(d.l)`, `d.s.size()`, `size(1 == 1 ? d : [])`, `type(d.i)`, `dyn(1)`, `bool("true")`, `bool("x")`, `int("12")`, `int(d.s)`, `int(1e300)`, `uint(-1)`, `double("1.5")`,
+		`duration("1h")`, `duration("x")`, `timestamp("2026-01-01T00:00:00Z")`, `timestamp("x")`, `string(d.i)`, `string(1.5)`, `string(b"\xff")`, `string(now)`, `bytes("a")`,
+		`d.s.contains("b")`, `d.s.startsWith("a")`, `d.s.endsWith("c")`, `d.s.matches("^a.c$")`, `matches(d.s, "b")`, `d.s.matches("(")`, `d.i.matches("a")`,
+		`now.getDate()`, `now.getDayOfMonth("+01:00")`, `now.getDayOfWeek()`, `now.getDayOfYear()`, `now.getFullYear()`, `now.getHours("Mars")`, `duration("1h").getHours()`,
+		`now.getMilliseconds()`, `now.getMinutes()`, `now.getMonth()`, `now.getSeconds()`,
+		`optional.of(1)`, `optional.ofNonZeroValue("")`, `optional.none()`, `optional.of(1).hasValue()`, `optional.of(1).value()`, `optional.none().value()`,
+		`optional.of(1).or(optional.of(2))`, `optional.none().orValue(3)`, `d[?"x"].orValue(1)`, `d.?l[?0]`, `optional.of(1).optMap(x, x + 1)`, `optional.of(1).optFlatMap(x, optional.of(x))`,
+		`optional.unwrap([optional.of(1), optional.none()])`, `[optional.of(1)].unwrapOpt()`, `d.l.first()`, `d.l.last()`, `[].first()`,
+		`d.s.charAt(1)`, `d.s.charAt(9)`, `d.s.indexOf("c")`, `d.s.indexOf("c", 1)`, `d.s.lastIndexOf("a")`, `d.s.lastIndexOf("a", 2)`, `"AÄ".lowerAscii()`, `d.s.upperAscii()`, `" a ".trim()`,
+		`d.s.substring(1)`, `d.s.substring(1, 2)`, `d.s.substring(2, 1)`, `strings.quote("a\"\n")`, `d.s.replace("b", "xx")`, `d.s.replace("", "-")`, `"aaa".replace("a", "b", 2)`, `"aaa".replace("a", "b", -1)`,
+		`"a,b".split(",")`, `"a,b,c".split(",", 2)`, `"abc".split("")`, `"abc".split("", 0)`, `["a", "b"].join()`, `["a", "b"].join("-")`, `dyn([1]).join()`, `d.s.reverse()`, `d.l.reverse()`,
+		`base64.encode(b"abc")`, `base64.decode("YWJj")`, `base64.decode("?")`, `[1, 1, 2].distinct()`, `[[1], [2, [3]]].flatten()`, `[[1], [2, [3]]].flatten(2)`, `[[1]].flatten(-1)`,
+		`d.l.slice(0, 1)`, `d.l.slice(2, 1)`, `[3, 1, 2].sort()`, `dyn([{}]).sort()`, `dyn([1, "a"]).sort()`, `["b", "a"].sortBy(x, x)`, `lists.range(3)`, `lists.range(-1)`,
+		`basic_auth("a", "b")`, `form_encode("a b")`, `date(now)`, `unix(now)`, `sign_jwt("none", "x", {"a": 1})`,
+		`d.l.all(x, x > 0) && d.l.exists(x, x == 2) && d.l.exists_one(x, x == 3)`, `d.l.exists(x, x / 0 > 1 || true)`, `[1, 2].filter(x, x > 1).map(x, [x, x])`,
+		`d.l.transformList(i, v, i * v)`, `{"a": {"b": [1, ?d.?x]}, ?"c": d.?i}`, `has(d.x) ? d.x : d.i`, `false && 1 / 0 == 1`, `d.l[5]`,
+	} {
+		ast, issues := env.Compile(expression)
+		if issues.Err() != nil {
+			t.Errorf("%s: %v", expression, issues.Err())
+			continue
+		}
+		for _, ref := range ast.NativeRep().ReferenceMap() {
+			for _, id := range ref.OverloadIDs {
+				called[id] = true
+			}
+		}
+		var results [2]string
+		for i, options := range [][]cel.ProgramOption{nil, {cel.CustomDecoratorV2(metered)}} {
+			program, err := env.Program(ast, append(options, cel.CostLimit(costLimit))...)
+			if err != nil {
+				t.Errorf("%s: %v", expression, err)
+				continue
+			}
+			vars := map[string]any{"now": time.Unix(1_800_000_000, 0).UTC(), "d": map[string]any{"b": false, "i": int64(2), "s": "abc", "l": []any{int64(1), int64(2), int64(3)}}}
+			value, details, err := program.ContextEval(t.Context(), &meter{vars: vars, left: maxMemory})
+			if err == nil {
+				value, err := native(value)
+				results[i] = fmt.Sprintf("%v, %v", value, err)
+			} else {
+				results[i] = err.Error()
+			}
+			results[i] += fmt.Sprintf(", cost %d", *details.ActualCost())
+		}
+		if results[0] != results[1] {
+			t.Errorf("%s: %s with prices, and without: %s", expression, results[1], results[0])
+		}
+	}
+	all, err := bindings()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range prices {
+		overloads := env.Functions()[name].OverloadDecls()
+		if !slices.ContainsFunc(overloads, func(o *decls.OverloadDecl) bool { return called[o.ID()] }) {
+			t.Errorf("%s is not called (%v)", name, all[name] != nil)
 		}
 	}
 }
