@@ -322,6 +322,9 @@ func (c *compiler) request(env *cel.Env, source *Request, fail func(int, string,
 	} {
 		*m.into = make(map[string]*program, len(m.source))
 		for _, key := range sortedKeys(m.source) {
+			if m.part == "headers" && !headerName.MatchString(key) {
+				return nil, nil, fail(m.source[key].Line, "headers", fmt.Errorf("%q is not a name of a header", clip(key)))
+			}
 			compile := c.compile
 			if m.part == "query" {
 				compile = c.open

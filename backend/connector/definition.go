@@ -157,6 +157,7 @@ const maxDefinition = 64 << 10
 
 var (
 	providerName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
+	headerName   = regexp.MustCompile(`^[A-Za-z0-9!#$%&'*+.^_|~-]{1,128}$`) // RFC 9110 section 5.1, without the backtick
 	fieldName    = regexp.MustCompile(`^[a-z][a-z0-9_]{0,62}$`)
 )
 

@@ -104,6 +104,7 @@ func TestCompileRefuses(t *testing.T) {
 		{"    items: response.body\n", "", "find.items: is missing"},
 		{"    items: response.body\n", "    items: name\n", `"name" is of type string, it must be list`},
 		{"        json:", "        form: {a: name}\n        json:", "a request has either json or form"},
+		{"headers: {authorization: '\"Bearer", "headers: {\"x: y\": '\"Bearer", `create.headers: "x: y" is not a name of a header`},
 		{"name: small", "name: small\n---\nname: x", "must be one YAML document"},
 		{"name: small", "name: [", "line 2"},
 		{"response.body.token", strings.Repeat("(", 100) + "name" + strings.Repeat(")", 100), "recursion"},

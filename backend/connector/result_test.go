@@ -110,3 +110,31 @@ func FuzzAnswer(f *testing.F) {
 		}
 	})
 }
+
+// A listing that cannot be read is not one without the token.
+func TestStrictListings(t *testing.T) {
+	for body, want := range map[string]string{
+		`[{"id": 1, "name": "a"}, {"id": 2, "name": null}]`: "",
+		`[]`:                              "",
+		`null`:                            "items is not a list",
+		`{"message": "later"}`:            "items is not a list",
+		``:                                "items is not a list",
+		`["a"]`:                           "an item has no name",
+		`[{"id": 1, "label": "a"}]`:       "an item has no name",
+		`[{"id": 1, "name": ["a"]}]`:      "an item has no name",
+		`[{"id": null, "name": "a"}]`:     "an item has no id",
+		`[{"id": {"x": 1}, "name": "a"}]`: "an item has no id",
+		`[{"id": 1, "name": "a"}` + strings.Repeat(`,{"id": 1, "name": "a"}`, 1000) + `]`: "more than 1000 tokens of these names",
+	} {
+		p, err := Compile([]byte(strings.Replace(small, `    next: 'size(response.body) < 2 ? "" : "more"'`, "    next: dyn(null)", 1)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		u := serve(t, ClientConfig{}, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, body) })
+		u.Provider = p
+		found, err := u.Find(t.Context(), []string{"a"}, nil)
+		if want == "" && (err != nil || len(found) > 1) || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%.60s: %v, %v, want %s", body, found, err, want)
+		}
+	}
+}

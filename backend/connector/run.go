@@ -111,7 +111,7 @@ func (u *Upstream) FindRoot(ctx context.Context, name string) ([]Token, error) {
 
 // find lists tokens until the last page, and gives those of the names. No token of the connection is ended meanwhile.
 func (u *Upstream) find(ctx context.Context, operation, asked string, names []string, params map[string]any) ([]Token, error) {
-	const maxPages = 1000
+	const maxPages, maxFound = 1000, 1000
 	release, err := u.Client.hold(ctx, wholeListing)
 	if err != nil {
 		return nil, err
@@ -141,18 +141,16 @@ func (u *Upstream) find(ctx context.Context, operation, asked string, names []st
 		if err != nil {
 			return nil, u.misread(err)
 		}
-		list, _ := items.([]any)
-		for _, item := range list {
-			m, _ := item.(map[string]any)
-			name, _ := m["name"].(string)
-			if !wanted[name] {
-				continue
-			}
-			id, err := plain(m["id"])
-			if err != nil || id == "" {
-				return nil, u.misread(errors.New("an item has no id"))
-			}
-			found = append(found, Token{Name: name, ID: id, Params: params})
+		listed, err := pick(items, wanted)
+		if err != nil {
+			return nil, u.misread(err)
+		}
+		for _, one := range listed {
+			one.Params = params
+			found = append(found, one)
+		}
+		if len(found) > maxFound {
+			return nil, &Error{Message: fmt.Sprintf("there are more than %d tokens of these names", maxFound)}
 		}
 		if o.next == nil {
 			return found, nil
@@ -161,11 +159,40 @@ func (u *Upstream) find(ctx context.Context, operation, asked string, names []st
 		if err != nil {
 			return nil, u.misread(err)
 		}
-		if next == "" {
+		cursor, isText := next.(string)
+		if !isText && next != nil {
+			return nil, u.misread(fmt.Errorf("next is a %T and not a string", next))
+		}
+		if cursor == "" {
 			return found, nil
 		}
-		vars["cursor"] = next
+		vars["cursor"] = cursor
 	}
+}
+
+// pick gives the tokens of a page that have one of the names. An item that it cannot read could be one of them.
+func pick(items any, wanted map[string]bool) (found []Token, err error) {
+	list, ok := items.([]any)
+	if !ok {
+		return nil, errors.New("items is not a list")
+	}
+	for _, item := range list {
+		m, _ := item.(map[string]any)
+		named, ok := m["name"]
+		name, isText := named.(string)
+		if !ok || !isText && named != nil {
+			return nil, errors.New("an item has no name")
+		}
+		if !wanted[name] {
+			continue
+		}
+		id, err := plain(m["id"])
+		if err != nil || id == "" {
+			return nil, errors.New("an item has no id")
+		}
+		found = append(found, Token{Name: name, ID: id})
+	}
+	return found, nil
 }
 
 // Revoke revokes a token. It returns ErrGone where the upstream does not have the token, and ErrCannotRevoke
