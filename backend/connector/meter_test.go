@@ -65,6 +65,7 @@ func TestMemoryIsBounded(t *testing.T) {
 		`response.body.indexOf(response.body.substring(1, 500000) + "b")`,
 		`response.body.matches("a{1000}b{1000}c{1000}" + connection)`,
 		`"a".matches(connection)`,
+		`"a".matches(response.body)`,
 		`response.body.split("")`,
 		`response.body.split("a").map(a, 1)`,
 		`response.body.replace("a", response.body)`,

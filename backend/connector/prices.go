@@ -129,8 +129,11 @@ func matches(args []ref.Val) int64 {
 }
 
 // regexSize gives about how many instructions a regular expression compiles to, without compiling it: what is
-// repeated is compiled as often as it may be repeated.
+// repeated is compiled as often as it may be repeated. A long pattern is not even parsed.
 func regexSize(pattern string) (int64, error) {
+	if len(pattern) > maxExpression {
+		return int64(len(pattern)), nil
+	}
 	re, err := syntax.Parse(pattern, syntax.Perl)
 	if err != nil {
 		return 0, err
