@@ -230,3 +230,34 @@ func TestTooLongIsTheCallersMistake(t *testing.T) {
 		}
 	}
 }
+
+// A JWT that was issued in the last second before a crash is not in the inventory. Its id is enough for its place in a
+// status list, also where it is the id of a token that was exchanged or refreshed.
+func TestAnIDLeadsToTheStatusList(t *testing.T) {
+	for _, refresh := range []bool{false, true} {
+		e := newIssuer(t)
+		role := data{"token_type": "jwt", "scopes": "a", "audience": "x", "exchange": true}
+		if refresh {
+			role["refresh"], role["access_ttl"] = true, "1h"
+		}
+		e.write("roles/app", role)
+		direct, parent := e.creds("app", nil), e.creds("app", nil)
+		_, answer := e.exchange(parent.token, nil)
+		exchanged := answer["access_token"].(string)
+		crashed := mountOn(t, e.storage, e.system)
+		for id, texts := range map[string][]string{
+			direct.id: {direct.token},
+			crashed.write("introspect", data{"token": exchanged})["jti"].(string): {parent.token, exchanged},
+		} {
+			if resp := crashed.do(logical.UpdateOperation, "revoke", data{"token_id": id}); resp != nil {
+				t.Errorf("%q", resp.Warnings)
+			}
+			for _, text := range texts {
+				crashed.expect("revoked", text, nil)
+				if !crashed.listedAsRevoked(text) {
+					t.Error("not in the status list")
+				}
+			}
+		}
+	}
+}

@@ -275,3 +275,34 @@ func TestAKeyThatCannotBeRead(t *testing.T) {
 		e.expect("active", second.token, nil)
 	}
 }
+
+// A process that was told of nothing knows a token of a key that another one has made, and revokes it by any door.
+func TestAProcessBehindLearnsKeys(t *testing.T) {
+	for _, tokenType := range []string{"opaque", "jwt"} {
+		synctest.Test(t, func(t *testing.T) {
+			ahead := newIssuer(t)
+			ahead.write("roles/app", data{"token_type": tokenType, "scopes": "a", "audience": "x", "refresh": true, "access_ttl": "1h"})
+			ahead.creds("app", nil)
+			behind := mountOn(t, ahead.storage, ahead.system)
+			time.Sleep(10 * time.Minute)
+			for range 2 {
+				ahead.write("keys/rotate", nil)
+				time.Sleep(10 * time.Minute)
+			}
+			c := ahead.creds("app", nil)
+			behind.expect("active", c.token, nil)
+			behind.form("oauth/revoke", data{"token": c.data["refresh_token"]})
+			for _, e := range []*engine{behind, mountOn(t, ahead.storage, ahead.system)} {
+				e.expect("revoked", c.token, nil)
+			}
+			behind.expect("wrong_environment", newTokenElsewhere(t), nil)
+		})
+	}
+}
+
+// newTokenElsewhere is a token of another mount.
+func newTokenElsewhere(t *testing.T) string {
+	e := newEngine(t)
+	e.write("roles/reader", data{"scopes": "a"})
+	return e.creds("reader", nil).token
+}

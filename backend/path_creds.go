@@ -166,6 +166,10 @@ func (b *backend) credsIssue(ctx context.Context, req *logical.Request, d *frame
 		if claims.Status, err = st.indexes.Next(ctx, req.Storage, now); err != nil {
 			return nil, err
 		}
+		if claims.Grant, err = token.NewGrantID(rand.Reader, claims.Status); err != nil {
+			return nil, err
+		}
+		claims.ID = claims.Grant
 	}
 	i := &issuing{st: st, storage: req.Storage, config: c, role: r, mountPoint: req.MountPoint, lifetime: lifetime}
 	data := make(map[string]any)
@@ -243,11 +247,9 @@ func (b *backend) lifetimes(r *role, d *framework.FieldData) (ttl, lifetime time
 
 // firstRefreshToken makes the refresh token that begins a grant, and the claims belong to that grant.
 func (i *issuing) firstRefreshToken(ctx context.Context, claims *token.Claims, ttl time.Duration, now time.Time) (text string, err error) {
-	grant, err := token.NewID(rand.Reader)
-	if err != nil {
+	if claims.ID, err = token.NewID(rand.Reader); err != nil { // the one it has is the grant's
 		return "", err
 	}
-	claims.Grant = grant
 	refresh, err := newClaims(ttl, now)
 	if err != nil {
 		return "", err

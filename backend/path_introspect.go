@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
@@ -87,7 +88,7 @@ func (b *backend) introspect(ctx context.Context, req *logical.Request, d *frame
 	if refusal != nil {
 		return refusal, nil
 	}
-	v, err := b.decide(ctx, st, text, use)
+	v, err := b.decide(ctx, req.Storage, st, text, use)
 	if err != nil {
 		return nil, err
 	}
@@ -179,17 +180,18 @@ func (v *verdict) explain(use *access.Use) string {
 	return access.Explain(v.reason, v.grant, use)
 }
 
-// open opens a token of either encoding.
-func (st *state) open(text string) (*token.Claims, error) {
+// open opens a token of either encoding. Another process may have made the key since Vault last told of a change:
+// an unknown one is looked up in storage.
+func (st *state) open(ctx context.Context, s logical.Storage, text string) (*token.Claims, error) {
 	if token.IsJWT(text) {
-		return token.OpenJWT(st.signers.Ring(), text)
+		return native.Open(ctx, s, st.signers, text, token.OpenJWT)
 	}
-	return token.Open(st.keys.Ring(), text)
+	return native.Open(ctx, s, st.keys, text, token.Open)
 }
 
 // decide opens a token and judges a use of it.
-func (b *backend) decide(ctx context.Context, st *state, text string, use *access.Use) (*verdict, error) {
-	claims, err := st.open(text)
+func (b *backend) decide(ctx context.Context, s logical.Storage, st *state, text string, use *access.Use) (*verdict, error) {
+	claims, err := st.open(ctx, s, text)
 	switch {
 	case errors.Is(err, token.ErrMalformed):
 		return &verdict{reason: access.Malformed}, nil

@@ -89,7 +89,7 @@ func (b *backend) lookup(ctx context.Context, req *logical.Request, d *framework
 		text, id = "", u.ID
 	}
 	if text != "" {
-		if v, err = b.decide(ctx, st, text, &access.Use{}); err != nil {
+		if v, err = b.decide(ctx, req.Storage, st, text, &access.Use{}); err != nil {
 			return nil, err
 		}
 		reason = v.reason

@@ -88,7 +88,7 @@ func (b *backend) oauthIntrospect(ctx context.Context, req *logical.Request, d *
 		}
 	}
 
-	v, err := b.decide(ctx, st, text, use)
+	v, err := b.decide(ctx, req.Storage, st, text, use)
 	if err != nil {
 		return nil, err
 	}

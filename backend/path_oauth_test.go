@@ -621,7 +621,7 @@ func TestRefresh(t *testing.T) {
 
 func (e *engine) generation(refreshToken string) uint32 {
 	e.t.Helper()
-	claims, err := e.b.state.Load().open(refreshToken)
+	claims, err := e.b.state.Load().open(context.Background(), e.storage, refreshToken)
 	if err != nil {
 		e.t.Fatal(err)
 	}
@@ -975,7 +975,7 @@ func FuzzOAuthForm(f *testing.F) {
 	f.Add("refresh_token", c.data["refresh_token"].(string), "a", "", "")
 	f.Add(grantTypeExchange, c.token, "a", "x", "5m")
 	f.Add(grantTypeExchange, c.token, "*", "\x00", "-1")
-	parent, err := e.b.state.Load().open(c.token)
+	parent, err := e.b.state.Load().open(context.Background(), e.storage, c.token)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -992,7 +992,7 @@ func FuzzOAuthForm(f *testing.F) {
 		if status != http.StatusOK {
 			return
 		}
-		child, err := e.b.state.Load().open(answer["access_token"].(string))
+		child, err := e.b.state.Load().open(context.Background(), e.storage, answer["access_token"].(string))
 		if err != nil || child.ExpiresAt.After(parent.ExpiresAt.Add(time.Hour)) || len(access.Scopes{"a", "b"}.Missing(child.Scopes)) > 0 {
 			t.Errorf("%+v, %v", child, err)
 		}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
@@ -131,7 +132,7 @@ func (b *backend) refresh(ctx context.Context, st *state, req *logical.Request, 
 	if text == "" {
 		return oauthError(invalidRequest, "refresh_token is missing")
 	}
-	used, err := token.Open(st.keys.Ring(), text)
+	used, err := native.Open(ctx, req.Storage, st.keys, text, token.Open)
 	if errors.Is(err, token.ErrBrokenKey) {
 		return nil, err
 	}
@@ -247,7 +248,7 @@ func (b *backend) exchange(ctx context.Context, st *state, req *logical.Request,
 	case d.Get("actor_token").(string) != "":
 		return oauthError(invalidRequest, "actor_token is not supported")
 	}
-	subject, err := st.open(text)
+	subject, err := st.open(ctx, req.Storage, text)
 	if errors.Is(err, token.ErrBrokenKey) {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
@@ -89,7 +90,7 @@ func (b *backend) revokeText(ctx context.Context, s logical.Storage, st *state, 
 	if u, known := st.upstreams.Known(text); known {
 		return b.endUpstream(ctx, s, st, u.ID)
 	}
-	claims, err := st.open(text)
+	claims, err := st.open(ctx, s, text)
 	if errors.Is(err, token.ErrSpentKey) || errors.Is(err, token.ErrDestroyedKey) {
 		return nil
 	}
@@ -135,6 +136,9 @@ func (st *state) revokeGrant(ctx context.Context, s logical.Storage, id token.ID
 	}
 	if !known {
 		_, known = st.deviations.Get(id)
+	}
+	if place := id.Place(); !known && status.IsZero() && place.Index < ledger.ListSize && st.indexes.Has(place.List) {
+		known, status = true, place // the row was lost, and the id says itself what it names
 	}
 	return known, st.revoke(ctx, s, id, status, end)
 }

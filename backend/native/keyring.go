@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -148,6 +149,50 @@ func (k *keyring[R]) read(ctx context.Context, s logical.Storage, named string) 
 	}
 	k.use(found)
 	return nil
+}
+
+// Open opens a token with the keys of a ring. One that was made with an unknown key is tried again where storage has
+// that key.
+func Open[R ring](ctx context.Context, s logical.Storage, k interface {
+	Ring() R
+	learn(ctx context.Context, s logical.Storage, name string) (bool, error)
+}, text string, open func(R, string) (*token.Claims, error)) (*token.Claims, error) {
+	claims, err := open(k.Ring(), text)
+	unknown := (*token.UnknownKeyError)(nil)
+	if !errors.As(err, &unknown) {
+		return claims, err
+	}
+	if learned, err := k.learn(ctx, s, unknown.Name); err != nil {
+		return nil, err
+	} else if !learned {
+		return nil, unknown
+	}
+	return open(k.Ring(), text)
+}
+
+// keyNamePattern is what the name of a key may be, which is part of its storage key.
+var keyNamePattern = regexp.MustCompile(`^[0-9A-Za-z_-]{1,64}$`)
+
+// learn takes over a key that another process has made, and reports whether there is one of this name.
+func (k *keyring[R]) learn(ctx context.Context, s logical.Storage, name string) (bool, error) {
+	if !keyNamePattern.MatchString(name) {
+		return false, nil
+	}
+	key, err := readKey(ctx, s, k.destroyed, name)
+	if key != nil {
+		key.Destroyed, key.Secret = true, nil
+	} else if err == nil {
+		key, err = readKey(ctx, s, k.prefix, name)
+	}
+	if key == nil {
+		return false, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.Keys().Find(name) == nil {
+		k.use(append(slices.Clone(k.Keys()), *key))
+	}
+	return true, nil
 }
 
 // readKey reads one entry; nil where there is none. A key that cannot be decoded is Broken.

@@ -1,12 +1,13 @@
 package token
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"io"
 )
 
-// ID is the public name of a token or of a grant: 96 random bits. It is safe to log, and for an
+// ID is the public name of a token or of a grant: 96 random bits, but for NewGrantID. It is safe to log, and for an
 // opaque token it is the nonce under which the claims are sealed, so it must come from a
 // cryptographic source of randomness. The zero ID names nothing.
 type ID [12]byte
@@ -18,6 +19,21 @@ func NewID(random io.Reader) (ID, error) {
 		return ID{}, fmt.Errorf("reading randomness: %w", err)
 	}
 	return id, nil
+}
+
+// NewGrantID reads the ID of a grant whose JWTs have a place in a status list: 40 random bits and the place, which no
+// other grant has, so that the ID alone leads to the place.
+func NewGrantID(random io.Reader, place StatusRef) (ID, error) {
+	id, err := NewID(random)
+	binary.BigEndian.PutUint32(id[5:], place.List)
+	id[9], id[10], id[11] = byte(place.Index>>16), byte(place.Index>>8), byte(place.Index)
+	return id, err
+}
+
+// Place is the place in a status list that the ID of a grant names, where it is one that NewGrantID has made. Any
+// other ID names one by chance.
+func (id ID) Place() StatusRef {
+	return StatusRef{List: binary.BigEndian.Uint32(id[5:]), Index: uint32(id[9])<<16 | uint32(id[10])<<8 | uint32(id[11])}
 }
 
 // ParseID reads the text form: 24 lower-case hexadecimal digits and nothing else.

@@ -131,7 +131,7 @@ func OpenJWT(ring *SigningRing, s string) (*Claims, error) {
 	case header.ExtraHeaders[jose.HeaderType] != TypeAccessToken:
 		return nil, ErrMalformed
 	case !known:
-		return nil, ErrUnknownKey
+		return nil, &UnknownKeyError{header.KeyID}
 	case key.refusal != nil:
 		return nil, key.refusal
 	case header.Algorithm != key.Algorithm:

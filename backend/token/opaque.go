@@ -177,7 +177,7 @@ func Open(ring *Ring, s string) (*Claims, error) {
 	sealer, known := ring.sealers[number]
 	switch {
 	case !known:
-		return nil, ErrUnknownKey
+		return nil, &UnknownKeyError{keyName(number)}
 	case sealer.refusal != nil:
 		return nil, sealer.refusal
 	}
