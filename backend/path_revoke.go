@@ -82,6 +82,8 @@ func (b *backend) revokeUpstream(ctx context.Context, id token.ID) (*logical.Res
 
 // Every door of revocation leads to state.revoke, or to endUpstream for a token at an upstream: revokeUpstream,
 // revokeText and revokeID from the paths, revokeToken from the reuse of a refresh token, tokenRevoke from the lease.
+// Only the lease's knows when the grant ends: it ends the grant on time, which needs no note. What is known elsewhere
+// may be behind.
 
 // revokeText revokes the grant of a token, or the token at an upstream. A token that has ended is no error; one
 // that this mount did not make is, with the errors of token.Open.
@@ -104,43 +106,40 @@ func (b *backend) revokeText(ctx context.Context, s logical.Storage, st *state, 
 // is known of that id.
 func (b *backend) revokeID(ctx context.Context, s logical.Storage, st *state, id token.ID) (known bool, _ error) {
 	defer b.rotator.kick()
-	return st.revokeGrant(ctx, s, id, token.StatusRef{}, time.Time{})
+	// A process that is behind may know of no key, and so of no lifetime.
+	longest := max(st.longestLifetime(), b.System().MaxLeaseTTL(), maxLeaselessTTL)
+	return st.revokeGrant(ctx, s, id, token.StatusRef{}, st.now().Add(longest))
 }
 
 // revokeToken revokes the grant that a token belongs to.
 func (st *state) revokeToken(ctx context.Context, s logical.Storage, claims *token.Claims) error {
-	if claims.Grant == claims.ID {
-		return st.revoke(ctx, s, claims.ID, claims.Status, claims.ExpiresAt)
+	latest := st.now().Add(st.longestLifetime())
+	if claims.Grant == claims.ID && st.now().Before(claims.ExpiresAt) {
+		latest = claims.ExpiresAt
 	}
-	var end time.Time // an access token says nothing of the end of its grant
-	if claims.Generation > 0 {
-		end = claims.IssuedAt.Add(claims.GrantLifetime)
-	}
-	_, err := st.revokeGrant(ctx, s, claims.Grant, claims.Status, end)
+	_, err := st.revokeGrant(ctx, s, claims.Grant, claims.Status, latest)
 	return err
 }
 
-// revokeGrant revokes a grant of which no lease and no first token is at hand. One that nothing is known of may be
-// that of a token issued just before a crash, or without a lease; it ends at end at the latest, or after the longest
-// lifetime where end is zero.
-func (st *state) revokeGrant(ctx context.Context, s logical.Storage, id token.ID, status token.StatusRef, end time.Time) (known bool, _ error) {
+// revokeGrant revokes a grant that ends by itself at latest at the latest, and reports whether anything is known of it.
+// Where nothing is, it may be that of a token issued just before a crash, or without a lease.
+func (st *state) revokeGrant(ctx context.Context, s logical.Storage, id token.ID, status token.StatusRef, latest time.Time) (known bool, _ error) {
+	end := latest
 	row, known := st.inventory.Get(id)
-	switch {
-	case known:
+	if known && st.now().Before(row.ExpiresAt) {
 		end = row.ExpiresAt
-		if !row.Status.IsZero() {
-			status = row.Status
-		}
-	case end.IsZero():
-		end = st.now().Add(st.longestLifetime())
+	}
+	if known && !row.Status.IsZero() {
+		status = row.Status
 	}
 	if !known {
-		_, known = st.deviations.Get(id)
+		if place := id.Place(); status.IsZero() && place.Index < ledger.ListSize && st.indexes.Has(place.List) {
+			known, status = true, place // the row was lost, and the id says itself what it names
+		}
+		_, deviates := st.deviations.Get(id)
+		known = known || deviates
 	}
-	if place := id.Place(); !known && status.IsZero() && place.Index < ledger.ListSize && st.indexes.Has(place.List) {
-		known, status = true, place // the row was lost, and the id says itself what it names
-	}
-	return known, st.revoke(ctx, s, id, status, end)
+	return known, st.deviations.Revoke(ctx, s, id, status, end, st.now())
 }
 
 // revoke revokes a grant that ends at ownEnd by itself, unless it has ended.
