@@ -113,6 +113,7 @@ func (b *backend) keyDestroy(ctx context.Context, req *logical.Request, d *frame
 	if err != nil {
 		return nil, err
 	}
+	b.rotator.kick() // a static role may keep a token made with it
 	b.Logger().Warn("destroyed a key; all tokens made with it are revoked", "key", name)
 	resp := st.keysInUse()
 	if !unknownUntil.IsZero() {

@@ -566,6 +566,9 @@ func (b *backend) dropRole(ctx context.Context, s logical.Storage, st *state, na
 	if r == nil {
 		return nil, nil, b.dropBrokenRole(ctx, s, st, name)
 	}
+	if err := st.statics.refresh(ctx, s); err != nil {
+		return nil, nil, err
+	}
 	if keeper := st.staticOf(r.name); keeper != nil {
 		return nil, fieldError("name", "static role %q keeps a token of role %q: delete it first", keeper.name, r.name), nil
 	}

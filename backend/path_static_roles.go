@@ -185,6 +185,7 @@ func (b *backend) staticRoleWrite(ctx context.Context, req *logical.Request, d *
 	entry := &staticEntry{name: name, MountPoint: req.MountPoint}
 	if old != nil {
 		changed := *old
+		changed.MountPoint = req.MountPoint // which may have been moved
 		entry = &changed
 	}
 	if refusal := entry.update(d, st); refusal != nil {
@@ -294,6 +295,11 @@ func (e *staticEntry) update(d *framework.FieldData, st *state) *logical.Respons
 	}
 	if e.Period > 0 && e.Overlap > e.Period {
 		return fieldError("overlap", "%s is more than rotation_period, which is %s: there would be more than two tokens", short(e.Overlap), short(e.Period))
+	}
+	if e.Schedule != "" {
+		if between, err := e.between(st.now()); err != nil || e.Overlap > between {
+			return fieldError("overlap", "%s is more than the %s between two times of rotation_schedule: there would be more than two tokens", short(e.Overlap), short(between))
+		}
 	}
 	if v, given := d.GetOk("description"); given {
 		if e.Description = v.(string); len(e.Description) > maxDescriptionLen {

@@ -93,6 +93,9 @@ func (r *rotator) look(ctx context.Context) time.Duration {
 	}
 	all := st.statics.all()
 	for _, e := range all {
+		if st.works(e, r.b.now()) {
+			r.b.listStatic(st, e)
+		}
 		if !r.due(st, e) {
 			continue
 		}

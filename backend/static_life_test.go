@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
 )
 
 // clock is one that a test puts forward.
@@ -171,6 +173,54 @@ func TestStaticRoleIsHeldToItsRole(t *testing.T) {
 			t.Errorf("not rotated: %v", got)
 		}
 	})
+}
+
+// A token that has become good for nothing is replaced before its time, whatever did that.
+func TestStaticTokenGoodForNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("roles/reader", data{"scopes": "a"})
+		e.write("static-roles/kept", data{"role": "reader", "rotation_period": "720h", "overlap": "1h"})
+		first := e.read("static-creds/kept")["token"].(string)
+		e.do(logical.DeleteOperation, "keys/"+e.list("keys/", nil)[0], nil)
+		time.Sleep(2 * time.Second)
+		second := e.read("static-creds/kept")["token"].(string)
+		e.expect("revoked", first, nil)
+		e.expect("active", second, data{"required_scopes": "a"})
+
+		e.write("roles/reader", data{"scopes": "b"})
+		time.Sleep(2 * time.Minute)
+		third := e.read("static-creds/kept")["token"].(string)
+		e.expect("active", third, data{"required_scopes": "b"})
+		e.refused(logical.UpdateOperation, "static-roles/often", data{"role": "reader", "rotation_schedule": "0 * * * *", "overlap": "2h"}, "overlap: 2h is more than the 1h between two times of rotation_schedule")
+	})
+}
+
+// The inventory lists what static roles keep, whoever made it, and after a crash too.
+func TestStaticTokensAreListed(t *testing.T) {
+	t.Parallel()
+	c := new(clock)
+	s := newShelf(t)
+	e := onShelfPrepared(t, s, c.hurried)
+	e.write("roles/native", data{"scopes": "a"})
+	for name, role := range map[string]string{"ours": "native", "theirs": "reader"} {
+		e.write("static-roles/"+name, data{"role": role, "rotation_period": "1h"})
+		e.b.flush(t.Context())
+		for _, key := range e.keysBelow(ledger.InventoryPrefix) { // which a crash may lose
+			if err := e.storage.InmemStorage.Delete(t.Context(), key); err != nil {
+				t.Fatal(err)
+			}
+		}
+		e = e.restart()
+		time.Sleep(20 * time.Millisecond)
+		creds := e.read("static-creds/" + name)
+		for field, value := range map[string]any{"token": creds["token"], "token_id": creds["token_id"]} {
+			row := e.write("lookup", data{field: value})
+			if row["state"] != "active" || row["role"] != role || row["display_name"] != "static role "+name {
+				t.Errorf("%s by %s: %v", name, field, row)
+			}
+		}
+	}
 }
 
 // A token is not ended because storage takes long to learn who has it.

@@ -2,11 +2,13 @@ package backend
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/hashicorp/vault/sdk/rotation"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
@@ -43,6 +45,7 @@ type staticToken struct {
 	ID        token.ID       `json:"id"`
 	Text      string         `json:"text,omitempty"` // of Current only
 	RoleID    token.RoleID   `json:"role_id"`
+	Version   uint32         `json:"version"`        // of the role
 	Upstream  bool           `json:"upstream"`       // it is in the ledger of those
 	Name      string         `json:"name,omitempty"` // at the upstream
 	Data      map[string]any `json:"data,omitempty"` // what the upstream says besides; of Current only
@@ -84,6 +87,16 @@ func (e *staticEntry) after(t time.Time) (time.Time, error) {
 		return time.Time{}, err
 	}
 	return schedule.Next(t), nil
+}
+
+// between is the time between the next two rotations.
+func (e *staticEntry) between(now time.Time) (time.Duration, error) {
+	first, err := e.after(now)
+	if err != nil {
+		return 0, err
+	}
+	second, err := e.after(first)
+	return second.Sub(first), err
 }
 
 // horizon returns the next rotation, and until when the next token has to live. Where rotations have a window,
@@ -181,9 +194,39 @@ func (st *state) staticEnd(t *staticToken) time.Time {
 	}
 }
 
-// works reports whether a static role's current token is good.
+// works reports whether a static role's current token is good for something.
 func (st *state) works(e *staticEntry, now time.Time) bool {
-	return now.Before(st.staticEnd(&e.Current))
+	t := &e.Current
+	if !now.Before(st.staticEnd(t)) {
+		return false
+	}
+	if t.Upstream {
+		return true
+	}
+	if r := st.roles.byID(t.RoleID); r != nil {
+		if grant, _ := r.grant(&token.Claims{RoleVersion: t.Version}); nothingLeft(grant) {
+			return false
+		}
+	}
+	_, err := st.open(t.Text) // its key may have been destroyed
+	return err == nil || errors.Is(err, token.ErrBrokenKey)
+}
+
+// staticRow is what the inventory says of a static role's current token.
+func (st *state) staticRow(e *staticEntry) ledger.Row {
+	t := &e.Current
+	row := ledger.Row{
+		ID: t.ID, IssuedAt: t.RotatedAt.Truncate(time.Second), ExpiresAt: t.ExpiresAt.Truncate(time.Second),
+		Holder: ledger.Holder{
+			Role: e.Role, RoleID: t.RoleID, RoleVersion: t.Version, Subject: e.EntityID, DisplayName: staticDisplayName(e.name),
+		},
+	}
+	if r := st.roles.byID(t.RoleID); r != nil && !t.Upstream {
+		if grant, _ := r.grant(&token.Claims{RoleVersion: t.Version}); grant != nil {
+			row.Scopes = grant.Scopes.Parameter()
+		}
+	}
+	return row
 }
 
 // settled reports whether the tokens before the current one end when they are to end.

@@ -93,9 +93,8 @@ func (b *backend) rotateStatic(ctx context.Context, s logical.Storage, st *state
 	if next.Next, end, err = e.horizon(now); err != nil {
 		return err
 	}
-	var row *ledger.Row
 	if r.Connection == "" {
-		next.Current, row, err = b.mintStatic(ctx, s, st, r, e, now, end)
+		next.Current, err = b.mintStatic(ctx, s, st, r, e, now, end)
 	} else {
 		next.Current, err = b.mintStaticUpstream(ctx, st, r, e, now, end)
 	}
@@ -110,10 +109,7 @@ func (b *backend) rotateStatic(ctx context.Context, s logical.Storage, st *state
 		defer cancel()
 		return errors.Join(err, b.endStatic(ending, s, st, &next.Current))
 	}
-	if row != nil {
-		st.inventory.Add(*row)
-		b.flushSoon()
-	}
+	b.listStatic(st, &next)
 	return b.settleStatic(ctx, s, st, &next)
 }
 
@@ -170,30 +166,30 @@ func (b *backend) putStatic(ctx context.Context, s logical.Storage, st *state, o
 	return err
 }
 
-// mintStatic makes a token of the engine's own, and its row in the inventory.
-func (b *backend) mintStatic(ctx context.Context, s logical.Storage, st *state, r *role, e *staticEntry, now, end time.Time) (staticToken, *ledger.Row, error) {
+// listStatic has the inventory list the current token of a static role: after a crash it may not.
+func (b *backend) listStatic(st *state, e *staticEntry) {
+	if _, listed := st.inventory.Get(e.Current.ID); !listed {
+		st.inventory.Add(st.staticRow(e))
+		b.flushSoon()
+	}
+}
+
+// mintStatic makes a token of the engine's own.
+func (b *backend) mintStatic(ctx context.Context, s logical.Storage, st *state, r *role, e *staticEntry, now, end time.Time) (staticToken, error) {
 	claims, err := newClaims(end.Sub(now), now)
 	if err != nil {
-		return staticToken{}, nil, err
+		return staticToken{}, err
 	}
 	claims.Role, claims.RoleVersion, claims.Subject, claims.Grant = r.ID, r.Version, e.EntityID, claims.ID
 	if claims.Metadata, err = r.metadataFor(e.EntityID, b.System()); err != nil {
-		return staticToken{}, nil, told("role %q: %w", r.name, err)
+		return staticToken{}, told("role %q: %w", r.name, err)
 	}
 	i := &issuing{st: st, storage: s, config: st.config.get(), role: r, mountPoint: e.MountPoint, lifetime: end.Sub(now)}
 	text, err := i.access(ctx, claims)
 	if err != nil {
-		return staticToken{}, nil, err
+		return staticToken{}, err
 	}
-	grant, _ := r.grant(claims)
-	row := &ledger.Row{
-		ID: claims.ID, IssuedAt: claims.IssuedAt, ExpiresAt: claims.ExpiresAt,
-		Holder: ledger.Holder{
-			Role: r.name, RoleID: r.ID, RoleVersion: r.Version, Scopes: grant.Scopes.Parameter(),
-			Subject: e.EntityID, DisplayName: staticDisplayName(e.name),
-		},
-	}
-	return staticToken{ID: claims.ID, Text: text, RoleID: r.ID, RotatedAt: now, ExpiresAt: claims.ExpiresAt}, row, nil
+	return staticToken{ID: claims.ID, Text: text, RoleID: r.ID, Version: r.Version, RotatedAt: now, ExpiresAt: claims.ExpiresAt}, nil
 }
 
 // mintStaticUpstream makes a token of an upstream.
@@ -211,7 +207,7 @@ func (b *backend) mintStaticUpstream(ctx context.Context, st *state, r *role, e 
 		return staticToken{}, err
 	}
 	return staticToken{
-		ID: made.ID, Text: made.Text, RoleID: r.ID, Upstream: true, Name: made.Name, Data: made.Data, RotatedAt: now, ExpiresAt: made.End,
+		ID: made.ID, Text: made.Text, RoleID: r.ID, Version: r.Version, Upstream: true, Name: made.Name, Data: made.Data, RotatedAt: now, ExpiresAt: made.End,
 	}, nil
 }
 
