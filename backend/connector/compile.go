@@ -252,7 +252,10 @@ func (c *compiler) operation(name string, source *Operation, base *cel.Env, vars
 			return nil, fail(source.Result[member].Line, "result."+member, err)
 		}
 		if name == opRotateRoot {
-			o.result[member].secret = true // it is a credential, and of nothing else
+			o.result[member].secret = true
+			if err := c.checkCredential(o.result[member]); err != nil {
+				return nil, fail(source.Result[member].Line, "result."+member, err)
+			}
 		} else if err := c.refuseSecrets(o.result[member]); err != nil {
 			return nil, fail(source.Result[member].Line, "result."+member, err)
 		}
@@ -424,6 +427,38 @@ func (c *compiler) refuseSecrets(p *program) error {
 	return nil
 }
 
+// checkCredential refuses a new credential that has a secret in a member which is shown.
+func (c *compiler) checkCredential(p *program) error {
+	expr := p.ast.Expr()
+	if expr.Kind() != celast.MapKind {
+		return errors.New("must be a map of the members that change, written as {...}")
+	}
+	for _, each := range expr.AsMap().Entries() {
+		entry := each.AsMapEntry()
+		if entry.Key().Kind() != celast.LiteralKind {
+			return errors.New("the keys of the map must be written as text")
+		}
+		name, _ := entry.Key().AsLiteral().Value().(string)
+		field, known := c.definition.Credential[name]
+		if !known {
+			return fmt.Errorf("%q is not a member of the credential", clip(name))
+		}
+		if field.Secret {
+			continue
+		}
+		var found error
+		celast.PostOrderVisit(entry.Value(), celast.NewExprVisitor(func(e celast.Expr) {
+			if ref := p.ast.ReferenceMap()[e.ID()]; ref != nil && c.isSecret(strings.TrimPrefix(ref.Name, ".")) {
+				found = fmt.Errorf("%s: %s is a secret, and the member is shown", name, strings.TrimPrefix(ref.Name, "."))
+			}
+		}))
+		if found != nil {
+			return found
+		}
+	}
+	return nil
+}
+
 func (c *compiler) isSecret(name string) bool {
 	return slices.Contains(c.secrets, name) || slices.Contains(c.saved, name)
 }
@@ -458,7 +493,7 @@ func (c *compiler) compile(env *cel.Env, source Expr, want *cel.Type) (*program,
 	if err != nil {
 		return nil, err
 	}
-	p := &program{Program: compiled, text: source.Text, output: output}
+	p := &program{Program: compiled, ast: ast.NativeRep(), text: source.Text, output: output}
 	for _, ref := range ast.NativeRep().ReferenceMap() {
 		if ref.Name != "" {
 			p.names = append(p.names, strings.TrimPrefix(ref.Name, "."))

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"cel.dev/cel-go/cel"
+	celast "cel.dev/cel-go/common/ast"
 )
 
 // Provider is a definition that is ready for use. It does not change.
@@ -71,6 +72,7 @@ type pathPart struct {
 // program is a compiled expression.
 type program struct {
 	cel.Program
+	ast    *celast.AST
 	text   string
 	secret bool  // it refers to a secret, or its value is one: errors do not say why it fails
 	most   int64 // what its value may weigh; 0: no limit of its own

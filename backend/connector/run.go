@@ -288,6 +288,9 @@ func (u *Upstream) RotateRoot(ctx context.Context, name, generated string, now, 
 	if maps.EqualFunc(fresh, u.Credential, func(a, b any) bool { return a == b }) {
 		return nil, &Error{Message: "the service gave the credential that is in use", Unsure: true}
 	}
+	if err := u.withoutSecrets(u.Provider.shown(changed), vars); err != nil {
+		return nil, &Error{Message: u.misread(err).Message, Unsure: true}
+	}
 	return fresh, nil
 }
 
@@ -354,7 +357,7 @@ func (u *Upstream) run(ctx context.Context, name string, vars map[string]any) (m
 		if r.when != nil {
 			wanted, err := r.when.eval(ctx, vars)
 			if err != nil {
-				return nil, &Error{Message: u.scrub(u.misread(err).Message, vars), Unsure: changed}
+				return nil, &Error{Message: u.tell(u.misread(err).Message, vars), Unsure: changed}
 			}
 			if wanted != true {
 				continue
@@ -362,7 +365,7 @@ func (u *Upstream) run(ctx context.Context, name string, vars map[string]any) (m
 		}
 		out, err := r.outgoing(ctx, vars)
 		if err != nil {
-			return nil, &Error{Message: u.scrub(err.Error(), vars), Unsure: changed}
+			return nil, &Error{Message: u.tell(err.Error(), vars), Unsure: changed}
 		}
 		repeatable := !once || r.method == http.MethodGet
 		out.policy = retryPolicy{repeatable: repeatable, statuses: r.retry}
@@ -371,7 +374,7 @@ func (u *Upstream) run(ctx context.Context, name string, vars map[string]any) (m
 			err = r.classify(a)
 		}
 		if e := (*Error)(nil); errors.As(err, &e) {
-			e.Message = u.scrub(e.Message, vars)
+			e.Message = u.tell(e.Message, vars)
 			e.Unsure = e.Unsure && !repeatable || changed
 		}
 		if err != nil {
@@ -382,7 +385,7 @@ func (u *Upstream) run(ctx context.Context, name string, vars map[string]any) (m
 		vars["response.status"], vars["response.headers"], vars["response.body"] = int64(a.status), a.headers, a.body
 		for name, p := range r.save {
 			if vars["saved."+name], err = p.eval(ctx, vars); err != nil {
-				return nil, &Error{Message: u.scrub(u.misread(err).Message, vars), Unsure: changed}
+				return nil, &Error{Message: u.tell(u.misread(err).Message, vars), Unsure: changed}
 			}
 		}
 	}
@@ -489,14 +492,14 @@ func (r *request) classify(a *answer) error {
 	return e
 }
 
-// messageOf finds what the upstream says of an error, in the places where APIs say it.
+// messageOf finds what the upstream says of an error, in the places where APIs say it. Secrets may be in it.
 func messageOf(body any) string {
 	switch v := body.(type) {
 	case string:
 		if strings.HasPrefix(strings.TrimSpace(v), "<") {
 			return "" // a page for people
 		}
-		return printable(v)
+		return v
 	case []any:
 		var all []string
 		for _, one := range v {
@@ -504,7 +507,7 @@ func messageOf(body any) string {
 				all = append(all, text)
 			}
 		}
-		return printable(strings.Join(all, "; "))
+		return strings.Join(all, "; ")
 	case map[string]any:
 		for _, key := range []string{"error_description", "message", "errors", "error", "detail", "title", "reason"} {
 			if text := messageOf(v[key]); text != "" {
@@ -517,7 +520,7 @@ func messageOf(body any) string {
 				all = append(all, key+": "+messageOf(list))
 			}
 		}
-		return printable(strings.Join(all, "; "))
+		return strings.Join(all, "; ")
 	}
 	return ""
 }
@@ -529,7 +532,7 @@ func (u *Upstream) result(ctx context.Context, name string, vars map[string]any)
 	for _, member := range sortedKeys(programs) {
 		value, err := programs[member].eval(ctx, vars)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %s", member, u.scrub(err.Error(), vars))
+			return nil, fmt.Errorf("%s: %s", member, u.tell(err.Error(), vars))
 		}
 		result[member] = value
 	}
@@ -538,7 +541,7 @@ func (u *Upstream) result(ctx context.Context, name string, vars map[string]any)
 
 // misread says that an answer was not what the provider expects.
 func (u *Upstream) misread(err error) *Error {
-	return &Error{Message: printable(fmt.Sprintf("the answer is not what provider %q expects: %s", u.Provider.Name, err))}
+	return &Error{Message: u.tell(fmt.Sprintf("the answer is not what provider %q expects: %s", u.Provider.Name, err), nil)}
 }
 
 // roundUp gives the end that an upstream is told: later than the lease's, so that the lease is what ends it.

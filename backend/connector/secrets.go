@@ -3,13 +3,14 @@ package connector
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
 // minEcho is the length from which a secret is recognised in an answer. Shorter ones turn up by chance.
 const minEcho = 8
 
-// secrets gives the secrets among the variables of a call.
+// secrets gives the secrets of the credential, and those among the variables of a call.
 func (u *Upstream) secrets(vars map[string]any) []string {
 	var secrets []string
 	add := func(value any) {
@@ -19,20 +20,38 @@ func (u *Upstream) secrets(vars map[string]any) []string {
 	}
 	for name, field := range u.Provider.Credential {
 		if field.Secret {
-			add(vars["credential."+name])
+			add(u.Credential[name])
 		}
 	}
 	add(vars["token"])
 	add(vars["generated"])
+	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) }) // one may be a part of another
 	return secrets
+}
+
+// shown gives the members of a credential that are no secrets.
+func (p *Provider) shown(credential map[string]any) map[string]any {
+	shown := make(map[string]any)
+	for name, value := range credential {
+		if !p.Credential[name].Secret {
+			shown[name] = value
+		}
+	}
+	return shown
+}
+
+// tell makes what went wrong fit for people. Secrets go first: what is cut off or folded would not be found.
+func (u *Upstream) tell(text string, vars map[string]any) string {
+	return printable(u.scrub(text, vars))
 }
 
 // scrub takes secrets out of what is told of a call.
 func (u *Upstream) scrub(text string, vars map[string]any) string {
+	var pairs []string
 	for _, secret := range u.secrets(vars) {
-		text = strings.ReplaceAll(text, secret, "[secret]")
+		pairs = append(pairs, secret, "[secret]")
 	}
-	return text
+	return strings.NewReplacer(pairs...).Replace(text) // in one pass, the first that fits
 }
 
 // withoutSecrets refuses a result that holds a secret of the credential: the definition cannot put it there,

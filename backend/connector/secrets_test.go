@@ -1,11 +1,13 @@
 package connector
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 )
 
 // A definition cannot put a secret of the credential to where somebody sees it, by no detour.
@@ -92,4 +94,72 @@ func TestEchoIsRefused(t *testing.T) {
 	if _, err := u.Check(t.Context()); err == nil || strings.Contains(err.Error(), "top/secret") {
 		t.Errorf("%v", err)
 	}
+}
+
+// A rotation does not move a secret into a member of the credential that is shown.
+func TestRotationShowsNoSecret(t *testing.T) {
+	for result, want := range map[string]string{
+		`{"key": generated}`:                                        "",
+		`{"key": generated, "user": name}`:                          "",
+		`{"key": generated, "user": "u-" + generated}`:              "user: generated is a secret, and the member is shown",
+		`{"key": generated, "user": [credential.key].map(k, k)[0]}`: "user: credential.key is a secret",
+		`{"key": generated, "usr": name}`:                           `"usr" is not a member`,
+		`{"key": generated, name: name}`:                            "must be written as text",
+		`true ? {"key": generated} : {"user": generated}`:           "must be a map of the members",
+	} {
+		text := small + strings.NewReplacer(`{"key": string(response.body.key)}`, result).Replace(rotating)
+		if _, err := Compile([]byte(text)); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", result, err, want)
+		}
+	}
+	p, err := Compile([]byte(small + strings.Replace(rotating, "string(response.body.key)}", `string(response.body.key), "user": string(response.body.user)}`, 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for body, want := range map[string]string{
+		`{"key": "another", "user": "v"}`:          "",
+		`{"key": "another", "user": "top/secret"}`: "user: the service repeats a secret",
+		`{"key": "top/secret", "user": "u"}`:       "the service gave the credential that is in use",
+	} {
+		u := serve(t, ClientConfig{}, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, body) })
+		u.Provider = p
+		fresh, err := u.RotateRoot(t.Context(), "root-1", "", time.Now(), time.Now().Add(time.Hour))
+		var e *Error
+		if want == "" && (err != nil || fresh["key"] != "another" || fresh["user"] != "v") ||
+			want != "" && (!errors.As(err, &e) || !e.Unsure || !strings.Contains(e.Message, want)) {
+			t.Errorf("%s: %v, %v, want %s", body, fresh, err, want)
+		}
+	}
+}
+
+// A message is cut and folded after secrets were taken out of it.
+func TestMessagesAreScrubbedWhole(t *testing.T) {
+	secret := "-----BEGIN KEY-----\nMIIEvQIBADANBgkq\n-----END KEY-----"
+	for name, message := range map[string]string{"folded": "bad key: " + secret, "cut": strings.Repeat("x ", 137) + secret, "in a list": secret} {
+		u := serve(t, ClientConfig{}, func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(400)
+			_ = json.NewEncoder(w).Encode(map[string]any{"errors": []string{message}})
+		})
+		u.Provider = u.Provider.with(t, "'\"Bearer \" + credential.key'", "form_encode(credential.key)")
+		u.Credential = map[string]any{"user": "u", "key": secret}
+		if _, err := u.create(t.Context()); err == nil || strings.Contains(err.Error(), "BEGIN KEY") || strings.Contains(err.Error(), "MIIE") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	u := &Upstream{Provider: &Provider{Definition: Definition{Credential: map[string]Field{"a": {Secret: true}, "b": {Secret: true}}}}, Credential: map[string]any{"a": "secret", "b": "secret-and-more"}}
+	for range 20 {
+		if got := u.tell("secret-and-more", nil); got != "[secret]" {
+			t.Error(got)
+		}
+	}
+}
+
+// with compiles the definition anew with one part replaced.
+func (p *Provider) with(t *testing.T, old, fresh string) *Provider {
+	t.Helper()
+	changed, err := Compile([]byte(strings.ReplaceAll(p.Text, old, fresh)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return changed
 }
