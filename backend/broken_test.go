@@ -279,7 +279,7 @@ func TestProviderIsInUseElsewhere(t *testing.T) {
 	e.write("connections/later", data{"provider": "shelf", "url": s.URL, "credential": data{"password": "open sesame"}})
 
 	stale.refused(logical.DeleteOperation, "providers/shelf", nil, `connection "later" uses provider "shelf"`)
-	other := strings.ReplaceAll(strings.Replace(definition, "password: {type", "secret: {type", 1), "credential.password", "credential.secret")
+	other := strings.NewReplacer("password: {type", "secret: {type", "credential.password", "credential.secret", `credential: '{"password"`, `credential: '{"secret"`).Replace(definition)
 	stale.refused(logical.UpdateOperation, "providers/shelf", data{"definition": other}, `connection "later" has another credential`)
 
 	e.do(logical.DeleteOperation, "connections/later", nil)
