@@ -9,9 +9,10 @@
 //	role/<name>             a role and its past versions
 //	ledger/writers/<w>      a process that has issued tokens
 //	ledger/deviations/<xxx>-<w>  tokens that were revoked or renewed
-//	ledger/grants/<xxx>-<w> the last refresh of grants that were refreshed
+//	ledger/refreshes/<xxx>-<w>   the last refresh of grants that were refreshed
 //	ledger/status/<n>       which places in status lists are taken
-//	ledger/inventory/<n>    who got which token when
+//	ledger/deleted-roles/<id>    a role that was deleted, whose tokens may not have expired
+//	ledger/inventory/<w>-<n>     who got which token when
 //	provider/<name>         a provider of an operator's own
 //	connection/<name>       an upstream service and the credential for it, seal-wrapped
 //	static-role/<name>      a token that is kept rotated, seal-wrapped
@@ -218,7 +219,8 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 		b.maintainKeys(ctx, s, st),
 		b.maintainSigners(ctx, s, st),
 		st.indexes.Prune(ctx, s, longest, now),
-		st.grants.Prune(ctx, s, now),
+		st.deleted.Prune(ctx, s, now),
+		st.refreshes.Prune(ctx, s, now),
 		st.inventory.Prune(ctx, s, st.ended(now)),
 		st.deviations.Prune(ctx, s, now),
 		ledger.PruneWriters(ctx, s, b.writer, longest, now),

@@ -11,7 +11,6 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
@@ -56,25 +55,10 @@ func (st *state) brokenKeys() map[string]error {
 	maps.Copy(keys, st.connections.brokenProviders())
 	maps.Copy(keys, st.statics.brokenKeys())
 	maps.Copy(keys, st.upstreams.Damaged())
-	for _, part := range st.ledgers() {
+	for _, part := range st.rooms() {
 		maps.Copy(keys, part.Damaged())
 	}
 	return keys
-}
-
-// damaged is a part of the ledger, which goes on without what it cannot read.
-type damaged interface {
-	Damaged() map[string]error
-	DropDamaged(ctx context.Context, s logical.Storage, key string) error
-}
-
-// ledgers are the parts of the ledger, by the prefix of their storage keys.
-func (st *state) ledgers() map[string]damaged {
-	return map[string]damaged{
-		ledger.DeviationsPrefix: st.deviations,
-		ledger.GrantsPrefix:     st.grants,
-		ledger.InventoryPrefix:  st.inventory,
-	}
 }
 
 func (b *backend) brokenList(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
@@ -127,7 +111,7 @@ func (b *backend) dropBroken(ctx context.Context, req *logical.Request, st *stat
 		}
 		return nil, b.dropBrokenStatic(ctx, req.Storage, st, name)
 	}
-	for prefix, part := range st.ledgers() {
+	for prefix, part := range st.rooms() {
 		if strings.HasPrefix(key, prefix) {
 			return nil, part.DropDamaged(ctx, req.Storage, key)
 		}
@@ -166,13 +150,14 @@ func (b *backend) dropBrokenRole(ctx context.Context, s logical.Storage, st *sta
 		}
 	}
 	for id := range ids {
-		if err := b.endTokens(ctx, s, st, &role{name: name, roleEntry: roleEntry{ID: id}}); err != nil {
+		if err := st.deleted.Add(ctx, s, id, b.now().Add(st.longestLifetime())); err != nil {
 			return err
 		}
 		if err := b.upstreams.EndRole(ctx, id); err != nil {
 			return err
 		}
 	}
+	defer st.deleted.Changed()
 	return st.roles.remove(ctx, s, name)
 }
 

@@ -145,7 +145,7 @@ func TestBrokenGrants(t *testing.T) {
 	e.write("roles/refreshed", data{"scopes": "a", "refresh": true, "access_ttl": "5m"})
 	first := e.creds("refreshed", nil).data["refresh_token"].(string)
 	_, next := e.mustRefresh(first)
-	pages := e.keysBelow(ledger.GrantsPrefix)
+	pages := e.keysBelow(ledger.RefreshesPrefix)
 	e.spoil(pages[0], "\xff\xff")
 	e = e.restart()
 	for _, token := range []string{first, next} {

@@ -163,7 +163,7 @@ func (b *backend) credsIssue(ctx context.Context, req *logical.Request, d *frame
 		return logical.ErrorResponse("role %q: %s", r.name, err), nil
 	}
 	if r.TokenType == tokenTypeJWT && !r.NoLease {
-		if claims.Status, err = st.indexes.Next(ctx, req.Storage, now); err != nil {
+		if claims.Status, err = st.indexes.Next(ctx, req.Storage, r.ID, now); err != nil {
 			return nil, err
 		}
 		if claims.Grant, err = token.NewGrantID(rand.Reader, claims.Status); err != nil {

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -341,13 +342,60 @@ func TestStatusListTellsOfEveryEnd(t *testing.T) {
 	}
 }
 
+// Deleting a role costs one write however many tokens it has, and their places show it; nobody else's do.
+func TestDeletingARoleOfManyJWTs(t *testing.T) {
+	e := newIssuer(t)
+	jwts := data{"token_type": "jwt", "scopes": "a", "audience": "api"}
+	e.write("roles/reader", jwts)
+	e.write("roles/other", jwts)
+	var tokens []string
+	for range 50 {
+		tokens = append(tokens, e.creds("reader", nil).token)
+	}
+	live := e.creds("other", nil)
+	if e.listedAsRevoked(tokens[0]) {
+		t.Fatal("listed before")
+	}
+
+	// Cut short between the two writes, it has done nothing.
+	e.storage.Underlying().FailDelete(true)
+	if _, err := e.request(&logical.Request{Operation: logical.DeleteOperation, Path: "roles/reader"}); err == nil {
+		t.Fatal("the role is deleted, says the engine")
+	}
+	e.storage.Underlying().FailDelete(false)
+	for name, e := range map[string]*engine{"in memory": e, "after a restart": mountOn(t, e.storage, e.system)} {
+		if e.expect("active", tokens[0], nil); e.listedAsRevoked(tokens[0]) {
+			t.Errorf("%s: the list shows the tokens of a role that is there", name)
+		}
+	}
+
+	writes := e.storage.writes.Load()
+	e.do(logical.DeleteOperation, "roles/reader", nil)
+	if n := e.storage.writes.Load() - writes; n > 1 {
+		t.Errorf("%d writes", n)
+	}
+	e.write("roles/reader", jwts)
+	again := e.creds("reader", nil)
+	for _, e := range []*engine{e, e.restart()} {
+		for _, token := range tokens {
+			if !e.listedAsRevoked(token) {
+				t.Fatal("not listed")
+			}
+		}
+		if e.listedAsRevoked(live.token) || e.listedAsRevoked(again.token) {
+			t.Error("a token is listed that was not ended")
+		}
+	}
+}
+
 func TestStatusListIsCached(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newIssuer(t)
 		e.write("roles/reader", data{"token_type": "jwt", "scopes": "a", "audience": "api"})
 		c := e.creds("reader", nil)
+		list := strconv.FormatUint(uint64(e.b.state.Load().indexes.Lists()[0]), 10)
 		fetch := func() string {
-			_, _, cache, body := e.raw(logical.ReadOperation, "oauth/status/1", nil)
+			_, _, cache, body := e.raw(logical.ReadOperation, "oauth/status/"+list, nil)
 			if cache != "public, max-age=60" {
 				t.Error(cache)
 			}
@@ -371,10 +419,10 @@ func TestStatusListIsCached(t *testing.T) {
 			t.Error("not made anew when it was old")
 		}
 		_, _, _, body := e.raw(logical.ReadOperation, "oauth/status", nil)
-		if string(body) != `{"status_lists":["`+issuer+`/oauth/status/1"]}` {
+		if string(body) != `{"status_lists":["`+issuer+`/oauth/status/`+list+`"]}` {
 			t.Errorf("%s", body)
 		}
-		for _, number := range []string{"0", "2", "01", "x", "99999999999"} {
+		for _, number := range []string{"0", "2", "0" + list, "x", "99999999999"} {
 			if status, _, _, _ := e.raw(logical.ReadOperation, "oauth/status/"+number, nil); status != http.StatusNotFound {
 				t.Errorf("list %s: %d", number, status)
 			}
@@ -1008,10 +1056,12 @@ func BenchmarkStatusList(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
+	number := st.indexes.Lists()[0]
+	list := "oauth/status/" + strconv.FormatUint(uint64(number), 10)
 	random := rand.New(rand.NewPCG(1, 2))
 	revoke := func() {
 		id := token.ID{byte(random.Uint32()), byte(random.Uint32()), byte(random.Uint32()), byte(random.Uint32()), byte(random.Uint32())}
-		status := token.StatusRef{List: 1, Index: random.Uint32N(ledger.ListSize)}
+		status := token.StatusRef{List: number, Index: random.Uint32N(ledger.ListSize)}
 		now := time.Now()
 		if err := st.deviations.Revoke(b.Context(), e.storage, id, status, now.Add(time.Hour), now); err != nil {
 			b.Fatal(err)
@@ -1025,15 +1075,15 @@ func BenchmarkStatusList(b *testing.B) {
 			b.StopTimer()
 			revoke()
 			b.StartTimer()
-			e.raw(logical.ReadOperation, "oauth/status/1", nil)
+			e.raw(logical.ReadOperation, list, nil)
 		}
-		_, _, _, body := e.raw(logical.ReadOperation, "oauth/status/1", nil)
+		_, _, _, body := e.raw(logical.ReadOperation, list, nil)
 		b.ReportMetric(float64(len(body)), "B/list")
 	})
 	b.Run("cached", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			e.raw(logical.ReadOperation, "oauth/status/1", nil)
+			e.raw(logical.ReadOperation, list, nil)
 		}
 	})
 }

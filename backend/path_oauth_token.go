@@ -96,7 +96,7 @@ func (b *backend) grantOf(ctx context.Context, st *state, req *logical.Request, 
 	if claims.Generation > 0 { // a refresh token ends when its grant does
 		life = st.life(claims.Grant, claims.Grant, claims.Role, claims.ExpiresAt)
 	}
-	if err := cmp.Or(st.readable(claims.ID, claims.Grant, claims.Role), st.grants.Unreadable(claims.Grant)); err != nil && !life.Revoked {
+	if err := cmp.Or(st.readable(claims.ID, claims.Grant, claims.Role), st.refreshes.Unreadable(claims.Grant)); err != nil && !life.Revoked {
 		return nil, nil, life, err
 	}
 	if life.Alive(now) != access.Good {
@@ -167,7 +167,7 @@ func (b *backend) refresh(ctx context.Context, st *state, req *logical.Request, 
 	if err != nil {
 		return oauthRefusal(err)
 	}
-	err = st.grants.Refresh(ctx, req.Storage, used.Grant, used.Generation, used.IssuedAt.Add(used.GrantLifetime), refreshRetry, now)
+	err = st.refreshes.Refresh(ctx, req.Storage, used.Grant, used.Generation, used.IssuedAt.Add(used.GrantLifetime), refreshRetry, now)
 	if errors.Is(err, ledger.ErrReused) {
 		b.Logger().Warn("refresh token reuse detected; grant revoked",
 			"role", r.name, "grant_id", used.Grant.String(), "entity_id", used.Subject, "remote_address", remoteAddr(req))

@@ -24,8 +24,9 @@ type state struct {
 	signers    *native.Signing
 	roles      *roleStore
 	deviations *ledger.Deviations
-	grants     *ledger.Grants
-	indexes    *ledger.Indexes
+	refreshes  *ledger.Refreshes
+	indexes    *ledger.StatusIndexes
+	deleted    *ledger.DeletedRoles
 	inventory  *ledger.Inventory
 
 	connections *connectionStore
@@ -64,28 +65,32 @@ func (b *backend) load(ctx context.Context, s logical.Storage) (*state, error) {
 type room interface {
 	Load(ctx context.Context, s logical.Storage, now time.Time) error
 	Reload(ctx context.Context, s logical.Storage, key string, now time.Time) error
+	Damaged() map[string]error
+	DropDamaged(ctx context.Context, s logical.Storage, key string) error
 }
 
 // rooms are the parts of the ledger, by the prefix of their keys.
 func (st *state) rooms() map[string]room {
 	return map[string]room{
-		ledger.DeviationsPrefix: st.deviations,
-		ledger.GrantsPrefix:     st.grants,
-		ledger.InventoryPrefix:  st.inventory,
+		ledger.DeviationsPrefix:   st.deviations,
+		ledger.RefreshesPrefix:    st.refreshes,
+		ledger.StatusPrefix:       st.indexes,
+		ledger.DeletedRolesPrefix: st.deleted,
+		ledger.InventoryPrefix:    st.inventory,
 	}
 }
 
 // reload gives a state in which the stale keys have been read anew; all of them when all is set or old is nil.
 func (b *backend) reload(ctx context.Context, s logical.Storage, old *state, stale []string, all bool) (*state, error) {
 	st := &state{
-		now: b.Now, deviations: ledger.NewDeviations(b.writer), grants: ledger.NewGrants(b.writer),
-		inventory: ledger.NewInventory(b.writer),
+		now: b.Now, deviations: ledger.NewDeviations(b.writer), refreshes: ledger.NewRefreshes(b.writer),
+		indexes: ledger.NewStatusIndexes(), deleted: ledger.NewDeletedRoles(), inventory: ledger.NewInventory(b.writer),
 	}
 	switch {
 	case old == nil:
 		all = true
 	case all:
-		st.deviations, st.grants, st.inventory = old.deviations, old.grants, old.inventory
+		st.deviations, st.refreshes, st.indexes, st.deleted, st.inventory = old.deviations, old.refreshes, old.indexes, old.deleted, old.inventory
 		b.Logger().Warn("everything is read from storage again: a write failed because this node may not write")
 	default:
 		*st = *old
@@ -128,6 +133,7 @@ func (b *backend) reloadKey(ctx context.Context, s logical.Storage, st *state, k
 	case st.signers.Owns(key):
 		return st.signers.Reload(ctx, s, key)
 	case strings.HasPrefix(key, rolePrefix):
+		defer st.deleted.Changed()
 		return st.roles.reload(ctx, s, key)
 	case strings.HasPrefix(key, connectionPrefix):
 		return st.connections.reload(ctx, s, key)
@@ -137,8 +143,6 @@ func (b *backend) reloadKey(ctx context.Context, s logical.Storage, st *state, k
 		return st.upstreams.Reload(ctx, key)
 	case strings.HasPrefix(key, staticPrefix):
 		return st.statics.reload(ctx, s, key)
-	case strings.HasPrefix(key, ledger.IndexesPrefix):
-		st.indexes = nil
 	}
 	return nil
 }
@@ -162,11 +166,6 @@ func (b *backend) fill(ctx context.Context, s logical.Storage, st *state) (err e
 	}
 	if st.roles == nil {
 		if st.roles, err = loadRoles(ctx, s); err != nil {
-			return err
-		}
-	}
-	if st.indexes == nil {
-		if st.indexes, err = ledger.LoadIndexes(ctx, s); err != nil {
 			return err
 		}
 	}
@@ -220,6 +219,15 @@ func (st *state) life(id, grant token.ID, role token.RoleID, ownEnd time.Time) a
 // that cannot be read.
 func (st *state) readable(id, grant token.ID, role token.RoleID) error {
 	return cmp.Or(st.roles.brokenID(role), st.deviations.Unreadable(id), st.deviations.Unreadable(grant), st.upstreams.Unreadable(id))
+}
+
+// statusRevision changes whenever a status list may have to show something else.
+func (st *state) statusRevision() uint64 { return st.deviations.Revision() + st.deleted.Revision() }
+
+// revokedIn lists the places of a status list whose tokens were revoked, or may be tokens of deleted roles.
+func (st *state) revokedIn(list uint32) []uint32 {
+	deleted := func(id token.RoleID) bool { return st.deleted.Has(id) && st.roles.byID(id) == nil }
+	return append(st.deviations.RevokedIn(list), st.indexes.PlacesOf(list, deleted)...)
 }
 
 // longestLifetime is the longest time that any live token may live, renewals included.

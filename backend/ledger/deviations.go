@@ -1,6 +1,6 @@
 // Package ledger is what storage remembers of tokens that were issued: the deviations from what a token
-// says of itself (Deviations), how far grants have been refreshed (Grants), which places in status lists
-// are taken (Indexes), and who got which token when (Inventory).
+// says of itself (Deviations), how far grants have been refreshed (Refreshes), which places in status lists
+// are taken (StatusIndexes, DeletedRoles), and who got which token when (Inventory).
 package ledger
 
 import (

@@ -1,14 +1,11 @@
 package ledger
 
 import (
-	"context"
 	"iter"
-	"maps"
 	"sync"
 	"time"
 	"unique"
 
-	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/tidwall/btree"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
@@ -46,13 +43,13 @@ type Holder struct {
 //
 // Use it from many goroutines. Only Load, Reload, Flush and Prune touch storage, one at a time.
 type Inventory struct {
+	damage
 	writer string
 
 	mu       sync.Mutex
 	rows     *btree.BTreeG[entry] // by id
 	ofRole   map[token.RoleID]int // how many rows each life of a role has
 	segments map[string]*segment  // by name
-	damaged  map[string]error     // segments that cannot be read: key -> why
 	pending  []entry              // not in storage yet, oldest first
 	lost     int                  // rows that were dropped from pending since the last Flush
 
@@ -83,7 +80,6 @@ func NewInventory(writer string) *Inventory {
 		rows:     btree.NewBTreeGOptions(byID, btree.Options{NoLocks: true}),
 		ofRole:   make(map[token.RoleID]int),
 		segments: make(map[string]*segment),
-		damaged:  make(map[string]error),
 	}
 }
 
@@ -194,27 +190,4 @@ func (inv *Inventory) Len() int {
 	inv.mu.Lock()
 	defer inv.mu.Unlock()
 	return inv.rows.Len()
-}
-
-// Damaged returns the segments that cannot be read, by key, and why. Their rows are not listed.
-func (inv *Inventory) Damaged() map[string]error {
-	inv.mu.Lock()
-	defer inv.mu.Unlock()
-	return maps.Clone(inv.damaged)
-}
-
-// DropDamaged deletes a segment that cannot be read.
-func (inv *Inventory) DropDamaged(ctx context.Context, s logical.Storage, key string) error {
-	inv.storing.Lock()
-	defer inv.storing.Unlock()
-	if inv.Damaged()[key] == nil {
-		return nil
-	}
-	if err := s.Delete(ctx, key); err != nil {
-		return err
-	}
-	inv.mu.Lock()
-	defer inv.mu.Unlock()
-	delete(inv.damaged, key)
-	return nil
 }

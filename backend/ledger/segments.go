@@ -122,7 +122,7 @@ func (inv *Inventory) read(ctx context.Context, s logical.Storage, name string) 
 	}
 	var seg *segment
 	var rows []storedRow
-	var damage error
+	var damage error // costs the rows of this segment
 	if stored != nil {
 		value = stored.Value
 		seg = &segment{name: name, size: len(value)}
@@ -133,11 +133,10 @@ func (inv *Inventory) read(ctx context.Context, s logical.Storage, name string) 
 		entries[i] = rows[i].entry(seg)
 	}
 
+	inv.note(InventoryPrefix+name, damage)
 	inv.mu.Lock()
 	defer inv.mu.Unlock()
-	delete(inv.damaged, InventoryPrefix+name)
 	if damage != nil {
-		inv.damaged[InventoryPrefix+name] = damage
 		return value, nil
 	}
 	old := inv.segments[name]

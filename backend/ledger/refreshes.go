@@ -10,8 +10,8 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
-// GrantsPrefix is where Grants keeps its pages in storage.
-const GrantsPrefix = "ledger/grants/"
+// RefreshesPrefix is where Refreshes keeps its pages in storage.
+const RefreshesPrefix = "ledger/refreshes/"
 
 // A Refresh is the last refresh of a grant.
 type Refresh struct {
@@ -32,12 +32,12 @@ func (r Refresh) merge(o Refresh) Refresh {
 	return r
 }
 
-// Grants knows the last refresh of each grant that was refreshed.
-type Grants struct{ pages[Refresh] }
+// Refreshes knows the last refresh of each grant that was refreshed.
+type Refreshes struct{ pages[Refresh] }
 
-// NewGrants returns those of one process, which knows none until Load.
-func NewGrants(writer string) *Grants {
-	return &Grants{pages[Refresh]{prefix: GrantsPrefix, writer: writer}}
+// NewRefreshes returns those of one process, which knows none until Load.
+func NewRefreshes(writer string) *Refreshes {
+	return &Refreshes{pages[Refresh]{prefix: RefreshesPrefix, writer: writer}}
 }
 
 // ErrReused is returned for a refresh token that was used before, longer ago than a retry takes, or
@@ -47,8 +47,11 @@ var ErrReused = errors.New("the refresh token was used before")
 // Refresh uses a refresh token of one generation of a grant whose refresh tokens are valid until keepUntil at most.
 // What comes out is a refresh token of the next generation. The predecessor of the current generation is accepted
 // once more for as long as retry after it was used: its client has not got the answer, or has asked twice at once.
-func (g *Grants) Refresh(ctx context.Context, s logical.Storage, grant token.ID, generation uint32, keepUntil time.Time, retry time.Duration, now time.Time) error {
-	return g.change(ctx, s, grant, now, func(last Refresh, known bool) (Refresh, error) {
+func (rs *Refreshes) Refresh(ctx context.Context, s logical.Storage, grant token.ID, generation uint32, keepUntil time.Time, retry time.Duration, now time.Time) error {
+	if err := rs.Unreadable(grant); err != nil {
+		return err
+	}
+	return rs.change(ctx, s, grant, now, func(last Refresh, known bool) (Refresh, error) {
 		if !known {
 			last.Generation = 1
 		}
