@@ -342,6 +342,9 @@ func (ps *pages[V]) Prune(ctx context.Context, s logical.Storage, now time.Time)
 func (ps *pages[V]) prunePage(ctx context.Context, s logical.Storage, p *page[V], left *int, now time.Time) error {
 	p.writing.Lock()
 	defer p.writing.Unlock()
+	if len(p.entries) == 0 && len(p.files) == 0 {
+		return nil
+	}
 	values := len(p.entries)
 	rewrite := make(map[string]bool)
 	var done []string // former files that nobody needs once the others are rewritten

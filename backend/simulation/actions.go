@@ -152,7 +152,7 @@ func (w *world) advanceSome(r *rand.Rand) {
 	case 5, 6:
 		d = time.Duration(30+r.IntN(300)) * time.Second
 	default:
-		d = time.Duration(5+r.IntN(60)) * time.Minute
+		d = time.Duration(5+r.IntN(30)) * time.Minute
 	}
 	w.advance(d)
 }

@@ -215,14 +215,19 @@ func (w *world) atTheEnd() {
 	for name := range w.model.statics {
 		w.ask(w.active, &logical.Request{Operation: logical.DeleteOperation, Path: "static-roles/" + name})
 	}
-	for range 3 {
-		w.advance(14 * time.Hour)
-		w.afterStep(rand.New(rand.NewPCG(1, 1)))
+	// What a node that was replaced has written at last, only the next one knows. A node that is new also has less to
+	// do while a long time passes.
+	for _, d := range []time.Duration{5 * time.Minute, 8 * time.Hour, 34 * time.Hour} {
+		w.failOver(nil)
+		w.takeOver(plan{})
+		w.advance(d)
 		if w.failed.Load() != nil {
 			return
 		}
+		w.expire()
+		w.tick()
 	}
-	w.failOver(nil) // what a node that was replaced has written at last, only the next knows
+	w.failOver(nil)
 	w.takeOver(plan{})
 	w.tick()
 	counts := make(map[string]int)
