@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"runtime/debug"
 	"testing"
 	"testing/cryptotest"
 	"time"
@@ -22,6 +23,12 @@ var (
 
 // simulate runs a program of a seed, and gives what it broke.
 func simulate(t *testing.T, s setting, steps []instruction) (failed *violation, told string) {
+	// In a bubble no time passes while somebody waits for a lock: whoever holds it must not wait for time.
+	watchdog := time.AfterFunc(2*time.Minute, func() {
+		debug.SetTraceback("all")
+		panic(fmt.Sprintf("seed %d (%s) hangs", s.seed, s.profile.name))
+	})
+	defer watchdog.Stop()
 	t.Run(fmt.Sprint(s.seed), func(t *testing.T) {
 		cryptotest.SetGlobalRandom(t, s.seed)
 		run(t, s, steps, func(w *world) {

@@ -231,6 +231,7 @@ func (w *world) close() {
 	}
 	if w.service != nil {
 		w.service.stop()
+		time.Sleep(time.Minute) // for what the service is late with
 	}
 }
 

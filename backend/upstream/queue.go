@@ -178,7 +178,7 @@ func (k *Keeper) begin(ctx context.Context) error {
 // drain does what is due at a connection, the oldest first, until nothing is left or the service cannot be reached.
 func (k *Keeper) drain(ctx context.Context, c *Connection) {
 	c = k.settleRoot(ctx, c)
-	r := &run{Keeper: k, c: c}
+	r := &run{Keeper: k, c: c, turn: make(chan struct{}, 1)}
 	group, working := errgroup.WithContext(ctx)
 	group.SetLimit(workers)
 	var lost []Token // whose creation was cut short
@@ -233,8 +233,8 @@ type run struct {
 	c        *Connection
 	progress atomic.Bool
 
-	mu       sync.Mutex // held during a check
-	checked  time.Time  // when the credential was last checked
+	turn     chan struct{} // has room for the one who checks
+	checked  time.Time     // when the credential was last checked
 	checkErr error
 }
 
@@ -289,8 +289,12 @@ func (r *run) onlyThisToken(ctx context.Context, err error) bool {
 	case e.Status != 0 && e.Status < 500 && !e.Denied:
 		return true
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	select {
+	case r.turn <- struct{}{}:
+		defer func() { <-r.turn }()
+	case <-ctx.Done():
+		return false
+	}
 	if now := r.now(); r.checked.IsZero() || now.Sub(r.checked) > checkLife {
 		_, r.checkErr = r.c.Service.Check(ctx)
 		r.checked = now
