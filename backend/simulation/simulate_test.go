@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"runtime/debug"
+	"strings"
 	"testing"
 	"testing/cryptotest"
 	"time"
@@ -17,6 +18,7 @@ var (
 	forFlag     = flag.Duration("simulate.for", 2*time.Second, "how long to run seeds")
 	profileFlag = flag.String("simulate.profile", "", "native or full; default: both in turn")
 	historyFlag = flag.Bool("simulate.history", false, "print the history, also of a run that is good")
+	hangFlag    = flag.Duration("simulate.hang", time.Minute, "after how long a run counts as one that hangs")
 	keepFlag    = flag.Bool("simulate.keep", false, "go on after a failure, and tell of each in a line")
 	shrinkFlag  = flag.Duration("simulate.shrink", 20*time.Second, "how long to look for a shorter program that fails")
 )
@@ -24,9 +26,9 @@ var (
 // simulate runs a program of a seed, and gives what it broke.
 func simulate(t *testing.T, s setting, steps []instruction) (failed *violation, told string) {
 	// In a bubble no time passes while somebody waits for a lock: whoever holds it must not wait for time.
-	watchdog := time.AfterFunc(2*time.Minute, func() {
+	watchdog := time.AfterFunc(*hangFlag, func() {
 		debug.SetTraceback("all")
-		panic(fmt.Sprintf("seed %d (%s) hangs", s.seed, s.profile.name))
+		panic(fmt.Sprintf("seed %d (%s) hangs; its last steps:\n%s", s.seed, s.profile.name, lastLines(current.Load().told(), 40)))
 	})
 	defer watchdog.Stop()
 	t.Run(fmt.Sprint(s.seed), func(t *testing.T) {
@@ -39,6 +41,11 @@ func simulate(t *testing.T, s setting, steps []instruction) (failed *violation, 
 		})
 	})
 	return failed, told
+}
+
+func lastLines(text string, n int) string {
+	lines := strings.Split(text, "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
 // shrink leaves steps out as long as the same invariant is broken.

@@ -124,11 +124,15 @@ type setting struct {
 	profile *profile
 }
 
+// current is the world of the run that goes on, for who finds that it hangs.
+var current atomic.Pointer[world]
+
 // run runs a program in a bubble of its own, where no real time passes.
 func run(t *testing.T, s setting, steps []instruction, done func(w *world)) {
 	var w *world
 	synctest.Test(t, func(*testing.T) {
 		w = newWorld(s)
+		current.Store(w)
 		w.begin()
 		for i, step := range steps {
 			if w.failed.Load() != nil {
