@@ -131,7 +131,8 @@ func (k *Keeper) Look(ctx context.Context) time.Duration {
 		at, some := k.Tokens.next(c.ID)
 		k.queue.mu.Lock()
 		l := k.queue.line(c.ID)
-		if root := l.root.Next; c.Unsettled() && (!some || root.Before(at)) {
+		_, rotating := k.rotating.Load(c.ID) // by somebody who wakes the queue at the end
+		if root := l.root.Next; c.Unsettled() && !rotating && (!some || root.Before(at)) {
 			at, some = root, true
 		}
 		if at.Before(l.Next) {
