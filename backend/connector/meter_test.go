@@ -36,7 +36,7 @@ func evaluating(t testing.TB, expression string, body any) func() error {
 func TestMemoryIsBounded(t *testing.T) {
 	const (
 		memory = 16 << 20
-		most   = 250 * time.Millisecond // on a machine that is busy
+		most   = 5 * time.Second // some 0.1 s on a machine that is idle; minutes without the limit
 	)
 	big := strings.Repeat("a", 1<<20)
 	ten := "[0,1,2,3,4,5,6,7,8,9]"
@@ -182,7 +182,7 @@ func TestCompileIsQuick(t *testing.T) {
 		text := strings.Replace(small, "response.body.token", "'string("+expression+")'", 1)
 		start := time.Now()
 		_, err := Compile([]byte(text))
-		if took := time.Since(start); took > 2*time.Second {
+		if took := time.Since(start); took > 20*time.Second {
 			t.Errorf("%s: %s, %v", name, took, err)
 		} else if testing.Verbose() {
 			t.Logf("%s: %s, %.100v", name, took.Round(time.Millisecond), err)
@@ -202,7 +202,7 @@ func TestCompileIsQuick(t *testing.T) {
 		text := strings.Replace(small, "    requests:\n      - method: GET\n        path: /api/self", "    requests:\n      "+repeated+"\n      - method: GET\n        path: /api/self", 1)
 		start := time.Now()
 		_, err := Compile([]byte(text))
-		if took := time.Since(start); took > 2*time.Second {
+		if took := time.Since(start); took > 20*time.Second {
 			t.Errorf("%.60s: %s, %v", repeated, took, err)
 		} else if testing.Verbose() {
 			t.Logf("%.60s: %s, %v", repeated, took.Round(time.Millisecond), err)

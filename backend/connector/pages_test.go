@@ -108,3 +108,16 @@ func flags(fields map[string]Field, flag string) string {
 	}
 	return text
 }
+
+// The definition in docs/providers.md compiles.
+func TestExampleCompiles(t *testing.T) {
+	text, err := os.ReadFile("../../docs/providers.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "```yaml\n")
+	example, _, found := strings.Cut(rest, "```")
+	if _, err := Compile([]byte(example)); !found || err != nil {
+		t.Error(err)
+	}
+}
