@@ -77,6 +77,7 @@ type lineState struct {
 	root      Attempt // after a failure to settle a rotation of the credential
 	looks     int     // in vain, for a credential that may have been made
 	running   bool
+	ready     time.Time // Interval after it last ran
 	lastError string
 }
 
@@ -109,7 +110,7 @@ func (q *queue) down(connectionID string, now time.Time) bool {
 func (k *Keeper) Retry(connectionID string) {
 	k.queue.mu.Lock()
 	if l := k.queue.lines[connectionID]; l != nil {
-		l.Attempt, l.root = Attempt{}, Attempt{}
+		l.Attempt, l.root, l.ready = Attempt{}, Attempt{}, time.Time{}
 	}
 	k.queue.mu.Unlock()
 	k.Tokens.wakeAll(connectionID)
@@ -135,8 +136,10 @@ func (k *Keeper) Look(ctx context.Context) time.Duration {
 		if root := l.root.Next; c.Unsettled() && !rotating && (!some || root.Before(at)) {
 			at, some = root, true
 		}
-		if at.Before(l.Next) {
-			at = l.Next
+		for _, wait := range []time.Time{l.Next, l.ready} {
+			if at.Before(wait) {
+				at = wait
+			}
 		}
 		start := some && !at.After(now) && !l.running
 		if start {
@@ -149,7 +152,7 @@ func (k *Keeper) Look(ctx context.Context) time.Duration {
 			k.queue.running.Go(func() {
 				k.drain(ctx, c)
 				k.queue.mu.Lock()
-				l.running = false
+				l.running, l.ready = false, k.now().Add(k.Timings.Interval)
 				k.queue.mu.Unlock()
 				k.queue.wake()
 			})
@@ -180,32 +183,10 @@ func (k *Keeper) begin(ctx context.Context) error {
 func (k *Keeper) drain(ctx context.Context, c *Connection) {
 	c = k.settleRoot(ctx, c)
 	r := &run{Keeper: k, c: c, turn: make(chan struct{}, 1)}
-	group, working := errgroup.WithContext(ctx)
-	group.SetLimit(workers)
-	var lost []Token // whose creation was cut short
-	for _, t := range k.Tokens.dueNow(c.ID, k.now(), batch) {
-		if working.Err() != nil {
-			break
-		}
-		id := t.ID
-		if !k.Tokens.claim(id) {
-			continue
-		}
-		t, known := k.Tokens.Get(id) // as it is now that nobody else is at work on it
-		if !known {
-			k.Tokens.release(id)
-			continue
-		}
-		if t.State == Creating {
-			lost = append(lost, t)
-			continue
-		}
-		group.Go(func() error { return r.report(working, &t, r.settle(working, &t)) })
+	more, err := true, error(nil)
+	for more && err == nil && ctx.Err() == nil {
+		more, err = r.batch(ctx)
 	}
-	if len(lost) > 0 {
-		group.Go(func() error { return r.search(working, lost) })
-	}
-	err := group.Wait()
 	if ctx.Err() != nil {
 		return // the mount goes away
 	}
@@ -226,6 +207,37 @@ func (k *Keeper) drain(ctx context.Context, c *Connection) {
 	l.lastError = err.Error()
 	wait := l.Next.Sub(k.now()).Round(time.Second)
 	k.log.Warn("tokens at a service not revoked; trying again", "connection", c.Name, "in", fmt.Sprint(wait), "error", err)
+}
+
+// batch does some of what is due, and reports whether there may be more.
+func (r *run) batch(ctx context.Context) (more bool, err error) {
+	group, working := errgroup.WithContext(ctx)
+	group.SetLimit(workers)
+	due := r.Tokens.dueNow(r.c.ID, r.now(), batch)
+	var lost []Token // whose creation was cut short
+	for _, t := range due {
+		if working.Err() != nil {
+			break
+		}
+		id := t.ID
+		if !r.Tokens.claim(id) {
+			continue
+		}
+		t, known := r.Tokens.Get(id) // as it is now that nobody else is at work on it
+		if !known {
+			r.Tokens.release(id)
+			continue
+		}
+		if t.State == Creating {
+			lost = append(lost, t)
+			continue
+		}
+		group.Go(func() error { return r.report(working, &t, r.settle(working, &t)) })
+	}
+	if len(lost) > 0 {
+		group.Go(func() error { return r.search(working, lost) })
+	}
+	return len(due) == batch, group.Wait()
 }
 
 // run is one drain of a connection.
