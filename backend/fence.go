@@ -14,10 +14,10 @@ import (
 
 // leadership is what this process knows of its right to write storage.
 type leadership struct {
-	proven atomic.Bool // storage has taken a write, and refused none since
+	mu   sync.RWMutex  // read-held during a write
+	term atomic.Uint64 // counts the writes that failed because this node may not write
 
-	mu   sync.RWMutex // read-held during a write
-	term uint64       // counts the writes that failed because this node may not write
+	proven atomic.Uint64 // one more than the term in which storage has taken a write; 0: in none
 }
 
 // fence is the mount's storage. A write that fails because this node may not write makes all memory stale: another
@@ -34,7 +34,7 @@ type fence struct {
 func (b *backend) fenced(s logical.Storage) logical.Storage {
 	b.leadership.mu.RLock()
 	defer b.leadership.mu.RUnlock()
-	return &fence{Storage: s, b: b, term: b.leadership.term}
+	return &fence{Storage: s, b: b, term: b.leadership.term.Load()}
 }
 
 func (f *fence) Put(ctx context.Context, entry *logical.StorageEntry) error {
@@ -48,11 +48,11 @@ func (f *fence) Delete(ctx context.Context, key string) error {
 func (f *fence) write(do func() error) error {
 	l := &f.b.leadership
 	l.mu.RLock()
-	if f.term != l.term && !f.background {
+	term := l.term.Load()
+	if f.term != term && !f.background {
 		l.mu.RUnlock()
 		return errOutdated
 	}
-	term := l.term
 	err := do()
 	l.mu.RUnlock()
 	if !ledger.NotLeader(err) {
@@ -60,9 +60,8 @@ func (f *fence) write(do func() error) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if term == l.term {
-		l.term++
-		l.proven.Store(false)
+	if term == l.term.Load() {
+		l.term.Add(1)
 		f.b.staleMu.Lock()
 		f.b.staleAll = true
 		f.b.stale.Store(true)
@@ -77,13 +76,15 @@ var errOutdated = logical.CodedError(http.StatusServiceUnavailable, "this node m
 // proveWritable makes sure, before the first token is issued, that storage takes writes: a token that is issued
 // while it does not could neither be renewed nor revoked. Once that is proven it costs nothing.
 func (b *backend) proveWritable(ctx context.Context, s logical.Storage) error {
-	if b.leadership.proven.Load() {
+	l := &b.leadership
+	term := l.term.Load()
+	if l.proven.Load() == term+1 {
 		return nil
 	}
 	if err := ledger.RegisterWriter(ctx, s, b.writer, b.now()); err != nil {
 		return logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("no token was issued, since none could be revoked: "+
 			"the storage of this mount cannot be written (%s). If that lasts, run \"vault plugin reload -mounts=<mount>\" or \"vault operator step-down\"", err))
 	}
-	b.leadership.proven.Store(true)
+	l.proven.Store(term + 1)
 	return nil
 }

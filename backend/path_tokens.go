@@ -10,12 +10,18 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
-// defaultTokensPage is how many tokens are listed where no limit is given.
-const defaultTokensPage = 1000
+const (
+	// maxTokensPage is how many tokens are listed at most.
+	maxTokensPage = 1000
+
+	// maxTokensBytes is how long the scopes and names of a page are together before it ends: those of one token may
+	// have 15 kB.
+	maxTokensBytes = 1 << 20
+)
 
 func (b *backend) pathsTokens() []*framework.Path {
 	listFields := pageFields("token_id")
-	listFields["limit"].Description = fmt.Sprintf("List at most so many. Default: %d.", defaultTokensPage)
+	listFields["limit"].Description = fmt.Sprintf("Maximum number of entries to return, at most %d. Default: %[1]d.", maxTokensPage)
 	listFields["role"] = &framework.FieldSchema{
 		Type:        framework.TypeString,
 		Description: "List only tokens of this role.",
@@ -93,10 +99,20 @@ func (b *backend) tokensList(ctx context.Context, req *logical.Request, d *frame
 		}
 	}
 	if _, given := d.GetOk("limit"); !given {
-		limit = defaultTokensPage
+		limit = maxTokensPage
+	}
+	if limit > maxTokensPage {
+		return fieldError("limit", "%d is too many, at most %d are allowed", limit, maxTokensPage), nil
 	}
 
 	rows, more := st.inventory.Page(after, limit, d.Get("role").(string))
+	bytes := 0
+	for i := range rows {
+		if bytes += len(rows[i].Scopes) + len(rows[i].Role) + len(rows[i].DisplayName); bytes > maxTokensBytes && i > 0 {
+			rows, more = rows[:i], true
+			break
+		}
+	}
 	keys := make([]string, len(rows))
 	info := make(map[string]any, len(rows))
 	for i := range rows {

@@ -82,40 +82,65 @@ func (st *state) rooms() map[string]room {
 
 // reload gives a state in which the stale keys have been read anew; all of them when all is set or old is nil.
 func (b *backend) reload(ctx context.Context, s logical.Storage, old *state, stale []string, all bool) (*state, error) {
-	st := &state{
-		now: b.Now, deviations: ledger.NewDeviations(b.writer), refreshes: ledger.NewRefreshes(b.writer),
-		indexes: ledger.NewStatusIndexes(), deleted: ledger.NewDeletedRoles(), inventory: ledger.NewInventory(b.writer),
+	st := new(state)
+	if old == nil {
+		*st = state{
+			now: b.Now, deviations: ledger.NewDeviations(b.writer), refreshes: ledger.NewRefreshes(b.writer),
+			indexes: ledger.NewStatusIndexes(), deleted: ledger.NewDeletedRoles(), inventory: ledger.NewInventory(b.writer),
+		}
+	} else {
+		*st = *old
 	}
 	switch {
-	case old == nil:
-		all = true
-	case all:
-		st.deviations, st.refreshes, st.indexes, st.deleted, st.inventory = old.deviations, old.refreshes, old.indexes, old.deleted, old.inventory
-		b.Logger().Warn("everything is read from storage again: a write failed because this node may not write")
+	case old == nil || all:
+		for _, room := range st.rooms() {
+			if err := room.Load(ctx, s, b.now()); err != nil {
+				return nil, err
+			}
+		}
 	default:
-		*st = *old
 		for _, key := range stale {
 			if err := b.reloadKey(ctx, s, st, key); err != nil {
 				return nil, err
 			}
 		}
 	}
-	if all {
-		for _, room := range st.rooms() {
-			if err := room.Load(ctx, s, b.now()); err != nil {
-				return nil, err
-			}
+	if old != nil && all {
+		b.Logger().Warn("everything is read from storage again: a write failed because this node may not write")
+		if err := b.reloadAll(ctx, s, st); err != nil {
+			return nil, err
 		}
 	}
 	if err := b.fill(ctx, s, st); err != nil {
 		return nil, err
 	}
-	if all {
+	if old == nil || all {
 		for key, err := range st.brokenKeys() {
 			b.Logger().Error("stored entry cannot be read", "key", key, "error", err)
 		}
 	}
 	return st, nil
+}
+
+// reloadAll reads anew all but the ledger. What work in the background may be changing stays the same.
+func (b *backend) reloadAll(ctx context.Context, s logical.Storage, st *state) error {
+	st.config, st.keys, st.signers, st.upstreams = nil, nil, nil, nil
+	defer st.deleted.Changed()
+	providers, err := s.List(ctx, providerPrefix)
+	if err != nil {
+		return err
+	}
+	for _, name := range append(providers, st.connections.providerNames()...) {
+		if err := st.connections.reloadProvider(ctx, s, providerPrefix+name); err != nil {
+			return err
+		}
+	}
+	for _, refresh := range []func(context.Context, logical.Storage) error{st.roles.refresh, st.connections.refresh, st.statics.refresh} {
+		if err := refresh(ctx, s); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // reloadKey reads anew what another node wrote at a key, or has fill do so.

@@ -93,10 +93,9 @@ func (ps *pages[V]) own(id token.ID, values int) string {
 	return hex.EncodeToString(id[:2])[:digits] + "-" + ps.writer
 }
 
-// in reports whether a file holds the values of id.
+// in reports whether a file holds the values of an id of its page: one that is named by three digits holds them all.
 func in(name string, id token.ID) bool {
-	digits, _, _ := strings.Cut(name, "-")
-	return hex.EncodeToString(id[:2])[:len(digits)] == digits
+	return name[3] == '-' || name[3] == "0123456789abcdef"[id[1]&0xf]
 }
 
 // Load reads all files from storage. It adds to what is in memory: a value that was once stored stays true
