@@ -5,6 +5,7 @@ GO        ?= go
 PLUGIN    := vault-plugin-secrets-apitoken
 FUZZTIME  ?= 20s
 TESTFLAGS ?=
+SIMFLAGS  ?= -simulate.for=8760h
 
 .DEFAULT_GOAL := help
 
@@ -37,6 +38,8 @@ demo: ## show what the engine does, on a Vault server of its own
 test: servers ## run all tests: with the race detector, and on a real Vault server
 	@echo "Unit tests, with the race detector:"
 	$(GO) test -short -race $(TESTFLAGS) ./...
+	@echo "Simulation: the promises at crashes and races, with fresh seeds (2 minutes):"
+	$(GO) test ./backend/simulation -count=1 -v -run 'TestSimulate$$|TestPrograms|TestScenario' -simulate.for=2m -simulate.workers=2
 	@echo "Contract tests: what providers send, held to what the vendors publish:"
 	$(GO) test -C backend/connector/contract $(TESTFLAGS) ./...
 	@echo "Acceptance tests, on real Vault servers (about 4 minutes):"
@@ -45,6 +48,10 @@ test: servers ## run all tests: with the race detector, and on a real Vault serv
 .PHONY: test-unit
 test-unit: ## run the tests that need no server
 	$(GO) test -short $(TESTFLAGS) ./...
+
+.PHONY: simulate
+simulate: ## hold the engine to its promises in a simulated world, with fresh seeds until one fails or Ctrl-C
+	$(GO) test ./backend/simulation -count=1 -timeout 0 -run 'TestSimulate$$' -simulate.workers=2 $(SIMFLAGS)
 
 .PHONY: bench
 bench: ## measure the engine against a plugin that does nothing (about 25 minutes)

@@ -101,7 +101,6 @@ func (w *world) registered(ro *role, before []roleState, subject string, asked [
 		w.broken(4, "creds answers expires_at %q", endText)
 	}
 	g.ids = []string{id}
-	g.life = 0
 	for _, s := range append(before, ro.states.possible(n)...) {
 		g.life = max(g.life, s.life)
 	}
@@ -124,12 +123,18 @@ func (w *world) registered(ro *role, before []roleState, subject string, asked [
 		}
 		g.upstream = u
 		u.grants = append(u.grants, g)
+		if w.everDisabled(subject) {
+			g.mayBeSwept()
+		}
 		g.ends = timeline[period]{{mark: m, value: period{end, end}}}
 		w.say("issue %s at node %d for %s: grant %d, token %s %s, ends %s, lease %v", ro.name, n.n, short(subject), g.n, id, text, clock(end), g.lease != nil)
 		if !w.service.alive(text) && w.quiet() {
 			w.broken(4, "creds of %s hands out token %s, which does not work at the service", ro.name, id)
 		}
 		return g
+	}
+	if w.everDisabled(subject) {
+		g.mayBeSwept()
 	}
 	scopes, _ := d["scopes"].([]string)
 	g.scopes = scopes
@@ -165,6 +170,14 @@ func short(entity string) string {
 }
 
 func clock(t time.Time) string { return t.Sub(epoch).String() }
+
+// mayBeSwept notes that the engine may revoke a grant since its entity is disabled.
+func (g *grant) mayBeSwept() {
+	g.doubtful = true
+	if g.upstream != nil {
+		g.upstream.doubtful = true
+	}
+}
 
 // token notes an access token. The caller holds mu.
 func (w *world) token(g *grant, m mark, text, id string, scopes []string, end time.Time) *issued {
@@ -430,7 +443,7 @@ func (w *world) refresh(n *node, used *issued) (access, next *issued) {
 		w.broken(4, "a refresh of grant %d says expires_in %v", g.n, expiresIn)
 	}
 	m := a.mark()
-	access = w.token(g, m, text, "", scopes, n.now().Add(time.Duration(expiresIn)*time.Second+time.Second))
+	access = w.token(g, m, text, "", scopes, n.now().Add(time.Duration(expiresIn)*time.Second))
 	next = w.refreshToken(g, m, refresh)
 	next.generation = generation + 1
 	return access, next
@@ -488,7 +501,7 @@ func (w *world) exchange(n *node, subject *issued, data map[string]any) *issued 
 	if len(scopes) == 0 {
 		w.broken(1, "an exchange in grant %d gives a token without scopes", g.n)
 	}
-	return w.token(g, a.mark(), text, "", scopes, n.now().Add(time.Duration(expiresIn)*time.Second+time.Second))
+	return w.token(g, a.mark(), text, "", scopes, n.now().Add(time.Duration(expiresIn)*time.Second))
 }
 
 // changeRole writes a role anew, or deletes it.
@@ -623,6 +636,11 @@ func (w *world) changeEntity(r *rand.Rand) {
 	} else if r.IntN(3) == 0 {
 		w.disabled[id] = time.Now()
 		w.say("entity %s is disabled", short(id))
+		for _, g := range w.model.grants { // whose tokens the engine revokes by itself
+			if g.subject == id {
+				g.mayBeSwept()
+			}
+		}
 	}
 }
 

@@ -76,11 +76,15 @@ func (w *world) everDisabled(id string) bool {
 	return id != "" && !w.disabled[id].IsZero() || w.recentlyDisabled[id].After(time.Now().Add(-subjectLag))
 }
 
-func (w *world) longDisabled(id string) bool {
+// disabledFor is how long an entity has been disabled; 0: it is not.
+func (w *world) disabledFor(id string) time.Duration {
 	w.entitiesMu.Lock()
 	defer w.entitiesMu.Unlock()
 	since, disabled := w.disabled[id]
-	return disabled && time.Since(since) > subjectLag
+	if !disabled {
+		return 0
+	}
+	return time.Since(since)
 }
 
 // checkToken introspects a token, and holds the answer against what is true: invariants 1, 2 and 4.
@@ -103,9 +107,9 @@ func (w *world) checkToken(n *node, tok *issued) {
 	}
 	now := n.now()
 	ends := g.period(n)
-	last, first := tok.end, tok.end
+	first, last := tok.end, tok.end.Add(time.Second)
 	if tok.moves {
-		last, first = ends.hi, ends.lo
+		first, last = ends.lo, ends.hi
 	} else if ends.lo.Before(first) {
 		first = ends.lo
 	}
@@ -128,7 +132,7 @@ func (w *world) checkToken(n *node, tok *issued) {
 			w.broken(1, "grants %q, and was issued with %q: %s", scopes, tok.scopes, what())
 		case !within(scopes, w.possiblyAllowed(n, g)):
 			w.broken(1, "grants %q, and its role allows %q: %s", scopes, w.possiblyAllowed(n, g), what())
-		case w.longDisabled(g.subject):
+		case w.disabledFor(g.subject) > subjectLag:
 			w.broken(1, "active long after its entity was disabled: %s", what())
 		}
 		if exp, ok := d["exp"].(int64); ok && time.Unix(exp, 0).After(last.Add(time.Second)) {

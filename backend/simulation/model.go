@@ -86,7 +86,7 @@ type issued struct {
 	id      string
 	scopes  []string
 	refresh bool
-	end     time.Time // its own; renewing the lease moves that of the grant
+	end     time.Time // its own, to the second; renewing the lease moves that of the grant
 	moves   bool      // its end is that of the grant
 	list    string    // of a JWT: its status list; "": none
 	place   int

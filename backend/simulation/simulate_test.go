@@ -1,24 +1,33 @@
 package simulation
 
 import (
+	"bytes"
 	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
+	"regexp"
 	"runtime/debug"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/cryptotest"
 	"time"
+
+	"pgregory.net/rapid"
 )
 
 var (
 	seedFlag    = flag.Uint64("simulate.seed", 0, "run this seed, and no other")
 	stepsFlag   = flag.Int("simulate.steps", 400, "steps of a seed")
-	forFlag     = flag.Duration("simulate.for", 2*time.Second, "how long to run seeds")
+	forFlag     = flag.Duration("simulate.for", 10*time.Second, "how long to run seeds")
+	firstFlag   = flag.Uint64("simulate.first", 0, "first of the seeds to run; default: a random one")
+	workersFlag = flag.Int("simulate.workers", 1, "how many processes run seeds at once")
 	profileFlag = flag.String("simulate.profile", "", "native or full; default: both in turn")
 	historyFlag = flag.Bool("simulate.history", false, "print the history, also of a run that is good")
-	hangFlag    = flag.Duration("simulate.hang", time.Minute, "after how long a run counts as one that hangs")
+	hangFlag    = flag.Duration("simulate.hang", 2*time.Minute, "after how long a run counts as one that hangs")
 	keepFlag    = flag.Bool("simulate.keep", false, "go on after a failure, and tell of each in a line")
 	shrinkFlag  = flag.Duration("simulate.shrink", 20*time.Second, "how long to look for a shorter program that fails")
 )
@@ -72,11 +81,10 @@ func settingOf(seed uint64) setting {
 	return setting{seed: seed, profile: p}
 }
 
+// TestSimulate runs seeds: one, or as many as the time allows.
 func TestSimulate(t *testing.T) {
-	if testing.Short() {
-		t.Skip("not while the engine is known to break its promises")
-	}
-	if *seedFlag != 0 {
+	switch {
+	case *seedFlag != 0:
 		s := settingOf(*seedFlag)
 		failed, told := simulate(t, s, program(s.seed, *stepsFlag, s.profile))
 		if failed != nil {
@@ -85,14 +93,22 @@ func TestSimulate(t *testing.T) {
 			fmt.Println(told)
 		}
 		return
+	case *workersFlag > 1:
+		runWorkers(t, *workersFlag)
+		return
+	}
+	limit, first := *forFlag, *firstFlag
+	if testing.Short() {
+		limit = min(limit, time.Second)
+	}
+	if first == 0 {
+		first = rand.Uint64() >> 24
 	}
 	begun := time.Now()
-	steps, seeds := 0, 0
-	for first := rand.Uint64() >> 20; time.Since(begun) < *forFlag; first++ {
-		s := settingOf(first)
+	seeds := uint64(0)
+	for ; time.Since(begun) < limit; seeds++ {
+		s := settingOf(first + seeds)
 		failed, told := simulate(t, s, program(s.seed, *stepsFlag, s.profile))
-		steps += *stepsFlag
-		seeds++
 		switch {
 		case failed != nil && *keepFlag:
 			t.Errorf("seed %d (%s): %v", s.seed, s.profile.name, failed)
@@ -101,7 +117,7 @@ func TestSimulate(t *testing.T) {
 			return
 		}
 	}
-	t.Logf("%d seeds, %d steps, %.0f steps a second", seeds, steps, float64(steps)/time.Since(begun).Seconds())
+	fmt.Printf("simulated %d steps of %d seeds, %d to %d, in %s\n", seeds*uint64(*stepsFlag), seeds, first, first+seeds-1, time.Since(begun).Round(time.Second))
 }
 
 func report(t *testing.T, s setting, failed *violation, told string) {
@@ -110,10 +126,101 @@ func report(t *testing.T, s setting, failed *violation, told string) {
 		s.seed, failed, told, len(steps), s.seed, *stepsFlag, s.profile.name)
 }
 
+var summary = regexp.MustCompile(`(?m)^simulated (\d+) steps of (\d+) seeds.*$`)
+
+// runWorkers runs seeds in processes of their own, with one processor each: a run uses no more, and what happens in it
+// is then up to its seed as far as it can be. The first that fails ends all.
+func runWorkers(t *testing.T, workers int) {
+	first := *firstFlag
+	if first == 0 {
+		first = rand.Uint64() >> 24
+	}
+	var mu sync.Mutex
+	var steps, seeds int
+	var children []*exec.Cmd
+	var wait sync.WaitGroup
+	failed := false
+	begun := time.Now()
+	for i := range workers {
+		args := append([]string{"-test.run=^TestSimulate$", "-test.timeout=0"}, keptArgs()...)
+		args = append(args, fmt.Sprintf("-simulate.first=%d", first+uint64(i)<<20), "-simulate.workers=1")
+		child := exec.Command(os.Args[0], args...)
+		child.Env = append(os.Environ(), "GOMAXPROCS=1")
+		var out bytes.Buffer
+		child.Stdout, child.Stderr = &out, &out
+		if err := child.Start(); err != nil {
+			t.Fatal(err)
+		}
+		children = append(children, child)
+		wait.Go(func() {
+			err := child.Wait()
+			mu.Lock()
+			defer mu.Unlock()
+			for _, m := range summary.FindAllStringSubmatch(out.String(), -1) {
+				fmt.Println(m[0])
+				n, _ := strconv.Atoi(m[1])
+				k, _ := strconv.Atoi(m[2])
+				steps, seeds = steps+n, seeds+k
+			}
+			if err == nil || failed && !*keepFlag {
+				return
+			}
+			failed = true
+			t.Errorf("%v\n%s", err, out.String())
+			if *keepFlag {
+				return
+			}
+			for _, other := range children {
+				_ = other.Process.Kill()
+			}
+		})
+	}
+	wait.Wait()
+	fmt.Printf("simulated %d steps of %d seeds in all, in %s\n", steps, seeds, time.Since(begun).Round(time.Second))
+}
+
+// keptArgs are the arguments that are the workers' too.
+func keptArgs() []string {
+	var kept []string
+	flag.Visit(func(f *flag.Flag) {
+		if strings.HasPrefix(f.Name, "simulate.") && f.Name != "simulate.first" || f.Name == "test.short" {
+			kept = append(kept, "-"+f.Name+"="+f.Value.String())
+		}
+	})
+	return kept
+}
+
+// TestPrograms has rapid make up programs, and shrink those that fail.
+func TestPrograms(t *testing.T) {
+	for name, p := range profiles {
+		var possible []int
+		for i, a := range actions {
+			if !a.only || p.upstream {
+				possible = append(possible, i)
+			}
+		}
+		step := rapid.Custom(func(t *rapid.T) instruction {
+			return instruction{Action: rapid.SampledFrom(possible).Draw(t, "action"), Seed: uint64(rapid.IntRange(0, 1000).Draw(t, "seed"))}
+		})
+		t.Run(name, func(t *testing.T) {
+			rapid.Check(t, func(r *rapid.T) {
+				steps := rapid.SliceOfN(step, 1, 60).Draw(r, "program")
+				s := setting{seed: rapid.Uint64Range(1, 1000).Draw(r, "world"), profile: p}
+				if failed, told := simulate(t, s, steps); failed != nil {
+					r.Fatalf("%v\n%s", failed, told)
+				}
+			})
+		})
+	}
+}
+
 func TestMain(m *testing.M) {
 	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"} {
 		os.Unsetenv(name)
 	}
 	flag.Parse()
+	if testing.Short() && flag.Lookup("rapid.checks").Value.String() == "100" {
+		_ = flag.Set("rapid.checks", "3")
+	}
 	os.Exit(m.Run())
 }

@@ -188,6 +188,11 @@ func (w *world) checkService() {
 			delete(held, u.text)
 		}
 	}
+	for _, u := range w.model.upstreams {
+		if g := u.grants[0]; !g.role.shared && w.disabledFor(g.subject) > 5*time.Minute && w.service.alive(u.text) {
+			w.broken(3, "token %s works at the service, and the entity that asked for it has long been disabled", u.text)
+		}
+	}
 	for _, t := range w.service.live(false) {
 		previous := strings.Contains(t.name, "-upstream-kept-") && kept != ""
 		if held[t.text] == "" && t.text != kept && !previous && !w.model.abandoned[t.text] {
