@@ -105,7 +105,11 @@ func (b *backend) dropBroken(ctx context.Context, req *logical.Request, st *stat
 		return b.dropBrokenConnection(ctx, req, st, name, true)
 	}
 	if name, is := strings.CutPrefix(key, staticPrefix); is {
-		defer b.rotator.lock(name)()
+		unlock, err := b.rotator.lock(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		defer unlock()
 		if _, err := st.statics.latest(ctx, req.Storage, name); err != nil {
 			return nil, err
 		}

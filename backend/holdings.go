@@ -74,7 +74,11 @@ func (h mountHoldings) revoke(ctx context.Context, entities map[string]bool) (to
 // revokeStatic revokes the tokens of a static role whose entity is disabled. The rotator finds that out, and makes no
 // other until the entity is enabled again.
 func (h mountHoldings) revokeStatic(ctx context.Context, st *state, name string, entities map[string]bool) error {
-	defer h.b.rotator.lock(name)()
+	unlock, err := h.b.rotator.lock(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	e, err := st.statics.latest(ctx, h.b.storage, name)
 	if err != nil || e == nil || !entities[e.EntityID] {
 		return err

@@ -177,7 +177,11 @@ func (b *backend) staticRoleWrite(ctx context.Context, req *logical.Request, d *
 	if len(name) > maxRoleNameLen {
 		return fieldError("name", "is %d bytes long, at most %d are allowed", len(name), maxRoleNameLen), nil
 	}
-	defer b.rotator.lock(name)()
+	unlock, err := b.rotator.lock(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
 	old, err := st.statics.latest(ctx, req.Storage, name)
 	if err != nil {
 		return nil, err
@@ -315,7 +319,11 @@ func (b *backend) staticRoleDelete(ctx context.Context, req *logical.Request, d 
 		return nil, err
 	}
 	name := d.Get("name").(string)
-	defer b.rotator.lock(name)()
+	unlock, err := b.rotator.lock(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
 	e, err := st.statics.latest(ctx, req.Storage, name)
 	if err != nil {
 		return nil, err
@@ -376,7 +384,11 @@ func (b *backend) rotateRole(ctx context.Context, req *logical.Request, d *frame
 		return nil, err
 	}
 	name := d.Get("name").(string)
-	defer b.rotator.lock(name)()
+	unlock, err := b.rotator.lock(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
 	e, err := st.statics.latest(ctx, req.Storage, name)
 	if err != nil {
 		return nil, err

@@ -15,14 +15,8 @@ type rotator struct {
 	interval time.Duration // between looks at least; tests shorten it
 
 	mu      sync.Mutex
-	names   map[string]*staticLock
+	locks   map[string]chan struct{} // name -> full while the static role is being rotated or changed
 	failing map[string]failure
-}
-
-// staticLock is held while a static role is being rotated or changed.
-type staticLock struct {
-	sync.Mutex
-	held bool // guarded by rotator.mu
 }
 
 // failure is why a rotation failed, and when it is tried again.
@@ -34,56 +28,44 @@ type failure struct {
 func newRotator(b *backend) *rotator {
 	return &rotator{
 		worker: newWorker(), b: b, interval: time.Second,
-		names: make(map[string]*staticLock), failing: make(map[string]failure),
+		locks: make(map[string]chan struct{}), failing: make(map[string]failure),
 	}
 }
 
-func (r *rotator) lockOf(name string) *staticLock {
+func (r *rotator) lockOf(name string) chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.names[name] == nil {
-		r.names[name] = new(staticLock)
+	if r.locks[name] == nil {
+		r.locks[name] = make(chan struct{}, 1)
 	}
-	return r.names[name]
+	return r.locks[name]
 }
 
-// lock keeps others from changing a static role until the function that it returns is called.
-func (r *rotator) lock(name string) (unlock func()) {
+// lock keeps others from changing a static role until the function that it returns is called. A service may be called
+// meanwhile, so that whoever waits can give up.
+func (r *rotator) lock(ctx context.Context, name string) (unlock func(), _ error) {
 	l := r.lockOf(name)
-	l.Lock()
-	return r.locked(l)
+	select {
+	case l <- struct{}{}:
+		return func() { <-l }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // tryLock is lock where nobody else has the static role locked.
 func (r *rotator) tryLock(name string) (unlock func(), ok bool) {
 	l := r.lockOf(name)
-	if !l.TryLock() {
+	select {
+	case l <- struct{}{}:
+		return func() { <-l }, true
+	default:
 		return nil, false
 	}
-	return r.locked(l), true
-}
-
-func (r *rotator) locked(l *staticLock) (unlock func()) {
-	r.hold(l, true)
-	return func() {
-		r.hold(l, false)
-		l.Unlock()
-	}
-}
-
-func (r *rotator) hold(l *staticLock, held bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	l.held = held
 }
 
 // busy reports whether a static role is being rotated or changed.
-func (r *rotator) busy(name string) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	l := r.names[name]
-	return l != nil && l.held
-}
+func (r *rotator) busy(name string) bool { return len(r.lockOf(name)) > 0 }
 
 // look has those rotated whose time may have come.
 func (r *rotator) look(ctx context.Context) time.Duration {

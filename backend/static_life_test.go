@@ -212,8 +212,12 @@ func TestStaticTokensAreListed(t *testing.T) {
 			}
 		}
 		e = e.restart()
-		time.Sleep(20 * time.Millisecond)
 		creds := e.read("static-creds/" + name)
+		for deadline := time.Now().Add(10 * time.Second); e.read("tokens/"+creds["token_id"].(string)) == nil; time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s is not listed", name)
+			}
+		}
 		for field, value := range map[string]any{"token": creds["token"], "token_id": creds["token_id"]} {
 			row := e.write("lookup", data{field: value})
 			if row["state"] != "active" || row["role"] != role || row["display_name"] != "static role "+name {
