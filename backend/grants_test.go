@@ -261,3 +261,76 @@ func TestAnIDLeadsToTheStatusList(t *testing.T) {
 		}
 	}
 }
+
+// What comes of a grant by refreshing or exchanging gets nothing back that the role did not allow when it was made.
+func TestWhatTheRoleTookAwayStaysAway(t *testing.T) {
+	for name, c := range map[string]struct {
+		wide, tight, use data
+	}{
+		"scopes":            {data{"scopes": "a,b"}, data{"scopes": "a"}, data{"required_scopes": "b"}},
+		"audience":          {data{"audience": "x,y"}, data{"audience": "x"}, data{"audience": "y"}},
+		"token_bound_cidrs": {data{"token_bound_cidrs": "10.0.0.0/8,127.0.0.0/8"}, data{"token_bound_cidrs": "127.0.0.0/8"}, data{"client_ip": "10.0.0.1"}},
+		"bound_hosts":       {data{"bound_hosts": "*.example.com"}, data{"bound_hosts": "api.example.com"}, data{"host": "other.example.com"}},
+	} {
+		for _, tokenType := range []string{"opaque", "jwt"} {
+			e := newIssuer(t)
+			e.write("roles/app", data{
+				"token_type": tokenType, "scopes": "a", "audience": "x", "require_bound_checks": true,
+				"refresh": true, "access_ttl": "5m", "exchange": true,
+			})
+			e.write("roles/app", c.wide)
+			first := e.creds("app", nil)
+			e.write("roles/app", c.tight)
+			refreshed, _ := e.mustRefresh(first.data["refresh_token"].(string))
+			_, answer := e.exchange(first.token, nil)
+			_, again := e.exchange(answer["access_token"].(string), nil)
+			e.write("roles/app", c.wide)
+			for from, text := range map[string]any{"refresh": refreshed, "exchange": answer["access_token"], "second exchange": again["access_token"]} {
+				if reason := e.reason(text.(string), c.use); reason == "active" {
+					t.Errorf("%s, %s: what came of the %s is good for %v", name, tokenType, from, c.use)
+				}
+			}
+			e.expect("active", first.token, c.use)
+		}
+	}
+}
+
+// A refresh repeats nothing in the token that the role still allows: a change of the role that takes nothing away
+// cannot make the token too long.
+func TestARefreshRepeatsOnlyWhatChanged(t *testing.T) {
+	e := newEngine(t)
+	scopes := make([]string, 90)
+	for i := range scopes {
+		scopes[i] = fmt.Sprintf("%02d-%040d", i, 0)
+	}
+	e.write("roles/app", data{"scopes": scopes, "audience": "x,y", "token_bound_cidrs": "127.0.0.1,10.0.0.0/8", "bound_hosts": "b.example.com,a.example.com", "refresh": true, "access_ttl": "5m"})
+	c := e.creds("app", nil)
+	e.write("roles/app", data{"metadata": "team=billing"})
+	access, _ := e.mustRefresh(c.data["refresh_token"].(string))
+	if more := len(access) - len(c.token); more > 20 { // for the id of the grant
+		t.Errorf("the token is %d bytes longer than the first", more)
+	}
+}
+
+// A grant that began before its role issued JWTs has no place in a status list, and there comes no JWT of it.
+func TestNoJWTWithoutAPlace(t *testing.T) {
+	e := newIssuer(t)
+	e.write("roles/app", data{"scopes": "a", "audience": "x", "refresh": true, "access_ttl": "5m", "exchange": true})
+	c := e.creds("app", nil)
+	for _, change := range []data{
+		{"token_type": "jwt"},
+		{"refresh": false, "access_ttl": 0, "generate_lease": false},
+	} {
+		e.write("roles/app", change)
+		e.refused4xx("oauth/token", data{"grant_type": "refresh_token", "refresh_token": c.data["refresh_token"]}, "invalid_grant")
+	}
+	e.write("roles/app", data{"token_type": "opaque", "generate_lease": true, "refresh": true, "access_ttl": "1h"})
+	long := e.creds("app", nil)
+	e.write("roles/app", data{"token_type": "jwt", "refresh": false, "access_ttl": 0, "generate_lease": false})
+	if _, answer := e.exchange(long.token, nil); answer["error"] != "invalid_grant" {
+		t.Errorf("a JWT of an hour without a place: %v", answer)
+	}
+	if _, answer := e.exchange(long.token, data{"ttl": "15m"}); answer["access_token"] == nil {
+		t.Errorf("as short as those that the role issues: %v", answer)
+	}
+}

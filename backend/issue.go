@@ -56,18 +56,17 @@ func (i *issuing) payload(claims *token.Claims) (*token.JWT, error) {
 	if nothingLeft(grant) || grant.Audience == nil { // a JWT is for somebody
 		return nil, errNothingLeft
 	}
+	if claims.Status.IsZero() && !(i.role.NoLease && claims.ExpiresAt.Sub(claims.IssuedAt) <= maxLeaselessTTL) {
+		return nil, errNoPlace
+	}
 	addresses, hosts, _ := grant.Effective()
 	if (addresses.Restricted() || len(hosts) > 0) && !i.role.enforcesBounds() {
 		return nil, errNothingLeft // bound when it was issued, by a role that does not bind any more
 	}
 	full := *claims
-	full.Scopes, full.Audience, full.Metadata, full.Addresses = grant.Scopes, grant.Audience, metadata, addresses.Ranges()
-	payload, err := token.NewJWT(&full, i.config.Issuer, i.config.environment(i.mountPoint), i.role.name, i.config.statusURI(claims.Status.List))
-	if err != nil {
-		return nil, err
-	}
-	payload.Engine.BoundHosts = hosts
-	return payload, nil
+	full.Scopes, full.Audience, full.Metadata = grant.Scopes, grant.Audience, metadata
+	full.Addresses, full.Hosts = addresses.Ranges(), hosts
+	return token.NewJWT(&full, i.config.Issuer, i.config.environment(i.mountPoint), i.role.name, i.config.statusURI(claims.Status.List))
 }
 
 // checkLen returns a token.TooLongError where a JWT with all that the role grants would be too long. What a request
@@ -92,6 +91,10 @@ const someEntity = "00000000-0000-0000-0000-000000000000"
 
 // errNothingLeft is returned where a role has been tightened so far that nothing is left of a grant.
 var errNothingLeft = errors.New("the role has changed since, and nothing is left of what was granted")
+
+// errNoPlace is returned where a role has become one of JWTs: a JWT of an older grant could be revoked for nobody who
+// checks tokens offline, since the grant has no place in a status list.
+var errNoPlace = errors.New("the role issues JWTs now, and no status list would tell of the end of this grant")
 
 // nothingLeft tells whether a grant allows no use at all.
 func nothingLeft(g *access.Grant) bool {
@@ -140,15 +143,31 @@ func inherit(claims, from *token.Claims) {
 }
 
 // freeze narrows the claims of a new token of an old grant to what the grant allows today, where the role has
-// changed since: the new token must not get back what the role may allow again some day.
+// been tightened since: the new token must not get back what the role may allow again some day. What the role still
+// allows in full is not repeated, so that a token does not grow by any change of its role.
 func freeze(claims *token.Claims, r *role, grant *access.Grant) {
 	if claims.RoleVersion == r.Version {
 		return
 	}
-	claims.Scopes, claims.Audience = grant.Scopes, grant.Audience
-	if addresses, _, _ := grant.Effective(); addresses.Restricted() {
+	issued := r.version(claims.RoleVersion).issued
+	if claims.Scopes != nil || !slices.Equal(grant.Scopes, issued.Scopes) {
+		claims.Scopes = grant.Scopes
+	}
+	if claims.Audience != nil || !slices.Equal(grant.Audience, issued.Audience) {
+		claims.Audience = grant.Audience
+	}
+	addresses, hosts, _ := grant.Effective()
+	if addresses.Restricted() && !sameSet(addresses.Strings(), issued.TokenBoundCIDRs) {
 		claims.Addresses = addresses.Ranges()
 	}
+	if len(hosts) > 0 && !sameSet(hosts, issued.BoundHosts) {
+		claims.Hosts = hosts
+	}
+}
+
+// sameSet reports whether two lists without repetitions have the same elements.
+func sameSet(a, b []string) bool {
+	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
 }
 
 // statusURI is where a status list is published.

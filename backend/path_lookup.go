@@ -66,7 +66,7 @@ func tokenOrID(d *framework.FieldData) (text string, grant token.ID, refusal *lo
 	}
 	_, grant, err := token.ParseName(idText.(string))
 	if err != nil {
-		return "", token.ID{}, fieldError("token_id", "%q %s", clip(idText.(string)), err)
+		return "", token.ID{}, fieldError("token_id", "%s", err) // which may be a token, by mistake: it is not shown
 	}
 	return "", grant, nil
 }

@@ -221,7 +221,7 @@ func (i *issuing) nextPair(ctx context.Context, used *token.Claims, grant *acces
 
 // oauthRefusal is the answer where a token could not be made of a grant.
 func oauthRefusal(err error) (*logical.Response, error) {
-	if errors.Is(err, errNothingLeft) {
+	if errors.Is(err, errNothingLeft) || errors.Is(err, errNoPlace) {
 		return oauthError(invalidGrant, "")
 	}
 	if e := (*token.TooLongError)(nil); errors.As(err, &e) {

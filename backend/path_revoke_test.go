@@ -28,9 +28,36 @@ func TestRevokeByTokenAndByID(t *testing.T) {
 	stranger := other.creds("reader", nil)
 	e.refused(logical.UpdateOperation, "revoke", data{"token": stranger.token}, "was not made by this mount, revoke it where it was. Nothing was revoked")
 	e.refused(logical.UpdateOperation, "revoke", data{"token": a.token[:30]}, "is it mistyped or cut short? Nothing was revoked")
-	e.refused(logical.UpdateOperation, "revoke", data{"token_id": "xyz"}, `token_id: "xyz" must be 24`)
+	e.refused(logical.UpdateOperation, "revoke", data{"token_id": "xyz"}, "token_id: must be 24")
+	for _, path := range []string{"revoke", "lookup"} { // a token in the wrong field is not shown
+		resp, err := e.request(&logical.Request{Operation: logical.UpdateOperation, Path: path, Data: data{"token_id": a.token}})
+		if e.saysNo(resp, err, "token_id: must be 24"); strings.Contains(resp.Error().Error(), a.token[:12]) {
+			t.Errorf("%s shows the token: %s", path, resp.Error())
+		}
+	}
 	e.refused(logical.UpdateOperation, "revoke", data{"token": a.token, "token_id": a.id}, "give either token or token_id")
 	e.refused(logical.UpdateOperation, "revoke", nil, "give either token or token_id")
+}
+
+// A node whose clock is ahead takes a token for ended that is live by the clock of its successor: a revocation is
+// remembered there.
+func TestRevokeOnANodeAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("roles/reader", data{"scopes": "a", "ttl": "1h", "refresh": true, "access_ttl": "1h"})
+		ahead := mountPrepared(t, e.storage, e.system, func(b *backend) { b.Now = func() time.Time { return time.Now().Add(9 * time.Minute) } })
+		for _, by := range []func(c *creds) data{
+			func(c *creds) data { return data{"token": c.token} },
+			func(c *creds) data { return data{"token": c.data["refresh_token"]} },
+			func(c *creds) data { return data{"token_id": c.id} },
+		} {
+			e := mountOn(t, e.storage, e.system)
+			c := e.creds("reader", nil)
+			time.Sleep(52 * time.Minute)
+			ahead.write("revoke", by(c))
+			mountOn(t, e.storage, e.system).expect("revoked", c.token, nil)
+		}
+	})
 }
 
 // A token issued in the last second before a crash is not in the inventory; its id can be revoked.

@@ -118,7 +118,7 @@ func newRole(name string, entry roleEntry) (*role, error) {
 
 // newVersion joins the terms a token was issued under with those of today.
 func newVersion(issued, today *terms) (*version, error) {
-	v := &version{metadata: staticMetadata(issued.Metadata)}
+	v := &version{issued: issued, metadata: staticMetadata(issued.Metadata)}
 	v.Scopes = access.Scopes(issued.Scopes).Intersect(today.allowedScopes())
 	v.Audience = narrowAudience(issued.Audience, today.Audience)
 
@@ -170,7 +170,7 @@ func (r *role) grant(claims *token.Claims) (*access.Grant, map[string]string) {
 		metadata = maps.Clone(v.metadata)
 		maps.Copy(metadata, claims.Metadata)
 	}
-	if claims.Scopes == nil && claims.Audience == nil && claims.Addresses == nil {
+	if claims.Scopes == nil && claims.Audience == nil && claims.Addresses == nil && claims.Hosts == nil {
 		return &v.Grant, metadata
 	}
 	g := v.Grant
@@ -182,6 +182,9 @@ func (r *role) grant(claims *token.Claims) (*access.Grant, map[string]string) {
 	}
 	if claims.Addresses != nil {
 		g.Addresses = append(slices.Clone(g.Addresses), access.NewAddresses(claims.Addresses))
+	}
+	if claims.Hosts != nil {
+		g.Hosts = append(slices.Clone(g.Hosts), access.Hosts(claims.Hosts))
 	}
 	return &g, metadata
 }

@@ -32,12 +32,13 @@ type pastTerms struct {
 // version is what a token issued under some versions of the role may be used for today.
 type version struct {
 	access.Grant                   // for a token that the request did not narrow
+	issued       *terms            // what it comes of
 	metadata     map[string]string // without templates
 	first, last  uint32
 }
 
 // nothing is what a token of a forgotten version may be used for. It is for no audience.
-var nothing = &version{Grant: access.Grant{Scopes: access.Scopes{}, Audience: []string{}}}
+var nothing = &version{Grant: access.Grant{Scopes: access.Scopes{}, Audience: []string{}}, issued: new(terms)}
 
 // version returns the version with a number; nil for one that is yet to come.
 func (r *role) version(number uint32) *version {

@@ -51,11 +51,17 @@ func (b *backend) checkTypes(req *logical.Request) *logical.Response {
 
 // checkType refuses a value of another JSON type than the field takes. Numbers, durations and booleans may be
 // strings: the command line sends nothing else. Null is refused for every field, since null would empty a restriction
-// that was left out by mistake.
+// that was left out by mistake; so would the empty string, read as the number 0, which often stands for no limit.
 func checkType(name string, field framework.FieldType, value any) *logical.Response {
 	given := jsonType(value)
 	if given == "null" {
 		return fieldError(name, "is null: leave the field out, or give a value")
+	}
+	switch field {
+	case framework.TypeInt, framework.TypeBool, framework.TypeDurationSecond:
+		if value == "" {
+			return fieldError(name, "is empty: leave the field out, or give a value")
+		}
 	}
 	switch field {
 	case framework.TypeString:

@@ -107,7 +107,7 @@ func TestPruneDropsOnlyWhatHasRunOut(t *testing.T) {
 	for _, c := range []struct {
 		at   time.Time
 		left int
-	}{{inAnHour.Add(clockSkew - time.Second), n}, {inAnHour.Add(clockSkew), n / 2}, {now.Add(2*time.Hour + clockSkew), 0}} {
+	}{{inAnHour.Add(ClockSkew - time.Second), n}, {inAnHour.Add(ClockSkew), n / 2}, {now.Add(2*time.Hour + ClockSkew), 0}} {
 		if err := d.Prune(ctx, s, c.at); err != nil {
 			t.Fatal(err)
 		}

@@ -159,7 +159,7 @@ func (ps *pages[V]) read(ctx context.Context, s logical.Storage, p *page[V], nam
 
 // lasts reports whether a value is to be kept. Another node's clock may be behind.
 func lasts(until int64, now time.Time) bool {
-	return until+int64(clockSkew/time.Second) > now.Unix()
+	return until+int64(ClockSkew/time.Second) > now.Unix()
 }
 
 func (p *page[V]) note(name string, writtenAt int64, list []pageEntry[V]) {

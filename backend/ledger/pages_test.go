@@ -82,8 +82,8 @@ func TestFilesOfFormerWriters(t *testing.T) {
 		left  int
 	}{
 		{time.Hour, 5, 5},
-		{quiet + clockSkew + time.Second, 1, 4},
-		{2*quiet + clockSkew, 1, 3},
+		{quiet + ClockSkew + time.Second, 1, 4},
+		{2*quiet + ClockSkew, 1, 3},
 		{6 * quiet, 0, 0},
 	} {
 		if err := d.Prune(ctx, s, now.Add(step.after)); err != nil {
@@ -170,7 +170,7 @@ func TestLargePagesAreSplit(t *testing.T) {
 		t.Errorf("%d values are stored, want %d", n, values+16)
 	}
 	t.Logf("the largest entry has %d bytes", s.largest)
-	if err := d.Prune(ctx, s, now.Add(time.Hour+clockSkew)); err != nil {
+	if err := d.Prune(ctx, s, now.Add(time.Hour+ClockSkew)); err != nil {
 		t.Fatal(err)
 	}
 	if keys, err := logical.CollectKeys(ctx, s); err != nil || len(keys) > 0 {

@@ -255,7 +255,7 @@ func (x *StatusIndexes) Prune(ctx context.Context, s logical.Storage, longest ti
 // over reports whether the tokens of all blocks must have expired.
 func (l *statusList) over(longest time.Duration, now time.Time) bool {
 	for _, b := range l.Blocks {
-		if now.Before(time.Unix(b.TakenAt, 0).Add(blockLife + longest + clockSkew)) {
+		if now.Before(time.Unix(b.TakenAt, 0).Add(blockLife + longest + ClockSkew)) {
 			return false
 		}
 	}

@@ -115,7 +115,7 @@ func TestListsThatAreOver(t *testing.T) {
 	}
 	stale := loadStatus(t, s)
 	next(t, x, s, roleA, now.Add(5*blockLife/2), seen)
-	end := now.Add(5*blockLife/2 + blockLife + time.Hour + clockSkew)
+	end := now.Add(5*blockLife/2 + blockLife + time.Hour + ClockSkew)
 	for _, step := range []struct {
 		at   time.Time
 		want bool
@@ -179,10 +179,10 @@ func TestDeletedRoles(t *testing.T) {
 			t.Errorf("%s: %v", name, d.until)
 		}
 	}
-	if err := d.Prune(ctx, s, inAnHour.Add(clockSkew-time.Second)); err != nil || !load().Has(roleA) {
+	if err := d.Prune(ctx, s, inAnHour.Add(ClockSkew-time.Second)); err != nil || !load().Has(roleA) {
 		t.Error("forgotten too early", err)
 	}
-	if err := d.Prune(ctx, s, inAnHour.Add(clockSkew)); err != nil || d.Has(roleA) || load().Has(roleA) {
+	if err := d.Prune(ctx, s, inAnHour.Add(ClockSkew)); err != nil || d.Has(roleA) || load().Has(roleA) {
 		t.Error("still remembered", err)
 	}
 }

@@ -16,9 +16,9 @@ import (
 const WritersPrefix = "ledger/writers/"
 
 const (
-	// clockSkew is how far the clocks of two nodes may be apart: a revocation is kept so much longer than it is
+	// ClockSkew is how far the clocks of two nodes may be apart: a revocation is kept so much longer than it is
 	// needed, so that it does not revive after a failover to a slower clock.
-	clockSkew = 10 * time.Minute
+	ClockSkew = 10 * time.Minute
 
 	// quiet is how long a key must not have been written before another writer takes it over.
 	quiet = 24 * time.Hour

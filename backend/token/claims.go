@@ -14,8 +14,9 @@ import (
 	"github.com/fxamacker/cbor/v2"
 )
 
-// Claims is what a token carries. What the role says is not repeated: the last four fields are set
-// only where a request narrowed the role, or where a template was filled in for the requester.
+// Claims is what a token carries. What the role says is not repeated: scopes, addresses, hosts, audience and metadata
+// are set only where a request narrowed the role, where the role was tightened before the token was made of an older
+// grant, or where a template was filled in for the requester.
 type Claims struct {
 	ID          ID     // the token's public name
 	Grant       ID     // the grant it belongs to; its own ID when it is alone
@@ -28,6 +29,7 @@ type Claims struct {
 
 	Scopes    []string          // nil: the role's default scopes
 	Addresses []netip.Prefix    // nil: no narrower than the role
+	Hosts     []string          // nil: no narrower than the role
 	Audience  []string          // nil: the role's audience
 	Metadata  map[string]string // the role's templated metadata, filled in
 
@@ -77,6 +79,8 @@ func (c *Claims) check() error {
 		return errors.New("audience: the set is empty")
 	case c.Addresses != nil && len(c.Addresses) == 0:
 		return errors.New("token_bound_cidrs: the set is empty")
+	case c.Hosts != nil && len(c.Hosts) == 0:
+		return errors.New("bound_hosts: the set is empty")
 	case (c.Generation > 0) != (c.GrantLifetime >= time.Second):
 		return errors.New("a refresh token, and no other, carries the lifetime of its grant")
 	}
@@ -121,7 +125,8 @@ type wireClaims struct {
 	Status      *StatusRef        `cbor:"14,keyasint,omitempty"`
 	Generation  uint32            `cbor:"15,keyasint,omitempty"`
 
-	GrantLifetime int64 `cbor:"16,keyasint,omitempty"` // seconds
+	GrantLifetime int64    `cbor:"16,keyasint,omitempty"` // seconds
+	Hosts         []string `cbor:"17,keyasint,omitempty"`
 }
 
 // maxGrantLifetime, in seconds, is what a time.Duration holds.
@@ -155,6 +160,7 @@ func (c *Claims) marshal() ([]byte, error) {
 		Lifetime:    c.ExpiresAt.Unix() - c.IssuedAt.Unix(),
 		Scopes:      c.Scopes,
 		Audience:    c.Audience,
+		Hosts:       c.Hosts,
 		Metadata:    c.Metadata,
 		JKT:         c.Confirmation.JKT,
 		X5T:         c.Confirmation.X5T,
@@ -203,7 +209,7 @@ func (c *Claims) unmarshal(b []byte) error {
 	}
 	c.IssuedAt = time.Unix(w.IssuedAt, 0)
 	c.ExpiresAt = time.Unix(w.IssuedAt+w.Lifetime, 0)
-	c.Scopes, c.Audience, c.Metadata = w.Scopes, w.Audience, w.Metadata
+	c.Scopes, c.Audience, c.Hosts, c.Metadata = w.Scopes, w.Audience, w.Hosts, w.Metadata
 	c.Confirmation = Confirmation{JKT: w.JKT, X5T: w.X5T}
 	c.Generation = w.Generation
 	c.GrantLifetime = time.Duration(w.GrantLifetime) * time.Second

@@ -72,7 +72,7 @@ func NewJWT(claims *Claims, issuer, environment, roleName, statusURI string) (*J
 		ID: claims.Name(), ClientID: roleName, Scope: strings.Join(claims.Scopes, " "), Environment: environment,
 		Engine: JWTEngine{
 			Role: claims.Role.String(), RoleVersion: claims.RoleVersion,
-			Metadata: claims.Metadata,
+			Metadata: claims.Metadata, BoundHosts: claims.Hosts,
 		},
 	}
 	if p.Subject == "" {
@@ -159,6 +159,7 @@ func (p *JWT) claims() (*Claims, error) {
 		ExpiresAt:   time.Unix(p.ExpiresAt, 0),
 		Scopes:      strings.Fields(p.Scope),
 		Audience:    p.Audience,
+		Hosts:       p.Engine.BoundHosts,
 		Metadata:    p.Engine.Metadata,
 	}
 	var err error

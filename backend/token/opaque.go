@@ -128,7 +128,7 @@ func Mint(ring *Ring, prefix string, claims *Claims) (string, error) {
 	text = append(text, '_')
 	text = appendBase62(text, body)
 	text = appendDigits(text, uint64(crc32.ChecksumIEEE(text)), checksumDigits)
-	if err := checkLen(text, sizeOf(claims.Scopes), sizeOf(claims.Audience), 17*len(claims.Addresses), 0, claims.Metadata); err != nil {
+	if err := checkLen(text, sizeOf(claims.Scopes), sizeOf(claims.Audience), 17*len(claims.Addresses), sizeOf(claims.Hosts), claims.Metadata); err != nil {
 		return "", err
 	}
 	return string(text), nil
