@@ -23,6 +23,7 @@ type issuing struct {
 	role       *role
 	mountPoint string
 	lifetime   time.Duration // the longest that the grant may live, renewals included
+	key        string        // set by the first token: name of the key that it was made with
 }
 
 // access makes an access token. For an opaque one the claims must be sealed with the ring's current key.
@@ -32,9 +33,17 @@ func (i *issuing) access(ctx context.Context, claims *token.Claims) (text string
 	}
 	err = i.st.keys.Seal(ctx, i.storage, 1, i.lifetime, func(ring *token.Ring) error {
 		text, err = token.Mint(ring, i.config.TokenPrefix, claims)
+		i.made(ring.Keys)
 		return err
 	})
 	return text, err
+}
+
+// made notes the key that the first token was made with.
+func (i *issuing) made(keys token.Keys) {
+	if current := keys.Current(); i.key == "" && current != nil {
+		i.key = current.Name
+	}
 }
 
 // jwt makes a JWT, which says all that it grants.
@@ -45,6 +54,7 @@ func (i *issuing) jwt(ctx context.Context, claims *token.Claims) (text string, e
 	}
 	err = i.st.signers.Sign(ctx, i.storage, i.config.SigningAlgorithm, i.lifetime, func(ring *token.SigningRing) error {
 		text, err = token.MintJWT(ring, payload)
+		i.made(ring.Keys)
 		return err
 	})
 	return text, err
@@ -119,6 +129,7 @@ func refuseTooLong(err error) (*logical.Response, error) {
 func (i *issuing) refreshToken(ctx context.Context, claims *token.Claims) (text string, err error) {
 	err = i.st.keys.Seal(ctx, i.storage, 1, i.lifetime, func(ring *token.Ring) error {
 		text, err = token.Mint(ring, i.config.TokenPrefix, claims)
+		i.made(ring.Keys)
 		return err
 	})
 	return text, err

@@ -55,7 +55,7 @@ func TestRefreshesAreForgottenWithTheirGrant(t *testing.T) {
 		e.mustRefresh(e.creds("app", nil).data["refresh_token"].(string))
 		time.Sleep(2 * time.Hour)
 		e.minute()
-		left, err := e.storage.List(context.Background(), "ledger/grants/")
+		left, err := e.storage.List(context.Background(), "ledger/refreshes/")
 		if err != nil || len(left) > 0 {
 			t.Errorf("%q, %v", left, err)
 		}
@@ -184,6 +184,54 @@ func TestDestroyAKey(t *testing.T) {
 		e.minute()
 		e.expect("revoked", first.token, nil)
 	})
+}
+
+// What is listed of tokens whose key was destroyed is what introspection says of them, and a static role gets another.
+func TestDestroyedKeysShowEverywhere(t *testing.T) {
+	for _, tokenType := range []string{"opaque", "jwt"} {
+		synctest.Test(t, func(t *testing.T) {
+			e := newIssuer(t)
+			role := data{"token_type": tokenType, "scopes": "a", "audience": "x", "max_tokens": 1}
+			e.write("roles/app", role)
+			role["refresh"], role["access_ttl"] = true, "1h"
+			e.write("roles/refreshed", role)
+			e.write("roles/kept", data{"scopes": "a"})
+			e.write("static-roles/box", data{"role": "kept", "rotation_period": "24h"})
+			kept := e.read("static-creds/box")["token"].(string)
+			c, r := e.creds("app", nil), e.creds("refreshed", nil)
+			time.Sleep(10 * time.Minute)
+			e.refused(logical.UpdateOperation, "creds/app", nil, "max_tokens")
+			e.write("keys/rotate", nil)
+			time.Sleep(10 * time.Minute)
+			_, refresh := e.mustRefresh(r.data["refresh_token"].(string))
+			for key, about := range e.do(logical.ListOperation, "keys/", nil).Data["key_info"].(data) {
+				if about.(data)["state"] == "retired" {
+					e.do(logical.DeleteOperation, "keys/"+key, nil)
+				}
+			}
+			time.Sleep(2 * time.Second)
+			e.b.flush(context.Background())
+			for _, e := range []*engine{e, mountOn(t, e.storage, e.system)} {
+				e.expect("revoked", c.token, nil)
+				if state := e.read("tokens/" + c.id)["state"]; state != "revoked" {
+					t.Errorf("%s: listed as %v", tokenType, state)
+				}
+				if state := e.read("tokens/" + r.id)["state"]; state != "active" {
+					t.Errorf("%s: a grant that was refreshed with another key is listed as %v", tokenType, state)
+				}
+			}
+			if status, _ := e.refresh(refresh); status != 200 {
+				t.Errorf("%s: %d", tokenType, status)
+			}
+			e.creds("app", nil)
+			e.expect("revoked", kept, nil)
+			if now := e.read("static-creds/box")["token"].(string); now == kept {
+				t.Errorf("%s: the static role gives out a token whose key was destroyed", tokenType)
+			} else {
+				e.expect("active", now, nil)
+			}
+		})
+	}
 }
 
 func TestDestroyASigningKey(t *testing.T) {

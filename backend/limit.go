@@ -118,8 +118,9 @@ func (st *state) liveTokens(r *role, now time.Time) int {
 		}
 	}
 	live := 0
+	destroyed := st.destroyedKeys()
 	for row := range st.inventory.OfRole(r.ID) {
-		if !kept[row.ID] && st.life(row.ID, row.ID, row.RoleID, row.ExpiresAt).Alive(now) == access.Good {
+		if !kept[row.ID] && st.rowLife(&row, destroyed).Alive(now) == access.Good {
 			live++
 		}
 	}

@@ -202,7 +202,7 @@ func (b *backend) credsIssue(ctx context.Context, req *logical.Request, d *frame
 			ID: claims.Grant, IssuedAt: claims.IssuedAt, ExpiresAt: end, Status: claims.Status,
 			Holder: ledger.Holder{
 				Role: r.name, RoleID: r.ID, RoleVersion: r.Version, Scopes: grant.Scopes.Parameter(),
-				Subject: req.EntityID, DisplayName: req.DisplayName,
+				Subject: req.EntityID, DisplayName: req.DisplayName, Key: i.key,
 			},
 		})
 	})

@@ -100,6 +100,7 @@ func (b *backend) keyDestroy(ctx context.Context, req *logical.Request, d *frame
 	if err != nil {
 		return nil, err
 	}
+	defer b.rotator.kick() // a static role may keep a token of the key
 	name := d.Get("key").(string)
 	var unknownUntil time.Time
 	switch {

@@ -158,7 +158,7 @@ func tokenRowFields() map[string]*framework.FieldSchema {
 
 // describe shows a row and what has become of its token.
 func (b *backend) describe(ctx context.Context, st *state, row *ledger.Row) (map[string]any, error) {
-	life := st.life(row.ID, row.ID, row.RoleID, row.ExpiresAt)
+	life := st.rowLife(row, st.destroyedKeys())
 	var err error
 	if life.SubjectDisabled, err = b.subjects.disabled(ctx, row.Subject); err != nil {
 		return nil, err

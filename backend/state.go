@@ -255,6 +255,39 @@ func (st *state) revokedIn(list uint32) []uint32 {
 	return append(st.deviations.RevokedIn(list), st.indexes.PlacesOf(list, deleted)...)
 }
 
+// destroyedKeys are the keys that were destroyed, with when each retired.
+func (st *state) destroyedKeys() map[string]time.Time {
+	var destroyed map[string]time.Time
+	for _, keys := range []token.Keys{st.keys.Keys(), st.signers.Keys()} {
+		for i := range keys {
+			if keys[i].Destroyed {
+				if destroyed == nil {
+					destroyed = make(map[string]time.Time)
+				}
+				destroyed[keys[i].Name] = keys[i].RetiredAt
+			}
+		}
+	}
+	return destroyed
+}
+
+// rowLife is the life of a grant of the inventory. A grant whose key was destroyed is revoked, unless it was refreshed
+// with another key.
+func (st *state) rowLife(row *ledger.Row, destroyed map[string]time.Time) access.State {
+	life := st.life(row.ID, row.ID, row.RoleID, row.ExpiresAt)
+	if retiredAt, gone := destroyed[row.Key]; gone {
+		last, refreshed := st.refreshes.Get(row.ID)
+		life.Revoked = life.Revoked || !refreshed || retiredAt.IsZero() || time.UnixMilli(last.At).Before(retiredAt)
+	}
+	return life
+}
+
+// keyIsGone reports whether a sealing key opens its tokens no more, for whatever reason.
+func (st *state) keyIsGone(name string) bool {
+	key := st.keys.Keys().Find(name)
+	return key != nil && (key.Secret == nil || key.Broken != nil)
+}
+
 // longestLifetime is the longest time that any live token may live, renewals included.
 func (st *state) longestLifetime() time.Duration {
 	return max(st.keys.LongestLifetime(), st.signers.LongestLifetime())

@@ -46,6 +46,7 @@ type staticToken struct {
 	Text      string         `json:"text,omitempty"` // of Current only
 	RoleID    token.RoleID   `json:"role_id"`
 	Version   uint32         `json:"version"`        // of the role
+	Key       string         `json:"key,omitempty"`  // that sealed it; of the engine's own
 	Upstream  bool           `json:"upstream"`       // it is in the ledger of those
 	Name      string         `json:"name,omitempty"` // at the upstream
 	Data      map[string]any `json:"data,omitempty"` // what the upstream says besides; of Current only
@@ -183,6 +184,9 @@ func (st *state) staticEnd(t *staticToken) time.Time {
 	if st.roles.byID(t.RoleID) == nil && st.roles.brokenID(t.RoleID) == nil {
 		return time.Time{} // with its role
 	}
+	if st.keyIsGone(t.Key) {
+		return time.Time{}
+	}
 	d, deviates := st.deviations.Get(t.ID)
 	switch {
 	case !deviates:
@@ -218,7 +222,7 @@ func (st *state) staticRow(e *staticEntry) ledger.Row {
 	row := ledger.Row{
 		ID: t.ID, IssuedAt: t.RotatedAt.Truncate(time.Second), ExpiresAt: t.ExpiresAt.Truncate(time.Second),
 		Holder: ledger.Holder{
-			Role: e.Role, RoleID: t.RoleID, RoleVersion: t.Version, Subject: e.EntityID, DisplayName: staticDisplayName(e.name),
+			Role: e.Role, RoleID: t.RoleID, RoleVersion: t.Version, Subject: e.EntityID, DisplayName: staticDisplayName(e.name), Key: t.Key,
 		},
 	}
 	if r := st.roles.byID(t.RoleID); r != nil && !t.Upstream {

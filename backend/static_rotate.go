@@ -189,7 +189,7 @@ func (b *backend) mintStatic(ctx context.Context, s logical.Storage, st *state, 
 	if err != nil {
 		return staticToken{}, err
 	}
-	return staticToken{ID: claims.ID, Text: text, RoleID: r.ID, Version: r.Version, RotatedAt: now, ExpiresAt: claims.ExpiresAt}, nil
+	return staticToken{ID: claims.ID, Text: text, RoleID: r.ID, Version: r.Version, Key: i.key, RotatedAt: now, ExpiresAt: claims.ExpiresAt}, nil
 }
 
 // mintStaticUpstream makes a token of an upstream.

@@ -40,6 +40,9 @@ func NewRefreshes(writer string) *Refreshes {
 	return &Refreshes{pages[Refresh]{prefix: RefreshesPrefix, writer: writer}}
 }
 
+// Get returns the last refresh of a grant; ok is false where it was not refreshed.
+func (rs *Refreshes) Get(id token.ID) (_ Refresh, ok bool) { return rs.get(id) }
+
 // ErrReused is returned for a refresh token that was used before, longer ago than a retry takes, or
 // whose successor was used already.
 var ErrReused = errors.New("the refresh token was used before")

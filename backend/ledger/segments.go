@@ -56,6 +56,7 @@ type storedRow struct {
 	Subject     string
 	DisplayName string
 	Status      token.StatusRef
+	Key         string
 }
 
 func (e entry) stored() (cbor.RawMessage, error) {
@@ -63,7 +64,7 @@ func (e entry) stored() (cbor.RawMessage, error) {
 	return cbor.Marshal(storedRow{
 		ID: e.id, IssuedAt: e.issuedAt, ExpiresAt: e.expiresAt,
 		Role: h.Role, RoleID: h.RoleID, RoleVersion: h.RoleVersion,
-		Scopes: h.Scopes, Subject: h.Subject, DisplayName: h.DisplayName, Status: e.status,
+		Scopes: h.Scopes, Subject: h.Subject, DisplayName: h.DisplayName, Key: h.Key, Status: e.status,
 	})
 }
 
@@ -72,7 +73,7 @@ func (r *storedRow) entry(seg *segment) entry {
 		id: r.ID,
 		holder: unique.Make(Holder{
 			Role: r.Role, RoleID: r.RoleID, RoleVersion: r.RoleVersion,
-			Scopes: r.Scopes, Subject: r.Subject, DisplayName: r.DisplayName,
+			Scopes: r.Scopes, Subject: r.Subject, DisplayName: r.DisplayName, Key: r.Key,
 		}),
 		issuedAt: r.IssuedAt, expiresAt: r.ExpiresAt, segment: seg, status: r.Status,
 	}
