@@ -55,10 +55,25 @@ func (st *state) brokenKeys() map[string]error {
 	maps.Copy(keys, st.connections.brokenProviders())
 	maps.Copy(keys, st.statics.brokenKeys())
 	maps.Copy(keys, st.upstreams.Damaged())
-	for _, part := range st.rooms() {
+	for _, part := range st.parts() {
 		maps.Copy(keys, part.Damaged())
 	}
 	return keys
+}
+
+// damaged is a part of what is stored, which goes on without what it cannot read.
+type damaged interface {
+	Damaged() map[string]error
+	DropDamaged(ctx context.Context, s logical.Storage, key string) error
+}
+
+// parts are the parts of the ledger and the key rings, by the prefix of their storage keys.
+func (st *state) parts() map[string]damaged {
+	parts := map[string]damaged{st.keys.Prefix(): st.keys, st.signers.Prefix(): st.signers}
+	for prefix, room := range st.rooms() {
+		parts[prefix] = room
+	}
+	return parts
 }
 
 func (b *backend) brokenList(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
@@ -115,7 +130,7 @@ func (b *backend) dropBroken(ctx context.Context, req *logical.Request, st *stat
 		}
 		return nil, b.dropBrokenStatic(ctx, req.Storage, st, name)
 	}
-	for prefix, part := range st.rooms() {
+	for prefix, part := range st.parts() {
 		if strings.HasPrefix(key, prefix) {
 			return nil, part.DropDamaged(ctx, req.Storage, key)
 		}

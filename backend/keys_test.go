@@ -298,29 +298,37 @@ func (e *engine) tamperBack(behind *engine, kid string) {
 // A key that cannot be read costs the tokens that were made with it, and is listed and can be destroyed. Its tokens
 // are not called what they are not.
 func TestAKeyThatCannotBeRead(t *testing.T) {
-	e := newEngine(t)
-	e.write("roles/reader", data{"scopes": "a"})
-	first := e.creds("reader", nil)
-	damaged := e.sealingKey()
-	e.write("keys/rotate", nil)
-	second := e.creds("reader", nil)
-	if err := e.storage.Put(context.Background(), &logical.StorageEntry{Key: damaged, Value: []byte("{damaged")}); err != nil {
-		t.Fatal(err)
-	}
-	e = e.restart()
-	e.expect("active", second.token, nil)
-	if resp, err := e.request(&logical.Request{Operation: logical.UpdateOperation, Path: "introspect", Data: data{"token": first.token}}); err == nil {
-		t.Errorf("%v", resp)
-	}
-	name := strings.TrimPrefix(damaged, "keys/opaque/")
-	info := e.do(logical.ListOperation, "keys/", nil).Data["key_info"].(data)
-	if got := fmt.Sprint(info[name]); !strings.Contains(got, "broken") || !strings.Contains(got, "cannot be decoded") {
-		t.Error(got)
-	}
-	e.do(logical.DeleteOperation, "keys/"+name, nil)
-	for _, e := range []*engine{e, mountOn(t, e.storage, e.system)} {
-		e.expect("revoked", first.token, nil)
+	for i := range 2 {
+		e := newEngine(t)
+		e.write("roles/reader", data{"scopes": "a"})
+		first := e.creds("reader", nil)
+		damaged := e.sealingKey()
+		e.write("keys/rotate", nil)
+		second := e.creds("reader", nil)
+		if err := e.storage.Put(context.Background(), &logical.StorageEntry{Key: damaged, Value: []byte("{damaged")}); err != nil {
+			t.Fatal(err)
+		}
+		e = e.restart()
 		e.expect("active", second.token, nil)
+		if resp, err := e.request(&logical.Request{Operation: logical.UpdateOperation, Path: "introspect", Data: data{"token": first.token}}); err == nil {
+			t.Errorf("%v", resp)
+		}
+		name := strings.TrimPrefix(damaged, "keys/opaque/")
+		info := e.do(logical.ListOperation, "keys/", nil).Data["key_info"].(data)
+		if got := fmt.Sprint(info[name]); !strings.Contains(got, "broken") || !strings.Contains(got, "cannot be decoded") {
+			t.Error(got)
+		}
+		if listed := e.list("broken/", nil); len(listed) != 1 || listed[0] != damaged {
+			t.Errorf("%q", listed)
+		}
+		e.do(logical.DeleteOperation, []string{"keys/" + name, "broken/" + damaged}[i], nil)
+		for _, e := range []*engine{e, mountOn(t, e.storage, e.system)} {
+			e.expect("revoked", first.token, nil)
+			e.expect("active", second.token, nil)
+			if listed := e.list("broken/", nil); len(listed) > 0 {
+				t.Errorf("%q", listed)
+			}
+		}
 	}
 }
 

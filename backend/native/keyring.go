@@ -3,6 +3,7 @@
 package native
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -71,11 +72,38 @@ func (k *keyring[R]) Ring() R { return *k.ring.Load() }
 // Keys are the keys of the ring as they are now.
 func (k *keyring[R]) Keys() token.Keys { return k.Ring().All() }
 
-// use has keys used. The caller holds mu.
+// use has keys used. The ring stays the same where nothing has changed, and with it what was made of it, such as
+// status lists. The caller holds mu.
 func (k *keyring[R]) use(keys []token.Key) {
+	if k.ring.Load() != nil && same(keys, k.Keys()) {
+		return
+	}
 	next := k.build(keys)
 	k.ring.Store(&next)
 }
+
+// same reports whether keys are those that are known, in any order.
+func same(keys []token.Key, known token.Keys) bool {
+	if len(keys) != len(known) {
+		return false
+	}
+	named := make(map[string]*token.Key, len(known))
+	for i := range known {
+		named[known[i].Name] = &known[i]
+	}
+	for i := range keys {
+		a, b := &keys[i], named[keys[i].Name]
+		if b == nil || a.Algorithm != b.Algorithm || !bytes.Equal(a.Secret, b.Secret) || a.Made != b.Made || a.Destroyed != b.Destroyed ||
+			!a.CreatedAt.Equal(b.CreatedAt) || !a.UsedFrom.Equal(b.UsedFrom) || a.LongestLifetime != b.LongestLifetime ||
+			(a.Broken == nil) != (b.Broken == nil) {
+			return false
+		}
+	}
+	return true
+}
+
+// Prefix is where the ring keeps its keys in storage.
+func (k *keyring[R]) Prefix() string { return k.prefix }
 
 // Owns reports whether a storage key is of this ring.
 func (k *keyring[R]) Owns(key string) bool {
@@ -363,6 +391,31 @@ func (k *keyring[R]) forget(ctx context.Context, s logical.Storage, key *token.K
 	name := key.Name
 	k.use(slices.DeleteFunc(slices.Clone(k.Keys()), func(key token.Key) bool { return key.Name == name }))
 	return nil
+}
+
+// Damaged returns the storage keys of the keys that cannot be used, each with the reason.
+func (k *keyring[R]) Damaged() map[string]error {
+	damaged := make(map[string]error)
+	for _, key := range k.Keys() {
+		if key.State() == "broken" {
+			damaged[k.prefix+key.Name] = key.Broken
+		}
+	}
+	return damaged
+}
+
+// DropDamaged destroys a key that cannot be used; it does nothing where there is none.
+func (k *keyring[R]) DropDamaged(ctx context.Context, s logical.Storage, storageKey string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	name := strings.TrimPrefix(storageKey, k.prefix)
+	if err := k.read(ctx, s, name); err != nil {
+		return err
+	}
+	if key := k.Keys().Find(name); key == nil || key.State() != "broken" {
+		return nil
+	}
+	return k.destroy(ctx, s, name)
 }
 
 // destroy drops the secret of a key at once, for good. The caller holds mu, and has seen to it that another key is
