@@ -3,6 +3,7 @@ package backend
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -203,6 +204,17 @@ func (b *backend) connectionWrite(ctx context.Context, req *logical.Request, d *
 	if _, given := d.GetOk("force"); given {
 		return fieldError("force", "is for deleting a connection"), nil
 	}
+	if c := st.connections.get(name); c != nil && d.Raw["credential"] != nil {
+		// What a rotation makes must not meet another credential than that which it replaces.
+		unlock, err := b.upstreams.LockRoot(ctx, c.ID)
+		if errors.Is(err, upstream.ErrRotating) {
+			return fieldError("credential", "of connection %q is being rotated, try again", name), nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		defer unlock()
+	}
 	st.connections.writing.Lock()
 	defer st.connections.writing.Unlock()
 	var entry connectionEntry
@@ -329,9 +341,10 @@ func (e *connectionEntry) refuseElsewhere(d *framework.FieldData, p *connector.P
 	if e.URL == "" {
 		return nil // a new connection
 	}
-	for field, kept := range e.whereabouts() {
+	whereabouts := e.whereabouts()
+	for _, field := range slices.Sorted(maps.Keys(whereabouts)) {
 		v, given := d.GetOk(field)
-		if !given || v.(string) == kept {
+		if !given || v.(string) == whereabouts[field] {
 			continue
 		}
 		again, _ := d.Get("credential").(map[string]any)
@@ -373,7 +386,25 @@ func (b *backend) connectionDelete(ctx context.Context, req *logical.Request, d 
 			return logical.ErrorResponse("connection %q has minted %d tokens that are not ended yet: revoke their leases (vault lease revoke -prefix %screds/...) and wait for its queue, or delete with force=true and leave them behind", c.name, len(left), req.MountPoint), nil
 		}
 	}
+	unlock, err := b.upstreams.LockRoot(ctx, c.ID)
+	if errors.Is(err, upstream.ErrRotating) {
+		return logical.ErrorResponse("connection %q: %s, try again", c.name, err), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
 	resp := new(logical.Response)
+	if c.Unsettled() {
+		if _, err := b.upstreams.Finish(ctx, st.connections.ready(c)); err != nil && !d.Get("force").(bool) {
+			return logical.ErrorResponse("connection %q: a rotation of the credential is not finished: %s. Wait for it, or delete with force=true and leave a credential behind", c.name, err), nil
+		} else if err != nil {
+			resp.AddWarning(fmt.Sprintf("a rotation of the credential was not finished: a credential may be left behind at %s, revoke it there: %s", c.URL, err))
+		}
+		if c = st.connections.byID(c.ID); c == nil {
+			return nil, nil
+		}
+	}
 	if c.RevokeOnDelete {
 		up, err := st.connections.upstream(c.name, c)
 		if err == nil {

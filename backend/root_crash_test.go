@@ -221,3 +221,74 @@ func TestRotateRootCrashes(t *testing.T) {
 		}
 	})
 }
+
+// A connection is neither given another credential nor deleted while a rotation is on its way.
+func TestRotateRootAgainstChanges(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t)
+	e := onShelf(t, s)
+	e.do(logical.DeleteOperation, "roles/reader", nil)
+	s.setFault(meanwhile(http.MethodPut, func() {
+		e.refused(logical.UpdateOperation, "connections/shelf", data{"credential": data{"password": "another"}}, "is being rotated, try again")
+		e.refused(logical.DeleteOperation, "connections/shelf", nil, "is being rotated already, try again")
+		e.refused(logical.UpdateOperation, "rotate-root/shelf", nil, "is being rotated already")
+		e.write("connections/shelf", data{"description": "meanwhile"})
+	}))
+	e.write("rotate-root/shelf", nil)
+	e.write("connections/shelf/check", nil)
+	if s.password == "open sesame" || e.read("connections/shelf")["description"] != "meanwhile" {
+		t.Error("not rotated, or written over what was changed")
+	}
+}
+
+// What a rotation has left at a service is finished before its connection is deleted, and not sent elsewhere.
+func TestRotateRootLeavesNothing(t *testing.T) {
+	t.Parallel()
+	definition := strings.Replace(keyRingDefinition, "FIND", "  find:\n    requests:\n      - {method: GET, path: /keys, headers: *auth}\n    items: response.body", 1)
+	ring, elsewhere := newKeyRing(t), newKeyRing(t)
+	stuck := new(atomic.Bool)
+	var seen sync.Map // credentials that were sent elsewhere
+	ring.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if stuck.Load() && r.Method == http.MethodDelete {
+			w.WriteHeader(http.StatusConflict)
+			return
+		}
+		ring.ServeHTTP(w, r)
+	})
+	elsewhere.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		seen.Store(r.Header.Get("Authorization"), true)
+		elsewhere.ServeHTTP(w, r)
+	})
+	e := mountPrepared(t, new(storage), newSystem(), hurry)
+	e.write("providers/ring", data{"definition": definition})
+	e.write("connections/ring", data{"provider": "ring", "url": ring.URL, "credential": data{"key": "first"}})
+	stuck.Store(true)
+	if resp := e.do(logical.UpdateOperation, "rotate-root/ring", nil); len(resp.Warnings) != 1 || !strings.Contains(resp.Warnings[0], "the old one is not revoked at the service yet") {
+		t.Error(resp)
+	}
+	e.refused(logical.DeleteOperation, "connections/ring", nil, "a rotation of the credential is not finished")
+	stuck.Store(false)
+	e.do(logical.DeleteOperation, "connections/ring", nil)
+	if ring.count() != 1 {
+		t.Errorf("%d keys", ring.count())
+	}
+
+	stuck.Store(true)
+	ring.mu.Lock()
+	ring.keys["again"] = "by hand"
+	ring.mu.Unlock()
+	e.write("connections/ring", data{"provider": "ring", "url": ring.URL, "credential": data{"key": "again"}})
+	e.do(logical.UpdateOperation, "rotate-root/ring", nil)
+	resp := e.do(logical.UpdateOperation, "connections/ring", data{"url": elsewhere.URL, "credential": data{"key": "first"}})
+	if resp == nil || len(resp.Warnings) != 1 || !strings.Contains(resp.Warnings[0], "a credential may be left behind at "+ring.URL) {
+		t.Error(resp)
+	}
+	e.write("connections/ring/check", nil)
+	time.Sleep(50 * time.Millisecond)
+	seen.Range(func(key, _ any) bool {
+		if key != "first" {
+			t.Errorf("%s was sent elsewhere", key)
+		}
+		return true
+	})
+}

@@ -349,3 +349,54 @@ func TestUpstreamUnrevocable(t *testing.T) {
 	c.pass(2*time.Hour + time.Minute)
 	e.settled()
 }
+
+// Deleting a role ends its tokens, also where it is cut short.
+func TestUpstreamRoleDeletedAndCrashed(t *testing.T) {
+	t.Parallel()
+	for k := int64(1); ; k++ {
+		s := newShelf(t)
+		e := onShelf(t, s)
+		for range 3 {
+			e.creds("reader", nil)
+		}
+		e, died := e.dying(k, logical.DeleteOperation, "roles/reader", nil)
+		gone := e.read("roles/reader") == nil
+		for deadline := time.Now().Add(10 * time.Second); gone == (s.live() > 0); time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("operation %d: the role is gone: %v, %d tokens are left", k, gone, s.live())
+			}
+		}
+		if !died {
+			return
+		}
+	}
+}
+
+// A standby knows of the leases of a shared token what the active node has stored.
+func TestUpstreamHoldsOnStandby(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t)
+	active := onShelf(t, s)
+	active.write("roles/reader", data{"reuse": "1h"})
+	standby := mountOn(t, active.storage, active.system)
+	first, second := active.creds("reader", nil), active.creds("reader", nil)
+	keys, err := logical.CollectKeys(t.Context(), active.storage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range keys {
+		standby.b.InvalidateKey(t.Context(), key)
+	}
+	standby.read("connections/shelf")
+	active.b.Cleanup(t.Context())
+	for _, c := range []*creds{first, second} {
+		if s.live() != 1 {
+			t.Error("revoked before its last lease")
+		}
+		standby.revokeLease(c)
+	}
+	standby.settled()
+	if s.live() != 0 {
+		t.Error("it outlives its last lease")
+	}
+}

@@ -60,6 +60,23 @@ func (m upstreamMount) RoleDeleted(id token.RoleID) bool {
 	return st != nil && st.roles.byID(id) == nil && st.roles.brokenID(id) == nil
 }
 
+// Refresh implements upstream.Mount.
+func (m upstreamMount) Refresh(ctx context.Context) error {
+	st, err := m.b.load(ctx, m.b.storage)
+	if err != nil {
+		return err
+	}
+	st.connections.writing.Lock()
+	err = st.connections.refresh(ctx, m.b.storage)
+	st.connections.writing.Unlock()
+	if err != nil {
+		return err
+	}
+	st.roles.writing.Lock()
+	defer st.roles.writing.Unlock()
+	return st.roles.refresh(ctx, m.b.storage)
+}
+
 // StaticRoleHolds implements upstream.Mount.
 func (m upstreamMount) StaticRoleHolds(staticRole string, id token.ID) bool {
 	return m.b.staticHolds(staticRole, id, m.b.now())
@@ -75,14 +92,14 @@ func (m upstreamMount) ChangeRoot(ctx context.Context, id string, change func(*u
 	defer st.connections.writing.Unlock()
 	known := st.connections.byID(id)
 	if known == nil {
-		return nil, errors.New("the connection was deleted")
+		return nil, upstream.ErrNoConnection
 	}
 	c, err := st.connections.latest(ctx, m.b.storage, known.name)
 	if err != nil {
 		return nil, err
 	}
 	if c == nil || c.ID != id {
-		return nil, fmt.Errorf("connection %q was deleted", known.name)
+		return nil, upstream.ErrNoConnection
 	}
 	changed := *c
 	if err := change(&changed.Root); err != nil {

@@ -47,6 +47,9 @@ type Mount interface {
 	ConnectionDeleted(id string) bool
 	RoleDeleted(id token.RoleID) bool
 
+	// Refresh reads connections and roles from storage again.
+	Refresh(ctx context.Context) error
+
 	// StaticRoleHolds reports whether a static role keeps a token.
 	StaticRoleHolds(staticRole string, id token.ID) bool
 

@@ -167,13 +167,20 @@ func (k *Keeper) Wait() { k.queue.running.Wait() }
 
 // begin completes what was cut short: the deletion of a connection or of a role, and that of a token.
 func (k *Keeper) begin(ctx context.Context) error {
-	for _, t := range k.Tokens.Where(func(t *Token) bool { return k.mount.ConnectionDeleted(t.ConnectionID) }) {
+	ownerless := func(t *Token) bool { return k.mount.ConnectionDeleted(t.ConnectionID) }
+	roleless := func(t *Token) bool { return t.State == Live && k.mount.RoleDeleted(t.RoleID) }
+	if len(k.Tokens.Where(ownerless))+len(k.Tokens.Where(roleless)) > 0 { // says memory, which may be behind
+		if err := k.mount.Refresh(ctx); err != nil {
+			return err
+		}
+	}
+	for _, t := range k.Tokens.Where(ownerless) {
 		if err := k.Tokens.Forget(ctx, t.ID); err != nil {
 			return err
 		}
 		k.log.Warn("token left behind at a service whose connection was deleted", "connection", t.Connection, "name", t.Name)
 	}
-	if err := k.endAll(ctx, k.Tokens.Where(func(t *Token) bool { return t.State == Live && k.mount.RoleDeleted(t.RoleID) })); err != nil {
+	if err := k.endAll(ctx, k.Tokens.Where(roleless)); err != nil {
 		return err
 	}
 	return k.Tokens.dropOrphans(ctx)
@@ -409,7 +416,11 @@ func (r *run) settleLost(ctx context.Context, t *Token, found []connector.Token,
 		return r.Tokens.Forget(ctx, t.ID)
 	}
 	for i := range found {
-		if err := r.c.Service.Revoke(ctx, &found[i]); err != nil && !errors.Is(err, connector.ErrGone) && !isUnrevocable(err) {
+		err := r.c.Service.Revoke(ctx, &found[i])
+		if isUnrevocable(err) && !now.Before(t.expires()) {
+			err = nil
+		}
+		if err != nil && !errors.Is(err, connector.ErrGone) {
 			return err
 		}
 		r.log.Info("token whose creation was cut short revoked", "connection", t.Connection, "name", t.Name)

@@ -87,7 +87,12 @@ func equal(a, b map[string]any) bool {
 }
 
 var (
-	errRotating = errors.New("the credential is being rotated already")
+	// ErrRotating says that another request rotates the credential.
+	ErrRotating = errors.New("the credential is being rotated already")
+
+	// ErrNoConnection says that a connection was deleted.
+	ErrNoConnection = errors.New("the connection was deleted")
+
 	errRetiring = errors.New("too many credentials that were replaced are not revoked yet: see last_error of the connection's queue")
 
 	// errUndecided says that it is too early to tell what has become of a rotation.
@@ -117,7 +122,7 @@ func (k *Keeper) Rotate(ctx context.Context, c *Connection, name string) (warnin
 	if errors.As(err, new(*connector.Error)) {
 		return "", &NotRotated{err}
 	}
-	for _, reason := range []error{errRotating, errRetiring, errUndecided, errChanged} {
+	for _, reason := range []error{ErrRotating, errRetiring, errUndecided, errChanged, ErrNoConnection} {
 		if errors.Is(err, reason) {
 			return "", &NotRotated{err}
 		}
@@ -130,11 +135,10 @@ func (k *Keeper) Rotate(ctx context.Context, c *Connection, name string) (warnin
 // The name, and a credential that the engine chooses, are stored before the service is asked; the new credential is
 // stored in one write with the end of that and with the old one, which is revoked only then.
 func (k *Keeper) rotate(ctx context.Context, c *Connection, name string) (warning string, err error) {
-	done, err := k.beginRotation(ctx, c.ID)
+	done, err := k.LockRoot(ctx, c.ID)
 	if err != nil {
 		return "", err
 	}
-	defer k.queue.wake()
 	defer done()
 	if c, err = k.mount.Connection(c.ID, c.Name); err != nil { // as it is now
 		return "", err
@@ -187,7 +191,7 @@ func (k *Keeper) rotate(ctx context.Context, c *Connection, name string) (warnin
 		r.Credential, r.Pending, r.RotatedAt = credential, nil, now
 		return nil
 	})
-	if errors.Is(err, errChanged) {
+	if errors.Is(err, errChanged) || errors.Is(err, ErrNoConnection) {
 		return "", errors.Join(err, k.giveBack(ctx, c, pending, credential))
 	}
 	if err != nil {
@@ -206,15 +210,20 @@ type rotation struct {
 	done    chan struct{}
 }
 
-func (k *Keeper) beginRotation(ctx context.Context, connectionID string) (done func(), err error) {
+// LockRoot keeps others from rotating the credential of a connection until done is called. It waits for the queue, and
+// returns ErrRotating where another request has locked the credential.
+func (k *Keeper) LockRoot(ctx context.Context, connectionID string) (done func(), err error) {
 	mine := &rotation{done: make(chan struct{})}
 	for {
 		other, busy := k.rotating.LoadOrStore(connectionID, mine)
 		if !busy {
-			return func() { k.endRotation(connectionID, mine) }, nil
+			return func() {
+				k.endRotation(connectionID, mine)
+				k.queue.wake() // which has left the connection alone
+			}, nil
 		}
 		if !other.(*rotation).byQueue {
-			return nil, errRotating
+			return nil, ErrRotating
 		}
 		select {
 		case <-other.(*rotation).done:
@@ -239,7 +248,7 @@ func (k *Keeper) giveBack(ctx context.Context, c *Connection, pending *PendingRo
 	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), RevokeWait)
 	defer cancel()
 	given, err := k.giveUpPending(ending, c, pending)
-	if err != nil && !errors.Is(err, errChanged) {
+	if err != nil && !errors.Is(err, errChanged) && !errors.Is(err, ErrNoConnection) {
 		return nil // storage: the queue does it
 	}
 	changed := err != nil
@@ -293,10 +302,7 @@ func (k *Keeper) settleRoot(ctx context.Context, c *Connection) *Connection {
 		return c
 	}
 	defer k.endRotation(c.ID, mine)
-	now, err := k.settlePending(ctx, c)
-	if err == nil {
-		now, err = k.retire(ctx, now)
-	}
+	now, err := k.Finish(ctx, c)
 	k.queue.mu.Lock()
 	defer k.queue.mu.Unlock()
 	l := k.queue.line(c.ID)
@@ -310,6 +316,15 @@ func (k *Keeper) settleRoot(ctx context.Context, c *Connection) *Connection {
 		k.log.Warn("rotation of a credential not settled; trying again", "connection", c.Name, "error", err)
 	}
 	return now
+}
+
+// Finish completes the rotations of a connection that were cut short. The caller has locked its credential.
+func (k *Keeper) Finish(ctx context.Context, c *Connection) (*Connection, error) {
+	now, err := k.settlePending(ctx, c)
+	if err != nil {
+		return c, err
+	}
+	return k.retire(ctx, now)
 }
 
 // settlePending finds out what has become of a rotation that was cut short.
@@ -335,6 +350,7 @@ func (k *Keeper) settlePending(ctx context.Context, c *Connection) (*Connection,
 		c, pending = changed, changed.Pending
 	}
 	if !c.Service.Provider.CanFindRoot() {
+		k.log.Warn("a rotation was cut short, and the provider cannot find what it made: a credential may be left behind", "connection", c.Name, "since", pending.Since)
 		return k.dropPending(ctx, c, pending)
 	}
 	found, err := c.Service.FindRoot(ctx, pending.Name)

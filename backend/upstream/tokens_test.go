@@ -25,6 +25,7 @@ func (q *quiet) ConnectionDeleted(string) bool                  { return false }
 func (q *quiet) RoleDeleted(token.RoleID) bool                  { return false }
 func (q *quiet) StaticRoleHolds(string, token.ID) bool          { return true }
 func (q *quiet) Connection(string, string) (*Connection, error) { return nil, errors.New("not there") }
+func (q *quiet) Refresh(context.Context) error                  { return nil }
 func (q *quiet) ChangeRoot(context.Context, string, func(*Root) error) (*Connection, error) {
 	return nil, errors.New("not there")
 }
