@@ -137,6 +137,7 @@ func newBackend(o Options) *backend {
 			b.pathsRotateRoot(),
 			b.pathsProviders(),
 			b.pathsStaticRoles(),
+			b.pathsStaticCreds(),
 			b.pathsBroken(),
 		),
 		Secrets:        []*framework.Secret{b.secretToken(), b.secretUpstream()},

@@ -3,7 +3,6 @@ package backend
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -18,11 +17,8 @@ const (
 )
 
 func (b *backend) pathsStaticRoles() []*framework.Path {
-	name := map[string]*framework.FieldSchema{
-		"name": {Type: framework.TypeString, Required: true, Description: "Name of the static role."},
-	}
 	fields := map[string]*framework.FieldSchema{
-		"name": name["name"],
+		"name": {Type: framework.TypeString, Required: true, Description: "Name of the static role."},
 		"role": {
 			Type:         framework.TypeString,
 			Description:  "Role whose token is kept: of the engine's own, opaque ones, or of a connection. It cannot be changed.",
@@ -59,20 +55,6 @@ func (b *backend) pathsStaticRoles() []*framework.Path {
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Description"},
 		},
 	}
-	times := map[string]*framework.FieldSchema{
-		"last_vault_rotation":       {Type: framework.TypeTime, Required: true, Description: "When the token was made."},
-		"next_vault_rotation":       {Type: framework.TypeTime, Required: true, Description: "When the next takes its place."},
-		"previous_token_expires_at": {Type: framework.TypeTime, Description: "When the token before ends; absent where it has."},
-		"rotation_period":           {Type: framework.TypeInt, Required: true, Description: "Seconds; 0 where there is a schedule."},
-		"rotation_schedule":         {Type: framework.TypeString, Required: true, Description: "As cron has it; empty where there is a period."},
-		"rotation_window":           {Type: framework.TypeInt, Required: true, Description: "Seconds; 0: any time."},
-	}
-	with := func(more map[string]*framework.FieldSchema) map[string]*framework.FieldSchema {
-		for name, field := range times {
-			more[name] = field
-		}
-		return more
-	}
 	return []*framework.Path{
 		{
 			Pattern:        "static-roles/" + framework.GenericNameRegex("name"),
@@ -83,7 +65,7 @@ func (b *backend) pathsStaticRoles() []*framework.Path {
 				&framework.PathOperation{
 					Callback: b.staticRoleRead,
 					Summary:  "Read a static role.",
-					Responses: ok(with(map[string]*framework.FieldSchema{
+					Responses: ok(withTimes(map[string]*framework.FieldSchema{
 						"role":        {Type: framework.TypeString, Required: true, Description: "Role whose token is kept."},
 						"overlap":     {Type: framework.TypeInt, Required: true, Description: "Seconds that the token before still works after a rotation."},
 						"entity_id":   {Type: framework.TypeString, Required: true, Description: "Vault entity that the token is for; empty: nobody's."},
@@ -99,50 +81,7 @@ func (b *backend) pathsStaticRoles() []*framework.Path {
 			HelpDescription: "For what cannot read creds by itself: one long-lived token of a role, which the engine replaces in time. A rotation that was missed is made up for once, and no token is kept longer than it lives. A token that is revoked is replaced at once.",
 		},
 		b.listPath("static-roles", func(st *state) []string { return st.statics.names() }),
-		{
-			Pattern:      "static-creds/" + framework.GenericNameRegex("name"),
-			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "read", OperationSuffix: "static-credentials"},
-			Fields:       name,
-			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ReadOperation: &framework.PathOperation{
-					Callback: b.staticCredsRead,
-					Summary:  "Read the token of a static role.",
-					Responses: ok(with(map[string]*framework.FieldSchema{
-						"token":    {Type: framework.TypeString, Required: true, Description: "The token."},
-						"token_id": {Type: framework.TypeString, Required: true, Description: "The token's public name, safe to log."},
-						"ttl":      {Type: framework.TypeInt, Required: true, Description: "Seconds until it is rotated, or ends."},
-						"name":     {Type: framework.TypeString, Description: "The token's name at the connection's service."},
-						"upstream": {Type: framework.TypeMap, Description: "What that service says besides."},
-					})),
-				},
-			},
-			HelpSynopsis:    "Read the token of a static role.",
-			HelpDescription: "The same token until it is rotated. It has no lease: read it again when ttl is over. A token that is revoked or has expired is not given: then the answer is an error, until the next is made. The role's request_bound_cidrs hold here as for creds.",
-		},
-		{
-			Pattern:      "rotate-role/" + framework.GenericNameRegex("name"),
-			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "rotate", OperationSuffix: "static-role"},
-			Fields:       name,
-			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.UpdateOperation: change(b.rotateRole, "Rotate the token of a static role now."),
-			},
-			HelpSynopsis:    "Rotate the token of a static role now.",
-			HelpDescription: "The token before works on for the overlap; the next rotation is counted from now.",
-		},
 	}
-}
-
-// times tells of the rotations.
-func (st *state) times(e *staticEntry, data map[string]any, now time.Time) map[string]any {
-	data["last_vault_rotation"] = e.Current.RotatedAt.UTC().Format(time.RFC3339)
-	data["next_vault_rotation"] = e.Next.UTC().Format(time.RFC3339)
-	data["rotation_period"] = int64(e.Period.Seconds())
-	data["rotation_schedule"] = e.Schedule
-	data["rotation_window"] = int64(e.Window.Seconds())
-	if e.Previous != nil && now.Before(e.Previous.Until) && now.Before(st.staticEnd(e.Previous)) {
-		data["previous_token_expires_at"] = e.Previous.Until.UTC().Format(time.RFC3339)
-	}
-	return data
 }
 
 func (b *backend) staticRoleRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
@@ -340,91 +279,4 @@ func (b *backend) staticRoleDelete(ctx context.Context, req *logical.Request, d 
 	}
 	b.rotator.note(name, nil)
 	return nil, nil
-}
-
-func (b *backend) staticCredsRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
-	name := d.Get("name").(string)
-	e := st.statics.get(name)
-	if e == nil {
-		return unreadable(st.statics.broken(name))
-	}
-	if r := st.roles.get(e.Role); r != nil {
-		if err := r.checkRequester(req.Connection); err != nil {
-			return nil, logical.CodedError(http.StatusForbidden, err.Error())
-		}
-	}
-	if reason, err := b.unusable(ctx, st, e); err != nil {
-		return nil, err
-	} else if reason != "" {
-		b.rotator.kick()
-		return logical.ErrorResponse("static role %q has no token that works: %s", name, reason), nil
-	}
-	now := b.now()
-	data := st.times(e, map[string]any{
-		"token":    e.Current.Text,
-		"token_id": e.Current.ID.String(),
-		"ttl":      int64(max(0, min(e.Next.Sub(now), st.staticEnd(&e.Current).Sub(now))).Seconds()),
-	}, now)
-	if e.Current.Name != "" {
-		data["name"] = e.Current.Name
-	}
-	if len(e.Current.Data) > 0 {
-		data["upstream"] = e.Current.Data
-	}
-	return &logical.Response{Data: data}, nil
-}
-
-func (b *backend) rotateRole(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
-	name := d.Get("name").(string)
-	unlock, err := b.rotator.lock(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	e, err := st.statics.latest(ctx, req.Storage, name)
-	if err != nil {
-		return nil, err
-	}
-	if err := st.statics.broken(name); err != nil {
-		return logical.ErrorResponse(err.Error()), nil
-	}
-	if e == nil {
-		return fieldError("name", "there is no static role %q", clip(name)), nil
-	}
-	err = b.rotateStatic(ctx, req.Storage, st, e, e)
-	b.rotator.note(name, err)
-	b.rotator.kick()
-	if isTold(err) {
-		return logical.ErrorResponse("static role %q was not rotated: %s", name, err), nil
-	}
-	return nil, err
-}
-
-// unusable says why a static role's token must not be given to anybody; "" where it works.
-func (b *backend) unusable(ctx context.Context, st *state, e *staticEntry) (reason string, err error) {
-	if err := st.roles.broken(e.Role); err != nil {
-		return err.Error(), nil
-	}
-	disabled, err := b.subjects.disabled(ctx, e.EntityID)
-	if err != nil {
-		return "", err
-	}
-	if disabled {
-		return fmt.Sprintf("entity_id: Vault entity %q is disabled or deleted", e.EntityID), nil
-	}
-	if st.works(e, b.now()) {
-		return "", nil
-	}
-	if last := b.rotator.lastError(e.name); last != "" {
-		return "it has ended, and was not rotated: " + last, nil
-	}
-	return "it has ended, and is being rotated: read again", nil
 }

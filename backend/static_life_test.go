@@ -253,11 +253,58 @@ func TestStaticRotationIsNotReaped(t *testing.T) {
 	e.read("static-creds/legacy")
 }
 
+// A rotation whose write has failed leaves a token that works, whether the write was done or not, and no other.
+func TestStaticWriteThatFails(t *testing.T) {
+	t.Parallel()
+	c := new(clock)
+	e := mountPrepared(t, new(storage), newSystem(), c.hurried)
+	e.write("roles/reader", data{"scopes": "a"})
+	e.write("static-roles/kept", data{"role": "reader", "rotation_period": "24h"})
+	for _, done := range []bool{false, true} {
+		before := e.keptToken("kept")
+		var made string
+		fail := func(entry *logical.StorageEntry) error {
+			var stored staticEntry
+			if !strings.HasPrefix(entry.Key, staticPrefix) {
+				return nil
+			}
+			if err := entry.DecodeJSON(&stored); err != nil {
+				t.Fatal(err)
+			}
+			made = stored.Current.Text
+			return errBroken
+		}
+		s := &mortal{Storage: e.storage, instead: fail}
+		if done {
+			s = &mortal{Storage: e.storage, after: fail}
+		}
+		_, err := e.b.HandleRequest(t.Context(), &logical.Request{
+			Operation: logical.UpdateOperation, Path: "rotate-role/kept", Storage: s, MountPoint: "apitoken/", Connection: &logical.Connection{},
+		})
+		if (err == nil) != done {
+			t.Errorf("done %t: %v", done, err)
+		}
+		e = e.restart()
+		current := e.keptToken("kept")
+		e.expect("active", current, nil)
+		other := made
+		if done {
+			other = before
+		}
+		if current == other {
+			t.Errorf("done %t: the current token is the other one", done)
+		}
+		e.expect("revoked", other, nil)
+	}
+}
+
 // mortal is a storage that dies before an operation, and with it the process that uses it.
 type mortal struct {
 	logical.Storage
-	ops, dies atomic.Int64    // dies: before which operation; 0: never
-	before    func(op string) // an operation; nil: nothing
+	ops, dies atomic.Int64                      // dies: before which operation; 0: never
+	before    func(op string)                   // an operation; nil: nothing
+	after     func(*logical.StorageEntry) error // a write; its error is returned although the write was done; nil: none
+	instead   func(*logical.StorageEntry) error // of a write; its error is returned, and nothing is written; nil: none
 }
 
 func (s *mortal) alive(op, key string) error {
@@ -288,7 +335,15 @@ func (s *mortal) Put(ctx context.Context, e *logical.StorageEntry) error {
 	if err := s.alive("put", e.Key); err != nil {
 		return err
 	}
-	return s.Storage.Put(ctx, e)
+	if s.instead != nil {
+		if err := s.instead(e); err != nil {
+			return err
+		}
+	}
+	if err := s.Storage.Put(ctx, e); err != nil || s.after == nil {
+		return err
+	}
+	return s.after(e)
 }
 
 func (s *mortal) Delete(ctx context.Context, key string) error {
