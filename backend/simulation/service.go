@@ -15,8 +15,11 @@ import (
 	"time"
 )
 
-// serviceHost is where the service is, for those who dial.
-const serviceHost = "service.test:80"
+// serviceHost is where the service is, for those who dial; at otherHost there is nothing but 404.
+const (
+	serviceHost = "service.test:80"
+	otherHost   = "other.test"
+)
 
 // serviceProvider describes the API of the service.
 const serviceProvider = `
@@ -132,7 +135,7 @@ func (w *world) dial(ctx context.Context, address string) (net.Conn, error) {
 	s.mu.Lock()
 	down := s.down
 	s.mu.Unlock()
-	if down || address != serviceHost {
+	if down || address != serviceHost && address != otherHost+":80" {
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
 	}
 	client, server := net.Pipe()
@@ -153,6 +156,10 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		Ends int64
 	}
 	_ = json.NewDecoder(r.Body).Decode(&in)
+	if r.Host == otherHost {
+		w.WriteHeader(404)
+		return
+	}
 	s.world.gate.pass()
 	s.mu.Lock()
 	s.calls++

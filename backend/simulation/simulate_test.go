@@ -32,8 +32,12 @@ var (
 	shrinkFlag  = flag.Duration("simulate.shrink", 20*time.Second, "how long to look for a shorter program that fails")
 )
 
-// simulate runs a program of a seed, and gives what it broke.
+// simulate runs a program, and gives what it broke.
 func simulate(t *testing.T, s setting, steps []instruction) (failed *violation, told string) {
+	return simulateThis(t, s, follow(steps))
+}
+
+func simulateThis(t *testing.T, s setting, happens func(*world)) (failed *violation, told string) {
 	// In a bubble no time passes while somebody waits for a lock: whoever holds it must not wait for time.
 	watchdog := time.AfterFunc(*hangFlag, func() {
 		debug.SetTraceback("all")
@@ -42,7 +46,7 @@ func simulate(t *testing.T, s setting, steps []instruction) (failed *violation, 
 	defer watchdog.Stop()
 	t.Run(fmt.Sprint(s.seed), func(t *testing.T) {
 		cryptotest.SetGlobalRandom(t, s.seed)
-		run(t, s, steps, func(w *world) {
+		run(t, s, happens, func(w *world) {
 			failed = w.failed.Load()
 			if failed != nil || *historyFlag {
 				told = w.told()

@@ -55,9 +55,8 @@ type world struct {
 	mu       sync.Mutex // of what follows
 	model    *model
 	upstream bool // the profile has a service
-	step     int
+	endless  bool // there are tokens that live too long to wait for
 	flying   sync.WaitGroup // requests that nobody waits for
-	inFlight int
 	secrets  secrets
 	lists    map[string][]byte // a status list as it is signed -> its bits; the last one
 
@@ -122,36 +121,42 @@ func program(seed uint64, steps int, p *profile) []instruction {
 type setting struct {
 	seed    uint64
 	profile *profile
+	skews   []time.Duration // of the clocks of nodes, in turn; nil: by the seed
 }
 
 // current is the world of the run that goes on, for who finds that it hangs.
 var current atomic.Pointer[world]
 
-// run runs a program in a bubble of its own, where no real time passes.
-func run(t *testing.T, s setting, steps []instruction, done func(w *world)) {
+// run lets a world be in a bubble of its own, where no real time passes: it is set up, something happens in it, it
+// comes to rest, and ends.
+func run(t *testing.T, s setting, happens func(*world), done func(*world)) {
 	var w *world
 	synctest.Test(t, func(*testing.T) {
 		w = newWorld(s)
 		current.Store(w)
 		w.begin()
-		for i, step := range steps {
-			if w.failed.Load() != nil {
-				break
+		for _, next := range []func(*world){happens, (*world).atRest, (*world).atTheEnd} {
+			if w.failed.Load() == nil {
+				next(w)
 			}
-			w.step = i
-			r := rand.New(rand.NewPCG(step.Seed, 1))
-			actions[step.Action].do(w, r)
-			w.afterStep(r)
-		}
-		if w.failed.Load() == nil {
-			w.atRest()
-		}
-		if w.failed.Load() == nil {
-			w.atTheEnd()
 		}
 		w.close()
 	})
 	done(w)
+}
+
+// follow does the steps of a program.
+func follow(steps []instruction) func(*world) {
+	return func(w *world) {
+		for _, step := range steps {
+			if w.failed.Load() != nil {
+				return
+			}
+			r := rand.New(rand.NewPCG(step.Seed, 1))
+			actions[step.Action].do(w, r)
+			w.afterStep(r)
+		}
+	}
 }
 
 func newWorld(s setting) *world {
@@ -165,6 +170,9 @@ func newWorld(s setting) *world {
 		for range 4 {
 			w.skews = append(w.skews, time.Duration(r.IntN(300)-150)*time.Second)
 		}
+	}
+	if s.skews != nil {
+		w.skews = s.skews
 	}
 	w.model = &model{
 		roles: make(map[string]*role), upstreams: make(map[string]*upstreamToken), sealed: make(map[string]string),
