@@ -291,7 +291,7 @@ func (b *backend) roleWrite(ctx context.Context, req *logical.Request, d *framew
 			return nil, err
 		}
 		entry.Version, entry.Since = 1, b.now().UTC()
-	} else if err := entry.succeed(&old.roleEntry, st.longestLifetime(), b.now().UTC()); err != nil {
+	} else if err := entry.succeed(&old.roleEntry, b.longestOf(st, &old.roleEntry), b.now().UTC()); err != nil {
 		return nil, err
 	}
 	r, err := newRole(name, entry)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
 )
 
 // What a role may take in storage, where an entry has at most 1 MiB.
@@ -58,6 +59,15 @@ func (r *role) version(number uint32) *version {
 		return nothing
 	}
 	return r.versions[i]
+}
+
+// longestOf is how long a token may live that is issued from a role at this moment: no key may know of it yet.
+func (b *backend) longestOf(st *state, e *roleEntry) time.Duration {
+	longest := b.System().MaxLeaseTTL()
+	if e.MaxTTL > 0 {
+		longest = min(longest, e.MaxTTL)
+	}
+	return max(longest, st.longestLifetime()) + ledger.ClockSkew
 }
 
 // succeed makes e the successor of old: a new version where the terms differ. Versions that no live

@@ -54,8 +54,8 @@ type world struct {
 
 	mu       sync.Mutex // of what follows
 	model    *model
-	upstream bool // the profile has a service
-	endless  bool // there are tokens that live too long to wait for
+	upstream bool           // the profile has a service
+	endless  bool           // there are tokens that live too long to wait for
 	flying   sync.WaitGroup // requests that nobody waits for
 	secrets  secrets
 	lists    map[string][]byte // a status list as it is signed -> its bits; the last one
