@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -263,15 +264,20 @@ func TestWriters(t *testing.T) {
 // measuring is storage that counts reads and knows its largest entry.
 type measuring struct {
 	logical.Storage
+	mu                            sync.Mutex
 	reads, writes, bytes, largest int
 }
 
 func (m *measuring) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
+	m.mu.Lock()
 	m.reads++
+	m.mu.Unlock()
 	return m.Storage.Get(ctx, key)
 }
 
 func (m *measuring) Put(ctx context.Context, e *logical.StorageEntry) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.writes++
 	m.bytes += len(e.Value)
 	m.largest = max(m.largest, len(e.Value))
