@@ -173,7 +173,7 @@ func (sc *statusCache) get(st *state, c *config, number uint32, now time.Time, s
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
 	// The revision is read before the list, so that a change in between is made up for next time.
-	fresh := &servedList{revision: st.statusRevision(), ledger: st.deviations, ring: st.signers.Ring(), config: c, builtAt: now}
+	fresh := &servedList{revision: st.statusRevision(number), ledger: st.deviations, ring: st.signers.Ring(), config: c, builtAt: now}
 	if old := sc.lists[number]; old != nil && old.revision == fresh.revision && old.ledger == fresh.ledger &&
 		old.ring == fresh.ring && old.config == c && now.Sub(old.builtAt) < c.StatusListTTL {
 		return old.body, nil

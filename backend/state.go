@@ -247,7 +247,9 @@ func (st *state) readable(id, grant token.ID, role token.RoleID) error {
 }
 
 // statusRevision changes whenever a status list may have to show something else.
-func (st *state) statusRevision() uint64 { return st.deviations.Revision() + st.deleted.Revision() }
+func (st *state) statusRevision(list uint32) uint64 {
+	return st.deviations.Revision(list) + st.deleted.Revision()
+}
 
 // revokedIn lists the places of a status list whose tokens were revoked, or may be tokens of deleted roles.
 func (st *state) revokedIn(list uint32) []uint32 {

@@ -6,6 +6,7 @@ package ledger
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -47,7 +48,8 @@ func (d Deviation) merge(o Deviation) Deviation {
 // no longer says anything that the token does not say itself, and is dropped.
 type Deviations struct {
 	pages[Deviation]
-	revision atomic.Uint64 // counts what may have changed a status list
+	revision atomic.Uint64 // counts what may have changed any status list
+	lists    sync.Map      // number of a status list -> *atomic.Uint64, which counts what has changed that one
 }
 
 // NewDeviations returns those of one process, which knows none until Load.
@@ -94,7 +96,7 @@ func (d *Deviations) Revoke(ctx context.Context, s logical.Storage, id token.ID,
 		return old, nil
 	})
 	if !status.IsZero() {
-		d.revision.Add(1)
+		d.changesOf(status.List).Add(1)
 	}
 	return err
 }
@@ -117,8 +119,15 @@ func (d *Deviations) Renew(ctx context.Context, s logical.Storage, id token.ID, 
 	})
 }
 
+func (d *Deviations) changesOf(list uint32) *atomic.Uint64 {
+	changes, _ := d.lists.LoadOrStore(list, new(atomic.Uint64))
+	return changes.(*atomic.Uint64)
+}
+
 // Revision changes whenever a status list may have to show something else.
-func (d *Deviations) Revision() uint64 { return d.revision.Load() }
+func (d *Deviations) Revision(list uint32) uint64 {
+	return d.revision.Load() + d.changesOf(list).Load()
+}
 
 // RevokedIn lists the places of a status list whose tokens were revoked.
 func (d *Deviations) RevokedIn(list uint32) []uint32 {

@@ -347,7 +347,9 @@ func (ps *pages[V]) prunePage(ctx context.Context, s logical.Storage, p *page[V]
 	values := len(p.entries)
 	rewrite := make(map[string]bool)
 	var done []string // former files that nobody needs once the others are rewritten
+	over := false     // something has run out
 	for name, f := range p.files {
+		over = over || !lasts(f.from, now)
 		if !ps.isFormer(name, values) {
 			if !lasts(f.from, now) {
 				rewrite[name] = true
@@ -375,8 +377,11 @@ func (ps *pages[V]) prunePage(ctx context.Context, s logical.Storage, p *page[V]
 		}
 		done = append(done, name)
 	}
+	if !over && len(done) == 0 {
+		return nil
+	}
 	entries := p.remaining(now, 0)
-	if len(entries) < len(p.entries) && len(rewrite) == 0 {
+	if len(rewrite) == 0 {
 		p.show(entries)
 	}
 	for name := range rewrite {

@@ -190,25 +190,29 @@ func TestDeletedRoles(t *testing.T) {
 func TestRevokedIn(t *testing.T) {
 	ctx, s := context.Background(), new(logical.InmemStorage)
 	d := loadDeviations(t, s)
-	before := d.Revision()
+	first, second := d.Revision(1), d.Revision(2)
 	if err := d.Revoke(ctx, s, id(1), token.StatusRef{}, inAnHour, now); err != nil {
 		t.Fatal(err)
 	}
-	if d.Revision() != before {
+	if d.Revision(1) != first {
 		t.Error("a revocation that no list shows makes lists anew")
 	}
 	if err := d.Revoke(ctx, s, id(2), token.StatusRef{List: 1, Index: 7}, inAnHour, now); err != nil {
 		t.Fatal(err)
 	}
+	if d.Revision(1) == first || d.Revision(2) != second {
+		t.Error("the list that shows it is not made anew, or another one is")
+	}
 	if err := d.Revoke(ctx, s, id(3), token.StatusRef{List: 2, Index: 8}, inAnHour, now); err != nil {
 		t.Fatal(err)
-	}
-	if d.Revision() == before {
-		t.Error("the list that shows it is not made anew")
 	}
 	for _, d := range []*Deviations{d, loadDeviations(t, s)} {
 		if got := d.RevokedIn(1); len(got) != 1 || got[0] != 7 {
 			t.Errorf("revoked in list 1: %v", got)
 		}
+	}
+	before := d.Revision(1)
+	if err := d.Load(ctx, s, now); err != nil || d.Revision(1) == before {
+		t.Error("lists are not made anew when all is read again", err)
 	}
 }
