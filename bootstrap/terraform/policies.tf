@@ -48,8 +48,8 @@ resource "vault_policy" "security" {
     path "${vault_mount.apitoken.path}/keys" {
       capabilities = ["list"]
     }
-    path "${vault_mount.apitoken.path}/keys/rotate" {
-      capabilities = ["update"]
+    path "${vault_mount.apitoken.path}/keys/*" {
+      capabilities = ["update", "delete"]
     }
   EOT
 }

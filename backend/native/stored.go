@@ -1,0 +1,176 @@
+package native
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+)
+
+// Reload reads a key anew, of which a storage key tells that somebody else has changed it.
+func (k *keyring[R]) Reload(ctx context.Context, s logical.Storage, key string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.read(ctx, s, key[strings.LastIndexByte(key, '/')+1:])
+}
+
+// read takes over what storage holds. Of the keys that are known those are read again that change: the one that is
+// used, successors, and the one that is named. The caller holds mu.
+func (k *keyring[R]) read(ctx context.Context, s logical.Storage, named string) error {
+	names, err := s.List(ctx, k.prefix)
+	if err != nil {
+		return err
+	}
+	destroyed, err := s.List(ctx, k.destroyed)
+	if err != nil {
+		return err
+	}
+	known := make(map[string]*token.Key)
+	for _, key := range k.Keys() {
+		known[key.Name] = &key
+	}
+	dead := make(map[string]bool, len(destroyed))
+	for _, name := range destroyed {
+		dead[name] = true
+	}
+	keys := make([]*token.Key, len(destroyed)+len(names))
+	k.leftover = nil
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(readers)
+	for i, name := range slices.Concat(destroyed, names) {
+		old := known[name]
+		isDestroyed := i < len(destroyed)
+		switch {
+		case !isDestroyed && dead[name]:
+			k.leftover = append(k.leftover, name)
+			continue
+		case old != nil && name != named && old.Broken == nil && old.Destroyed == isDestroyed && (isDestroyed || old.Secret == nil || !old.RetiredAt.IsZero()):
+			keys[i] = old
+			continue
+		}
+		prefix := k.prefix
+		if isDestroyed {
+			prefix = k.destroyed
+		}
+		group.Go(func() (err error) {
+			keys[i], err = readKey(ctx, s, prefix, name)
+			if keys[i] != nil && old != nil {
+				keys[i].LongestLifetime = max(keys[i].LongestLifetime, old.LongestLifetime)
+			}
+			if keys[i] != nil && isDestroyed {
+				keys[i].Destroyed, keys[i].Secret = true, nil
+			}
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	found := make([]token.Key, 0, len(keys))
+	for _, key := range keys {
+		if key != nil {
+			found = append(found, *key)
+		}
+	}
+	k.use(found)
+	return nil
+}
+
+// Open opens a token with the keys of a ring. One that was made with an unknown key is tried again where storage has
+// that key.
+func Open[R ring](ctx context.Context, s logical.Storage, k interface {
+	Ring() R
+	learn(ctx context.Context, s logical.Storage, name string) (bool, error)
+}, text string, open func(R, string) (*token.Claims, error)) (*token.Claims, error) {
+	claims, err := open(k.Ring(), text)
+	unknown := (*token.UnknownKeyError)(nil)
+	if !errors.As(err, &unknown) {
+		return claims, err
+	}
+	if learned, err := k.learn(ctx, s, unknown.Name); err != nil {
+		return nil, err
+	} else if !learned {
+		return nil, unknown
+	}
+	return open(k.Ring(), text)
+}
+
+// keyNamePattern is what the name of a key may be, which is part of its storage key.
+var keyNamePattern = regexp.MustCompile(`^[0-9A-Za-z_-]{1,64}$`)
+
+// learn takes over a key that another process has made, and reports whether there is one of this name.
+func (k *keyring[R]) learn(ctx context.Context, s logical.Storage, name string) (bool, error) {
+	if !keyNamePattern.MatchString(name) {
+		return false, nil
+	}
+	key, err := readKey(ctx, s, k.destroyed, name)
+	if key != nil {
+		key.Destroyed, key.Secret = true, nil
+	} else if err == nil {
+		key, err = readKey(ctx, s, k.prefix, name)
+	}
+	if key == nil {
+		return false, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.Keys().Find(name) == nil {
+		k.use(append(slices.Clone(k.Keys()), *key))
+	}
+	return true, nil
+}
+
+// Damaged returns the storage keys of the keys that cannot be used, each with the reason.
+func (k *keyring[R]) Damaged() map[string]error {
+	damaged := make(map[string]error)
+	for _, key := range k.Keys() {
+		if key.State() == "broken" {
+			damaged[k.prefix+key.Name] = key.Broken
+		}
+	}
+	return damaged
+}
+
+// DropDamaged destroys a key that cannot be used; it does nothing where there is none.
+func (k *keyring[R]) DropDamaged(ctx context.Context, s logical.Storage, storageKey string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	name := strings.TrimPrefix(storageKey, k.prefix)
+	if err := k.read(ctx, s, name); err != nil {
+		return err
+	}
+	if key := k.Keys().Find(name); key == nil || key.State() != "broken" {
+		return nil
+	}
+	return k.destroy(ctx, s, name)
+}
+
+// readKey reads one entry; nil where there is none. A key that cannot be decoded is Broken.
+func readKey(ctx context.Context, s logical.Storage, prefix, name string) (*token.Key, error) {
+	entry, err := s.Get(ctx, prefix+name)
+	if err != nil || entry == nil {
+		return nil, err
+	}
+	key := new(token.Key)
+	if err := entry.DecodeJSON(key); err != nil {
+		key = &token.Key{Broken: fmt.Errorf("the entry cannot be decoded: %w", err)}
+	}
+	key.Name = name
+	return key, nil
+}
+
+func writeKey(ctx context.Context, s logical.Storage, prefix string, key *token.Key) error {
+	entry, err := logical.StorageEntryJSON(prefix+key.Name, key)
+	if err != nil {
+		return err
+	}
+	entry.SealWrap = true
+	return s.Put(ctx, entry)
+}
