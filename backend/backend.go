@@ -157,7 +157,7 @@ func newBackend(o Options) *backend {
 	b.queue = newWorker()
 	b.rotator = newRotator(b)
 	b.leavers = newLeavers(b.now, b.Logger, func(ctx context.Context, entity string) (bool, error) {
-		return b.subjects.disabled(ctx, entity)
+		return b.subjects.left(ctx, entity)
 	}, mountHoldings{b})
 	b.subjects = newSubjects(func() time.Time { return b.Now() }, func(id string) (*logical.Entity, error) { return b.System().EntityInfo(id) })
 	return b

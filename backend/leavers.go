@@ -25,7 +25,7 @@ type leavers struct {
 	*worker
 	now      func() time.Time
 	log      func() hclog.Logger
-	disabled func(ctx context.Context, entity string) (bool, error)
+	disabled func(ctx context.Context, entity string) (bool, error) // as of now where it is
 	holdings holdings
 
 	began time.Time // this round

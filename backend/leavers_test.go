@@ -63,6 +63,17 @@ func TestLeaversJWT(t *testing.T) {
 		if !e.listedAsRevoked(leaves.token) {
 			t.Error("a revoked JWT revives by a restart")
 		}
+
+		// What Vault said a minute ago is enough to refuse, and not to revoke for good.
+		time.Sleep(3 * time.Minute)
+		e.system.become(entityBob, bobOff)
+		e.expect("subject_disabled", opaque.token, nil)
+		e.system.become(entityBob, bob)
+		again := e.credsAs(entityBob, "signed", nil)
+		time.Sleep(3 * time.Minute)
+		if e.listedAsRevoked(again.token) {
+			t.Error("the JWT of an entity that is enabled again is revoked")
+		}
 	})
 }
 

@@ -64,6 +64,18 @@ func (s *subjects) disabled(ctx context.Context, id string) (bool, error) {
 	return s.cache().Get(ctx, id, s.lookup)
 }
 
+// left is disabled for what cannot be undone: Vault is asked again where the answer is yes, which may be a minute old.
+func (s *subjects) left(ctx context.Context, id string) (bool, error) {
+	if disabled, err := s.disabled(ctx, id); err != nil || !disabled {
+		return false, err
+	}
+	disabled, err := s.lookup(ctx, id)
+	if err == nil {
+		s.cache().Set(id, disabled)
+	}
+	return disabled, err
+}
+
 // close ends the goroutine of the cache.
 func (s *subjects) close() {
 	if s.used.Load() {
