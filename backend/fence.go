@@ -17,8 +17,14 @@ type leadership struct {
 	mu   sync.RWMutex  // read-held during a write
 	term atomic.Uint64 // counts the writes that failed because this node may not write
 
-	proven atomic.Uint64 // one more than the term in which storage has taken a write; 0: in none
+	proven  atomic.Bool  // storage has taken a write, and refused none since
+	refused atomic.Bool  // storage has refused a write, and taken none since
+	restful atomic.Int64 // until when memory is not read again for another refusal, in nanoseconds since 1970
 }
+
+// restFactor is how much longer than it took to read all of storage it is not read again, while write after write
+// is refused: a large mount must go on answering introspection meanwhile.
+const restFactor = 10
 
 // fence is the mount's storage. A write that fails because this node may not write makes all memory stale: another
 // node has written meanwhile, or will. Whoever began before that is then refused to write, since what it would
@@ -55,19 +61,33 @@ func (f *fence) write(do func() error) error {
 	}
 	err := do()
 	l.mu.RUnlock()
-	if !ledger.NotLeader(err) {
-		return err
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if term == l.term.Load() {
-		l.term.Add(1)
-		f.b.staleMu.Lock()
-		f.b.staleAll = true
-		f.b.stale.Store(true)
-		f.b.staleMu.Unlock()
+	switch {
+	case ledger.NotLeader(err):
+		l.refused.Store(true)
+		l.proven.Store(false)
+		f.b.outdate(term)
+	case err == nil && l.refused.Load() && l.refused.CompareAndSwap(true, false):
+		f.b.staleEverything() // another node may have written since the last refusal
 	}
 	return err
+}
+
+// outdate makes stale what is known since a term began, unless that was read just now, and ends the term.
+func (b *backend) outdate(term uint64) {
+	l := &b.leadership
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if term == l.term.Load() && b.now().UnixNano() >= l.restful.Load() {
+		l.term.Add(1)
+		b.staleEverything()
+	}
+}
+
+func (b *backend) staleEverything() {
+	b.staleMu.Lock()
+	defer b.staleMu.Unlock()
+	b.staleAll = true
+	b.stale.Store(true)
 }
 
 // errOutdated is returned to whoever has begun before this node was told that it may not write.
@@ -77,14 +97,14 @@ var errOutdated = logical.CodedError(http.StatusServiceUnavailable, "this node m
 // while it does not could neither be renewed nor revoked. Once that is proven it costs nothing.
 func (b *backend) proveWritable(ctx context.Context, s logical.Storage) error {
 	l := &b.leadership
-	term := l.term.Load()
-	if l.proven.Load() == term+1 {
+	if l.proven.Load() {
 		return nil
 	}
 	if err := ledger.RegisterWriter(ctx, s, b.writer, b.now()); err != nil {
 		return logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("no token was issued, since none could be revoked: "+
-			"the storage of this mount cannot be written (%s). If that lasts, run \"vault plugin reload -mounts=<mount>\" or \"vault operator step-down\"", err))
+			"the storage of this mount cannot be written (%s). If that lasts, have Vault set the mount up again with \"vault operator step-down\", "+
+			"or seal and unseal it: reloading the plugin does not help", err))
 	}
-	l.proven.Store(term + 1)
+	l.proven.Store(true)
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -82,6 +83,57 @@ func TestAFailedWriteForLackOfLeadershipEmptiesTheMemory(t *testing.T) {
 	}
 }
 
+// A large mount goes on answering while write after write is refused: it is not read again for each. Once a write is
+// taken again, everything is read again.
+func TestRefusalsInARow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("roles/reader", data{"scopes": "a"})
+		view := &deposable{Storage: e.storage}
+		slow := &slowReads{Storage: view}
+		view.refuse(logical.ErrSetupReadOnly)
+		loads := func(requests int) int64 {
+			before := slow.lists.Load()
+			for range requests {
+				if _, err := e.ask(slow, logical.ReadOperation, "creds/reader", nil); err == nil {
+					t.Fatal("issued")
+				}
+			}
+			return slow.lists.Load() - before
+		}
+		once := loads(2) // the first is refused, the second reads all again
+		if once == 0 {
+			t.Fatal("nothing was read again")
+		}
+		if n := loads(10); n > 0 {
+			t.Errorf("read again %d times at once", n/once)
+		}
+		time.Sleep(time.Hour)
+		if n := loads(10); n != once {
+			t.Errorf("read again %d times after a rest", n/once)
+		}
+		view.refuse(nil)
+		active := mountOn(t, e.storage, e.system)
+		active.write("roles/new", data{"scopes": "c"})
+		e.creds("reader", nil)
+		if e.read("roles/new") == nil {
+			t.Error("not read again after a write was taken")
+		}
+	})
+}
+
+// slowReads is storage whose listings take a second.
+type slowReads struct {
+	logical.Storage
+	lists atomic.Int64
+}
+
+func (s *slowReads) List(ctx context.Context, prefix string) ([]string, error) {
+	s.lists.Add(1)
+	time.Sleep(time.Second)
+	return s.Storage.List(ctx, prefix)
+}
+
 // What began before a write failed for lack of leadership is based on stale memory, and writes nothing.
 func TestRequestsThatBeganBeforeAreRefused(t *testing.T) {
 	e := newEngine(t)
@@ -139,7 +191,7 @@ func TestNothingIsIssuedWhileStorageCannotBeWritten(t *testing.T) {
 	} {
 		resp, err := e.ask(view, logical.UpdateOperation, path, d)
 		if err == nil || !strings.Contains(err.Error(), "storage of this mount cannot be written (cannot write to storage during setup)") ||
-			!strings.Contains(err.Error(), "vault plugin reload") {
+			!strings.Contains(err.Error(), "vault operator step-down") {
 			t.Errorf("%s: %v, %v", path, resp, err)
 		}
 	}

@@ -48,7 +48,12 @@ func (b *backend) load(ctx context.Context, s logical.Storage) (*state, error) {
 	b.stale.Store(false)
 	b.staleMu.Unlock()
 
+	began := b.now()
 	st, err := b.reload(ctx, s, b.state.Load(), keys, all)
+	if all {
+		end := b.now()
+		b.leadership.restful.Store(end.Add(restFactor * end.Sub(began)).UnixNano())
+	}
 	if err != nil {
 		b.staleMu.Lock()
 		b.staleKeys, b.staleAll = append(keys, b.staleKeys...), all || b.staleAll
