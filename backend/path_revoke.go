@@ -142,19 +142,15 @@ func (st *state) revokeGrant(ctx context.Context, s logical.Storage, id token.ID
 	return known, st.deviations.Revoke(ctx, s, id, status, end, st.now())
 }
 
-// revoke revokes a grant that ends at ownEnd by itself, unless it has ended by the clock of every node.
+// revoke revokes a grant that ends at ownEnd by itself, unless it has ended.
 func (st *state) revoke(ctx context.Context, s logical.Storage, grant token.ID, status token.StatusRef, ownEnd time.Time) error {
 	now := st.now()
-	if !now.Before(st.end(grant, ownEnd).Add(ledger.ClockSkew)) {
+	end := ownEnd
+	if d, ok := st.deviations.Get(grant); ok {
+		end = time.Unix(d.ExpiresAt, 0)
+	}
+	if !now.Before(end) {
 		return nil
 	}
 	return st.deviations.Revoke(ctx, s, grant, status, ownEnd, now)
-}
-
-// end is when a grant ends that says of itself that it ends at ownEnd.
-func (st *state) end(grant token.ID, ownEnd time.Time) time.Time {
-	if d, ok := st.deviations.Get(grant); ok {
-		return time.Unix(d.ExpiresAt, 0)
-	}
-	return ownEnd
 }

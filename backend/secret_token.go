@@ -105,8 +105,8 @@ func (b *backend) tokenRenew(ctx context.Context, req *logical.Request, _ *frame
 	return renewed(req.Secret, ttl, maxTTL), nil
 }
 
-// tokenRevoke ends the token. It needs nothing but the lease: the role may be gone. When the lease has run out, so
-// has the token, and needs no note that it was revoked.
+// tokenRevoke ends the token. It needs nothing but the lease: the role may be gone. A token whose time
+// is over needs no note that it was revoked.
 func (b *backend) tokenRevoke(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
 	st, err := b.load(ctx, req.Storage)
 	if err != nil {
@@ -115,9 +115,6 @@ func (b *backend) tokenRevoke(ctx context.Context, req *logical.Request, _ *fram
 	l, err := parseLease(req.Secret)
 	if err != nil {
 		return nil, err
-	}
-	if !b.now().Before(st.end(l.grant, l.expiresAt)) {
-		return nil, nil
 	}
 	return nil, st.revoke(ctx, req.Storage, l.grant, l.status, l.expiresAt)
 }

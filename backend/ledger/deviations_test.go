@@ -228,3 +228,48 @@ func TestDeviationsConcurrently(t *testing.T) {
 		t.Errorf("%d deviations, %d stored", got, stored)
 	}
 }
+
+// A process that does not know of a renewal takes a revoked token for ended while it would be live by the renewal.
+// The revocation is dropped neither when that process prunes, nor when all is read again.
+func TestARevocationOutlivesARenewalThatItsWriterDoesNotKnow(t *testing.T) {
+	ctx, s := context.Background(), new(logical.InmemStorage)
+	renewing, revoking := loadDeviations(t, s), loadDeviations(t, s)
+	id, other := samePage(1), samePage(2)
+	if err := renewing.Renew(ctx, s, id, inAnHour, now.Add(24*time.Hour), now); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []token.ID{id, other} {
+		if err := revoking.Revoke(ctx, s, id, token.StatusRef{}, inAnHour, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	later := inAnHour.Add(time.Hour)
+	next := func() *Deviations {
+		d := NewDeviations(NewWriter())
+		if err := d.Load(ctx, s, later); err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	check := func(when string, d *Deviations) {
+		t.Helper()
+		if d, _ := d.Get(id); !d.Revoked {
+			t.Errorf("%s: the revocation is forgotten", when)
+		}
+		if _, known := d.Get(other); known {
+			t.Errorf("%s: what has run out is remembered", when)
+		}
+	}
+	check("read anew", next())
+	if err := revoking.Prune(ctx, s, later); err != nil {
+		t.Fatal(err)
+	}
+	check("pruned", revoking)
+	check("read after pruning", next())
+	d := next()
+	if err := d.Prune(ctx, s, later); err != nil {
+		t.Fatal(err)
+	}
+	check("pruned by a third", d)
+	check("read after that", next())
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -108,53 +109,87 @@ func (ps *pages[V]) Load(ctx context.Context, s logical.Storage, now time.Time) 
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(loaders)
 	for _, name := range names {
-		group.Go(func() error { return ps.Reload(ctx, s, ps.prefix+name, now) })
+		group.Go(func() error { return ps.reload(ctx, s, ps.prefix+name, now) })
 	}
-	return group.Wait()
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	for i := range ps.pages {
+		ps.pages[i].dropOver(now)
+	}
+	return nil
 }
 
 // Reload reads one file that somebody else has written. A key that is not a file's is an error.
 func (ps *pages[V]) Reload(ctx context.Context, s logical.Storage, key string, now time.Time) error {
-	digits, writer, err := splitKey(key, ps.prefix)
-	if err != nil {
+	if err := ps.reload(ctx, s, key, now); err != nil {
 		return err
 	}
-	number, err := strconv.ParseUint(digits, 16, 16)
-	if err != nil || len(digits) > 4 || len(digits) < 3 || !isWriter(writer) {
-		return fmt.Errorf("%q is not a page of the ledger", key)
-	}
-	p := &ps.pages[number>>(4*(len(digits)-3))]
-	p.writing.Lock()
-	defer p.writing.Unlock()
-	return ps.read(ctx, s, p, strings.TrimPrefix(key, ps.prefix), now)
+	number, _ := pageOf(strings.TrimPrefix(key, ps.prefix))
+	ps.pages[number].dropOver(now)
+	return nil
 }
 
-// read merges what a file holds into its page. The caller holds writing.
-func (ps *pages[V]) read(ctx context.Context, s logical.Storage, p *page[V], name string, now time.Time) error {
+// reload is Reload that drops nothing.
+func (ps *pages[V]) reload(ctx context.Context, s logical.Storage, key string, now time.Time) error {
+	name := strings.TrimPrefix(key, ps.prefix)
+	number, ok := pageOf(name)
+	if !ok {
+		return fmt.Errorf("%q is not a page of the ledger", key)
+	}
+	p := &ps.pages[number]
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	_, err := ps.read(ctx, s, p, name, now)
+	return err
+}
+
+// pageOf returns the number of the page that a file belongs to.
+func pageOf(name string) (number int, ok bool) {
+	digits, writer, err := splitKey(name, "")
+	if err != nil || len(digits) > 4 || len(digits) < 3 || !isWriter(writer) {
+		return 0, false
+	}
+	parsed, err := strconv.ParseUint(digits, 16, 16)
+	return int(parsed >> (4 * (len(digits) - 3))), err == nil
+}
+
+// dropOver drops from memory what has run out.
+func (p *page[V]) dropOver(now time.Time) {
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	if p.over(now) {
+		p.show(p.remaining(now))
+	}
+}
+
+// read merges what a file holds into its page, and reports whether something that the file has a part in has not run
+// out. What one file says may have run out while another one says of the same id what has not: nothing is dropped
+// here. The caller holds writing.
+func (ps *pages[V]) read(ctx context.Context, s logical.Storage, p *page[V], name string, now time.Time) (lasting bool, _ error) {
 	stored, err := s.Get(ctx, ps.prefix+name)
 	if err != nil {
-		return err
+		return false, err
 	}
 	var f pageFile[V]
 	if stored == nil {
 		p.forget(name)
 	} else if err := cbor.Unmarshal(stored.Value, &f); err != nil {
 		p.damage(name, err)
-		return nil
+		return false, nil
 	} else {
 		p.note(name, f.WrittenAt, f.Entries)
 	}
-	entries := p.remaining(now, len(f.Entries))
+	entries := p.copied(len(f.Entries))
 	for _, e := range f.Entries {
 		if old, known := entries[e.ID]; known {
 			e.Value = old.merge(e.Value)
 		}
-		if lasts(e.Value.keepUntil(), now) {
-			entries[e.ID] = e.Value
-		}
+		entries[e.ID] = e.Value
+		lasting = lasting || lasts(e.Value.keepUntil(), now)
 	}
 	p.show(entries)
-	return nil
+	return lasting, nil
 }
 
 // lasts reports whether a value is to be kept. Another node's clock may be behind.
@@ -281,14 +316,31 @@ func (ps *pages[V]) change(ctx context.Context, s logical.Storage, id token.ID, 
 	if err != nil || (known && changed == old) {
 		return err
 	}
-	entries := p.remaining(now, 1)
+	entries := p.copied(1)
 	entries[id] = changed
 	return ps.store(ctx, s, p, ps.own(id, len(entries)), entries, now)
 }
 
-// remaining copies what has not run out, with room for more. The caller holds writing.
-func (p *page[V]) remaining(now time.Time, more int) map[token.ID]V {
+// copied copies the values, with room for more. The caller holds writing.
+func (p *page[V]) copied(more int) map[token.ID]V {
 	entries := make(map[token.ID]V, len(p.entries)+more)
+	maps.Copy(entries, p.entries)
+	return entries
+}
+
+// over reports whether a value has run out that is in memory. The caller holds writing.
+func (p *page[V]) over(now time.Time) bool {
+	for _, v := range p.entries {
+		if !lasts(v.keepUntil(), now) {
+			return true
+		}
+	}
+	return false
+}
+
+// remaining copies what has not run out. The caller holds writing.
+func (p *page[V]) remaining(now time.Time) map[token.ID]V {
+	entries := make(map[token.ID]V, len(p.entries))
 	for id, v := range p.entries {
 		if lasts(v.keepUntil(), now) {
 			entries[id] = v
@@ -324,90 +376,6 @@ func (ps *pages[V]) store(ctx context.Context, s logical.Storage, p *page[V], na
 	}
 	p.show(entries)
 	return nil
-}
-
-// Prune drops what has run out, one write for each file of this writer that holds something of it. Files of
-// former writers are deleted when all in them has run out; when they are old, what they hold is first taken over.
-func (ps *pages[V]) Prune(ctx context.Context, s logical.Storage, now time.Time) error {
-	left := takeOvers
-	for number := range ps.pages {
-		if err := ps.prunePage(ctx, s, &ps.pages[number], &left, now); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (ps *pages[V]) prunePage(ctx context.Context, s logical.Storage, p *page[V], left *int, now time.Time) error {
-	p.writing.Lock()
-	defer p.writing.Unlock()
-	if len(p.entries) == 0 && len(p.files) == 0 {
-		return nil
-	}
-	values := len(p.entries)
-	rewrite := make(map[string]bool)
-	var done []string // former files that nobody needs once the others are rewritten
-	over := false     // something has run out
-	for name, f := range p.files {
-		over = over || !lasts(f.from, now)
-		if !ps.isFormer(name, values) {
-			if !lasts(f.from, now) {
-				rewrite[name] = true
-			}
-			continue
-		}
-		if !f.disposable(now, *left) {
-			continue
-		}
-		// The file may have been written since it was read, by a writer that is not so former.
-		if err := ps.read(ctx, s, p, name, now); err != nil {
-			return err
-		}
-		f, there := p.files[name]
-		if !there || !f.disposable(now, *left) {
-			continue
-		}
-		if lasts(f.until, now) {
-			*left--
-			for id := range p.entries {
-				if in(name, id) {
-					rewrite[ps.own(id, values)] = true
-				}
-			}
-		}
-		done = append(done, name)
-	}
-	if !over && len(done) == 0 {
-		return nil
-	}
-	entries := p.remaining(now, 0)
-	if len(rewrite) == 0 {
-		p.show(entries)
-	}
-	for name := range rewrite {
-		if err := ps.store(ctx, s, p, name, entries, now); err != nil {
-			return err
-		}
-	}
-	for _, name := range done {
-		if err := s.Delete(ctx, ps.prefix+name); err != nil {
-			return err
-		}
-		p.forget(name)
-	}
-	return nil
-}
-
-// isFormer reports whether this writer does not write a file any more, when its page holds so many values.
-func (ps *pages[V]) isFormer(name string, values int) bool {
-	digits, writer, _ := strings.Cut(name, "-")
-	return writer != ps.writer || (len(digits) == 4) != (values > splitAt)
-}
-
-// disposable reports whether a former file may go: when all in it has run out, or when it is old, of which so
-// many are taken over.
-func (f file) disposable(now time.Time, left int) bool {
-	return !lasts(f.until, now) || left > 0 && now.Unix()-f.writtenAt > int64(quiet/time.Second)
 }
 
 // all calls f for each value.
