@@ -334,3 +334,19 @@ func TestNoJWTWithoutAPlace(t *testing.T) {
 		t.Errorf("as short as those that the role issues: %v", answer)
 	}
 }
+
+// A refresh token that is used again ends the grant also where it would be refused for another reason.
+func TestReuseIsSeenFirst(t *testing.T) {
+	e := newEngine(t)
+	wide := data{"scopes": "a", "allowed_scopes": "a", "refresh": true, "access_ttl": "5m"}
+	e.write("roles/app", wide)
+	c := e.creds("app", nil)
+	first := c.data["refresh_token"].(string)
+	_, second := e.mustRefresh(first)
+	access, third := e.mustRefresh(second)
+	e.write("roles/app", data{"scopes": "b", "allowed_scopes": "b"}) // nothing is left of the grant
+	e.refused4xx("oauth/token", data{"grant_type": "refresh_token", "refresh_token": first}, "invalid_grant")
+	e.write("roles/app", wide)
+	e.expect("revoked", access, nil)
+	e.refused4xx("oauth/token", data{"grant_type": "refresh_token", "refresh_token": third}, "invalid_grant")
+}

@@ -139,6 +139,10 @@ func (b *backend) refresh(ctx context.Context, st *state, req *logical.Request, 
 		return oauthError(invalidGrant, "")
 	}
 	now := b.now()
+	// Whatever else there is to refuse: somebody has a refresh token who should not.
+	if st.refreshes.Reused(used.Grant, used.Generation, refreshRetry, now) {
+		return b.refreshReused(ctx, st, req, used, now)
+	}
 	r, grant, life, err := b.grantOf(ctx, st, req, used, now)
 	if err != nil {
 		return nil, err
@@ -168,12 +172,7 @@ func (b *backend) refresh(ctx context.Context, st *state, req *logical.Request, 
 	}
 	err = st.refreshes.Refresh(ctx, req.Storage, used.Grant, used.Generation, used.IssuedAt.Add(used.GrantLifetime), refreshRetry, now)
 	if errors.Is(err, ledger.ErrReused) {
-		b.Logger().Warn("refresh token reuse detected; grant revoked",
-			"role", r.name, "grant_id", used.Grant.String(), "entity_id", used.Subject, "remote_address", remoteAddr(req))
-		if err := st.revokeToken(ctx, req.Storage, used); err != nil {
-			return nil, err
-		}
-		return oauthError(invalidGrant, "")
+		return b.refreshReused(ctx, st, req, used, now)
 	}
 	if err != nil {
 		return nil, err
@@ -186,6 +185,24 @@ func (b *backend) refresh(ctx context.Context, st *state, req *logical.Request, 
 		AccessToken: pair.access, TokenType: tokenTypeOf(used), RefreshToken: pair.refresh,
 		ExpiresIn: secondsUntil(pair.claims.ExpiresAt, now), Scope: grant.Scopes.Parameter(),
 	})
+}
+
+// refreshReused revokes the grant of a refresh token that was used before: one of its holders has stolen it (RFC 9700
+// section 4.14.2).
+func (b *backend) refreshReused(ctx context.Context, st *state, req *logical.Request, used *token.Claims, now time.Time) (*logical.Response, error) {
+	if life := st.life(used.Grant, used.Grant, used.Role, used.ExpiresAt); life.Revoked || !now.Before(life.ExpiresAt) {
+		return oauthError(invalidGrant, "")
+	}
+	name := ""
+	if r := st.roles.byID(used.Role); r != nil {
+		name = r.name
+	}
+	b.Logger().Warn("refresh token reuse detected; grant revoked",
+		"role", name, "grant_id", used.Grant.String(), "entity_id", used.Subject, "remote_address", remoteAddr(req))
+	if err := st.revokeToken(ctx, req.Storage, used); err != nil {
+		return nil, err
+	}
+	return oauthError(invalidGrant, "")
 }
 
 // refreshed is the pair of tokens that a refresh returns.

@@ -47,6 +47,17 @@ func (rs *Refreshes) Get(id token.ID) (_ Refresh, ok bool) { return rs.get(id) }
 // whose successor was used already.
 var ErrReused = errors.New("the refresh token was used before")
 
+// Reused reports whether Refresh would return ErrReused for a refresh token.
+func (rs *Refreshes) Reused(grant token.ID, generation uint32, retry time.Duration, now time.Time) bool {
+	last, known := rs.get(grant)
+	return known && generation < last.Generation && !last.retried(generation, retry, now)
+}
+
+// retried reports whether the use of a refresh token of this generation is a retry of the last refresh.
+func (r Refresh) retried(generation uint32, retry time.Duration, now time.Time) bool {
+	return generation == r.Generation-1 && now.UnixMilli()-r.At <= retry.Milliseconds()
+}
+
 // Refresh uses a refresh token of one generation of a grant whose refresh tokens are valid until keepUntil at most.
 // What comes out is a refresh token of the next generation. The predecessor of the current generation is accepted
 // once more for as long as retry after it was used: its client has not got the answer, or has asked twice at once.
@@ -61,7 +72,7 @@ func (rs *Refreshes) Refresh(ctx context.Context, s logical.Storage, grant token
 		switch {
 		case generation == last.Generation:
 			return Refresh{Generation: generation + 1, At: now.UnixMilli(), KeepUntil: keepUntil.Unix()}, nil
-		case known && generation == last.Generation-1 && now.UnixMilli()-last.At <= retry.Milliseconds():
+		case known && last.retried(generation, retry, now):
 			return last, nil
 		}
 		return last, ErrReused
