@@ -29,7 +29,7 @@ func (b *backend) pathsConnections() []*framework.Path {
 		},
 		"url": {
 			Type:         framework.TypeString,
-			Description:  "Where the service is, such as https://gitea.example.com.",
+			Description:  "Where the service is, such as https://gitea.example.com. A change needs the secrets of the credential again.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "URL"},
 		},
 		"credential": {
@@ -64,7 +64,7 @@ func (b *backend) pathsConnections() []*framework.Path {
 		},
 		"ca_cert": {
 			Type:         framework.TypeString,
-			Description:  "Certificates in PEM that the service's is signed by. Default: the system's.",
+			Description:  "Certificates in PEM that the service's is signed by. Default: the system's. A change needs the secrets of the credential again.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "CA certificate", EditType: "file"},
 		},
 		"client_cert": {
@@ -79,7 +79,7 @@ func (b *backend) pathsConnections() []*framework.Path {
 		},
 		"proxy_url": {
 			Type:         framework.TypeString,
-			Description:  "HTTP proxy to the service. Default: that of the server's environment.",
+			Description:  "HTTP proxy to the service. Default: that of the server's environment. A change needs the secrets of the credential again.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Proxy URL"},
 		},
 		"description": {
@@ -101,7 +101,7 @@ func (b *backend) pathsConnections() []*framework.Path {
 	read := map[string]*framework.FieldSchema{
 		"rotated_at": {Type: framework.TypeString, Required: true, Description: "When rotate-root last replaced the credential; empty: never."},
 		"tokens":     {Type: framework.TypeInt, Required: true, Description: "Live tokens at the service."},
-		"queue":      {Type: framework.TypeMap, Required: true, Description: "Tokens that are to be revoked yet: count, oldest (when it came to be), last_error, and next_try where the service could not be reached."},
+		"queue":      {Type: framework.TypeMap, Required: true, Description: "Tokens that are to be revoked yet: count, oldest (when it came to be), last_error, next_try where the service could not be reached, unrevocable (tokens that the service cannot revoke) and unrevocable_until. root: what a rotation of the credential has left to do."},
 	}
 	for name, field := range fields {
 		switch name {
@@ -188,7 +188,7 @@ func (b *backend) connectionRead(ctx context.Context, req *logical.Request, d *f
 		"revoke_on_delete": c.RevokeOnDelete,
 		"rotated_at":       rotated,
 		"tokens":           st.upstreams.Count(c.ID, upstream.Live),
-		"queue":            b.upstreams.Describe(c.ID),
+		"queue":            b.upstreams.Describe(st.connections.ready(c)),
 	}}, nil
 }
 

@@ -266,6 +266,9 @@ func TestRotateRootLeavesNothing(t *testing.T) {
 	if resp := e.do(logical.UpdateOperation, "rotate-root/ring", nil); len(resp.Warnings) != 1 || !strings.Contains(resp.Warnings[0], "the old one is not revoked at the service yet") {
 		t.Error(resp)
 	}
+	if root := e.read("connections/ring")["queue"].(map[string]any)["root"]; !strings.HasPrefix(fmt.Sprint(root), "credentials that were replaced and are not revoked yet: 1") {
+		t.Error(root)
+	}
 	e.refused(logical.DeleteOperation, "connections/ring", nil, "a rotation of the credential is not finished")
 	stuck.Store(false)
 	e.do(logical.DeleteOperation, "connections/ring", nil)

@@ -75,7 +75,8 @@ type queue struct {
 type lineState struct {
 	Attempt           // after a failure that is the connection's
 	root      Attempt // after a failure to settle a rotation of the credential
-	looks     int     // in vain, for a credential that may have been made
+	rootError error
+	looks     int // in vain, for a credential that may have been made
 	running   bool
 	ready     time.Time // Interval after it last ran
 	lastError string
@@ -435,10 +436,19 @@ func (r *run) settleLost(ctx context.Context, t *Token, found []connector.Token,
 }
 
 // Describe returns what is known of the queue of a connection.
-func (k *Keeper) Describe(connectionID string) map[string]any {
+func (k *Keeper) Describe(c *Connection) map[string]any {
 	now := k.now()
-	w := k.Tokens.waiting(connectionID, now)
+	w := k.Tokens.waiting(c.ID, now)
 	about := map[string]any{"count": w.count}
+	k.queue.mu.Lock()
+	defer k.queue.mu.Unlock()
+	l := k.queue.line(c.ID)
+	if left := c.left(); left != "" {
+		if l.rootError != nil {
+			left += ": " + l.rootError.Error()
+		}
+		about["root"] = left
+	}
 	if w.count == 0 {
 		return about
 	}
@@ -447,11 +457,8 @@ func (k *Keeper) Describe(connectionID string) map[string]any {
 		about["unrevocable"] = w.unrevocable
 		about["unrevocable_until"] = w.until.UTC().Format(time.RFC3339)
 	}
-	k.queue.mu.Lock()
-	defer k.queue.mu.Unlock()
-	l := k.queue.lines[connectionID]
 	switch {
-	case l != nil && l.failures > 0:
+	case l.failures > 0:
 		about["last_error"] = l.lastError
 		if now.Before(l.Next) {
 			about["next_try"] = l.Next.UTC().Format(time.RFC3339)

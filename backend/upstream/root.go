@@ -55,6 +55,19 @@ type RetiringRoot struct {
 // Unsettled reports whether a rotation has left something to do.
 func (r *Root) Unsettled() bool { return r.Pending != nil || len(r.Retiring) > 0 }
 
+// left says what rotations have left to do; "" where nothing.
+func (r *Root) left() string {
+	switch {
+	case r.Pending != nil && r.Pending.Chosen != nil:
+		return "it is not known yet whether the service has taken a new credential"
+	case r.Pending != nil:
+		return "it is not known yet whether the service has made a credential, which is to be revoked"
+	case len(r.Retiring) > 0:
+		return fmt.Sprintf("credentials that were replaced and are not revoked yet: %d", len(r.Retiring))
+	}
+	return ""
+}
+
 // Replace takes over a credential that an operator gives. What rotations have left at the service stays to be
 // revoked, unless it is what is given.
 func (r *Root) Replace(credential map[string]any) {
@@ -93,7 +106,7 @@ var (
 	// ErrNoConnection says that a connection was deleted.
 	ErrNoConnection = errors.New("the connection was deleted")
 
-	errRetiring = errors.New("too many credentials that were replaced are not revoked yet: see last_error of the connection's queue")
+	errRetiring = errors.New("too many credentials that were replaced are not revoked yet: see root of the connection's queue")
 
 	// errUndecided says that it is too early to tell what has become of a rotation.
 	errUndecided = errors.New("the service may still take the credential that was chosen")
@@ -306,7 +319,7 @@ func (k *Keeper) settleRoot(ctx context.Context, c *Connection) *Connection {
 	k.queue.mu.Lock()
 	defer k.queue.mu.Unlock()
 	l := k.queue.line(c.ID)
-	if err == nil {
+	if l.rootError = err; err == nil {
 		l.root = Attempt{}
 		return now
 	}
