@@ -161,6 +161,7 @@ func (ts *Tokens) putHold(ctx context.Context, id token.ID, name string, h hold,
 		return time.Time{}, err
 	}
 	if stored == nil || stored.State != Live {
+		ts.show(id, stored)
 		return time.Time{}, errors.Join(ErrEnded, ts.storage.Delete(ctx, holdKey(id, name)))
 	}
 	ts.setHold(id, name, &h)

@@ -29,6 +29,9 @@ type Timings struct {
 	// longest, whatever a clock that is set says.
 	Interval, Longest time.Duration
 
+	// Sync is how often storage is asked which tokens there are.
+	Sync time.Duration
+
 	// FirstBackoff and LongestBackoff bound how long the queue waits after a failure. The first failure is often a
 	// hiccup; a service that is down for a day is asked every five minutes.
 	FirstBackoff, LongestBackoff time.Duration
@@ -37,7 +40,7 @@ type Timings struct {
 // DefaultTimings are those of production.
 var DefaultTimings = Timings{
 	Settle: time.Minute, Grace: 30 * time.Second,
-	Interval: time.Second, Longest: time.Minute, FirstBackoff: time.Second, LongestBackoff: 5 * time.Minute,
+	Interval: time.Second, Longest: time.Minute, Sync: 5 * time.Minute, FirstBackoff: time.Second, LongestBackoff: 5 * time.Minute,
 }
 
 const (
@@ -67,8 +70,10 @@ type queue struct {
 	sleeps  atomic.Int64 // until when it sleeps, in nanoseconds
 	running sync.WaitGroup
 
-	mu    sync.Mutex
-	lines map[string]*lineState // by connection id
+	mu      sync.Mutex
+	lines   map[string]*lineState // by connection id
+	synced  time.Time             // when Sync last ran; zero: memory was loaded just now
+	syncing bool
 }
 
 // lineState is what is known of one connection.
@@ -127,6 +132,7 @@ func (k *Keeper) Look(ctx context.Context) time.Duration {
 		k.queue.begun.Store(k.begin(ctx) == nil)
 	}
 	now := k.now()
+	k.sync(ctx, now)
 	next := now.Add(k.Timings.Longest)
 	k.queue.sleeps.Store(next.UnixNano()) // what falls due from here on is seen, or wakes the queue
 	for _, c := range k.mount.Connections() {
@@ -161,6 +167,28 @@ func (k *Keeper) Look(ctx context.Context) time.Duration {
 	}
 	k.queue.sleeps.Store(next.UnixNano())
 	return max(k.Timings.Interval, next.Sub(now))
+}
+
+// sync has what other processes have stored seen, now and then.
+func (k *Keeper) sync(ctx context.Context, now time.Time) {
+	k.queue.mu.Lock()
+	defer k.queue.mu.Unlock()
+	if k.queue.synced.IsZero() {
+		k.queue.synced = now // with the first look
+	}
+	if k.queue.syncing || now.Before(k.queue.synced.Add(k.Timings.Sync)) {
+		return
+	}
+	k.queue.syncing = true
+	k.queue.running.Go(func() {
+		err := k.Tokens.Sync(ctx)
+		k.queue.mu.Lock()
+		defer k.queue.mu.Unlock()
+		k.queue.syncing, k.queue.synced = false, now
+		if err != nil && ctx.Err() == nil {
+			k.log.Warn("tokens at services that another process may have stored not read; trying again", "error", err)
+		}
+	})
 }
 
 // Wait waits until nothing runs that Look has started. The context of Look has ended.

@@ -105,6 +105,34 @@ func (ts *Tokens) Load(ctx context.Context) error {
 	return group.Wait()
 }
 
+// Sync reads the tokens that storage has and memory does not, and the other way round: another process that had not
+// noticed that it was replaced may have created or forgotten some after this one has loaded them.
+func (ts *Tokens) Sync(ctx context.Context) error {
+	names, err := ts.storage.List(ctx, Prefix)
+	if err != nil {
+		return err
+	}
+	stored := make(map[string]bool, len(names))
+	for _, name := range names {
+		stored[name] = true
+	}
+	ts.mu.RLock()
+	for id := range ts.all {
+		if name := id.String(); stored[name] {
+			delete(stored, name)
+		} else {
+			stored[name] = true
+		}
+	}
+	ts.mu.RUnlock()
+	for name := range stored {
+		if err := ts.Reload(ctx, Prefix+name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // keys returns the storage keys of all tokens and holds in storage or in memory.
 func (ts *Tokens) keys(ctx context.Context) (map[string]struct{}, error) {
 	keys := make(map[string]struct{})

@@ -184,6 +184,39 @@ func TestTokensMoveForward(t *testing.T) {
 		t.Error("a token that was forgotten came back")
 	}
 
+	// A shared one that the other has ended is not found again.
+	shared := live(t, k, func(u *Token) { u.Shared = true })
+	if err := other.Tokens.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.Tokens.End(t.Context(), shared, start); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.Tokens.hold(t.Context(), shared, "late", "", start.Add(time.Hour), start); !errors.Is(err, ErrEnded) {
+		t.Error(err)
+	}
+	if _, found := k.Tokens.young(shareKey(token.RoleID{}, nil), start, start.Add(time.Minute)); found {
+		t.Error("a token that has ended is found")
+	}
+
+	// What another process has created after this one has loaded is seen, and what it has forgotten.
+	theirs, mine := live(t, other, nil), live(t, k, nil)
+	if err := other.Tokens.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Tokens.Forget(t.Context(), mine); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Tokens.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, known := k.Tokens.Get(theirs); !known {
+		t.Error("not known")
+	}
+	if _, known := k.Tokens.Get(mine); known {
+		t.Error("still known")
+	}
+
 	// Many at once: a token that has ended stays so.
 	for range 50 {
 		id := live(t, k, func(u *Token) { u.Shared = true })
