@@ -229,7 +229,11 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 }
 
 func (b *backend) maintainKeys(ctx context.Context, s logical.Storage, st *state) error {
-	rotated, err := st.keys.Maintain(ctx, s, st.config.get().KeyRotationPeriod)
+	c, err := st.config.get()
+	if err != nil {
+		return err
+	}
+	rotated, err := st.keys.Maintain(ctx, s, c.KeyRotationPeriod)
 	if rotated && err == nil {
 		b.Logger().Info("rotated the key that seals new tokens", "key", st.keys.Keys().Current().Name)
 	}
@@ -237,7 +241,11 @@ func (b *backend) maintainKeys(ctx context.Context, s logical.Storage, st *state
 }
 
 func (b *backend) maintainSigners(ctx context.Context, s logical.Storage, st *state) error {
-	rotated, err := st.signers.Maintain(ctx, s, st.config.get().signingPolicy())
+	c, err := st.config.get()
+	if err != nil {
+		return err
+	}
+	rotated, err := st.signers.Maintain(ctx, s, c.signingPolicy())
 	if rotated && err == nil {
 		b.Logger().Info("rotated the key that signs new tokens", "key", st.signers.Keys().Current().Name)
 	}

@@ -30,7 +30,7 @@ func (b *backend) pathsBroken() []*framework.Path {
 	}
 	list.DisplayAttrs.OperationSuffix = "broken-entries"
 	list.HelpSynopsis = "List the stored entries that cannot be read."
-	list.HelpDescription = "An entry that cannot be decoded, or does not compile, costs only what needs it. Write a role, connection, provider or static role again, or delete the entry."
+	list.HelpDescription = "An entry that cannot be decoded, or does not compile, costs only what needs it. Write the config, a role, connection, provider or static role again, or delete the entry."
 	return []*framework.Path{
 		list,
 		{
@@ -55,6 +55,9 @@ func (st *state) brokenKeys() map[string]error {
 	maps.Copy(keys, st.connections.brokenProviders())
 	maps.Copy(keys, st.statics.brokenKeys())
 	maps.Copy(keys, st.upstreams.Damaged())
+	if err := st.config.broken(); err != nil {
+		keys[configKey] = err
+	}
 	for _, part := range st.parts() {
 		maps.Copy(keys, part.Damaged())
 	}
@@ -108,6 +111,17 @@ func (b *backend) brokenDelete(ctx context.Context, req *logical.Request, d *fra
 
 // dropBroken deletes an entry that cannot be read, in the way of its kind.
 func (b *backend) dropBroken(ctx context.Context, req *logical.Request, st *state, key string) (*logical.Response, error) {
+	if key == configKey {
+		st.config.writing.Lock()
+		defer st.config.writing.Unlock()
+		dropped, err := st.config.drop(ctx, req.Storage)
+		if err != nil || !dropped {
+			return nil, err
+		}
+		resp := new(logical.Response)
+		resp.AddWarning(defaultsApply)
+		return resp, nil
+	}
 	if name, is := strings.CutPrefix(key, rolePrefix); is {
 		st.roles.writing.Lock()
 		defer st.roles.writing.Unlock()

@@ -73,6 +73,9 @@ func (i *issuing) payload(claims *token.Claims) (*token.JWT, error) {
 	if (addresses.Restricted() || len(hosts) > 0) && !i.role.enforcesBounds() {
 		return nil, errNothingLeft // bound when it was issued, by a role that does not bind any more
 	}
+	if i.config.Issuer == "" {
+		return nil, errNoIssuer
+	}
 	full := *claims
 	full.Scopes, full.Audience, full.Metadata = grant.Scopes, grant.Audience, metadata
 	full.Addresses, full.Hosts = addresses.Ranges(), hosts
@@ -105,6 +108,9 @@ var errNothingLeft = errors.New("the role has changed since, and nothing is left
 // errNoPlace is returned where a role has become one of JWTs: a JWT of an older grant could be revoked for nobody who
 // checks tokens offline, since the grant has no place in a status list.
 var errNoPlace = errors.New("the role issues JWTs now, and no status list would tell of the end of this grant")
+
+// errNoIssuer is returned where a role issues JWTs and the config was lost.
+var errNoIssuer = told("the role issues JWTs, and the config has no issuer")
 
 // nothingLeft tells whether a grant allows no use at all.
 func nothingLeft(g *access.Grant) bool {

@@ -8,8 +8,6 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -20,8 +18,6 @@ import (
 )
 
 const (
-	configKey = "config"
-
 	minKeyRotationPeriod = time.Hour
 	maxKeyRotationPeriod = 10 * 365 * 24 * time.Hour
 	maxEnvironmentLen    = 128
@@ -30,95 +26,6 @@ const (
 	// maxPastPrefixes bounds the stored config and the pattern that secret scanners look for.
 	maxPastPrefixes = 20
 )
-
-// config is a mount's settings, as stored.
-type config struct {
-	Environment       string        `json:"environment"` // empty: the mount's path
-	TokenPrefix       string        `json:"token_prefix"`
-	KeyRotationPeriod time.Duration `json:"key_rotation_period"`
-	PrivilegedScopes  access.Scopes `json:"privileged_scopes"`
-
-	Issuer           string        `json:"issuer,omitempty"` // empty: no JWTs
-	SigningAlgorithm string        `json:"signing_algorithm"`
-	JWKSMaxAge       time.Duration `json:"jwks_max_age"`
-	StatusListTTL    time.Duration `json:"status_list_ttl"`
-
-	// PastPrefixes maps a prefix that new tokens no longer have to when the last token with it ends.
-	PastPrefixes map[string]time.Time `json:"past_prefixes,omitempty"`
-}
-
-// defaultConfig makes the settings of a mount that nobody has configured.
-func defaultConfig() *config {
-	return &config{
-		TokenPrefix:       "apt",
-		KeyRotationPeriod: 30 * 24 * time.Hour,
-		PrivilegedScopes:  access.Scopes{"*", "admin", "admin:*"},
-		SigningAlgorithm:  token.Algorithms[0],
-		JWKSMaxAge:        5 * time.Minute,
-		StatusListTTL:     time.Minute,
-	}
-}
-
-// environment is the name of the mount for those who see its tokens.
-func (c *config) environment(mountPoint string) string {
-	if c.Environment != "" {
-		return c.Environment
-	}
-	return strings.TrimSuffix(mountPoint, "/")
-}
-
-// livePrefixes lists the prefixes that a live token may have, the current one first.
-func (c *config) livePrefixes(now time.Time) []string {
-	prefixes := []string{c.TokenPrefix}
-	for prefix, until := range c.PastPrefixes {
-		if now.Before(until) {
-			prefixes = append(prefixes, prefix)
-		}
-	}
-	slices.Sort(prefixes[1:])
-	return prefixes
-}
-
-// configStore is the config in memory and in storage. A stored config does not change; an update
-// replaces it.
-type configStore struct {
-	writing sync.Mutex
-	current atomic.Pointer[config]
-}
-
-func (cs *configStore) get() *config { return cs.current.Load() }
-
-func loadConfig(ctx context.Context, s logical.Storage) (*configStore, error) {
-	c, err := readConfig(ctx, s)
-	if err != nil {
-		return nil, err
-	}
-	cs := new(configStore)
-	cs.current.Store(c)
-	return cs, nil
-}
-
-// readConfig reads the settings from storage; the defaults where nothing is stored.
-func readConfig(ctx context.Context, s logical.Storage) (*config, error) {
-	c := defaultConfig()
-	entry, err := s.Get(ctx, configKey)
-	if err != nil || entry == nil {
-		return c, err
-	}
-	return c, entry.DecodeJSON(c)
-}
-
-func (cs *configStore) store(ctx context.Context, s logical.Storage, c *config) error {
-	entry, err := logical.StorageEntryJSON(configKey, c)
-	if err != nil {
-		return err
-	}
-	if err := s.Put(ctx, entry); err != nil {
-		return err
-	}
-	cs.current.Store(c)
-	return nil
-}
 
 func (b *backend) pathsConfig() []*framework.Path {
 	defaults := defaultConfig()
@@ -200,7 +107,10 @@ func (b *backend) configRead(ctx context.Context, req *logical.Request, _ *frame
 	if err != nil {
 		return nil, err
 	}
-	c := st.config.get()
+	c, err := st.config.get()
+	if err != nil {
+		return logical.ErrorResponse(err.Error()), nil
+	}
 	return &logical.Response{Data: map[string]any{
 		"environment":         c.environment(req.MountPoint),
 		"token_prefix":        c.TokenPrefix,
@@ -226,7 +136,7 @@ func (b *backend) configUpdate(ctx context.Context, req *logical.Request, d *fra
 	if err != nil {
 		return nil, err
 	}
-	c := *stored
+	c := *stored.config
 	now := b.now()
 
 	if v, given := d.GetOk("environment"); given {
@@ -266,14 +176,17 @@ func (b *backend) configUpdate(ctx context.Context, req *logical.Request, d *fra
 		if c.Issuer, err = checkIssuer(v.(string), req.MountPoint); err != nil {
 			return fieldError("issuer", "%s", err), nil
 		}
-		if c.Issuer == "" {
-			if err := st.roles.refresh(ctx, req.Storage); err != nil {
-				return nil, err
+	}
+	if c.Issuer == "" && (stored.Issuer != "" || stored.broken != nil) {
+		if err := st.roles.refresh(ctx, req.Storage); err != nil {
+			return nil, err
+		}
+		for _, r := range st.roles.all() {
+			if r.TokenType == tokenTypeJWT && stored.broken != nil {
+				return fieldError("issuer", "is needed, since role %q issues JWTs and the stored config cannot be read", r.name), nil
 			}
-			for _, r := range st.roles.all() {
-				if r.TokenType == tokenTypeJWT {
-					return fieldError("issuer", "cannot be emptied while role %q issues JWTs", r.name), nil
-				}
+			if r.TokenType == tokenTypeJWT {
+				return fieldError("issuer", "cannot be emptied while role %q issues JWTs", r.name), nil
 			}
 		}
 	}
@@ -294,6 +207,9 @@ func (b *backend) configUpdate(ctx context.Context, req *logical.Request, d *fra
 	}
 
 	resp := new(logical.Response)
+	if stored.broken != nil {
+		resp.AddWarning(defaultsApply)
+	}
 	for _, r := range st.roles.all() {
 		if r.privileged(&c) != nil {
 			resp.AddWarning(r.privileged(&c).Error() + "; it issues no more tokens until it is changed, tokens already issued are not affected")

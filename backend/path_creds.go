@@ -125,8 +125,11 @@ func (b *backend) credsIssue(ctx context.Context, req *logical.Request, d *frame
 	if r.Connection != "" {
 		return b.credsUpstream(ctx, req, d, st, r)
 	}
-	c := st.config.get()
-	if err := r.privileged(c); err != nil {
+	c, err := st.config.get()
+	if err != nil {
+		return logical.ErrorResponse(err.Error()), nil
+	}
+	if err := r.mayIssue(c); err != nil {
 		return logical.ErrorResponse(err.Error()), nil
 	}
 

@@ -101,13 +101,15 @@ func (b *backend) introspect(ctx context.Context, req *logical.Request, d *frame
 	if v.claims == nil {
 		return &logical.Response{Data: data}, nil
 	}
-	c := st.config.get()
+	c := st.config.orDefaults()
 	maps.Copy(data, v.members(c))
 	data["token_id"] = v.claims.Name()
 	if v.claims.Grant != v.claims.ID {
 		data["grant_id"] = v.claims.Grant.String()
 	}
-	data["environment"] = c.environment(req.MountPoint)
+	if st.config.broken() == nil {
+		data["environment"] = c.environment(req.MountPoint)
+	}
 	if v.role != nil {
 		data["role"] = v.role.name
 	}

@@ -84,11 +84,17 @@ func (b *backend) keysRotate(ctx context.Context, req *logical.Request, _ *frame
 	if err := st.keys.Rotate(ctx, req.Storage); err != nil {
 		return nil, err
 	}
-	tooYoungUntil, err := st.signers.Rotate(ctx, req.Storage, st.config.get().signingPolicy())
+	resp := st.keysInUse()
+	c, err := st.config.get()
+	if err != nil {
+		resp.AddWarning("the signing key was not rotated: " + err.Error())
+		return resp, nil
+	}
+	tooYoungUntil, err := st.signers.Rotate(ctx, req.Storage, c.signingPolicy())
 	if err != nil {
 		return nil, err
 	}
-	resp := st.keysInUse()
+	resp = st.keysInUse()
 	if !tooYoungUntil.IsZero() {
 		resp.AddWarning(fmt.Sprintf("the signing key was not rotated: its successor was published too recently for every API server to know it. Rotate again after %s", rfc3339(tooYoungUntil)))
 	}
@@ -107,7 +113,7 @@ func (b *backend) keyDestroy(ctx context.Context, req *logical.Request, d *frame
 	case st.keys.Keys().Find(name) != nil:
 		err = st.keys.Destroy(ctx, req.Storage, name)
 	case st.signers.Keys().Find(name) != nil:
-		unknownUntil, err = st.signers.Destroy(ctx, req.Storage, name, st.config.get().signingPolicy())
+		unknownUntil, err = st.signers.Destroy(ctx, req.Storage, name, st.config.orDefaults().signingPolicy())
 	default:
 		return fieldError("key", "there is no key %q, see keys/. Nothing was destroyed", clip(name)), nil
 	}

@@ -66,7 +66,11 @@ func (b *backend) exchange(ctx context.Context, st *state, req *logical.Request,
 		return oauthError(invalidRequest, "requested_token_type must be %s, or %s where the role issues JWTs", typeAccessToken, typeJWT)
 	}
 
-	i := &issuing{st: st, storage: req.Storage, config: st.config.get(), role: r, mountPoint: req.MountPoint, lifetime: ttl}
+	c, err := st.config.get()
+	if err != nil {
+		return nil, err
+	}
+	i := &issuing{st: st, storage: req.Storage, config: c, role: r, mountPoint: req.MountPoint, lifetime: ttl}
 	left, _ := r.grant(claims)
 	if nothingLeft(left) {
 		return oauthError(invalidGrant, "")

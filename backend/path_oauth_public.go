@@ -73,7 +73,11 @@ func (b *backend) jwks(ctx context.Context, req *logical.Request, _ *framework.F
 	if err != nil {
 		return nil, err
 	}
-	return rawResponse(http.StatusOK, mediaJWKS, maxAge(st.config.get().JWKSMaxAge), body), nil
+	c, err := st.config.get()
+	if err != nil { // verifiers go on, and nobody knows how long they may cache
+		return rawResponse(http.StatusOK, mediaJWKS, "no-store", body), nil
+	}
+	return rawResponse(http.StatusOK, mediaJWKS, maxAge(c.JWKSMaxAge), body), nil
 }
 
 func (b *backend) metadata(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
@@ -81,7 +85,10 @@ func (b *backend) metadata(ctx context.Context, req *logical.Request, _ *framewo
 	if err != nil {
 		return nil, err
 	}
-	c := st.config.get()
+	c, err := st.config.get()
+	if err != nil {
+		return nil, err
+	}
 	if c.Issuer == "" {
 		return rawResponse(http.StatusNotFound, mediaJSON, "no-store", []byte(`{"error":"no issuer is configured"}`)), nil
 	}
@@ -115,7 +122,10 @@ func (b *backend) statusLists(ctx context.Context, req *logical.Request, _ *fram
 	if err != nil {
 		return nil, err
 	}
-	c := st.config.get()
+	c, err := st.config.get()
+	if err != nil {
+		return nil, err
+	}
 	uris := []string{}
 	for _, number := range st.indexes.Lists() {
 		uris = append(uris, c.statusURI(number))
@@ -132,7 +142,10 @@ func (b *backend) statusList(ctx context.Context, req *logical.Request, d *frame
 	if err != nil {
 		return nil, err
 	}
-	c := st.config.get()
+	c, err := st.config.get()
+	if err != nil {
+		return nil, err
+	}
 	number, err := strconv.ParseUint(d.Get("number").(string), 10, 32)
 	if err != nil || strconv.FormatUint(number, 10) != d.Get("number").(string) || !st.indexes.Has(uint32(number)) {
 		return rawResponse(http.StatusNotFound, mediaJSON, "no-store", []byte(`{"error":"there is no such status list"}`)), nil

@@ -161,8 +161,12 @@ func (b *backend) refresh(ctx context.Context, st *state, req *logical.Request, 
 		}
 	}
 
+	c, err := st.config.get()
+	if err != nil {
+		return nil, err
+	}
 	i := &issuing{
-		st: st, storage: req.Storage, config: st.config.get(), role: r, mountPoint: req.MountPoint,
+		st: st, storage: req.Storage, config: c, role: r, mountPoint: req.MountPoint,
 		lifetime: used.IssuedAt.Add(used.GrantLifetime).Sub(now),
 	}
 	// The pair is made first and handed out last: what cannot be made does not use up the refresh token.

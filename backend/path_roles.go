@@ -318,9 +318,13 @@ func (b *backend) roleWrite(ctx context.Context, req *logical.Request, d *framew
 
 // checkNative refuses a role of the engine's own tokens that could issue none.
 func (b *backend) checkNative(ctx context.Context, req *logical.Request, st *state, r *role) (*logical.Response, error) {
-	c, err := readConfig(ctx, req.Storage) // which another process may have changed
+	stored, err := readConfig(ctx, req.Storage) // which another process may have changed
 	if err != nil {
 		return nil, err
+	}
+	c, err := stored.get()
+	if err != nil {
+		return logical.ErrorResponse(err.Error()), nil
 	}
 	if err := r.privileged(c); err != nil {
 		return logical.ErrorResponse(err.Error()), nil

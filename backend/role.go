@@ -203,6 +203,14 @@ func (r *role) privileged(c *config) error {
 		r.name, slices.Compact(held), c.PrivilegedScopes)
 }
 
+// mayIssue returns why the settings of the mount let the role issue nothing; nil where they do.
+func (r *role) mayIssue(c *config) error {
+	if r.TokenType == tokenTypeJWT && c.Issuer == "" {
+		return fmt.Errorf("role %q issues JWTs, and the config has no issuer", r.name)
+	}
+	return r.privileged(c)
+}
+
 // metadataFor fills in the templates of the role's metadata for a requester. It is nil where there are
 // none.
 func (r *role) metadataFor(entityID string, sys logical.SystemView) (map[string]string, error) {

@@ -33,8 +33,14 @@ func (b *backend) staticRole(ctx context.Context, st *state, e *staticEntry) (*r
 	if r == nil {
 		return nil, told("role %q was deleted", e.Role)
 	}
-	if err := r.privileged(st.config.get()); err != nil {
-		return nil, toldError{err}
+	if r.Connection == "" {
+		c, err := st.config.get()
+		if err != nil {
+			return nil, err
+		}
+		if err := r.mayIssue(c); err != nil {
+			return nil, toldError{err}
+		}
 	}
 	disabled, err := b.subjects.disabled(ctx, e.EntityID)
 	if err != nil {
@@ -184,7 +190,11 @@ func (b *backend) mintStatic(ctx context.Context, s logical.Storage, st *state, 
 	if claims.Metadata, err = r.metadataFor(e.EntityID, b.System()); err != nil {
 		return staticToken{}, told("role %q: %w", r.name, err)
 	}
-	i := &issuing{st: st, storage: s, config: st.config.get(), role: r, mountPoint: e.MountPoint, lifetime: end.Sub(now)}
+	c, err := st.config.get()
+	if err != nil {
+		return staticToken{}, err
+	}
+	i := &issuing{st: st, storage: s, config: c, role: r, mountPoint: e.MountPoint, lifetime: end.Sub(now)}
 	text, err := i.access(ctx, claims)
 	if err != nil {
 		return staticToken{}, err
