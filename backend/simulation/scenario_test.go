@@ -112,14 +112,26 @@ func (w *world) down(down bool) {
 // A renewal that was on its way brings a token back whose revocation waits in the queue.
 func renewOverEnding(w *world) {
 	g := w.issueFrom(w.active, "upstream", "", nil)
+	w.refuse([]*grant{g}, 20*time.Second)
 	w.next(late)
 	w.flying.Go(func() { w.renew(w.active, g.lease, 0) })
 	time.Sleep(time.Second)
-	w.down(true)
 	w.revokeGrant(w.active, g, byToken, someRand())
-	time.Sleep(10 * time.Second)
-	w.down(false)
+	time.Sleep(20 * time.Second)
 	w.goneSoon(g)
+}
+
+// refuse has the service not revoke the tokens of grants for a while.
+func (w *world) refuse(grants []*grant, d time.Duration) {
+	w.service.mu.Lock()
+	defer w.service.mu.Unlock()
+	for _, g := range grants {
+		for id, t := range w.service.tokens {
+			if t.text == g.upstream.text {
+				w.service.refuse[id] = time.Now().Add(d)
+			}
+		}
+	}
 }
 
 // goneSoon waits a minute, after which a token must have been revoked at the service.
@@ -154,18 +166,11 @@ func refusalsBlockQueue(w *world) {
 	for range 40 {
 		all = append(all, w.issueFrom(w.active, "upstream", "", nil))
 	}
-	w.service.mu.Lock()
-	for i := range 30 {
-		for id, t := range w.service.tokens {
-			if t.text == all[i].upstream.text {
-				w.service.refuse[id] = time.Now().Add(10 * time.Minute)
-			}
-		}
-	}
-	w.service.mu.Unlock()
+	w.refuse(all[:30], 10*time.Minute)
 	w.down(true)
-	for _, g := range all {
+	for _, g := range all { // the oldest first
 		w.revokeLease(w.active, g.lease)
+		time.Sleep(time.Second)
 	}
 	time.Sleep(10 * time.Second)
 	w.down(false)

@@ -302,7 +302,7 @@ func (w *world) ask(n *node, req *logical.Request) *answer {
 	counted := new(operations)
 	ctx, cancel := context.WithTimeout(context.WithValue(context.Background(), operationsKey{}, counted), 90*time.Second)
 	defer cancel()
-	path := req.Path
+	operation, path := req.Operation, req.Path
 	a.resp, a.err = n.b.HandleRequest(ctx, req)
 	a.lost = n.dead()
 	if a.resp != nil && a.resp.IsError() {
@@ -314,7 +314,8 @@ func (w *world) ask(n *node, req *logical.Request) *answer {
 	counted.mu.Lock()
 	a.reads, a.writes = counted.reads, counted.writes
 	counted.mu.Unlock()
-	w.secrets.checkAnswer(w, req.Operation, path, a)
+	w.secrets.checkAnswer(w, operation, path, a)
+	w.checkBudget(operation, path, a)
 	return a
 }
 

@@ -1,0 +1,44 @@
+package simulation
+
+import (
+	"strings"
+
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// budget is how many storage operations a request may take on an active node, at the worst: when it is the first of
+// its node, a key is due, a service fails. TestScenario/budgets has the usual case, and docs/reliability.md both.
+type budget struct {
+	operation     logical.Operation // "": any
+	path          string            // that it begins with
+	reads, writes int
+}
+
+var worst = []budget{
+	{"", "introspect", 0, 0},
+	{"", "lookup", 0, 0},
+	{"", "tokens/", 0, 0},
+	{"", "oauth/introspect", 0, 0},
+	{"", "oauth/jwks", 0, 0},
+	{logical.RenewOperation, "creds/", 4, 2},
+	{logical.RevokeOperation, "creds/", 6, 5},
+	{"", "creds/", 12, 14}, // three tries at a service, a writer, a key, a block of a status list
+	{"", "oauth/token", 8, 6},
+	{"", "revoke", 8, 5},
+	{"", "oauth/revoke", 8, 5},
+}
+
+// checkBudget counts what a request has taken: invariant 6.
+func (w *world) checkBudget(operation logical.Operation, path string, a *answer) {
+	if a.node.standby || a.node != w.active || a.lost {
+		return // others read what was written elsewhere
+	}
+	for _, b := range worst {
+		if (b.operation == "" || b.operation == operation) && strings.HasPrefix(path, b.path) {
+			if a.reads > b.reads || a.writes > b.writes {
+				w.broken(6, "%s %s takes %d reads and %d writes, at most %d and %d are promised", operation, path, a.reads, a.writes, b.reads, b.writes)
+			}
+			return
+		}
+	}
+}
