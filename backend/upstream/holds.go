@@ -52,6 +52,19 @@ func (hs *holds) last() (time.Time, bool) {
 	return h.end, found
 }
 
+// mostHolds is how many holds a token may have that a request forgets: each costs a write.
+const mostHolds = 2
+
+// heldBy returns how many leases hold a token.
+func (ts *Tokens) heldBy(id token.ID) int {
+	ts.mu.RLock()
+	defer ts.mu.RUnlock()
+	if hs := ts.holds[id]; hs != nil {
+		return len(hs.all)
+	}
+	return 0
+}
+
 // setHold has a hold seen as it is stored now; nil: it is no more. It returns how many the token has.
 func (ts *Tokens) setHold(id token.ID, name string, h *hold) (left int) {
 	ts.mu.Lock()

@@ -82,7 +82,7 @@ type Outcome struct {
 }
 
 // Revoke ends a token for good, whatever holds it: from now on it is not given to anybody, and the service is told
-// at once, or as soon as it can be reached. A token that is not known has ended.
+// at once, or as soon as it can be reached; a token with many holds in the background. A token that is not known has ended.
 func (k *Keeper) Revoke(ctx context.Context, id token.ID) (Outcome, error) {
 	mine := k.Tokens.claim(id) // before the queue sees that there is something to do
 	release := func() {
@@ -99,7 +99,7 @@ func (k *Keeper) Revoke(ctx context.Context, id token.ID) (Outcome, error) {
 		return Outcome{}, err
 	}
 	o := Outcome{Queued: true, Service: t.Connection}
-	if !mine || t.State != Ending || k.queue.down(t.ConnectionID, k.now()) {
+	if !mine || t.State != Ending || k.queue.down(t.ConnectionID, k.now()) || k.Tokens.heldBy(id) > mostHolds {
 		release()
 		return o, nil
 	}
