@@ -104,6 +104,9 @@ func (w *world) registered(ro *role, before []roleState, subject string, asked [
 	for _, s := range append(before, ro.states.possible(n)...) {
 		g.life = max(g.life, s.life)
 	}
+	if n != w.active { // it may know of an earlier life of the role
+		g.life, g.doubtful = 0, true
+	}
 	leaseEnd := end
 	if a.resp.Secret != nil {
 		leaseEnd = earliest.Truncate(time.Second).Add(a.resp.Secret.TTL)
@@ -364,6 +367,7 @@ func (w *world) revokeGrant(n *node, g *grant, door int, r *rand.Rand) {
 		return
 	}
 	g.revoked = a.mark()
+	g.unlisted = a.resp != nil && strings.Contains(strings.Join(a.resp.Warnings, " "), "status list does not show it")
 }
 
 // form answers the standard body of an OAuth answer.
@@ -420,7 +424,7 @@ func (w *world) refresh(n *node, used *issued) (access, next *issued) {
 			g.doubtful = g.doubtful || generation < top
 		case generation == top && certain && g.topGeneration() == top && w.surelyLive(n, g):
 			w.broken(4, "the refresh token of grant %d is refused, although the grant is alive: %s", g.n, a.refused)
-		case generation < top-1 && !g.lostRefresh && g.revoked.seq == 0:
+		case generation < top-1 && certain && g.revoked.seq == 0:
 			g.revoked = a.mark() // the reuse was detected
 		}
 		return nil, nil

@@ -24,7 +24,7 @@ func (w *world) quiet() bool { return w.calm.Load() }
 func (w *world) roleAlive(n *node, g *grant) (surely, maybe bool) {
 	surely = true
 	for _, s := range g.role.states.possible(n) {
-		alive := s.exists && s.life == g.life
+		alive := s.exists && (s.life == g.life || g.life == 0)
 		surely = surely && alive
 		maybe = maybe || alive
 	}
@@ -35,7 +35,7 @@ func (w *world) roleAlive(n *node, g *grant) (surely, maybe bool) {
 func (w *world) possiblyAllowed(n *node, g *grant) []string {
 	var most []string
 	for _, s := range g.role.states.possible(n) {
-		if s.exists && s.life == g.life {
+		if s.exists && (s.life == g.life || g.life == 0) {
 			most = append(most, s.allowed...)
 		}
 	}
@@ -225,7 +225,7 @@ func (w *world) checkStatus(n *node, tok *issued) {
 	g := tok.grant
 	_, maybe := w.roleAlive(n, g)
 	dead := g.revoked.seq != 0 && g.revoked.seq < a.began && n.knows(g.revoked.seq, g.revoked.by) || !maybe
-	if !dead || !n.now().Before(tok.end) {
+	if !dead || g.unlisted || !n.now().Before(tok.end) {
 		return
 	}
 	body, status := rawBody(a.resp)

@@ -63,7 +63,7 @@ type period struct{ lo, hi time.Time }
 type grant struct {
 	n         int
 	role      *role
-	life      int
+	life      int // of the role; 0: not known
 	subject   string
 	scopes    []string
 	tokens    []*issued
@@ -75,6 +75,7 @@ type grant struct {
 	upstream  *upstreamToken
 	refreshes []*issued // refresh tokens, oldest first
 
+	unlisted    bool // its revocation was acknowledged with a warning: no status list shows it
 	lostRefresh bool // a refresh was not acknowledged
 }
 

@@ -25,6 +25,7 @@ type node struct {
 	skew    time.Duration // of its clock
 	log     logBuffer
 	standby bool
+	alone   bool // no other node has been active while it was
 
 	mu    sync.Mutex
 	gone  bool
@@ -83,6 +84,7 @@ func (n *node) dial(ctx context.Context, _, address string) (net.Conn, error) {
 func (w *world) start(standby bool, p plan) *node {
 	w.lastNode++
 	n := &node{world: w, n: w.lastNode, standby: standby, conns: make(map[net.Conn]bool)}
+	n.alone = w.zombie == nil
 	n.skew = w.skews[n.n%len(w.skews)]
 	n.storage = &storage{disk: w.disk, node: n, plan: p}
 	if standby {

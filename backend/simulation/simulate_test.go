@@ -22,6 +22,7 @@ import (
 
 var (
 	seedFlag    = flag.Uint64("simulate.seed", 0, "run this seed, and no other")
+	triesFlag   = flag.Int("simulate.tries", 5, "how often to run the one seed, until it fails")
 	stepsFlag   = flag.Int("simulate.steps", 400, "steps of a seed")
 	forFlag     = flag.Duration("simulate.for", 10*time.Second, "how long to run seeds")
 	firstFlag   = flag.Uint64("simulate.first", 0, "first of the seeds to run; default: a random one")
@@ -91,11 +92,15 @@ func TestSimulate(t *testing.T) {
 	switch {
 	case *seedFlag != 0:
 		s := settingOf(*seedFlag)
-		failed, told := simulate(t, s, program(s.seed, *stepsFlag, s.profile))
-		if failed != nil {
-			report(t, s, failed, told)
-		} else if *historyFlag {
-			fmt.Println(told)
+		for range *triesFlag { // goroutines and maps take their own order
+			failed, told := simulate(t, s, program(s.seed, *stepsFlag, s.profile))
+			if failed != nil {
+				report(t, s, failed, told)
+				return
+			}
+			if *historyFlag {
+				fmt.Println(told)
+			}
 		}
 		return
 	case *workersFlag > 1:

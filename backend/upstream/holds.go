@@ -212,8 +212,9 @@ func (ts *Tokens) dropHold(ctx context.Context, id token.ID, name string) (last 
 		return false, err
 	}
 	ts.mend(holdKey(id, name))
-	if !known {
-		return false, nil
+	if !known { // here; another process may have added the hold
+		left, err := ts.storage.List(ctx, HoldsPrefix+id.String()+"/")
+		return len(left) == 0, err
 	}
 	return ts.setHold(id, name, nil) == 0, nil
 }

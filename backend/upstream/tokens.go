@@ -256,8 +256,8 @@ func (ts *Tokens) change(ctx context.Context, id token.ID, state State, change f
 	return *t, ts.put(ctx, t)
 }
 
-// End moves a token to Ending, and returns it. Ending is right whatever storage holds, so that storage is not read.
-// A token that is not known has ended: ErrEnded.
+// End moves a token to Ending, and returns it. Ending is right whatever storage holds, so that storage is read only
+// for a token that is not known. One that is not there either has ended: ErrEnded.
 func (ts *Tokens) End(ctx context.Context, id token.ID, now time.Time) (Token, error) {
 	return ts.endIf(ctx, id, now, func(*Token) bool { return true })
 }
@@ -266,9 +266,18 @@ func (ts *Tokens) End(ctx context.Context, id token.ID, now time.Time) (Token, e
 func (ts *Tokens) endIf(ctx context.Context, id token.ID, now time.Time, still func(*Token) bool) (Token, error) {
 	defer ts.lock(id)()
 	t, known := ts.Get(id)
+	if !known { // here; another process may have made the token
+		read, err := ts.read(ctx, id)
+		if err != nil {
+			return Token{}, err
+		}
+		if read == nil {
+			return Token{}, cmp.Or(ts.Unreadable(id), ErrEnded)
+		}
+		ts.show(id, read)
+		t = *read
+	}
 	switch {
-	case !known:
-		return Token{}, cmp.Or(ts.Unreadable(id), ErrEnded)
 	case t.State != Live || !still(&t):
 		return t, nil
 	}
