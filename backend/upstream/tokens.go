@@ -4,17 +4,14 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"iter"
 	"maps"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/tidwall/btree"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
@@ -89,106 +86,6 @@ func newTokens(s logical.Storage, timings *Timings, soon func(time.Time)) *Token
 		damaged: make(map[string]error), hashes: make(map[string]*item), shared: make(map[string]*item), connections: make(map[string]*line),
 		roles: make(map[token.RoleID]map[token.ID]*item), subjects: make(map[string]map[token.ID]int),
 	}
-}
-
-// Load reads all tokens and holds from storage, also again when memory may be behind.
-func (ts *Tokens) Load(ctx context.Context) error {
-	keys, err := ts.keys(ctx)
-	if err != nil {
-		return err
-	}
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(loaders)
-	for key := range keys {
-		group.Go(func() error { return ts.Reload(ctx, key) })
-	}
-	return group.Wait()
-}
-
-// Sync reads the tokens that storage has and memory does not, and the other way round: another process that had not
-// noticed that it was replaced may have created or forgotten some after this one has loaded them.
-func (ts *Tokens) Sync(ctx context.Context) error {
-	names, err := ts.storage.List(ctx, Prefix)
-	if err != nil {
-		return err
-	}
-	stored := make(map[string]bool, len(names))
-	for _, name := range names {
-		stored[name] = true
-	}
-	ts.mu.RLock()
-	for id := range ts.all {
-		if name := id.String(); stored[name] {
-			delete(stored, name)
-		} else {
-			stored[name] = true
-		}
-	}
-	ts.mu.RUnlock()
-	for name := range stored {
-		if err := ts.Reload(ctx, Prefix+name); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// keys returns the storage keys of all tokens and holds in storage or in memory.
-func (ts *Tokens) keys(ctx context.Context) (map[string]struct{}, error) {
-	keys := make(map[string]struct{})
-	ids, err := ts.storage.List(ctx, Prefix)
-	if err != nil {
-		return nil, err
-	}
-	for _, id := range ids {
-		keys[Prefix+id] = struct{}{}
-	}
-	held, err := ts.storage.List(ctx, HoldsPrefix)
-	if err != nil {
-		return nil, err
-	}
-	for _, id := range held {
-		of, err := ts.storage.List(ctx, HoldsPrefix+id)
-		if err != nil {
-			return nil, err
-		}
-		for _, hold := range of {
-			keys[HoldsPrefix+id+hold] = struct{}{}
-		}
-	}
-	ts.mu.RLock()
-	defer ts.mu.RUnlock()
-	for id := range ts.all {
-		keys[Prefix+id.String()] = struct{}{}
-	}
-	for id, hs := range ts.holds {
-		for hold := range hs.all {
-			keys[holdKey(id, hold)] = struct{}{}
-		}
-	}
-	return keys, nil
-}
-
-// Reload reads one token or hold again, which somebody else has written. It returns an error for any other key.
-func (ts *Tokens) Reload(ctx context.Context, key string) error {
-	if rest, ok := strings.CutPrefix(key, HoldsPrefix); ok {
-		return ts.reloadHold(ctx, key, rest)
-	}
-	id, err := token.ParseID(strings.TrimPrefix(key, Prefix))
-	if err != nil {
-		return fmt.Errorf("%s: %w", key, err)
-	}
-	defer ts.lock(id)()
-	t, err := ts.read(ctx, id)
-	if errors.Is(err, errDamaged) {
-		ts.damage(key, err)
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	ts.show(id, t)
-	return nil
 }
 
 // lock keeps others from changing a token, until the function that it returns is called.

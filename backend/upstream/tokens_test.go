@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -201,14 +202,29 @@ func TestTokensMoveForward(t *testing.T) {
 
 	// What another process has created after this one has loaded is seen, and what it has forgotten.
 	theirs, mine := live(t, other, nil), live(t, k, nil)
+	held := live(t, k, func(u *Token) { u.Shared = true })
+	for _, name := range []string{"a", "b"} {
+		if _, err := k.Tokens.hold(t.Context(), held, name, "", start.Add(time.Hour), start); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := other.Tokens.Load(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if err := other.Tokens.Forget(t.Context(), mine); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := other.Tokens.hold(t.Context(), held, "c", "", start.Add(time.Hour), start); err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Unhold(t.Context(), held, "a"); err != nil {
+		t.Fatal(err)
+	}
 	if err := k.Tokens.Sync(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+	if names := slices.Sorted(maps.Keys(k.Tokens.holds[held].all)); !slices.Equal(names, []string{"b", "c"}) {
+		t.Error(names)
 	}
 	if _, known := k.Tokens.Get(theirs); !known {
 		t.Error("not known")

@@ -1,0 +1,113 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+)
+
+// Load reads all tokens and holds from storage, also again when memory may be behind.
+func (ts *Tokens) Load(ctx context.Context) error {
+	keys, err := ts.stored(ctx)
+	if err != nil {
+		return err
+	}
+	maps.Copy(keys, ts.remembered())
+	return ts.reloadAll(ctx, keys)
+}
+
+// Sync reads what storage has and memory does not, and the other way round: another process that had not noticed that
+// it was replaced may have stored or deleted something after this one has loaded all.
+func (ts *Tokens) Sync(ctx context.Context) error {
+	keys, err := ts.stored(ctx)
+	if err != nil {
+		return err
+	}
+	for key := range ts.remembered() {
+		if keys[key] {
+			delete(keys, key)
+		} else {
+			keys[key] = true
+		}
+	}
+	return ts.reloadAll(ctx, keys)
+}
+
+func (ts *Tokens) reloadAll(ctx context.Context, keys map[string]bool) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(loaders)
+	for key := range keys {
+		group.Go(func() error { return ts.Reload(ctx, key) })
+	}
+	return group.Wait()
+}
+
+// stored returns the keys of all tokens and holds in storage.
+func (ts *Tokens) stored(ctx context.Context) (map[string]bool, error) {
+	keys := make(map[string]bool)
+	ids, err := ts.storage.List(ctx, Prefix)
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range ids {
+		keys[Prefix+id] = true
+	}
+	held, err := ts.storage.List(ctx, HoldsPrefix)
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range held {
+		holds, err := ts.storage.List(ctx, HoldsPrefix+id)
+		if err != nil {
+			return nil, err
+		}
+		for _, hold := range holds {
+			keys[HoldsPrefix+id+hold] = true
+		}
+	}
+	return keys, nil
+}
+
+// remembered returns the keys of all tokens and holds in memory.
+func (ts *Tokens) remembered() map[string]bool {
+	ts.mu.RLock()
+	defer ts.mu.RUnlock()
+	keys := make(map[string]bool, len(ts.all))
+	for id := range ts.all {
+		keys[Prefix+id.String()] = true
+	}
+	for id, hs := range ts.holds {
+		for hold := range hs.all {
+			keys[holdKey(id, hold)] = true
+		}
+	}
+	return keys
+}
+
+// Reload reads one token or hold again, which somebody else has written. It returns an error for any other key.
+func (ts *Tokens) Reload(ctx context.Context, key string) error {
+	if rest, ok := strings.CutPrefix(key, HoldsPrefix); ok {
+		return ts.reloadHold(ctx, key, rest)
+	}
+	id, err := token.ParseID(strings.TrimPrefix(key, Prefix))
+	if err != nil {
+		return fmt.Errorf("%s: %w", key, err)
+	}
+	defer ts.lock(id)()
+	t, err := ts.read(ctx, id)
+	if errors.Is(err, errDamaged) {
+		ts.damage(key, err)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	ts.show(id, t)
+	return nil
+}

@@ -1,0 +1,231 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+)
+
+// batch does some of what is due, and reports whether there may be more.
+func (r *run) batch(ctx context.Context) (more bool, err error) {
+	group, working := errgroup.WithContext(ctx)
+	group.SetLimit(workers)
+	due := r.Tokens.dueNow(r.c.ID, r.now(), batch)
+	var lost []Token // whose creation was cut short
+	for _, t := range due {
+		if working.Err() != nil {
+			break
+		}
+		id := t.ID
+		if !r.Tokens.claim(id) {
+			continue
+		}
+		t, known := r.Tokens.Get(id) // as it is now that nobody else is at work on it
+		if !known {
+			r.Tokens.release(id)
+			continue
+		}
+		if t.State == Creating {
+			lost = append(lost, t)
+			continue
+		}
+		group.Go(func() error { return r.report(working, &t, r.settle(working, &t)) })
+	}
+	if len(lost) > 0 {
+		group.Go(func() error { return r.search(working, lost) })
+	}
+	return len(due) == batch, group.Wait()
+}
+
+// run is one drain of a connection.
+type run struct {
+	*Keeper
+	c        *Connection
+	progress atomic.Bool
+
+	turn     chan struct{} // has room for the one who checks
+	checked  time.Time     // when the credential was last checked
+	checkErr error
+}
+
+var (
+	// errWait says that it is too early to tell.
+	errWait = errors.New("it is not known yet whether the token was created")
+
+	// errHeld says that a static role holds the token.
+	errHeld = errors.New("a static role holds the token")
+)
+
+// report takes down what became of a token. It returns an error if that is the connection's, and not the token's.
+func (r *run) report(ctx context.Context, t *Token, err error) error {
+	if err == nil {
+		r.progress.Store(true)
+		r.Tokens.release(t.ID)
+		return nil
+	}
+	if ctx.Err() != nil { // others were told why
+		r.Tokens.release(t.ID)
+		return err
+	}
+	now := r.now()
+	switch {
+	case errors.Is(err, errHeld):
+		r.Tokens.rest(t.ID, now.Add(r.Timings.Longest), nil)
+		return nil
+	case isUnrevocable(err):
+		r.Tokens.rest(t.ID, t.expires(), err)
+		return nil
+	}
+	if !errors.Is(err, errWait) && !r.onlyThisToken(ctx, err) {
+		r.Tokens.release(t.ID)
+		return err
+	}
+	again := r.Timings.After(Attempt{failures: r.Tokens.tries(t.ID)}, now, 0)
+	r.Tokens.rest(t.ID, again.Next, err)
+	return nil
+}
+
+// onlyThisToken reports whether an error is about one token. A service that refuses one may still be there, and take
+// the credential: then the token rests, and keeps nobody from the others.
+func (r *run) onlyThisToken(ctx context.Context, err error) bool {
+	e := (*connector.Error)(nil)
+	switch {
+	case errors.Is(err, errOtherURL):
+		return true
+	case !errors.As(err, &e): // storage, or the provider is gone
+		return false
+	case e.Status == 429 || e.RetryAfter > 0:
+		return false
+	case e.Status != 0 && e.Status < 500 && !e.Denied:
+		return true
+	}
+	select {
+	case r.turn <- struct{}{}:
+		defer func() { <-r.turn }()
+	case <-ctx.Done():
+		return false
+	}
+	if now := r.now(); r.checked.IsZero() || now.Sub(r.checked) > checkLife {
+		_, r.checkErr = r.c.Service.Check(ctx)
+		r.checked = now
+	}
+	return r.checkErr == nil
+}
+
+// settle does what is due for a token.
+func (r *run) settle(ctx context.Context, t *Token) error {
+	now := r.now()
+	if t.State == Live {
+		ended, err := r.Tokens.endIf(ctx, t.ID, now, func(t *Token) bool { return !now.Before(r.end(t)) })
+		if errors.Is(err, ErrEnded) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if ended.State == Live {
+			if t.StaticRole != "" {
+				return errHeld
+			}
+			return nil
+		}
+		t = &ended
+	}
+	return r.revoke(ctx, r.c, t)
+}
+
+// end is when the time of a Live token is over.
+func (r *run) end(t *Token) time.Time {
+	if t.StaticRole != "" && r.mount.StaticRoleHolds(t.StaticRole, t.ID) {
+		return t.EndsAt.Add(r.Timings.Grace)
+	}
+	return r.Tokens.dueAt(t)
+}
+
+// search finds tokens whose creation was cut short, by their names, and revokes them. Those that were asked for with
+// the same params share one listing.
+func (r *run) search(ctx context.Context, lost []Token) error {
+	groups := make(map[string][]Token)
+	for _, t := range lost {
+		key := shareKey(token.RoleID{}, t.Params)
+		groups[key] = append(groups[key], t)
+	}
+	var failed error
+	for _, group := range groups {
+		var found map[string][]connector.Token
+		err := failed
+		if err == nil {
+			found, err = r.find(ctx, group)
+		}
+		for i := range group {
+			t := &group[i]
+			if failed != nil {
+				r.Tokens.release(t.ID) // the connection waits
+				continue
+			}
+			failed = r.report(ctx, t, r.settleLost(ctx, t, found[t.Name], err))
+		}
+	}
+	return failed
+}
+
+// find returns the tokens at the service by name.
+func (r *run) find(ctx context.Context, lost []Token) (map[string][]connector.Token, error) {
+	if r.c.Broken != nil {
+		return nil, r.c.Broken
+	}
+	if !r.c.Service.Provider.CanFind() {
+		return nil, nil
+	}
+	names := make([]string, len(lost))
+	for i := range lost {
+		names[i] = lost[i].Name
+	}
+	all, err := r.c.Service.Find(ctx, names, lost[0].Params)
+	if err != nil {
+		return nil, err
+	}
+	found := make(map[string][]connector.Token)
+	for _, t := range all {
+		found[t.Name] = append(found[t.Name], t)
+	}
+	return found, nil
+}
+
+// settleLost revokes what a search has found of a token, or forgets a token that surely does not exist.
+func (r *run) settleLost(ctx context.Context, t *Token, found []connector.Token, err error) error {
+	if err != nil {
+		return err
+	}
+	now := r.now()
+	if !r.c.Service.Provider.CanFind() {
+		// The service ends the token by itself.
+		if now.Before(t.EndsAt.Add(r.Timings.Grace)) {
+			return errWait
+		}
+		return r.Tokens.Forget(ctx, t.ID)
+	}
+	for i := range found {
+		err := r.c.Service.Revoke(ctx, &found[i])
+		if isUnrevocable(err) && !now.Before(t.expires()) {
+			err = nil
+		}
+		if err != nil && !errors.Is(err, connector.ErrGone) {
+			return err
+		}
+		r.log.Info("token whose creation was cut short revoked", "connection", t.Connection, "name", t.Name)
+	}
+	// A call that was cut short may still be on its way. And one look may miss what is there, where the service
+	// lists what it has created with a delay.
+	early := now.Sub(t.CreatedAt) < r.Timings.Settle+r.c.Service.Client.Timeout() || r.Tokens.tries(t.ID) == 0
+	if len(found) == 0 && early {
+		return errWait
+	}
+	return r.Tokens.Forget(ctx, t.ID)
+}
