@@ -317,7 +317,10 @@ func (r *role) narrow(claims *token.Claims, d *framework.FieldData) *logical.Res
 		}
 		claims.Scopes = scopes
 	}
-	if v, given := d.GetOk("audience"); given && len(v.([]string)) > 0 {
+	if v, given := d.GetOk("audience"); given {
+		if len(v.([]string)) == 0 {
+			return fieldError("audience", "name at least one, or leave it out for the role's %q", r.Audience)
+		}
 		audience, err := checkAudience(v.([]string))
 		if err != nil {
 			return fieldError("audience", "%s", err)
@@ -327,7 +330,10 @@ func (r *role) narrow(claims *token.Claims, d *framework.FieldData) *logical.Res
 		}
 		claims.Audience = audience
 	}
-	if v, given := d.GetOk("token_bound_cidrs"); given && len(v.([]string)) > 0 {
+	if v, given := d.GetOk("token_bound_cidrs"); given {
+		if len(v.([]string)) == 0 {
+			return fieldError("token_bound_cidrs", "name at least one, or leave it out for the role's %q", r.TokenBoundCIDRs)
+		}
 		addresses, err := access.ParseAddresses(v.([]string))
 		if err != nil {
 			return fieldError("token_bound_cidrs", "%s", err)

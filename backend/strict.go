@@ -4,9 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/hashicorp/go-secure-stdlib/parseutil"
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 )
@@ -72,6 +75,17 @@ func checkType(name string, field framework.FieldType, value any) *logical.Respo
 		if given == "a boolean" {
 			return fieldError(name, "takes a number, not a boolean")
 		}
+		// The framework would take 010 for 8.
+		if text, is := value.(string); is && !decimal.MatchString(text) {
+			return fieldError(name, "takes a whole number in decimal digits, without zeros before it")
+		}
+	case framework.TypeDurationSecond:
+		// The framework would cut 0.5s to 0, which often stands for no limit.
+		if d, err := parseutil.ParseDurationSecond(value); err == nil && d%time.Second != 0 {
+			return fieldError(name, "takes whole seconds")
+		}
+	case framework.TypeKVPairs:
+		return checkPairs(name, value)
 	case framework.TypeBool:
 		if given == "a number" {
 			return fieldError(name, "takes true or false, not a number")
@@ -83,14 +97,45 @@ func checkType(name string, field framework.FieldType, value any) *logical.Respo
 		if given != "a list" {
 			return fieldError(name, "takes a string or a list of strings, not %s", given)
 		}
-		list := reflect.ValueOf(value)
-		for i := range list.Len() {
-			if element := jsonType(list.Index(i).Interface()); element != "a string" {
-				return fieldError(name, "takes a list of strings, and element %d of the list is %s", i+1, element)
-			}
+		return checkStrings(name, value)
+	}
+	return nil
+}
+
+// decimal is how a whole number is written.
+var decimal = regexp.MustCompile(`^-?(0|[1-9][0-9]*)$`)
+
+// checkStrings refuses a list with anything but strings.
+func checkStrings(name string, value any) *logical.Response {
+	list := reflect.ValueOf(value)
+	for i := range list.Len() {
+		if element := jsonType(list.Index(i).Interface()); element != "a string" {
+			return fieldError(name, "takes a list of strings, and element %d of the list is %s", i+1, element)
 		}
 	}
 	return nil
+}
+
+// checkPairs refuses what is no object of strings and numbers, nor name=value, nor a list of such. A number is kept as it
+// is written; of a boolean the framework would make 1 or 0.
+func checkPairs(name string, value any) *logical.Response {
+	switch given := jsonType(value); given {
+	case "a string":
+		return nil
+	case "a list":
+		return checkStrings(name, value)
+	case "an object":
+		for _, key := range reflect.ValueOf(value).MapKeys() {
+			switch element := jsonType(reflect.ValueOf(value).MapIndex(key).Interface()); element {
+			case "a string", "a number":
+			default:
+				return fieldError(name, "takes an object of strings, and %q is %s", clip(key.String()), element)
+			}
+		}
+		return nil
+	default:
+		return fieldError(name, "takes an object of strings, not %s", given)
+	}
 }
 
 // jsonType names the JSON type of a value of a request, with its article.

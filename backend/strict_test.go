@@ -29,6 +29,21 @@ func TestTypesOfFields(t *testing.T) {
 		{"roles/reader", "max_ttl", nil, "max_ttl: is null"},
 		{"roles/reader", "max_ttl", "", "max_ttl: is empty: leave the field out, or give a value"},
 		{"roles/reader", "max_tokens", "", "max_tokens: is empty"},
+		{"roles/reader", "max_tokens", "010", "max_tokens: takes a whole number in decimal digits"},
+		{"roles/reader", "max_tokens", "0x10", "max_tokens: takes a whole number in decimal digits"},
+		{"roles/reader", "max_tokens", "1_0", "max_tokens: takes a whole number in decimal digits"},
+		{"roles/reader", "max_ttl", "0.5s", "max_ttl: takes whole seconds"},
+		{"creds/reader", "ttl", "500ms", "ttl: takes whole seconds"},
+		{"roles/reader", "metadata", data{"a": true}, `metadata: takes an object of strings, and "a" is a boolean`},
+		{"roles/reader", "metadata", data{"a": nil}, `metadata: takes an object of strings, and "a" is null`},
+		{"roles/reader", "metadata", data{"a": data{}}, `metadata: takes an object of strings, and "a" is an object`},
+		{"roles/reader", "metadata", data{"a": []any{}}, `metadata: takes an object of strings, and "a" is a list`},
+		{"roles/reader", "metadata", json.Number("5"), "metadata: takes an object of strings, not a number"},
+		{"roles/reader", "metadata", []any{data{"a": "b"}}, "metadata: takes a list of strings, and element 1 of the list is an object"},
+		{"creds/reader", "audience", "", "audience: name at least one, or leave it out"},
+		{"creds/reader", "audience", []any{}, "audience: name at least one, or leave it out"},
+		{"creds/reader", "token_bound_cidrs", "", `token_bound_cidrs: name at least one, or leave it out for the role's ["10.0.0.0/8"]`},
+		{"creds/reader", "scopes", "", "scopes: name at least one, or leave it out"},
 		{"roles/reader", "generate_lease", "", "generate_lease: is empty"},
 		{"creds/reader", "ttl", "", "ttl: is empty"},
 		{"roles/reader", "description", json.Number("5"), "description: takes a string, not a number"},
@@ -54,6 +69,10 @@ func TestTypesOfFields(t *testing.T) {
 		e.write("roles/reader", d)
 	}
 	e.list("tokens", data{"limit": "10"})
+	e.write("roles/reader", data{"max_tokens": "10", "metadata": data{"n": json.Number("5e3"), "s": "true"}})
+	if r := e.read("roles/reader"); r["max_tokens"] != 10 || fmt.Sprint(r["metadata"]) != "map[n:5e3 s:true]" {
+		t.Error(r)
+	}
 }
 
 // An error stands in the audit log in plain text. It must not show the value, as the framework does.
