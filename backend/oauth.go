@@ -27,6 +27,7 @@ const (
 	invalidScope         = "invalid_scope"
 	invalidTarget        = "invalid_target"
 	unsupportedGrantType = "unsupported_grant_type"
+	unsupportedTokenType = "unsupported_token_type"
 )
 
 // rawResponse is an answer that Vault passes on as it is.

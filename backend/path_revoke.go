@@ -22,7 +22,7 @@ func (b *backend) pathsRevoke() []*framework.Path {
 			logical.UpdateOperation: change(b.revoke, "End a token at once."),
 		},
 		HelpSynopsis: "End a token, by the token or its token_id.",
-		HelpDescription: "For the token that has leaked: whoever finds it need not know its lease. Any token_id of a grant leads to the whole grant. Revoking a token that has ended succeeds; a token_id that nothing is known of succeeds with a warning. " +
+		HelpDescription: "For the token that has leaked: whoever finds it need not know its lease. Any token_id of a grant leads to the whole grant. Revoking a token that has ended succeeds; a token_id that nothing is known of succeeds with a warning, and so does a token whose key is gone, where its grant cannot be told. " +
 			"A token that is mistyped or another mount's is an error, so that nobody takes a leak for closed that is not. The lease stays until it ends, and cannot be renewed. Where a grant has several tokens, by refreshing or exchanging, all of them end.",
 	}}
 }
@@ -56,12 +56,29 @@ func (b *backend) revoke(ctx context.Context, req *logical.Request, d *framework
 	switch err := b.revokeText(ctx, req.Storage, st, text); {
 	case errors.Is(err, token.ErrMalformed):
 		return fieldError("token", "is no token: its checksum does not fit, is it mistyped or cut short? Nothing was revoked"), nil
+	case errors.Is(err, token.ErrSpentKey), errors.Is(err, token.ErrDestroyedKey):
+		return b.revokeUnopened(ctx, req.Storage, st, text, err)
 	case errors.Is(err, token.ErrUnknownKey), errors.Is(err, token.ErrForged):
 		return fieldError("token", "was not made by this mount, revoke it where it was. Nothing was revoked"), nil
 	case err != nil:
 		return nil, err
 	}
 	return nil, nil
+}
+
+// revokeUnopened revokes the grant of a token whose key is gone for a reason, as far as the token says in plain text which
+// one that is, and warns where that leads to no grant. Whoever calls may revoke any id, so the text need not be trusted.
+func (b *backend) revokeUnopened(ctx context.Context, s logical.Storage, st *state, text string, reason error) (*logical.Response, error) {
+	if grant, ok := token.PlainGrant(text); ok {
+		known, err := b.revokeID(ctx, s, st, grant)
+		if err != nil || known {
+			return nil, err
+		}
+	}
+	resp := new(logical.Response)
+	resp.AddWarning(fmt.Sprintf("the token was %s and is good for nothing, but nobody can read any more which grant it is of: tokens of that grant that were "+
+		"made with another key, by refreshing or exchanging, may be active. To end the grant revoke its token_id or its lease", reason))
+	return resp, nil
 }
 
 // revokeUpstream revokes a token of a service, and warns where that is not done yet.
@@ -86,16 +103,13 @@ func (b *backend) revokeUpstream(ctx context.Context, id token.ID) (*logical.Res
 // may be behind.
 
 // revokeText revokes the grant of a token, or the token at an upstream. A token that has ended is no error; one
-// that this mount did not make is, with the errors of token.Open.
+// that this mount did not make, or of which no key can tell the grant any more, is, with the errors of token.Open.
 func (b *backend) revokeText(ctx context.Context, s logical.Storage, st *state, text string) error {
 	defer b.rotator.kick() // a static role may have kept it
 	if u, known := st.upstreams.Known(text); known {
 		return b.endUpstream(ctx, s, st, u.ID)
 	}
 	claims, err := st.open(ctx, s, text)
-	if errors.Is(err, token.ErrSpentKey) || errors.Is(err, token.ErrDestroyedKey) {
-		return nil
-	}
 	if err != nil {
 		return err
 	}

@@ -341,7 +341,6 @@ func (w *world) revokeGrant(n *node, g *grant, door int, r *rand.Rand) {
 		g.doubtful = true
 	}
 	w.mu.Unlock()
-	// A token whose key is gone is over anyway, and no door knows it.
 	req := &logical.Request{Operation: logical.UpdateOperation, Path: "revoke"}
 	switch door {
 	case byToken:
@@ -354,7 +353,7 @@ func (w *world) revokeGrant(n *node, g *grant, door int, r *rand.Rand) {
 	what := fmt.Sprint(req.Data)
 	a := w.ask(n, req)
 	w.say("revoke grant %d at node %d, %s %.60s: %s", g.n, n.n, req.Path, what, a)
-	if !a.ok() {
+	if !a.ok() || a.resp != nil && strings.Contains(fmt.Sprint(a.resp.Warnings), "may be active") { // the key is gone, and with it the grant
 		return
 	}
 	w.mu.Lock()
