@@ -19,14 +19,18 @@
 //	upstream/<id>           a token at an upstream that exists, or may exist, seal-wrapped
 //	hold/<id>/<hold>        that a lease holds such a token which several share
 //
-// All of it is also in memory (state.go), read when a process first needs it and dropped when Vault
-// says that another node wrote it. A request reads no storage once that is done; issuing a token
-// writes none.
+// <w> is the writer id of a process: a key with <w> is rewritten by that process only, and loading merges the keys of
+// all writers. Files of large pages have one more digit in <xxx>.
 //
-// Locks, in the order in which they are taken: that of a static role; connections.writing, roles.writing or
-// config.writing; that of a key ring; those of upstream tokens; the ledger's. None is held while an upstream is
-// called, nor while Vault is asked for anything but storage, except that of the one static role whose token is
-// being rotated.
+// All of it is also in memory (state.go). It is read when a process first needs it, when Vault says that another node
+// wrote it, and after a write that Vault refused for lack of leadership. Introspection reads no storage, except for a
+// key that memory does not have. Issuing an opaque token writes nothing on the request path, except for the first token
+// of a process, the first of a mount, and one with a longer life than any before it.
+//
+// Locks, in the order in which they are taken: that of a static role; that of a connection's credential
+// (upstream.Keeper.LockRoot); connections.writing, then roles.writing; config.writing; that of a key ring; those of
+// upstream tokens; the ledger's. Only the first two are held while an upstream is called: the lock of the static role, or of
+// the credential, that is being rotated.
 package backend
 
 import (
