@@ -64,9 +64,6 @@ func (r *rotator) tryLock(name string) (unlock func(), ok bool) {
 	}
 }
 
-// busy reports whether a static role is being rotated or changed.
-func (r *rotator) busy(name string) bool { return len(r.lockOf(name)) > 0 }
-
 // look has those rotated whose time may have come.
 func (r *rotator) look(ctx context.Context) time.Duration {
 	st := r.b.state.Load()

@@ -142,7 +142,10 @@ func (b *backend) upstreamRenew(ctx context.Context, req *logical.Request, _ *fr
 	refused := func(format string, args ...any) (*logical.Response, error) {
 		return logical.ErrorResponse("the token cannot be renewed: %s", fmt.Sprintf(format, args...)), nil
 	}
-	t, known := st.upstreams.Get(l.id)
+	t, known, err := st.upstreams.Find(ctx, l.id)
+	if err != nil {
+		return nil, err
+	}
 	if !known || t.State != upstream.Live {
 		return refused("it is revoked")
 	}

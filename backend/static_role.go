@@ -159,15 +159,24 @@ func (e *staticEntry) holds(id token.ID, now time.Time) bool {
 	return e.Current.ID == id || e.Previous != nil && e.Previous.ID == id && now.Before(e.Previous.Until)
 }
 
-// staticHolds reports whether a static role keeps a token of an upstream, or may do so soon.
-func (b *backend) staticHolds(name string, id token.ID, now time.Time) bool {
+// staticHolds reports whether a static role keeps a token of an upstream, or may do so soon. That it does not is so only
+// if storage says so: another process may have rotated it.
+func (b *backend) staticHolds(ctx context.Context, name string, id token.ID, now time.Time) bool {
 	st := b.state.Load()
-	if st == nil || b.rotator.busy(name) {
+	if st == nil {
 		return true
 	}
-	e := st.statics.get(name)
+	unlock, free := b.rotator.tryLock(name)
+	if !free {
+		return true
+	}
+	defer unlock()
+	if e := st.statics.get(name); e != nil && e.holds(id, now) {
+		return true
+	}
+	e, err := st.statics.latest(ctx, b.storage, name)
 	if e == nil {
-		return st.statics.broken(name) != nil
+		return err != nil || st.statics.broken(name) != nil
 	}
 	return e.holds(id, now)
 }

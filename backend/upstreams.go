@@ -78,8 +78,8 @@ func (m upstreamMount) Refresh(ctx context.Context) error {
 }
 
 // StaticRoleHolds implements upstream.Mount.
-func (m upstreamMount) StaticRoleHolds(staticRole string, id token.ID) bool {
-	return m.b.staticHolds(staticRole, id, m.b.now())
+func (m upstreamMount) StaticRoleHolds(ctx context.Context, staticRole string, id token.ID) bool {
+	return m.b.staticHolds(ctx, staticRole, id, m.b.now())
 }
 
 // ChangeRoot implements upstream.Mount.

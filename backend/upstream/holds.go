@@ -36,7 +36,7 @@ func holdKey(id token.ID, hold string) string { return HoldsPrefix + id.String()
 
 func newHolds() *holds {
 	return &holds{all: make(map[string]hold), byEnd: btree.NewBTreeGOptions(func(a, b endingHold) bool {
-		if c := a.end.Compare(b.end); c != 0 {
+		if c := byWall(a.end, b.end); c != 0 {
 			return c < 0
 		}
 		return a.id < b.id
@@ -111,23 +111,68 @@ func (ts *Tokens) reloadHold(ctx context.Context, key, rest string) error {
 		return fmt.Errorf("%s: is not the key of a hold", key)
 	}
 	defer ts.lock(id)()
+	_, err = ts.rereadHold(ctx, id, name)
+	return err
+}
+
+// rereadHold reads a hold from storage again, and returns it; nil where there is none, or none that can be read. The
+// caller has locked the token.
+func (ts *Tokens) rereadHold(ctx context.Context, id token.ID, name string) (*hold, error) {
+	key := holdKey(id, name)
 	entry, err := ts.storage.Get(ctx, key)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if entry == nil {
-		ts.mend(key)
-		ts.setHold(id, name, nil)
-		return nil
-	}
-	h := new(hold)
-	if err := json.Unmarshal(entry.Value, h); err != nil {
-		ts.damage(key, fmt.Errorf("%w: %w", errDamaged, err))
-		return nil
+	var h *hold
+	if entry != nil {
+		h = new(hold)
+		if err := json.Unmarshal(entry.Value, h); err != nil {
+			ts.damage(key, fmt.Errorf("%w: %w", errDamaged, err))
+			return nil, nil
+		}
 	}
 	ts.mend(key)
 	ts.setHold(id, name, h)
+	return h, nil
+}
+
+// rereadHolds reads the holds of a token from storage again, until it has found one that is not over. The caller has
+// locked the token.
+func (ts *Tokens) rereadHolds(ctx context.Context, id token.ID, now time.Time) error {
+	stored, err := ts.storage.List(ctx, HoldsPrefix+id.String()+"/")
+	if err != nil {
+		return err
+	}
+	gone := ts.holdNames(id)
+	for _, name := range stored {
+		delete(gone, name)
+	}
+	for name := range gone {
+		ts.setHold(id, name, nil)
+	}
+	for _, name := range stored {
+		h, err := ts.rereadHold(ctx, id, name)
+		if err != nil {
+			return err
+		}
+		if h != nil && now.Before(h.End.Add(ts.timings.Grace)) {
+			return nil
+		}
+	}
 	return nil
+}
+
+// holdNames are the holds of a token in memory.
+func (ts *Tokens) holdNames(id token.ID) map[string]bool {
+	ts.mu.RLock()
+	defer ts.mu.RUnlock()
+	names := make(map[string]bool)
+	if hs := ts.holds[id]; hs != nil {
+		for name := range hs.all {
+			names[name] = true
+		}
+	}
+	return names
 }
 
 // hold adds a lease to a shared token. It returns the end of the hold: the end that is asked for, or that of the
@@ -140,25 +185,24 @@ func (ts *Tokens) hold(ctx context.Context, id token.ID, name, subject string, e
 // moveHold moves the end of a hold, as hold does.
 func (ts *Tokens) moveHold(ctx context.Context, id token.ID, name string, end, now time.Time) (time.Time, error) {
 	defer ts.lock(id)() // so that nobody takes the hold away meanwhile
-	ts.mu.RLock()
-	var h hold
-	held := false
-	if hs := ts.holds[id]; hs != nil {
-		h, held = hs.all[name]
+	h, err := ts.rereadHold(ctx, id, name)
+	if err != nil {
+		return time.Time{}, err
 	}
-	ts.mu.RUnlock()
-	if !held {
+	if h == nil {
 		return time.Time{}, ErrEnded
 	}
-	h.End = end
-	return ts.putHold(ctx, id, name, h, now)
+	return ts.putHold(ctx, id, name, hold{End: end, Subject: h.Subject}, now)
 }
 
 // putHold stores a hold. The caller has locked the token.
 func (ts *Tokens) putHold(ctx context.Context, id token.ID, name string, h hold, now time.Time) (time.Time, error) {
-	t, known := ts.Get(id)
-	if !known || t.State != Live {
-		return time.Time{}, ErrEnded
+	t, err := ts.recall(ctx, id)
+	if err == nil && t.State != Live {
+		err = ErrEnded
+	}
+	if err != nil {
+		return time.Time{}, err
 	}
 	h.End = t.capped(h.End).UTC()
 	value, err := json.Marshal(&h)
@@ -184,8 +228,7 @@ func (ts *Tokens) putHold(ctx context.Context, id token.ID, name string, h hold,
 // unhold takes a lease away from a shared token, and moves the token to Ending if nothing holds it any more, which
 // it reports.
 func (ts *Tokens) unhold(ctx context.Context, id token.ID, name string, now time.Time) (ended bool, err error) {
-	last, err := ts.dropHold(ctx, id, name)
-	if err != nil || !last {
+	if left, err := ts.dropHold(ctx, id, name); err != nil || left > 0 {
 		return false, err
 	}
 	t, err := ts.endIf(ctx, id, now, func(*Token) bool {
@@ -199,24 +242,14 @@ func (ts *Tokens) unhold(ctx context.Context, id token.ID, name string, now time
 	return t.State == Ending, err
 }
 
-// dropHold deletes a hold, and reports whether it was the last of its token.
-func (ts *Tokens) dropHold(ctx context.Context, id token.ID, name string) (last bool, err error) {
+// dropHold deletes a hold, and returns how many its token has left, as far as this process knows.
+func (ts *Tokens) dropHold(ctx context.Context, id token.ID, name string) (left int, err error) {
 	defer ts.lockShared(id)()
-	ts.mu.RLock()
-	known := false
-	if hs := ts.holds[id]; hs != nil {
-		_, known = hs.all[name]
-	}
-	ts.mu.RUnlock()
 	if err := ts.storage.Delete(ctx, holdKey(id, name)); err != nil {
-		return false, err
+		return 0, err
 	}
 	ts.mend(holdKey(id, name))
-	if !known { // here; another process may have added the hold
-		left, err := ts.storage.List(ctx, HoldsPrefix+id.String()+"/")
-		return len(left) == 0, err
-	}
-	return ts.setHold(id, name, nil) == 0, nil
+	return ts.setHold(id, name, nil), nil
 }
 
 // dropLost deletes holds whose end has passed without a word from Vault, some at a time.
@@ -242,15 +275,7 @@ func (ts *Tokens) dropLost(ctx context.Context, id token.ID, now time.Time) erro
 
 // dropHolds deletes all holds of a token. The caller has locked it.
 func (ts *Tokens) dropHolds(ctx context.Context, id token.ID) error {
-	ts.mu.RLock()
-	var names []string
-	if hs := ts.holds[id]; hs != nil {
-		for name := range hs.all {
-			names = append(names, name)
-		}
-	}
-	ts.mu.RUnlock()
-	for _, name := range names {
+	for name := range ts.holdNames(id) {
 		if err := ts.storage.Delete(ctx, holdKey(id, name)); err != nil {
 			return err
 		}

@@ -13,6 +13,10 @@ func (ts *Tokens) show(id token.ID, t *Token) {
 	ts.mend(Prefix + id.String())
 	ts.mu.Lock()
 	old := ts.all[id]
+	was, is := old != nil && old.State == Live, t != nil && t.State == Live
+	if was && !is {
+		ts.countSubjects(id, old, -1)
+	}
 	if old != nil {
 		ts.unlink(id, old)
 	}
@@ -21,6 +25,9 @@ func (ts *Tokens) show(id token.ID, t *Token) {
 		return
 	}
 	i := &item{Token: t}
+	if is && !was {
+		ts.countSubjects(id, i, 1)
+	}
 	if old != nil && old.State == t.State {
 		i.tries, i.note = old.tries, old.note
 	}
@@ -61,7 +68,6 @@ func (ts *Tokens) link(id token.ID, i *item) {
 			ts.shared[key] = i
 		}
 	}
-	ts.countSubjects(id, i, 1)
 	ts.schedule(id, i, i.due(ts.holds[id], ts.timings.Grace))
 }
 
@@ -89,14 +95,10 @@ func (ts *Tokens) unlink(id token.ID, i *item) {
 			delete(ts.shared, key)
 		}
 	}
-	ts.countSubjects(id, i, -1)
 }
 
-// countSubjects counts a token up or down for everybody who has it.
+// countSubjects counts a token that is Live up or down for everybody who has it.
 func (ts *Tokens) countSubjects(id token.ID, i *item, by int) {
-	if i.State != Live {
-		return
-	}
 	ts.countSubject(i.Subject, id, by)
 	if hs := ts.holds[id]; hs != nil {
 		for _, h := range hs.all {

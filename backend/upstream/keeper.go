@@ -50,8 +50,8 @@ type Mount interface {
 	// Refresh reads connections and roles from storage again.
 	Refresh(ctx context.Context) error
 
-	// StaticRoleHolds reports whether a static role keeps a token.
-	StaticRoleHolds(staticRole string, id token.ID) bool
+	// StaticRoleHolds reports whether a static role keeps a token. It asks storage before it says no.
+	StaticRoleHolds(ctx context.Context, staticRole string, id token.ID) bool
 
 	// ChangeRoot stores a change of the credential of a connection. The change is based on what storage holds, and
 	// its error is returned.
@@ -82,7 +82,7 @@ type Outcome struct {
 }
 
 // Revoke ends a token for good, whatever holds it: from now on it is not given to anybody, and the service is told
-// at once, or as soon as it can be reached; a token with many holds in the background. A token that is not known has ended.
+// at once, or as soon as it can be reached; a token with many holds in the background. A token that storage does not know has ended.
 func (k *Keeper) Revoke(ctx context.Context, id token.ID) (Outcome, error) {
 	mine := k.Tokens.claim(id) // before the queue sees that there is something to do
 	release := func() {
@@ -199,7 +199,10 @@ func (k *Keeper) Shorten(ctx context.Context, id token.ID, end time.Time) error 
 // Renew has a token live until end; hold is what its lease calls itself where the token is shared. It returns when
 // the token really ends. A token that is revoked, before or meanwhile, is ErrEnded.
 func (k *Keeper) Renew(ctx context.Context, id token.ID, hold string, now, end time.Time) (time.Time, error) {
-	t, known := k.Tokens.Get(id)
+	t, known, err := k.Tokens.Find(ctx, id)
+	if err != nil {
+		return time.Time{}, err
+	}
 	if !known || t.State != Live {
 		return time.Time{}, ErrEnded
 	}

@@ -122,7 +122,7 @@ func (r *run) onlyThisToken(ctx context.Context, err error) bool {
 func (r *run) settle(ctx context.Context, t *Token) error {
 	now := r.now()
 	if t.State == Live {
-		ended, err := r.Tokens.endIf(ctx, t.ID, now, func(t *Token) bool { return !now.Before(r.end(t)) })
+		ended, err := r.Tokens.endIf(ctx, t.ID, now, func(t *Token) bool { return !now.Before(r.end(ctx, t)) })
 		if errors.Is(err, ErrEnded) {
 			return nil
 		}
@@ -141,8 +141,8 @@ func (r *run) settle(ctx context.Context, t *Token) error {
 }
 
 // end is when the time of a Live token is over.
-func (r *run) end(t *Token) time.Time {
-	if t.StaticRole != "" && r.mount.StaticRoleHolds(t.StaticRole, t.ID) {
+func (r *run) end(ctx context.Context, t *Token) time.Time {
+	if t.StaticRole != "" && r.mount.StaticRoleHolds(ctx, t.StaticRole, t.ID) {
 		return t.EndsAt.Add(r.Timings.Grace)
 	}
 	return r.Tokens.dueAt(t)

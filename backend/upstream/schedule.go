@@ -8,8 +8,15 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
+// ages is a time that no clock is ahead by.
+const ages = 100 * 365 * 24 * time.Hour
+
+// byWall compares times by the wall clock. A schedule must not be in two orders: times that were read from storage
+// have no monotonic reading, which tells otherwise once the clock was set.
+func byWall(a, b time.Time) int { return a.Round(0).Compare(b.Round(0)) }
+
 func earlier(a, b dueItem) bool {
-	if c := a.at.Compare(b.at); c != 0 {
+	if c := byWall(a.at, b.at); c != 0 {
 		return c < 0
 	}
 	return a.id.Compare(b.id) < 0
@@ -19,7 +26,7 @@ func earlier(a, b dueItem) bool {
 func (t *Token) due(hs *holds, grace time.Duration) time.Time {
 	switch {
 	case t.State != Live:
-		return t.since()
+		return t.since().Add(-ages) // now, whatever the clock of a process said that stored it; the oldest first
 	case t.StaticRole != "":
 		return t.CreatedAt.Add(grace) // the token is stored, and perhaps its static role was not
 	case t.Leaseless:

@@ -1,9 +1,9 @@
 package upstream
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"maps"
@@ -138,46 +138,86 @@ func (ts *Tokens) announce(ctx context.Context, t Token) error {
 // storage holds: it returns ErrEnded where another process has moved the token on, or forgotten it.
 func (ts *Tokens) change(ctx context.Context, id token.ID, state State, change func(*Token)) (Token, error) {
 	defer ts.lock(id)()
-	if t, known := ts.Get(id); !known || t.State != state {
+	if t, known := ts.Get(id); known && t.State != state {
 		return Token{}, ErrEnded
 	}
-	t, err := ts.read(ctx, id)
+	t, err := ts.reread(ctx, id)
+	if err == nil && t.State != state {
+		err = ErrEnded
+	}
 	if err != nil {
 		return Token{}, err
 	}
-	if t == nil || t.State != state {
-		ts.show(id, t)
+	change(&t)
+	return t, ts.put(ctx, &t)
+}
+
+// reread reads a token from storage again, where another process may have changed it. It returns ErrEnded where there
+// is none. The caller has locked it.
+func (ts *Tokens) reread(ctx context.Context, id token.ID) (Token, error) {
+	t, err := ts.read(ctx, id)
+	if errors.Is(err, errDamaged) {
+		ts.damage(Prefix+id.String(), err)
+	}
+	if err != nil {
+		return Token{}, err
+	}
+	ts.show(id, t)
+	if t == nil {
 		return Token{}, ErrEnded
 	}
-	change(t)
-	return *t, ts.put(ctx, t)
+	return *t, nil
 }
 
-// End moves a token to Ending, and returns it. Ending is right whatever storage holds, so that storage is read only
-// for a token that is not known. One that is not there either has ended: ErrEnded.
-func (ts *Tokens) End(ctx context.Context, id token.ID, now time.Time) (Token, error) {
-	return ts.endIf(ctx, id, now, func(*Token) bool { return true })
-}
-
-// endIf is End for a token of which something is still true under its lock; it returns any other as it is.
-func (ts *Tokens) endIf(ctx context.Context, id token.ID, now time.Time, still func(*Token) bool) (Token, error) {
-	defer ts.lock(id)()
-	t, known := ts.Get(id)
-	if !known { // here; another process may have made the token
-		read, err := ts.read(ctx, id)
-		if err != nil {
-			return Token{}, err
-		}
-		if read == nil {
-			return Token{}, cmp.Or(ts.Unreadable(id), ErrEnded)
-		}
-		ts.show(id, read)
-		t = *read
-	}
-	switch {
-	case t.State != Live || !still(&t):
+// recall returns a token from memory, or from storage where another process has made it. It returns ErrEnded where
+// there is none. The caller has locked it.
+func (ts *Tokens) recall(ctx context.Context, id token.ID) (Token, error) {
+	if t, known := ts.Get(id); known {
 		return t, nil
 	}
+	return ts.reread(ctx, id)
+}
+
+// Find finds a token in memory, or else in storage, where another process may have put it.
+func (ts *Tokens) Find(ctx context.Context, id token.ID) (_ Token, known bool, _ error) {
+	defer ts.lock(id)()
+	t, err := ts.recall(ctx, id)
+	if errors.Is(err, ErrEnded) {
+		return Token{}, false, nil
+	}
+	return t, err == nil, err
+}
+
+// End moves a token to Ending, and returns it. Ending is right whatever has become of a token that is known, so that
+// storage is asked only for one that is not. Where there is none it has ended: ErrEnded.
+func (ts *Tokens) End(ctx context.Context, id token.ID, now time.Time) (Token, error) {
+	defer ts.lock(id)()
+	t, err := ts.recall(ctx, id)
+	if err != nil || t.State != Live {
+		return t, err
+	}
+	return ts.end(ctx, t, now)
+}
+
+// endIf is End for a token of which something is true, by what storage holds of it and of its holds: another process
+// may have renewed or given it meanwhile. It returns any other as it is.
+func (ts *Tokens) endIf(ctx context.Context, id token.ID, now time.Time, over func(*Token) bool) (Token, error) {
+	defer ts.lock(id)()
+	if t, known := ts.Get(id); known && (t.State != Live || !over(&t)) {
+		return t, nil
+	}
+	t, err := ts.reread(ctx, id)
+	if err == nil && t.Shared && t.State == Live {
+		err = ts.rereadHolds(ctx, id, now)
+	}
+	if err != nil || t.State != Live || !over(&t) {
+		return t, err
+	}
+	return ts.end(ctx, t, now)
+}
+
+// end stores that a token is Ending. The caller has locked it.
+func (ts *Tokens) end(ctx context.Context, t Token, now time.Time) (Token, error) {
 	t.State, t.EndingSince = Ending, now.UTC()
 	return t, ts.put(ctx, &t)
 }
@@ -185,8 +225,8 @@ func (ts *Tokens) endIf(ctx context.Context, id token.ID, now time.Time, still f
 // abandon stores a token that was minted and that nobody gets, to be revoked.
 func (ts *Tokens) abandon(ctx context.Context, t Token, now time.Time) error {
 	defer ts.lock(t.ID)()
-	t.State, t.EndingSince = Ending, now.UTC()
-	return ts.put(ctx, &t)
+	_, err := ts.end(ctx, t, now)
+	return err
 }
 
 // Forget drops a token that does not exist any more, with its holds.

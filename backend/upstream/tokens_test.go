@@ -20,13 +20,13 @@ import (
 // quiet is a mount with connections that are all there and have nothing to call.
 type quiet struct{ connections []*Connection }
 
-func (q *quiet) Active(context.Context) bool                    { return true }
-func (q *quiet) Connections() []*Connection                     { return q.connections }
-func (q *quiet) ConnectionDeleted(string) bool                  { return false }
-func (q *quiet) RoleDeleted(token.RoleID) bool                  { return false }
-func (q *quiet) StaticRoleHolds(string, token.ID) bool          { return true }
-func (q *quiet) Connection(string, string) (*Connection, error) { return nil, errors.New("not there") }
-func (q *quiet) Refresh(context.Context) error                  { return nil }
+func (q *quiet) Active(context.Context) bool                            { return true }
+func (q *quiet) Connections() []*Connection                             { return q.connections }
+func (q *quiet) ConnectionDeleted(string) bool                          { return false }
+func (q *quiet) RoleDeleted(token.RoleID) bool                          { return false }
+func (q *quiet) StaticRoleHolds(context.Context, string, token.ID) bool { return true }
+func (q *quiet) Connection(string, string) (*Connection, error)         { return nil, errors.New("not there") }
+func (q *quiet) Refresh(context.Context) error                          { return nil }
 func (q *quiet) ChangeRoot(context.Context, string, func(*Root) error) (*Connection, error) {
 	return nil, errors.New("not there")
 }

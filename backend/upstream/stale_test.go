@@ -1,0 +1,198 @@
+package upstream
+
+import (
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+)
+
+// pair is two processes on one storage, each of which knows what was there when it loaded.
+func pair(t *testing.T) (k, other *Keeper) {
+	t.Helper()
+	s := new(logical.InmemStorage)
+	return keep(s, 1), keep(s, 1)
+}
+
+func (k *Keeper) load(t *testing.T) {
+	t.Helper()
+	if err := k.Tokens.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (k *Keeper) holdFor(t *testing.T, id token.ID, name string, d time.Duration) {
+	t.Helper()
+	if _, err := k.Tokens.hold(t.Context(), id, name, "", start.Add(d), start); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// stateOf is the state of a token that storage holds; "": none.
+func (k *Keeper) stateOf(t *testing.T, id token.ID) State {
+	t.Helper()
+	u, err := k.Tokens.read(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if u == nil {
+		return ""
+	}
+	return u.State
+}
+
+// due has a keeper do at a time what the queue does for a token that is Live.
+func (k *Keeper) due(t *testing.T, id token.ID, now time.Time) {
+	t.Helper()
+	k.now = func() time.Time { return now }
+	u, known := k.Tokens.Get(id)
+	if !known {
+		t.Fatal("not known")
+	}
+	r := &run{Keeper: k, c: &Connection{ID: "0", Broken: errWait}, turn: make(chan struct{}, 1)}
+	_ = r.settle(t.Context(), &u) // no service can be called
+}
+
+// A revocation is not acknowledged without a look at storage: another process may have made the token.
+func TestRevokeUnknown(t *testing.T) {
+	t.Parallel()
+	k, other := pair(t)
+	id := live(t, other, nil)
+	if _, err := k.Revoke(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if state := other.stateOf(t, id); state != Ending {
+		t.Errorf("revoked, and %s", state)
+	}
+	if _, err := k.Revoke(t.Context(), newID(t)); err != nil {
+		t.Error("a token that nobody knows has ended:", err)
+	}
+}
+
+// A token that another process's leases hold as well does not end with the last lease that this process knows of.
+func TestUnholdAgainstUnknownHolds(t *testing.T) {
+	t.Parallel()
+	k, other := pair(t)
+	id := live(t, k, func(u *Token) { u.Shared = true })
+	k.holdFor(t, id, "mine", time.Hour)
+	other.load(t)
+	other.holdFor(t, id, "theirs", time.Hour)
+	if err := k.Unhold(t.Context(), id, "mine"); err != nil {
+		t.Fatal(err)
+	}
+	if state := k.stateOf(t, id); state != Live {
+		t.Error("a lease of the other process holds the token, which is", state)
+	}
+	if err := k.Unhold(t.Context(), id, "theirs"); err != nil {
+		t.Fatal(err)
+	}
+	if state := k.stateOf(t, id); state != Ending {
+		t.Error("nothing holds the token, which is", state)
+	}
+}
+
+// The lease of a token and a hold that this process does not know ends the token.
+func TestUnholdUnknown(t *testing.T) {
+	t.Parallel()
+	k, other := pair(t)
+	id := live(t, other, func(u *Token) { u.Shared = true })
+	other.holdFor(t, id, "theirs", time.Hour)
+	if err := k.Unhold(t.Context(), id, "theirs"); err != nil {
+		t.Fatal(err)
+	}
+	if state := k.stateOf(t, id); state != Ending {
+		t.Error("nothing holds the token, which is", state)
+	}
+}
+
+// A token that another process has renewed does not end at the time that this process remembers.
+func TestEndAgainstUnknownRenewal(t *testing.T) {
+	t.Parallel()
+	k, other := pair(t)
+	own := live(t, k, nil)
+	shared := live(t, k, func(u *Token) { u.Shared = true })
+	k.holdFor(t, shared, "a", time.Hour)
+	other.load(t)
+	if _, err := other.Tokens.change(t.Context(), own, Live, func(u *Token) { u.EndsAt = start.Add(3 * time.Hour) }); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.Tokens.moveHold(t.Context(), shared, "a", start.Add(3*time.Hour), start); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []token.ID{own, shared} {
+		k.due(t, id, start.Add(2*time.Hour))
+		if state := k.stateOf(t, id); state != Live {
+			t.Error("ended before its time:", state)
+		}
+		k.due(t, id, start.Add(4*time.Hour))
+		if state := k.stateOf(t, id); state != Ending {
+			t.Error("its time is over:", state)
+		}
+	}
+}
+
+// A lease of another process can be renewed.
+func TestMoveUnknownHold(t *testing.T) {
+	t.Parallel()
+	k, other := pair(t)
+	id := live(t, k, func(u *Token) { u.Shared = true })
+	other.load(t)
+	other.holdFor(t, id, "theirs", time.Hour)
+	if end, err := k.Tokens.moveHold(t.Context(), id, "theirs", start.Add(2*time.Hour), start); err != nil || !end.Equal(start.Add(2*time.Hour)) {
+		t.Error(end, err)
+	}
+	// One that is gone stays so.
+	k.holdFor(t, id, "mine", time.Hour)
+	other.load(t)
+	if err := other.Unhold(t.Context(), id, "mine"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.Tokens.moveHold(t.Context(), id, "mine", start.Add(2*time.Hour), start); err == nil {
+		t.Error("a hold that was given up came back")
+	}
+}
+
+// stepped is a time as time.Now gives it after the clock of the machine was set back: the wall clock is behind the
+// monotonic one.
+func stepped(t time.Time, by time.Duration) time.Time {
+	(*struct {
+		wall uint64
+		ext  int64
+	})(unsafe.Pointer(&t)).ext += int64(by) // the monotonic reading
+	return t
+}
+
+// A clock that is set back leaves nothing in the schedule of a token that is gone.
+func TestScheduleAfterClockStep(t *testing.T) {
+	t.Parallel()
+	k := keep(new(logical.InmemStorage), 1)
+	now := time.Now()
+	stays := live(t, k, func(u *Token) { u.EndsAt = now.Add(1000 * time.Hour) })
+	var ids []token.ID
+	for i := range 1000 {
+		at := now.Add(time.Duration(i*377%1000) * time.Minute)
+		switch i % 3 {
+		case 0:
+			at = at.Round(0) // as read from storage
+		case 1:
+			at = stepped(at, 5*time.Hour)
+		}
+		id := live(t, k, func(u *Token) { u.Shared = true })
+		if _, err := k.Tokens.hold(t.Context(), id, "a", "", at, start); err != nil {
+			t.Fatal(err)
+		}
+		k.Tokens.rest(id, at, nil)
+		ids = append(ids, id)
+	}
+	for _, id := range ids {
+		if err := k.Tokens.Forget(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := k.Tokens.dueNow("0", now.Add(2000*time.Hour), 10); len(got) != 1 || got[0].ID != stays {
+		t.Error(got)
+	}
+}
