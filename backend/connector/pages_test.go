@@ -71,16 +71,19 @@ func pageOf(p *Provider) string {
 		}
 	}
 	expiry := map[Expiry]string{
-		ExpiryNone:    "The service knows no end of a token: its lease is what ends it. Renewing the lease needs no call.",
-		ExpirySeconds: "The service ends a token by itself, shortly after its lease.",
-		ExpiryDays:    "The service ends a token by itself, at the end of the day in which its lease ends.",
+		ExpiryNone:    "The service knows no end of a token: the engine revokes the token when its lease ends. Renewing the lease needs no call.",
+		ExpirySeconds: "The service expires a token by itself, after its lease.",
+		ExpiryDays:    "The service expires a token by itself, at the start of a day (UTC) after its lease.",
 	}[p.Expiry]
-	if !p.CanRenew() {
-		expiry += " It cannot be told a later end, so that leases are not renewable: read creds again."
+	if create := p.operations[opCreate]; p.Expiry != ExpiryNone && !create.refersTo("expires_at") && !create.refersTo("ttl") {
+		expiry = "The service decides when a token expires. A lease is never longer than that, and may be shorter."
 	}
-	lost := "A token whose answer was lost is found by its name and ended."
+	if !p.CanRenew() {
+		expiry += " The end cannot be moved: leases are not renewable, read creds again."
+	}
+	lost := "A token whose answer was lost is found by its name and revoked."
 	if !p.CanFind() {
-		lost = "A token whose answer was lost cannot be found: it ends by itself."
+		lost = "A token whose answer was lost cannot be found: it expires by itself."
 	}
 	rotate := "The credential cannot be rotated."
 	if p.CanRotateRoot() {
