@@ -147,7 +147,17 @@ func TestLeaversUpstream(t *testing.T) {
 	}
 	s.setFault(failing)
 	e.system.become(entityBob, bobOff)
-	look()
+	queued := func() int { return e.read("connections/shelf")["queue"].(map[string]any)["count"].(int) }
+	for rounds := 0; queued() != 4; rounds++ {
+		if rounds == 1000 {
+			t.Fatalf("%d tokens are to be revoked", queued())
+		}
+		if rounds%50 == 0 {
+			c.pass(time.Minute)
+		}
+		e.b.leavers.kick()
+		time.Sleep(20 * time.Millisecond)
+	}
 	e = e.restart()
 	s.setFault(nil)
 	e.settled()

@@ -146,7 +146,7 @@ func TestRotateRootCrashes(t *testing.T) {
 		}
 		rest := func(t *testing.T, what string, e *engine, ring *keyRing, c *clock) {
 			t.Helper()
-			for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+			for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 				c.pass(time.Minute)
 				resp, err := e.request(&logical.Request{Operation: logical.UpdateOperation, Path: "connections/ring/check"})
 				if err == nil && !resp.IsError() && ring.count() == 1 {
@@ -156,7 +156,7 @@ func TestRotateRootCrashes(t *testing.T) {
 					t.Fatalf("%s: %v %v, %d keys at the service", what, resp, err, ring.count())
 				}
 			}
-			for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) { // nothing is left to do
+			for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) { // nothing is left to do
 				c.pass(time.Minute)
 				resp, err := e.request(&logical.Request{Operation: logical.UpdateOperation, Path: "rotate-root/ring"})
 				if err == nil && !resp.IsError() && ring.count() == 1 {
@@ -206,7 +206,7 @@ func TestRotateRootCrashes(t *testing.T) {
 			c, s := new(clock), newShelf(t)
 			e := onShelfPrepared(t, s, c.hurried)
 			after, died := e.dying(k, logical.UpdateOperation, "rotate-root/shelf", nil)
-			for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+			for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 				resp, err := after.request(&logical.Request{Operation: logical.UpdateOperation, Path: "connections/shelf/check"})
 				if err == nil && !resp.IsError() {
 					break

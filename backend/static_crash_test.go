@@ -124,7 +124,7 @@ func (e *engine) survives(c *clock, s *shelf, before []string, change string) {
 	}
 	c.pass(time.Hour)
 	e.settled()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		if current != "" {
 			current = e.keptToken("kept")
 		}

@@ -30,7 +30,7 @@ func (c *clock) hurried(b *backend) {
 // keptToken waits until a static role has a token that may be read.
 func (e *engine) keptToken(name string) string {
 	e.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		resp, err := e.request(&logical.Request{Operation: logical.ReadOperation, Path: "static-creds/" + name})
 		if err == nil && resp != nil && !resp.IsError() {
 			return resp.Data["token"].(string)
@@ -213,10 +213,8 @@ func TestStaticTokensAreListed(t *testing.T) {
 		}
 		e = e.restart()
 		creds := e.read("static-creds/" + name)
-		for deadline := time.Now().Add(10 * time.Second); e.read("tokens/"+creds["token_id"].(string)) == nil; time.Sleep(5 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("%s is not listed", name)
-			}
+		if !eventually(func() bool { return e.read("tokens/"+creds["token_id"].(string)) != nil }) {
+			t.Fatalf("%s is not listed", name)
 		}
 		for field, value := range map[string]any{"token": creds["token"], "token_id": creds["token_id"]} {
 			row := e.write("lookup", data{field: value})

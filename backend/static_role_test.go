@@ -143,8 +143,9 @@ func TestStaticRoleRefuses(t *testing.T) {
 // knows of.
 func TestStaticUpstreamFaults(t *testing.T) {
 	t.Parallel()
+	c := new(clock)
 	s := newShelf(t)
-	e := onShelf(t, s)
+	e := onShelfPrepared(t, s, c.hurried)
 	e.write("static-roles/legacy", data{"role": "reader", "rotation_period": "1h", "overlap": "0s"})
 	works := func() string {
 		t.Helper()
@@ -191,16 +192,18 @@ func TestStaticUpstreamFaults(t *testing.T) {
 	}
 
 	// With an overlap there are two for a while; the old one cannot be ended at first.
-	e.write("static-roles/legacy", data{"overlap": "1s"})
+	e.write("static-roles/legacy", data{"overlap": "5m"})
 	e.write("rotate-role/legacy", nil)
 	if s.live() != 2 {
 		t.Errorf("%d tokens", s.live())
 	}
 	s.setFault(failing)
-	time.Sleep(1200 * time.Millisecond)
+	c.pass(5 * time.Minute)
 	e = e.restart()
 	s.setFault(nil)
-	time.Sleep(50 * time.Millisecond)
+	if !eventually(func() bool { return s.live() == 1 }) {
+		t.Errorf("%d tokens after the overlap", s.live())
+	}
 	third := works()
 
 	// It was ended at the service's own console... here by the leak drill: it is replaced.
