@@ -36,9 +36,11 @@ func (b *backend) revoke(ctx context.Context, req *logical.Request, d *framework
 	if refusal != nil {
 		return refusal, nil
 	}
-	t, isUpstream := st.upstreams.Get(id)
-	if text != "" {
-		t, isUpstream = st.upstreams.Known(text)
+	t, isUpstream := st.upstreams.Known(text)
+	if text == "" {
+		if t, isUpstream, err = st.upstreams.Find(ctx, id); err != nil {
+			return nil, err
+		}
 	}
 	if isUpstream {
 		return b.revokeUpstream(ctx, t.ID)

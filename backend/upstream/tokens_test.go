@@ -200,6 +200,15 @@ func TestTokensMoveForward(t *testing.T) {
 		t.Error("a token that has ended is found")
 	}
 
+	// One that is not known here is not said to be revoked.
+	unknown := live(t, k, nil)
+	if o, err := other.Revoke(t.Context(), unknown); err != nil || !o.Queued {
+		t.Error(o, err)
+	}
+	if stored, err := k.Tokens.read(t.Context(), unknown); err != nil || stored.State != Ending {
+		t.Error(stored, err)
+	}
+
 	// What another process has created after this one has loaded is seen, and what it has forgotten.
 	theirs, mine := live(t, other, nil), live(t, k, nil)
 	held := live(t, k, func(u *Token) { u.Shared = true })
