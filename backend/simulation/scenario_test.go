@@ -425,9 +425,9 @@ func roleDeleteWrites(w *world) {
 		w.issueFrom(w.active, "signed", "", nil)
 	}
 	ro := w.model.roles["signed"]
-	before := w.disk.writes
+	before := w.disk.changes()
 	w.deleteRole(w.active, ro)
-	if writes := w.disk.writes - before; writes > 10 {
+	if writes := w.disk.changes() - before; writes > 10 {
 		w.broken(6, "deleting a role with 300 JWTs takes %d writes", writes)
 	}
 	w.checkAll(w.active)
@@ -449,9 +449,9 @@ func rotateUpstreamKept(w *world) {
 // budgets are the storage operations of requests, once the first has been made.
 func budgets(w *world) {
 	measure := func(what string, most int, f func()) {
-		before := w.disk.writes
+		before := w.disk.changes()
 		f()
-		if writes := int(w.disk.writes - before); writes > most {
+		if writes := int(w.disk.changes() - before); writes > most {
 			w.broken(6, "%s takes %d writes, at most %d are promised", what, writes, most)
 		}
 	}

@@ -357,6 +357,7 @@ func (s *service) trouble(r *rand.Rand) {
 			s.faults = append(s.faults, fault(r.IntN(int(faultCount))))
 		}
 	}
+	s.world.say("the service is in trouble: down %v, lag %s, faults %v, refuses %d", s.down, s.lag, slices.Clone(s.faults), len(s.refuse))
 }
 
 // heal ends all trouble.

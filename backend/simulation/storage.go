@@ -26,7 +26,6 @@ type disk struct {
 	entries map[string][]byte
 	writes  uint64                               // counts what has changed
 	written func(by *node, seq uint64, k string) // called for each change, without mu
-	largest int                                  // bytes of the largest entry ever written
 	stamp   func() uint64                        // the order of all that happens in the world
 }
 
@@ -47,7 +46,6 @@ func (d *disk) put(by *node, key string, value []byte) {
 		delete(d.entries, key)
 	} else {
 		d.entries[key] = slices.Clone(value)
-		d.largest = max(d.largest, len(value))
 	}
 	d.writes++
 	seq := d.stamp()
@@ -73,6 +71,13 @@ func (d *disk) list(prefix string) []string {
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
+}
+
+// changes counts what has changed so far.
+func (d *disk) changes() uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.writes
 }
 
 // keys are all keys, sorted.

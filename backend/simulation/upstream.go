@@ -10,7 +10,6 @@ import (
 
 func (w *world) serviceFails(r *rand.Rand) {
 	w.service.trouble(r)
-	w.say("the service is in trouble: down %v, lag %s, faults %v, refuses %d", w.service.down, w.service.lag, w.service.faults, len(w.service.refuse))
 }
 
 func (w *world) serviceHeals(*rand.Rand) {
