@@ -212,11 +212,11 @@ func TestNothingIsIssuedWhileStorageCannotBeWritten(t *testing.T) {
 
 // One step that fails keeps the others of the minute from nothing.
 func TestPeriodicGoesOnAfterAnError(t *testing.T) {
-	e := newEngine(t)
+	c := new(clock)
+	e := mountPrepared(t, new(storage), newSystem(), func(b *backend) { b.Now = c.now })
 	e.write("roles/reader", data{"scopes": "a", "ttl": "1h", "max_ttl": "1h"})
 	e.revokeLease(e.creds("reader", nil)) // the key has made one token, which is to be stored
-	now := time.Now().Add(2 * time.Hour)
-	e.b.Now = func() time.Time { return now }
+	c.pass(2 * time.Hour)
 	failing := &refusing{Storage: e.storage, key: e.sealingKey()}
 	resp, err := e.ask(failing, logical.RollbackOperation, "", nil)
 	if !errors.Is(err, errBroken) {
