@@ -301,6 +301,7 @@ type outgoing struct {
 	headers      map[string]string
 	mediaType    string
 	body         []byte
+	secrets      []string // headers that a secret is in, in whatever form
 	policy       retryPolicy
 }
 

@@ -374,7 +374,7 @@ func (u *Upstream) run(ctx context.Context, name string, vars map[string]any) (m
 			err = r.classify(a)
 		}
 		if e := (*Error)(nil); errors.As(err, &e) {
-			e.Message = u.tell(e.Message, vars)
+			e.Message = u.tell(e.Message, vars, out.secrets...)
 			e.Unsure = e.Unsure && !repeatable || changed
 		}
 		if err != nil {
@@ -418,8 +418,12 @@ func (r *request) outgoing(ctx context.Context, vars map[string]any) (*outgoing,
 		if strings.ContainsAny(text, "\r\n\x00") {
 			return nil, fmt.Errorf("headers.%s: has a line break in it", name)
 		}
-		if text != "" {
-			out.headers[name] = text
+		if text == "" {
+			continue
+		}
+		out.headers[name] = text
+		if words := strings.Fields(text); r.headers[name].secret && len(words) > 0 {
+			out.secrets = append(out.secrets, text, words[len(words)-1])
 		}
 	}
 	switch {

@@ -3,6 +3,7 @@ package connector
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 )
@@ -25,7 +26,12 @@ func (u *Upstream) secrets(vars map[string]any) []string {
 	}
 	add(vars["token"])
 	add(vars["generated"])
-	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) }) // one may be a part of another
+	return secrets
+}
+
+// longestFirst sorts secrets, one of which may be a part of another.
+func longestFirst(secrets []string) []string {
+	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) })
 	return secrets
 }
 
@@ -41,15 +47,17 @@ func (p *Provider) shown(credential map[string]any) map[string]any {
 }
 
 // tell makes what went wrong fit for people. Secrets go first: what is cut off or folded would not be found.
-func (u *Upstream) tell(text string, vars map[string]any) string {
-	return printable(u.scrub(text, vars))
+func (u *Upstream) tell(text string, vars map[string]any, more ...string) string {
+	return printable(u.scrub(text, vars, more))
 }
 
-// scrub takes secrets out of what is told of a call.
-func (u *Upstream) scrub(text string, vars map[string]any) string {
+// scrub takes secrets and more out of what is told of a call, also as they are in a form or a URL.
+func (u *Upstream) scrub(text string, vars map[string]any, more []string) string {
 	var pairs []string
-	for _, secret := range u.secrets(vars) {
-		pairs = append(pairs, secret, "[secret]")
+	for _, secret := range longestFirst(append(u.secrets(vars), more...)) {
+		for _, form := range longestFirst([]string{secret, url.QueryEscape(secret), url.PathEscape(secret)}) {
+			pairs = append(pairs, form, "[secret]")
+		}
 	}
 	return strings.NewReplacer(pairs...).Replace(text) // in one pass, the first that fits
 }

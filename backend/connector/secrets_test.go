@@ -154,6 +154,24 @@ func TestMessagesAreScrubbedWhole(t *testing.T) {
 	}
 }
 
+// A service that repeats a request does not get a secret shown that was encoded for it.
+func TestEncodedSecretsAreScrubbed(t *testing.T) {
+	for _, header := range []string{"basic_auth(credential.user, credential.key)", "\"Bearer \" + base64.encode(bytes(credential.key))", "form_encode(credential.key)"} {
+		var sent string
+		u := serve(t, ClientConfig{}, func(w http.ResponseWriter, r *http.Request) {
+			sent = r.Header.Get("Authorization")
+			sent = sent[strings.LastIndex(sent, " ")+1:]
+			w.WriteHeader(400)
+			_ = json.NewEncoder(w).Encode(map[string]any{"message": "bad request: Authorization: " + sent + ", key=top%2Fsecret"})
+		})
+		u.Provider = u.Provider.with(t, `'"Bearer " + credential.key'`, "'"+header+"'")
+		_, err := u.create(t.Context())
+		if err == nil || sent == "" || strings.Contains(err.Error(), sent) || strings.Contains(err.Error(), "top%2Fsecret") {
+			t.Errorf("%s: %v", header, err)
+		}
+	}
+}
+
 // with compiles the definition anew with one part replaced.
 func (p *Provider) with(t *testing.T, old, fresh string) *Provider {
 	t.Helper()
