@@ -196,17 +196,16 @@ func short(d time.Duration) string {
 }
 
 // initialize runs once after the mount is there, on every node; also after a crash of the plugin. It
-// reads storage so that the first request need not.
+// reads storage so that the first request need not. Where storage cannot be read Vault goes on with the mount, and does
+// not ask again: what works in the background reads it later.
 func (b *backend) initialize(ctx context.Context, req *logical.InitializationRequest) error {
-	if _, err := b.load(ctx, req.Storage); err != nil {
-		return err
-	}
+	_, err := b.load(ctx, req.Storage)
 	if b.WriteSafeReplicationState() {
 		b.queue.start(b.upstreams.Look)
 		b.rotator.start(b.rotator.look)
 		b.leavers.start(b.leavers.look)
 	}
-	return nil
+	return err
 }
 
 // periodic runs once a minute on every node.

@@ -28,17 +28,24 @@ type storage struct {
 	logical.InmemStorage
 	reads, writes atomic.Int64
 	broken        atomic.Bool
+	silent        atomic.Bool // it cannot be read
 }
 
 var errBroken = errors.New("the storage is broken")
 
 func (s *storage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
 	s.reads.Add(1)
+	if s.silent.Load() {
+		return nil, errBroken
+	}
 	return s.InmemStorage.Get(ctx, key)
 }
 
 func (s *storage) List(ctx context.Context, prefix string) ([]string, error) {
 	s.reads.Add(1)
+	if s.silent.Load() {
+		return nil, errBroken
+	}
 	return s.InmemStorage.List(ctx, prefix)
 }
 

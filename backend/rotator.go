@@ -66,9 +66,12 @@ func (r *rotator) tryLock(name string) (unlock func(), ok bool) {
 
 // look has those rotated whose time may have come.
 func (r *rotator) look(ctx context.Context) time.Duration {
-	st := r.b.state.Load()
-	if st == nil || !r.b.WriteSafeReplicationState() {
+	if !r.b.WriteSafeReplicationState() {
 		return 0
+	}
+	st, err := r.b.load(ctx, r.b.storage)
+	if err != nil {
+		return r.b.upstreams.Timings.Longest
 	}
 	all := st.statics.all()
 	for _, e := range all {

@@ -129,7 +129,7 @@ func (cs *connectionStore) order(r *role, mountPoint string, now, end time.Time)
 		return nil, fmt.Errorf("role %q: %w", r.name, err)
 	}
 	return &upstream.Order{
-		Connection: cs.ready(c), Role: r.name, RoleID: r.ID, Params: r.Params, Leaseless: r.NoLease, Now: now, End: end,
+		Connection: &upstream.Connection{ID: c.ID, Name: c.name, URL: c.URL, Root: c.Root, Service: up}, Role: r.name, RoleID: r.ID, Params: r.Params, Leaseless: r.NoLease, Now: now, End: end,
 		NewName: func() (string, error) { return c.newName(mountPoint, r.name, up.Provider.MaxName) },
 	}, nil
 }

@@ -179,6 +179,9 @@ func (k *Keeper) sync(ctx context.Context, now time.Time) {
 	k.queue.syncing = true
 	k.queue.running.Go(func() {
 		err := k.Tokens.Sync(ctx)
+		if err == nil {
+			err = k.begin(ctx) // the other process may not have known that a role or a connection was deleted
+		}
 		k.queue.mu.Lock()
 		defer k.queue.mu.Unlock()
 		k.queue.syncing, k.queue.synced = false, now

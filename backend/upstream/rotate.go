@@ -48,6 +48,9 @@ func (k *Keeper) rotate(ctx context.Context, c *Connection, name string) (warnin
 	if c, err = k.settlePending(ctx, c); err != nil {
 		return "", fmt.Errorf("an earlier rotation is not settled yet: %w", err)
 	}
+	if c.Broken != nil {
+		return "", &NotRotated{c.Broken}
+	}
 	if len(c.Retiring) >= maxRetiring {
 		return "", errRetiring
 	}
@@ -70,6 +73,10 @@ func (k *Keeper) rotate(ctx context.Context, c *Connection, name string) (warnin
 		return nil
 	}); err != nil {
 		return "", err
+	}
+	if c.Broken != nil { // just now
+		_, err := k.dropPending(ctx, c, pending)
+		return "", errors.Join(&NotRotated{c.Broken}, err)
 	}
 
 	credential, err := c.Service.RotateRoot(ctx, name, generated, now, now.Add(rootLifetime))

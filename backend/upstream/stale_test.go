@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"errors"
 	"testing"
 	"time"
 	"unsafe"
@@ -152,6 +153,42 @@ func TestMoveUnknownHold(t *testing.T) {
 	}
 	if _, err := k.Tokens.moveHold(t.Context(), id, "mine", start.Add(2*time.Hour), start); err == nil {
 		t.Error("a hold that was given up came back")
+	}
+}
+
+// orphaned is a mount whose connection was deleted.
+type orphaned struct{ quiet }
+
+func (*orphaned) ConnectionDeleted(string) bool { return true }
+
+// What another process has made at a connection that it did not know to be deleted does not stay in storage for ever.
+func TestSyncForgetsOrphans(t *testing.T) {
+	t.Parallel()
+	k, other := pair(t)
+	k.mount = new(orphaned)
+	id := live(t, other, nil)
+	k.sync(t.Context(), start)
+	k.sync(t.Context(), start.Add(k.Timings.Sync))
+	k.Wait()
+	if state := k.stateOf(t, id); state != "" {
+		t.Error(state)
+	}
+}
+
+// spoilt is a mount whose connection cannot be used any more.
+type spoilt struct{ quiet }
+
+func (*spoilt) Connection(id, name string) (*Connection, error) {
+	return &Connection{ID: id, Name: name, Broken: errors.New("its provider is gone")}, nil
+}
+
+// A connection whose provider has gone since the request began is not rotated.
+func TestRotateBroken(t *testing.T) {
+	t.Parallel()
+	k, _ := pair(t)
+	k.mount = new(spoilt)
+	if _, err := k.Rotate(t.Context(), &Connection{ID: "0"}, "root"); !errors.As(err, new(*NotRotated)) {
+		t.Error(err)
 	}
 }
 
