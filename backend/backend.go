@@ -313,5 +313,5 @@ The API token secrets engine hands out scoped API tokens as leased secrets.
 
 A role says what a token may be used for, where and how long. Reading
 "creds/<role>" issues one; an API server asks "introspect" whether a token that
-it was shown is good. Revoking the lease ends the token at once.
+it was shown is good. Revoking the lease revokes the token.
 `

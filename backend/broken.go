@@ -30,7 +30,7 @@ func (b *backend) pathsBroken() []*framework.Path {
 	}
 	list.DisplayAttrs.OperationSuffix = "broken-entries"
 	list.HelpSynopsis = "List the stored entries that cannot be read."
-	list.HelpDescription = "An entry that cannot be decoded, or does not compile, costs only what needs it. Write the config, a role, connection, provider or static role again, or delete the entry."
+	list.HelpDescription = "An entry that cannot be decoded, or does not compile, costs only what needs it. Write the role, connection, provider, static role or config again, or delete the entry."
 	return []*framework.Path{
 		list,
 		{
@@ -43,7 +43,7 @@ func (b *backend) pathsBroken() []*framework.Path {
 				logical.DeleteOperation: change(b.brokenDelete, "Delete a stored entry that cannot be read."),
 			},
 			HelpSynopsis:    "Delete a stored entry that cannot be read.",
-			HelpDescription: "What the entry held is lost, and so are the tokens of a role, unless they end by themselves. An entry that can be read is not deleted here.",
+			HelpDescription: "What the entry held is lost. Deleting a role or a static role revokes its tokens, as far as they are known; docs/api.md says what else a deletion costs. An entry that can be read is not deleted here.",
 		},
 	}
 }

@@ -64,7 +64,7 @@ func (b *backend) pathsConnections() []*framework.Path {
 		},
 		"ca_cert": {
 			Type:         framework.TypeString,
-			Description:  "Certificates in PEM that the service's is signed by. Default: the system's. A change needs the secrets of the credential again.",
+			Description:  "Certificates of the authorities that sign the service's certificate, in PEM. Default: the system's. A change needs the secrets of the credential again.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "CA certificate", EditType: "file"},
 		},
 		"client_cert": {
@@ -89,7 +89,7 @@ func (b *backend) pathsConnections() []*framework.Path {
 		},
 		"revoke_on_delete": {
 			Type:         framework.TypeBool,
-			Description:  "End the credential at the service when the connection is deleted, where the provider can. Default: false.",
+			Description:  "Revoke the credential at the service when the connection is deleted, where the provider can. If that fails, the connection is deleted all the same, with a warning. Default: false.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Revoke on delete"},
 		},
 		"force": {
@@ -143,8 +143,8 @@ func (b *backend) pathsConnections() []*framework.Path {
 					}),
 				},
 			},
-			HelpSynopsis:    "Prove that the credential works, and tell what it may do.",
-			HelpDescription: "Asks the service as whom the credential authenticates. Nothing is changed there.",
+			HelpSynopsis:    "Prove that the credential works, and return what it may do.",
+			HelpDescription: "Asks the service as whom the credential authenticates, and retries the queue. Nothing is changed at the service, except that the provider vault renews its token.",
 		},
 		b.listPath("connections", func(st *state) []string { return st.connections.names() }),
 	}

@@ -28,7 +28,7 @@ func (b *backend) pathsCreds() []*framework.Path {
 			"token_id":          {Type: framework.TypeString, Required: true, Description: "The token's public name, safe to log."},
 			"token_type":        {Type: framework.TypeString, Description: "How the token is presented: Bearer (RFC 6750) or DPoP (RFC 9449); absent where a connection issued it."},
 			"refresh_token":     {Type: framework.TypeString, Description: "Gets the next token at oauth/token, once; only of a role with refresh."},
-			"grant_id":          {Type: framework.TypeString, Description: "Names all tokens that come of the refresh token; only of a role with refresh."},
+			"grant_id":          {Type: framework.TypeString, Description: "The id of the grant, which begins the token_id of each of its tokens; only of a role with refresh."},
 			"scopes":            {Type: framework.TypeStringSlice, Description: "What was granted; absent where a connection issued it."},
 			"expires_at":        {Type: framework.TypeTime, Required: true, Description: "When the token ends unless its lease is renewed."},
 			"audience":          {Type: framework.TypeStringSlice, Description: "APIs that the token is for; absent: any."},
@@ -36,7 +36,7 @@ func (b *backend) pathsCreds() []*framework.Path {
 			"bound_hosts":       {Type: framework.TypeStringSlice, Description: "API hosts that the token is for; absent: any."},
 			"connection":        {Type: framework.TypeString, Description: "The connection that issued it; absent where the engine did."},
 			"name":              {Type: framework.TypeString, Description: "The token's name at the connection's service."},
-			"upstream":          {Type: framework.TypeMap, Description: "What that service says besides, such as the user that the token acts as."},
+			"upstream":          {Type: framework.TypeMap, Description: "Further members that the service returned, such as the user that the token acts as."},
 		}),
 	}
 	read := *issue
@@ -87,7 +87,7 @@ func (b *backend) pathsCreds() []*framework.Path {
 		HelpSynopsis: "Issue a token.",
 		HelpDescription: "Issues a token of the role under a lease. Reading takes no fields and issues what the role grants. Writing may ask for " +
 			"less than the role allows, never for more: a policy with read alone allows nothing but the role's own grant. " +
-			"Renewing the lease extends the token, revoking it ends the token at once.",
+			"Renewing the lease extends the token. Revoking the lease revokes the token.",
 	}}
 }
 

@@ -26,7 +26,7 @@ func (b *backend) pathsIntrospect() []*framework.Path {
 			},
 			"required_scopes": {
 				Type:        framework.TypeCommaStringSlice,
-				Description: "Scopes that the call to the API needs. Default: none, and the API looks at \"scope\" itself.",
+				Description: "Scopes that the call to the API needs. Default: none; the API compares with \"scope\" itself.",
 			},
 			"audience": {
 				Type:        framework.TypeString,
@@ -44,7 +44,7 @@ func (b *backend) pathsIntrospect() []*framework.Path {
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.UpdateOperation: &framework.PathOperation{
 				Callback: b.introspect,
-				Summary:  "Tell whether a token is good here and now.",
+				Summary:  "Answer whether a token is good here and now.",
 				Responses: ok(map[string]*framework.FieldSchema{
 					"active":            {Type: framework.TypeBool, Required: true, Description: "Whether the token is good, for the use that was asked about."},
 					"reason":            {Type: framework.TypeString, Description: "Why the token is not good; only where it is not."},

@@ -33,8 +33,8 @@ func (b *backend) pathsKeys() []*framework.Path {
 				},
 			},
 			HelpSynopsis: "Seal new tokens with a new key.",
-			HelpDescription: "The key before it still opens the tokens that it has sealed, until the last of them must have ended; then its secret is deleted. " +
-				"JWTs are signed with the key that was published as the successor; while API servers may not know it yet, the answer has a warning that says when they do, and the signing key stays.",
+			HelpDescription: "The former key still opens its tokens, until the last of them must have expired; then its secret is deleted. " +
+				"JWTs are signed with the key that was published as the successor. While API servers may not know the successor yet, the signing key stays, and a warning says when to rotate again.",
 		},
 		{
 			Pattern:      `keys/(?P<key>[\w-]+)`,
@@ -52,8 +52,8 @@ func (b *backend) pathsKeys() []*framework.Path {
 				},
 			},
 			HelpSynopsis: "Destroy a key that was compromised.",
-			HelpDescription: "All tokens made with the key are revoked at once, and it cannot be undone; their leases stay until they end. Where it is the current key, another one takes its place. " +
-				"A signing key leaves the published keys: API servers that cache them learn of it after jwks_max_age, and may not know the key that signs from now on until then.",
+			HelpDescription: "All tokens made with the key are revoked at once, and this cannot be undone. Their leases stay until they end, and tokens of the same grants that another key made stay good. Another key takes the place of a current key. " +
+				"A signing key leaves the published keys: API servers that cache the published keys accept its JWTs, and may not know the next key, for up to jwks_max_age.",
 		},
 		{
 			Pattern:      "keys/?$",

@@ -28,12 +28,12 @@ func (b *backend) pathsLookup() []*framework.Path {
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.UpdateOperation: &framework.PathOperation{
 				Callback:  b.lookup,
-				Summary:   "Tell what is known of a token.",
+				Summary:   "Return what is known of a token.",
 				Responses: ok(responses),
 			},
 		},
-		HelpSynopsis:    "Tell what is known of a token, by the token or its token_id.",
-		HelpDescription: "Who got it, from which role, when, and what has become of it. It does not say whether a use of it is allowed: that is what introspect is for.",
+		HelpSynopsis:    "Return what is known of a token, by the token or its token_id.",
+		HelpDescription: "Who got the token, from which role, when, and its state. lookup does not judge a use of the token: introspect does.",
 	}}
 }
 

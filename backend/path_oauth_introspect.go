@@ -18,7 +18,7 @@ import (
 const mediaIntrospectionJWT = "application/" + token.TypeTokenIntrospection
 
 func (b *backend) pathsOAuthIntrospect() []*framework.Path {
-	hint := &framework.FieldSchema{Type: framework.TypeString, Description: "Not needed, and not looked at."}
+	hint := &framework.FieldSchema{Type: framework.TypeString, Description: "Ignored."}
 	return []*framework.Path{
 		{
 			Pattern:      "oauth/introspect",
@@ -34,13 +34,13 @@ func (b *backend) pathsOAuthIntrospect() []*framework.Path {
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.UpdateOperation: &framework.PathOperation{
 					Callback:  b.oauthIntrospect,
-					Summary:   "Tell whether a token is active, as RFC 7662 has it.",
+					Summary:   "Answer whether a token is active (RFC 7662).",
 					Responses: rawResponses(http.StatusOK, mediaJSON, "Introspection response of RFC 7662 section 2.2"),
 				},
 			},
 			HelpSynopsis: "OAuth 2.0 token introspection (RFC 7662).",
-			HelpDescription: "Takes form-encoded parameters; the caller is authenticated by Vault. Of a token that is not active nothing else is told; " +
-				"\"introspect\" tells the reason. With \"Accept: application/token-introspection+jwt\" the answer is signed (RFC 9701), when the mount passes that header on.",
+			HelpDescription: "Takes form-encoded parameters; the caller is authenticated by Vault. The answer of a token that is not active says nothing else; " +
+				"\"introspect\" returns the reason. With \"Accept: application/token-introspection+jwt\" the answer is signed (RFC 9701), if the mount passes that header on.",
 		},
 		{
 			Pattern:      "oauth/revoke",
@@ -52,14 +52,14 @@ func (b *backend) pathsOAuthIntrospect() []*framework.Path {
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.UpdateOperation: &framework.PathOperation{
 					Callback:                    b.oauthRevoke,
-					Summary:                     "End a token and its grant, as RFC 7009 has it.",
+					Summary:                     "Revoke a token and its grant (RFC 7009).",
 					ForwardPerformanceStandby:   true,
 					ForwardPerformanceSecondary: true,
 					Responses:                   rawResponses(http.StatusOK, mediaJSON, "Empty, also for a token that is not known"),
 				},
 			},
 			HelpSynopsis:    "OAuth 2.0 token revocation (RFC 7009).",
-			HelpDescription: "Takes form-encoded parameters; the caller is authenticated by Vault. Ends the token and all others of its grant. A token that is not known is a success.",
+			HelpDescription: "Takes form-encoded parameters; the caller is authenticated by Vault. Revokes the token and all others of its grant. An unknown token is a success; a token whose key is gone is unsupported_token_type.",
 		},
 	}
 }

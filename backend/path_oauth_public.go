@@ -48,17 +48,17 @@ func (b *backend) pathsOAuthPublic() []*framework.Path {
 		}
 	}
 	list := read("oauth/status/"+framework.GenericNameRegex("number"), "status-list", mediaStatusList, "A status list, signed.",
-		"Tells API servers which JWTs were revoked before they expired (draft-ietf-oauth-status-list).", b.statusList)
+		"Shows API servers which JWTs were revoked before they expired (draft-ietf-oauth-status-list).", b.statusList)
 	list.Fields = map[string]*framework.FieldSchema{
 		"number": {Type: framework.TypeString, Required: true, Description: "Number of the list, from the uri in the token's status."},
 	}
 	metadata := "Where the endpoints are and what they support (RFC 8414, OpenID Connect Discovery 1.0)."
 	return []*framework.Path{
 		read("oauth/jwks", "jwks", mediaJWKS, "The keys that JWTs are signed with.",
-			"A JWK set (RFC 7517) of the current key, the one that comes after it, and those whose tokens may still be live.", b.jwks),
+			"A JWK set (RFC 7517) of the current key, the next one, and those whose tokens may still be live.", b.jwks),
 		list,
 		read("oauth/status/?$", "status-lists", mediaJSON, "The URIs of all status lists.",
-			"For API servers that fetch them ahead (draft-ietf-oauth-status-list section 9).", b.statusLists),
+			"For API servers that fetch the lists ahead (draft-ietf-oauth-status-list section 9).", b.statusLists),
 		read(`\.well-known/openid-configuration`, "openid-configuration", mediaJSON, "The issuer's metadata.", metadata, b.metadata),
 		read(`\.well-known/oauth-authorization-server`, "oauth-authorization-server", mediaJSON, "The issuer's metadata.", metadata, b.metadata),
 	}

@@ -61,8 +61,8 @@ func (b *backend) pathsOAuthToken() []*framework.Path {
 		},
 		HelpSynopsis: "The OAuth 2.0 token endpoint: refresh and exchange tokens.",
 		HelpDescription: "Takes form-encoded parameters and needs no Vault token: the refresh token, or the token to exchange, is the credential. " +
-			"Refreshing (RFC 6749 section 6) uses up the refresh token and gives a new pair; using one again ends the whole grant. " +
-			"Exchanging (RFC 8693) gives a token that grants less.",
+			"Refreshing (RFC 6749 section 6) uses up the refresh token and returns a new pair; using a refresh token again, more than 10 seconds later, revokes the whole grant. " +
+			"Exchanging (RFC 8693) returns a token that grants less.",
 	}}
 }
 

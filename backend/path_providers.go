@@ -22,7 +22,7 @@ func (b *backend) pathsProviders() []*framework.Path {
 				"name": {Type: framework.TypeString, Required: true, Description: "Name of the provider."},
 				"definition": {
 					Type:         framework.TypeString,
-					Description:  "The definition in YAML; docs/providers.md tells how to write one.",
+					Description:  "The definition in YAML; docs/providers.md says how to write one.",
 					DisplayAttrs: &framework.DisplayAttributes{Name: "Definition", EditType: "textarea"},
 				},
 			},
@@ -35,7 +35,7 @@ func (b *backend) pathsProviders() []*framework.Path {
 					Summary:  "Read what a provider needs, and how it is defined.",
 					Responses: ok(map[string]*framework.FieldSchema{
 						"title":         {Type: framework.TypeString, Required: true, Description: "The service."},
-						"description":   {Type: framework.TypeString, Required: true, Description: "What its tokens are, and what to know of them."},
+						"description":   {Type: framework.TypeString, Required: true, Description: "What its tokens are, and their limits."},
 						"documentation": {Type: framework.TypeStringSlice, Required: true, Description: "The API's own documentation."},
 						"builtin":       {Type: framework.TypeBool, Required: true, Description: "Whether it comes with the engine, and cannot be changed."},
 						"expiry":        {Type: framework.TypeString, Required: true, Description: "What the service knows of a token's end: none, seconds, days."},
@@ -51,7 +51,7 @@ func (b *backend) pathsProviders() []*framework.Path {
 				change(b.providerDelete, "Delete a provider of your own."),
 			),
 			HelpSynopsis:    "How the API of an upstream service is asked for tokens.",
-			HelpDescription: "Those that come with the engine are documented by reading them. A service that none of them knows takes no more than a definition in YAML, which is checked when it is written.",
+			HelpDescription: "Reading a provider returns its documentation. A further service takes a definition in YAML, which is checked when it is written.",
 		},
 		b.listPath("providers", func(st *state) []string { return st.connections.providerNames() }),
 	}

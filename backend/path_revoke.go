@@ -19,9 +19,9 @@ func (b *backend) pathsRevoke() []*framework.Path {
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "revoke", OperationSuffix: "token"},
 		Fields:       tokenOrIDFields(),
 		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.UpdateOperation: change(b.revoke, "End a token at once."),
+			logical.UpdateOperation: change(b.revoke, "Revoke a token and its grant."),
 		},
-		HelpSynopsis: "End a token, by the token or its token_id.",
+		HelpSynopsis: "Revoke a token, by the token or its token_id.",
 		HelpDescription: "For the token that has leaked: whoever finds it need not know its lease. Any token_id of a grant leads to the whole grant. Revoking a token that has ended succeeds; a token_id that nothing is known of succeeds with a warning, and so does a token whose key is gone, where its grant cannot be told. " +
 			"A token that is mistyped or another mount's is an error, so that nobody takes a leak for closed that is not. The lease stays until it ends, and cannot be renewed. Where a grant has several tokens, by refreshing or exchanging, all of them end.",
 	}}

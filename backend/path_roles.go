@@ -58,7 +58,7 @@ func (b *backend) pathsRoles() []*framework.Path {
 		},
 		"audience": {
 			Type:         framework.TypeCommaStringSlice,
-			Description:  "APIs that the token is for; an API that names itself in introspection gets no other's tokens accepted. Default: any.",
+			Description:  "APIs that the token is for. An introspection with an audience accepts only tokens for that audience. Required with token_type=jwt. Default: any.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Audience"},
 		},
 		"ttl": {
@@ -73,7 +73,7 @@ func (b *backend) pathsRoles() []*framework.Path {
 		},
 		"max_tokens": {
 			Type:         framework.TypeInt,
-			Description:  "How many tokens of the role may be alive at once; what is refreshed or exchanged counts as one with its grant. Needs leases, except with connection. Default: 0, no limit.",
+			Description:  "How many tokens of the role may be alive at once. A grant counts once, whatever is refreshed or exchanged. Needs leases, except with connection. Default: 0, no limit.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Maximum live tokens"},
 		},
 		"token_bound_cidrs": {
@@ -93,12 +93,12 @@ func (b *backend) pathsRoles() []*framework.Path {
 		},
 		"require_bound_checks": {
 			Type:         framework.TypeBool,
-			Description:  "With token_type=jwt: API servers must check token_bound_cidrs and bound_hosts of a JWT themselves; ordinary JWT libraries ignore them. Needed before a JWT can be bound. Default: false.",
+			Description:  "States that all API servers check token_bound_cidrs and bound_hosts of a JWT, which ordinary JWT libraries ignore. A role of JWTs takes these two fields only with it. Default: false.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Require bound checks"},
 		},
 		"metadata": {
 			Type:         framework.TypeKVPairs,
-			Description:  "Key=value pairs that introspection gives to the API. A value may be an identity template, such as {{identity.entity.name}}, filled in when the token is issued.",
+			Description:  "Key=value pairs that introspection returns. A value may be an identity template, such as {{identity.entity.name}}, filled in when the token is issued.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Metadata"},
 		},
 		"description": {
@@ -113,17 +113,17 @@ func (b *backend) pathsRoles() []*framework.Path {
 		},
 		"generate_lease": {
 			Type:         framework.TypeBool,
-			Description:  "Issue under a lease. Without one a JWT lives for at most 15m, nothing is stored of it, and status lists do not tell of its revocation. Default: true.",
+			Description:  "Issue under a lease. A JWT without a lease lives for at most 15m, nothing is stored of it, and status lists do not show its revocation. Default: true.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Generate lease", Value: true},
 		},
 		"refresh": {
 			Type:         framework.TypeBool,
-			Description:  "Issue short tokens of access_ttl and a refresh token that gets the next one at oauth/token, until the lease ends. Default: false.",
+			Description:  "Issue short tokens of access_ttl, and a refresh token that gets the next one at oauth/token until the lease ends. Default: false.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Refresh"},
 		},
 		"access_ttl": {
 			Type:         framework.TypeDurationSecond,
-			Description:  "How long each token lives that a refresh token gets. Needed with refresh.",
+			Description:  "How long each short token lives. Required with refresh.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Access TTL"},
 		},
 		"exchange": {
@@ -133,7 +133,7 @@ func (b *backend) pathsRoles() []*framework.Path {
 		},
 		"connection": {
 			Type:         framework.TypeString,
-			Description:  "Issue tokens of the upstream service of this connection. Default: the engine's own, which the fields from token_type to proof are about.",
+			Description:  "Issue tokens of the service of this connection. It cannot be changed. Default: none; the engine issues its own tokens.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Connection"},
 		},
 		"params": {
@@ -143,7 +143,7 @@ func (b *backend) pathsRoles() []*framework.Path {
 		},
 		"reuse": {
 			Type:         framework.TypeDurationSecond,
-			Description:  "With connection: for how long after it was made the same token is given again, under a lease of its own; it ends with the last of them. Default: never.",
+			Description:  "With connection: how long after its creation a token is given to further requesters, each under a lease of its own. The token is revoked with the last lease. Default: never.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Reuse"},
 		},
 		"proof": {
@@ -166,11 +166,11 @@ func (b *backend) pathsRoles() []*framework.Path {
 					Responses: ok(roleResponseFields(fields)),
 				},
 				change(b.roleWrite, "Create or change a role; what is not given stays as it is."),
-				change(b.roleDelete, "Delete a role and end all its tokens."),
+				change(b.roleDelete, "Delete a role and revoke all its tokens."),
 			),
 			HelpSynopsis: "What may be issued, and how it may be used.",
-			HelpDescription: "A role says what a token may be used for, where, and how long it lives. Tightening a role acts at once on the tokens " +
-				"that are already out; widening it does not widen them. Deleting it ends them, and a new role of the same name does not revive them.",
+			HelpDescription: "A role says what a token may be used for, where, and how long it lives. Introspection applies a tightened role at once to the tokens " +
+				"that are out; widening a role does not widen them. Deleting a role revokes its tokens, and a new role of the same name does not revive them.",
 		},
 		b.listPath("roles", func(st *state) []string { return st.roles.names() }),
 	}

@@ -21,7 +21,7 @@ func (b *backend) pathsRotateRoot() []*framework.Path {
 			logical.UpdateOperation: change(b.rotateRoot, "Replace the credential of a connection by one that only the engine knows."),
 		},
 		HelpSynopsis:    "Replace the credential of a connection.",
-		HelpDescription: "Makes another credential at the service, proves that it works, keeps it, and only then ends the old one. Nobody but the engine knows the new one.",
+		HelpDescription: "Makes a new credential at the service, proves that it works, stores it, and only then revokes the old one. Only the engine knows the new one.",
 	}}
 }
 

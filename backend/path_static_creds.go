@@ -29,12 +29,12 @@ func (b *backend) pathsStaticCreds() []*framework.Path {
 						"token_id": {Type: framework.TypeString, Required: true, Description: "The token's public name, safe to log."},
 						"ttl":      {Type: framework.TypeInt, Required: true, Description: "Seconds until it is rotated, or ends."},
 						"name":     {Type: framework.TypeString, Description: "The token's name at the connection's service."},
-						"upstream": {Type: framework.TypeMap, Description: "What that service says besides."},
+						"upstream": {Type: framework.TypeMap, Description: "Further members that the service returned."},
 					})),
 				},
 			},
 			HelpSynopsis:    "Read the token of a static role.",
-			HelpDescription: "The same token until it is rotated. It has no lease: read it again when ttl is over. A token that is revoked or has expired is not given: then the answer is an error, until the next is made. The role's request_bound_cidrs hold here as for creds.",
+			HelpDescription: "Returns the same token until it is rotated. There is no lease: read again when ttl is over. If the token was revoked or has expired, the answer is an error until the next token is made. The role's request_bound_cidrs apply as for creds.",
 		},
 		{
 			Pattern:      "rotate-role/" + framework.GenericNameRegex("name"),
@@ -44,7 +44,7 @@ func (b *backend) pathsStaticCreds() []*framework.Path {
 				logical.UpdateOperation: change(b.rotateRole, "Rotate the token of a static role now."),
 			},
 			HelpSynopsis:    "Rotate the token of a static role now.",
-			HelpDescription: "The token before works on for the overlap; the next rotation is counted from now.",
+			HelpDescription: "The previous token works on for the overlap. The next rotation is counted from now.",
 		},
 	}
 }
@@ -53,10 +53,10 @@ func (b *backend) pathsStaticCreds() []*framework.Path {
 func withTimes(fields map[string]*framework.FieldSchema) map[string]*framework.FieldSchema {
 	maps.Copy(fields, map[string]*framework.FieldSchema{
 		"last_vault_rotation":       {Type: framework.TypeTime, Required: true, Description: "When the token was made."},
-		"next_vault_rotation":       {Type: framework.TypeTime, Required: true, Description: "When the next takes its place."},
-		"previous_token_expires_at": {Type: framework.TypeTime, Description: "When the token before ends; absent where it has."},
+		"next_vault_rotation":       {Type: framework.TypeTime, Required: true, Description: "When the next rotation is due."},
+		"previous_token_expires_at": {Type: framework.TypeTime, Description: "When the previous token ends; absent where it has ended."},
 		"rotation_period":           {Type: framework.TypeInt, Required: true, Description: "Seconds; 0 where there is a schedule."},
-		"rotation_schedule":         {Type: framework.TypeString, Required: true, Description: "As cron has it; empty where there is a period."},
+		"rotation_schedule":         {Type: framework.TypeString, Required: true, Description: "Cron syntax; empty where there is a period."},
 		"rotation_window":           {Type: framework.TypeInt, Required: true, Description: "Seconds; 0: any time."},
 	})
 	return fields

@@ -21,17 +21,17 @@ func (b *backend) pathsStaticRoles() []*framework.Path {
 		"name": {Type: framework.TypeString, Required: true, Description: "Name of the static role."},
 		"role": {
 			Type:         framework.TypeString,
-			Description:  "Role whose token is kept: of the engine's own, opaque ones, or of a connection. It cannot be changed.",
+			Description:  "Role whose token is kept: a role of opaque tokens without refresh and proof, or a role with a connection. It cannot be changed.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Role"},
 		},
 		"rotation_period": {
 			Type:         framework.TypeDurationSecond,
-			Description:  "How long a token is kept before the next takes its place, at least 5s. Give it or rotation_schedule.",
+			Description:  "How long a token is kept, at least 5s. Give rotation_period or rotation_schedule.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Rotation period"},
 		},
 		"rotation_schedule": {
 			Type:         framework.TypeString,
-			Description:  "When the next token takes its place, as cron has it, in UTC: \"0 3 * * SAT\" is Saturdays at three.",
+			Description:  "When the token is rotated, in cron syntax, in UTC: \"0 3 * * SAT\" is Saturdays at three.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Rotation schedule"},
 		},
 		"rotation_window": {
@@ -41,12 +41,12 @@ func (b *backend) pathsStaticRoles() []*framework.Path {
 		},
 		"overlap": {
 			Type:         framework.TypeDurationSecond,
-			Description:  "How long the token before still works after a rotation. Default: not at all.",
+			Description:  "How long the previous token still works after a rotation. Default: 0.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Overlap"},
 		},
 		"entity_id": {
 			Type:         framework.TypeString,
-			Description:  "Vault entity that the token is for: once it is disabled or deleted, the token is revoked and not replaced. Default: nobody's.",
+			Description:  "Vault entity that the token is for: once the entity is disabled or deleted, the token is revoked and not replaced. Default: none.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Entity ID"},
 		},
 		"description": {
@@ -67,18 +67,18 @@ func (b *backend) pathsStaticRoles() []*framework.Path {
 					Summary:  "Read a static role.",
 					Responses: ok(withTimes(map[string]*framework.FieldSchema{
 						"role":        {Type: framework.TypeString, Required: true, Description: "Role whose token is kept."},
-						"overlap":     {Type: framework.TypeInt, Required: true, Description: "Seconds that the token before still works after a rotation."},
-						"entity_id":   {Type: framework.TypeString, Required: true, Description: "Vault entity that the token is for; empty: nobody's."},
+						"overlap":     {Type: framework.TypeInt, Required: true, Description: "Seconds for which the previous token still works after a rotation."},
+						"entity_id":   {Type: framework.TypeString, Required: true, Description: "Vault entity that the token is for; empty: none."},
 						"description": {Type: framework.TypeString, Required: true, Description: "What the static role is for."},
 						"token_id":    {Type: framework.TypeString, Required: true, Description: "The token's public name."},
-						"last_error":  {Type: framework.TypeString, Description: "Why the last rotation failed; absent where it did not."},
+						"last_error":  {Type: framework.TypeString, Description: "Why the last rotation failed; absent where it succeeded."},
 					})),
 				},
 				change(b.staticRoleWrite, "Create or change a static role; what is not given stays as it is."),
 				change(b.staticRoleDelete, "Delete a static role and end its token."),
 			),
 			HelpSynopsis:    "A token that is kept, and rotated.",
-			HelpDescription: "For what cannot read creds by itself: one long-lived token of a role, which the engine replaces in time. A rotation that was missed is made up for once, and no token is kept longer than it lives. A token that is revoked is replaced at once.",
+			HelpDescription: "For clients that cannot read creds: one long-lived token of a role, which the engine replaces in time. A missed rotation is made up for once, and no token is kept longer than it lives. A revoked token is replaced at once.",
 		},
 		b.listPath("static-roles", func(st *state) []string { return st.statics.names() }),
 	}

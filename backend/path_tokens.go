@@ -39,12 +39,12 @@ func (b *backend) pathsTokens() []*framework.Path {
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.ReadOperation: &framework.PathOperation{
 					Callback:  b.tokenRead,
-					Summary:   "Read who got a token, and what has become of it.",
+					Summary:   "Read who got a token, and its state.",
 					Responses: ok(tokenRowFields()),
 				},
 			},
-			HelpSynopsis:    "Who got a token, and what has become of it.",
-			HelpDescription: "A row of the inventory. It is there from the issue of the token until shortly after its end; the token itself is never in it.",
+			HelpSynopsis:    "Who got a token, and its state.",
+			HelpDescription: "A row of the inventory, which exists from a second after the issue of the token until shortly after its end. The row never holds the token itself.",
 		},
 		{
 			Pattern:      "tokens/?$",

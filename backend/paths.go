@@ -94,7 +94,7 @@ func pageFields(key string) map[string]*framework.FieldSchema {
 		},
 		"limit": {
 			Type:        framework.TypeInt,
-			Description: "List at most so many.",
+			Description: "Maximum number of entries to return.",
 			Query:       true,
 		},
 	}
@@ -124,6 +124,6 @@ func page(names []string, after string, limit int) []string {
 
 func listResponseFields(key string) map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
-		"keys": {Type: framework.TypeStringSlice, Description: "Each a " + key + "; absent where there is none."},
+		"keys": {Type: framework.TypeStringSlice, Description: "Each is a " + key + "; absent where there are none."},
 	}
 }
