@@ -12,6 +12,9 @@ import (
 
 // TestScenario plays what chance seldom hits.
 func TestScenario(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes half a minute")
+	}
 	full, native := profiles["full"], profiles["native"]
 	for _, s := range []struct {
 		name    string
@@ -42,9 +45,6 @@ func TestScenario(t *testing.T) {
 		{"budgets", full, nil, budgets},
 	} {
 		t.Run(s.name, func(t *testing.T) {
-			if testing.Short() && s.name == "spent-key-prune" {
-				t.Skip("it takes half a minute")
-			}
 			play(t, setting{seed: 1, profile: s.profile, skews: s.skews}, s.happens)
 		})
 	}
