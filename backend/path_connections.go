@@ -282,7 +282,7 @@ func (e *connectionEntry) update(d *framework.FieldData, cs *connectionStore) *l
 		fields map[string]connector.Field
 		take   func(map[string]any)
 	}{
-		{"credential", e.Credential, p.Credential, func(values map[string]any) { e.Replace(values) }},
+		{"credential", e.Credential, p.Credential, func(values map[string]any) { e.Replace(values, p) }},
 		{"settings", e.Settings, p.Settings, func(values map[string]any) { e.Settings = values }},
 	} {
 		merged := maps.Clone(m.kept)

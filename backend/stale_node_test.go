@@ -3,6 +3,7 @@ package backend
 import (
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -71,5 +72,75 @@ func TestStaticRotatedElsewhere(t *testing.T) {
 	defer s.mu.Unlock()
 	if text := other.read("static-creds/kept")["token"].(string); s.tokens[strings.TrimPrefix(text, "shelf-token-")] == "" {
 		t.Error("the static role has a token that does not work:", text)
+	}
+}
+
+// onKeyRing is an engine with a connection to a key ring that refuses to end a key while it is stuck.
+func onKeyRing(t *testing.T) (e *engine, ring *keyRing, stuck *atomic.Bool) {
+	ring, stuck = newKeyRing(t), new(atomic.Bool)
+	ring.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if stuck.Load() && r.Method == http.MethodDelete {
+			w.WriteHeader(http.StatusConflict)
+			return
+		}
+		ring.ServeHTTP(w, r)
+	})
+	e = mountPrepared(t, new(storage), newSystem(), hurry)
+	e.write("providers/ring", data{"definition": strings.Replace(keyRingDefinition, "FIND", "  find:\n    requests:\n      - {method: GET, path: /keys, headers: *auth}\n    items: response.body", 1)})
+	e.write("connections/ring", data{"provider": "ring", "url": ring.URL, "credential": data{"key": "first"}})
+	return e, ring, stuck
+}
+
+func (ring *keyRing) add(key string) {
+	ring.mu.Lock()
+	defer ring.mu.Unlock()
+	ring.keys[key] = "by hand"
+}
+
+// rootSettled waits until rotations have left nothing to do.
+func (e *engine) rootSettled() {
+	e.t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); e.read("connections/ring")["queue"].(data)["root"] != nil; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			e.t.Fatal("not settled")
+		}
+	}
+}
+
+// A credential that a rotation has made, and that an operator replaces, is known to nobody, and does not stay.
+func TestReplacedRootIsRevoked(t *testing.T) {
+	t.Parallel()
+	e, ring, _ := onKeyRing(t)
+	e.write("rotate-root/ring", nil)
+	ring.add("second")
+	e.write("connections/ring", data{"credential": data{"key": "second"}})
+	e.rootSettled()
+	if ring.count() != 1 {
+		t.Errorf("%d keys", ring.count())
+	}
+	ring.add("third")
+	e.write("connections/ring", data{"credential": data{"key": "third"}}) // the second is the operator's
+	e.rootSettled()
+	if ring.count() != 2 {
+		t.Errorf("%d keys", ring.count())
+	}
+	e.write("connections/ring/check", nil)
+}
+
+// A process that remembers a credential as replaced does not revoke it once another has taken it back.
+func TestRootTakenBackElsewhere(t *testing.T) {
+	t.Parallel()
+	e, ring, stuck := onKeyRing(t)
+	stuck.Store(true)
+	e.do(logical.UpdateOperation, "rotate-root/ring", nil)
+	other := mountPrepared(t, e.storage, e.system, hurry) // is not told of what the first does
+	e.write("connections/ring", data{"credential": data{"key": "first"}})
+	stuck.Store(false)
+	other.b.upstreams.Retry(e.b.state.Load().connections.get("ring").ID)
+	other.rootSettled()
+	e.rootSettled()
+	e.write("connections/ring/check", nil)
+	if ring.count() != 1 {
+		t.Errorf("%d keys", ring.count())
 	}
 }

@@ -35,6 +35,19 @@ func longestFirst(secrets []string) []string {
 	return secrets
 }
 
+// CommonSecrets tells whether two credentials have a secret in common, and whether they have all of them: then they are
+// one, whatever else is said of it.
+func (p *Provider) CommonSecrets(a, b map[string]any) (some, all bool) {
+	all = true
+	for name, field := range p.Credential {
+		if field.Secret {
+			same := a[name] == b[name]
+			some, all = some || same && a[name] != nil, all && same
+		}
+	}
+	return some, all
+}
+
 // shown gives the members of a credential that are no secrets.
 func (p *Provider) shown(credential map[string]any) map[string]any {
 	shown := make(map[string]any)

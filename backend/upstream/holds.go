@@ -179,7 +179,14 @@ func (ts *Tokens) holdNames(id token.ID) map[string]bool {
 // token at the service where that comes first. A token that is not Live is ErrEnded.
 func (ts *Tokens) hold(ctx context.Context, id token.ID, name, subject string, end, now time.Time) (time.Time, error) {
 	defer ts.lockShared(id)()
-	return ts.putHold(ctx, id, name, hold{End: end, Subject: subject}, now)
+	held, err := ts.putHold(ctx, id, name, hold{End: end, Subject: subject}, now)
+	if err != nil { // nobody gets the token, and storage may have the hold nevertheless
+		dropping, cancel := context.WithTimeout(context.WithoutCancel(ctx), RevokeWait)
+		defer cancel()
+		err = errors.Join(err, ts.storage.Delete(dropping, holdKey(id, name)))
+		ts.setHold(id, name, nil)
+	}
+	return held, err
 }
 
 // moveHold moves the end of a hold, as hold does.
@@ -219,7 +226,7 @@ func (ts *Tokens) putHold(ctx context.Context, id token.ID, name string, h hold,
 	}
 	if stored == nil || stored.State != Live {
 		ts.show(id, stored)
-		return time.Time{}, errors.Join(ErrEnded, ts.storage.Delete(ctx, holdKey(id, name)))
+		return time.Time{}, ErrEnded
 	}
 	ts.setHold(id, name, &h)
 	return h.End, ts.dropLost(ctx, id, now)

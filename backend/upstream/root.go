@@ -31,6 +31,7 @@ type Root struct {
 	Pending    *PendingRoot   `json:"pending,omitzero"`  // a rotation that has begun; nil: none
 	Retiring   []RetiringRoot `json:"retiring,omitzero"` // credentials that were replaced, until they are surely revoked
 	RotatedAt  time.Time      `json:"rotated_at"`        // zero: never
+	Made       bool           `json:"made,omitzero"`     // by a rotation: nobody but the engine knows the credential
 }
 
 // PendingRoot is a credential that a rotation has asked for, and of which it is not known whether the service made it.
@@ -46,7 +47,6 @@ type PendingRoot struct {
 // RetiringRoot is a credential that was replaced.
 type RetiringRoot struct {
 	Credential map[string]any `json:"credential"`
-	Since      time.Time      `json:"since"`
 }
 
 // Unsettled reports whether a rotation has left something to do.
@@ -65,9 +65,15 @@ func (r *Root) left() string {
 	return ""
 }
 
-// Replace takes over a credential that an operator gives. What rotations have left at the service stays to be
-// revoked, unless it is what is given.
-func (r *Root) Replace(credential map[string]any) {
+// Replace takes over a credential that an operator gives. What rotations have made at the service stays to be revoked,
+// unless it is what is given.
+func (r *Root) Replace(credential map[string]any, p *connector.Provider) {
+	if some, _ := p.CommonSecrets(r.Credential, credential); !some {
+		if r.Made && p.Operations.RetireRoot != nil {
+			r.Retiring = append(slices.Clone(r.Retiring), RetiringRoot{Credential: r.Credential})
+		}
+		r.Made = false
+	}
 	r.Credential = credential
 	if r.Pending != nil {
 		if r.Pending.Chosen != nil {
@@ -78,7 +84,18 @@ func (r *Root) Replace(credential map[string]any) {
 			r.Pending = &given
 		}
 	}
-	r.Retiring = slices.DeleteFunc(slices.Clone(r.Retiring), func(old RetiringRoot) bool { return equal(old.Credential, credential) })
+	r.Retiring = slices.DeleteFunc(slices.Clone(r.Retiring), func(old RetiringRoot) bool {
+		_, same := p.CommonSecrets(old.Credential, credential)
+		return same
+	})
+}
+
+// take has a credential used that a rotation has made. The one before is to be revoked, where the service can.
+func (r *Root) take(credential map[string]any, p *connector.Provider, at time.Time) {
+	if p.Operations.RetireRoot != nil {
+		r.Retiring = append(slices.Clone(r.Retiring), RetiringRoot{Credential: r.Credential})
+	}
+	r.Credential, r.Pending, r.RotatedAt, r.Made = credential, nil, at, true
 }
 
 // Leave drops what rotations have left to do at a service that is not to be called any more.
@@ -152,11 +169,24 @@ func (k *Keeper) settleRoot(ctx context.Context, c *Connection) *Connection {
 
 // Finish completes the rotations of a connection that were cut short. The caller has locked its credential.
 func (k *Keeper) Finish(ctx context.Context, c *Connection) (*Connection, error) {
-	now, err := k.settlePending(ctx, c)
+	stored, err := k.latest(ctx, c)
+	if err != nil {
+		return c, err
+	}
+	now, err := k.settlePending(ctx, stored)
 	if err != nil {
 		return c, err
 	}
 	return k.retire(ctx, now)
+}
+
+// latest returns a connection as storage has it: what one process remembers as replaced, another may have taken back.
+func (k *Keeper) latest(ctx context.Context, c *Connection) (*Connection, error) {
+	errSeen := errors.New("nothing is to be changed")
+	if _, err := k.mount.ChangeRoot(ctx, c.ID, func(*Root) error { return errSeen }); !errors.Is(err, errSeen) {
+		return nil, err
+	}
+	return k.mount.Connection(c.ID, c.Name)
 }
 
 // settlePending finds out what has become of a rotation that was cut short.
@@ -220,10 +250,7 @@ func (k *Keeper) settleChosen(ctx context.Context, c *Connection, pending *Pendi
 			if err := r.unchanged(pending); err != nil {
 				return err
 			}
-			if c.Service.Provider.Operations.RetireRoot != nil {
-				r.Retiring = append(slices.Clone(r.Retiring), RetiringRoot{Credential: r.Credential, Since: pending.Since})
-			}
-			r.Credential, r.Pending, r.RotatedAt = pending.Chosen, nil, pending.Since
+			r.take(pending.Chosen, c.Service.Provider, pending.Since)
 			return nil
 		})
 	}
@@ -245,7 +272,7 @@ func (k *Keeper) retire(ctx context.Context, c *Connection) (*Connection, error)
 		if c.Broken != nil {
 			return c, c.Broken
 		}
-		if !equal(old.Credential, c.Credential) {
+		if _, same := c.Service.Provider.CommonSecrets(old.Credential, c.Credential); !same {
 			if err := k.retireOne(ctx, c, old); err != nil {
 				return c, err
 			}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 
 	"github.com/hashicorp/go-secure-stdlib/base62"
 
@@ -42,7 +41,7 @@ func (k *Keeper) rotate(ctx context.Context, c *Connection, name string) (warnin
 		return "", err
 	}
 	defer done()
-	if c, err = k.mount.Connection(c.ID, c.Name); err != nil { // as it is now
+	if c, err = k.latest(ctx, c); err != nil {
 		return "", err
 	}
 	if c, err = k.settlePending(ctx, c); err != nil {
@@ -94,10 +93,7 @@ func (k *Keeper) rotate(ctx context.Context, c *Connection, name string) (warnin
 		if err := r.unchanged(pending); err != nil {
 			return err
 		}
-		if c.Service.Provider.Operations.RetireRoot != nil {
-			r.Retiring = append(slices.Clone(r.Retiring), RetiringRoot{Credential: r.Credential, Since: now})
-		}
-		r.Credential, r.Pending, r.RotatedAt = credential, nil, now
+		r.take(credential, c.Service.Provider, now)
 		return nil
 	})
 	if errors.Is(err, errChanged) || errors.Is(err, ErrNoConnection) {

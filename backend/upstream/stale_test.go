@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
@@ -156,6 +157,36 @@ func TestMoveUnknownHold(t *testing.T) {
 	}
 }
 
+// deaf is storage that takes a write and says that it failed.
+type deaf struct {
+	logical.InmemStorage
+	deaf bool
+}
+
+func (s *deaf) Put(ctx context.Context, e *logical.StorageEntry) error {
+	return errors.Join(s.InmemStorage.Put(ctx, e), map[bool]error{true: errors.New("no answer")}[s.deaf])
+}
+
+// A hold that storage may have taken, and nobody knows of, does not keep a token alive.
+func TestHoldUnsure(t *testing.T) {
+	t.Parallel()
+	s := new(deaf)
+	k := keep(s, 1)
+	id := live(t, k, func(u *Token) { u.Shared = true })
+	k.holdFor(t, id, "a", time.Hour)
+	s.deaf = true
+	if _, err := k.Tokens.hold(t.Context(), id, "b", "", start.Add(time.Hour), start); err == nil {
+		t.Fatal("no error")
+	}
+	s.deaf = false
+	if err := k.Unhold(t.Context(), id, "a"); err != nil {
+		t.Fatal(err)
+	}
+	if state := k.stateOf(t, id); state != Ending {
+		t.Error("nothing holds the token, which is", state)
+	}
+}
+
 // orphaned is a mount whose connection was deleted.
 type orphaned struct{ quiet }
 
@@ -180,6 +211,10 @@ type spoilt struct{ quiet }
 
 func (*spoilt) Connection(id, name string) (*Connection, error) {
 	return &Connection{ID: id, Name: name, Broken: errors.New("its provider is gone")}, nil
+}
+
+func (*spoilt) ChangeRoot(_ context.Context, _ string, change func(*Root) error) (*Connection, error) {
+	return nil, change(new(Root))
 }
 
 // A connection whose provider has gone since the request began is not rotated.
