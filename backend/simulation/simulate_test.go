@@ -229,6 +229,7 @@ func TestMain(m *testing.M) {
 	}
 	flag.Parse()
 	runtime.GOMAXPROCS(1) // what happens in a run is up to its seed, as far as it can be; workers are processes
+	debug.SetGCPercent(500)
 	if testing.Short() && flag.Lookup("rapid.checks").Value.String() == "100" {
 		_ = flag.Set("rapid.checks", "3")
 	}
