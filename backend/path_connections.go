@@ -413,6 +413,8 @@ func (b *backend) connectionDelete(ctx context.Context, req *logical.Request, d 
 		if err != nil {
 			resp.AddWarning(fmt.Sprintf("the credential was not ended at the service: %s", err))
 		}
+	} else if c.Made {
+		resp.AddWarning(fmt.Sprintf("the credential that rotate-root made, which nobody else knows, is left behind at %s: revoke it there", c.URL))
 	}
 	if left, err = b.dropConnection(ctx, req.Storage, st, c); err != nil {
 		return nil, err

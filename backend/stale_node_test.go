@@ -127,6 +127,17 @@ func TestReplacedRootIsRevoked(t *testing.T) {
 	e.write("connections/ring/check", nil)
 }
 
+// A credential that only the engine knows is not left behind without a word.
+func TestDeleteTellsOfMadeCredential(t *testing.T) {
+	t.Parallel()
+	e, ring, _ := onKeyRing(t)
+	e.write("rotate-root/ring", nil)
+	resp := e.do(logical.DeleteOperation, "connections/ring", nil)
+	if resp == nil || len(resp.Warnings) != 1 || !strings.Contains(resp.Warnings[0], "left behind at "+ring.URL) {
+		t.Error(resp)
+	}
+}
+
 // A process that remembers a credential as replaced does not revoke it once another has taken it back.
 func TestRootTakenBackElsewhere(t *testing.T) {
 	t.Parallel()
