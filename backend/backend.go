@@ -225,6 +225,7 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 		st.indexes.Prune(ctx, s, longest, now),
 		st.deleted.Prune(ctx, s, now),
 		st.refreshes.Prune(ctx, s, now),
+		st.inventory.Flush(ctx, s), // what an earlier flush could not write
 		st.inventory.Prune(ctx, s, st.ended(now)),
 		st.deviations.Prune(ctx, s, now),
 		ledger.PruneWriters(ctx, s, b.writer, longest, now),
@@ -304,7 +305,7 @@ func (b *backend) flush(ctx context.Context) {
 		return
 	}
 	if err := st.inventory.Flush(ctx, b.storage); err != nil {
-		b.Logger().Warn("the inventory of tokens was not written, it is tried again with the next token", "error", err)
+		b.Logger().Warn("the inventory of tokens not written; trying again within a minute", "error", err)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -192,6 +193,21 @@ func TestInvalidate(t *testing.T) {
 		if !found {
 			t.Errorf("nothing has invalidated %q", key)
 		}
+	}
+}
+
+// Rows that storage has refused are written within a minute, also where no further token is issued.
+func TestRefusedRowsAreWrittenLater(t *testing.T) {
+	e := newEngine(t)
+	e.write("roles/reader", data{"scopes": "a"})
+	e.creds("reader", nil)
+	c := e.creds("reader", nil)
+	e.storage.broken.Store(true)
+	e.b.flush(t.Context())
+	e.storage.broken.Store(false)
+	e.minute()
+	if listed := mountOn(t, e.storage, e.system).list("tokens/", nil); !slices.Contains(listed, c.id) {
+		t.Errorf("after a crash %q are listed, and not %s", listed, c.id)
 	}
 }
 
