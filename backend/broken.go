@@ -183,7 +183,7 @@ func (b *backend) dropBrokenRole(ctx context.Context, s logical.Storage, st *sta
 		}
 	}
 	for id := range ids {
-		if err := st.deleted.Add(ctx, s, id, b.now().Add(st.longestLifetime())); err != nil {
+		if err := st.deleted.Add(ctx, s, id, b.now().Add(b.longestOf(st, new(roleEntry)))); err != nil {
 			return err
 		}
 		if err := b.upstreams.EndRole(ctx, id); err != nil {

@@ -576,7 +576,7 @@ func (b *backend) dropRole(ctx context.Context, s logical.Storage, st *state, na
 		return nil, fieldError("name", "static role %q keeps a token of role %q: delete it first", keeper.name, r.name), nil
 	}
 	// Status lists show the tokens as revoked once the role is gone, too, however this is cut short.
-	if err := st.deleted.Add(ctx, s, r.ID, b.now().Add(st.longestLifetime())); err != nil {
+	if err := st.deleted.Add(ctx, s, r.ID, b.now().Add(b.longestOf(st, new(roleEntry)))); err != nil {
 		return nil, nil, err
 	}
 	if err := st.roles.delete(ctx, s, r); err != nil {

@@ -61,7 +61,8 @@ func (r *role) version(number uint32) *version {
 	return r.versions[i]
 }
 
-// longestOf is how long a token may live that is issued from a role at this moment: no key may know of it yet.
+// longestOf is how long a token of a role may live that was issued up to this moment: this process may not know of it
+// from a key yet.
 func (b *backend) longestOf(st *state, e *roleEntry) time.Duration {
 	longest := b.System().MaxLeaseTTL()
 	if e.MaxTTL > 0 {

@@ -151,3 +151,19 @@ func TestRoleSize(t *testing.T) {
 		}
 	}
 }
+
+// A deleted role is remembered for as long as tokens of it may live that another process has issued.
+func TestAProcessBehindDeletesARole(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ahead := newIssuer(t)
+		ahead.write("roles/app", data{"token_type": "jwt", "scopes": "a", "audience": "x", "ttl": "2h"})
+		behind := mountOn(t, ahead.storage, ahead.system)
+		c := ahead.creds("app", nil)
+		behind.do(logical.DeleteOperation, "roles/app", nil)
+		time.Sleep(time.Hour)
+		behind.minute()
+		if !mountOn(t, ahead.storage, ahead.system).listedAsRevoked(c.token) {
+			t.Error("a status list does not show any more that the role was deleted")
+		}
+	})
+}
