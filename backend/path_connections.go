@@ -144,7 +144,7 @@ func (b *backend) pathsConnections() []*framework.Path {
 				},
 			},
 			HelpSynopsis:    "Prove that the credential works, and return what it may do.",
-			HelpDescription: "Asks the service as whom the credential authenticates, and retries the queue. Nothing is changed at the service, except that the provider vault renews its token.",
+			HelpDescription: "Asks the service as whom the credential authenticates, and retries the queue. Nothing is changed at the service, except that the provider vault renews its token, and oauth2 gets a token.",
 		},
 		b.listPath("connections", func(st *state) []string { return st.connections.names() }),
 	}
