@@ -4,12 +4,14 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"iter"
 	"maps"
 	"math"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
@@ -54,6 +56,7 @@ type pages[V value[V]] struct {
 }
 
 type page[V value[V]] struct {
+	touched atomic.Bool     // whether the page has ever held anything; most pages of a small mount never do
 	writing sync.Mutex      // held from reading the page for a change until the change is stored; before mu
 	files   map[string]file // by the name, such as 0a1-89abcdef01234567
 
@@ -114,8 +117,8 @@ func (ps *pages[V]) Load(ctx context.Context, s logical.Storage, now time.Time) 
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	for i := range ps.pages {
-		ps.pages[i].dropOver(now)
+	for _, p := range ps.touched() {
+		p.dropOver(now)
 	}
 	return nil
 }
@@ -206,6 +209,7 @@ func (p *page[V]) note(name string, writtenAt int64, list []pageEntry[V]) {
 	if p.files == nil {
 		p.files = make(map[string]file)
 	}
+	p.touched.Store(true)
 	p.files[name] = f
 	p.mend(name)
 }
@@ -219,6 +223,7 @@ func (p *page[V]) forget(name string) {
 // damage says that a file cannot be read.
 func (p *page[V]) damage(name string, err error) {
 	delete(p.files, name)
+	p.touched.Store(true)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.damaged == nil {
@@ -254,8 +259,7 @@ func unreadable(key string, err error) error {
 // Damaged returns the files that cannot be read, by key, and why.
 func (ps *pages[V]) Damaged() map[string]error {
 	damaged := make(map[string]error)
-	for i := range ps.pages {
-		p := &ps.pages[i]
+	for _, p := range ps.touched() {
 		p.mu.RLock()
 		for name, err := range p.damaged {
 			damaged[ps.prefix+name] = err
@@ -267,8 +271,8 @@ func (ps *pages[V]) Damaged() map[string]error {
 
 // DropDamaged deletes a file that cannot be read. What it said of its ids is lost.
 func (ps *pages[V]) DropDamaged(ctx context.Context, s logical.Storage, key string) error {
-	for i := range ps.pages {
-		dropped, err := ps.dropDamaged(ctx, s, &ps.pages[i], key)
+	for _, p := range ps.touched() {
+		dropped, err := ps.dropDamaged(ctx, s, p, key)
 		if err != nil || dropped {
 			return err
 		}
@@ -291,6 +295,7 @@ func (ps *pages[V]) dropDamaged(ctx context.Context, s logical.Storage, p *page[
 }
 
 func (p *page[V]) show(entries map[token.ID]V) {
+	p.touched.Store(true)
 	p.mu.Lock()
 	p.entries = entries
 	p.mu.Unlock()
@@ -378,10 +383,20 @@ func (ps *pages[V]) store(ctx context.Context, s logical.Storage, p *page[V], na
 	return nil
 }
 
+// touched gives the pages that may hold something, with their numbers.
+func (ps *pages[V]) touched() iter.Seq2[int, *page[V]] {
+	return func(yield func(int, *page[V]) bool) {
+		for number := range ps.pages {
+			if p := &ps.pages[number]; p.touched.Load() && !yield(number, p) {
+				return
+			}
+		}
+	}
+}
+
 // all calls f for each value.
 func (ps *pages[V]) all(f func(V)) {
-	for i := range ps.pages {
-		p := &ps.pages[i]
+	for _, p := range ps.touched() {
 		p.mu.RLock()
 		for _, v := range p.entries {
 			f(v)

@@ -14,8 +14,8 @@ import (
 func (ps *pages[V]) Prune(ctx context.Context, s logical.Storage, now time.Time) error {
 	left := takeOvers
 	others := sync.OnceValues(func() (map[int][]string, error) { return ps.others(ctx, s) })
-	for number := range ps.pages {
-		if err := ps.prunePage(ctx, s, number, others, &left, now); err != nil {
+	for number, p := range ps.touched() {
+		if err := ps.prunePage(ctx, s, number, p, others, &left, now); err != nil {
 			return err
 		}
 	}
@@ -37,8 +37,7 @@ func (ps *pages[V]) others(ctx context.Context, s logical.Storage) (map[int][]st
 	return others, nil
 }
 
-func (ps *pages[V]) prunePage(ctx context.Context, s logical.Storage, number int, others func() (map[int][]string, error), left *int, now time.Time) error {
-	p := &ps.pages[number]
+func (ps *pages[V]) prunePage(ctx context.Context, s logical.Storage, number int, p *page[V], others func() (map[int][]string, error), left *int, now time.Time) error {
 	p.writing.Lock()
 	defer p.writing.Unlock()
 	if len(p.entries) == 0 && len(p.files) == 0 {
