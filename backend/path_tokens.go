@@ -44,7 +44,7 @@ func (b *backend) pathsTokens() []*framework.Path {
 				},
 			},
 			HelpSynopsis:    "Who got a token, and its state.",
-			HelpDescription: "A row of the inventory, which exists from a second after the issue of the token until shortly after its end. The row never holds the token itself.",
+			HelpDescription: "A row of the inventory, which exists from the issue of the token until shortly after its end. The row never holds the token itself.",
 		},
 		{
 			Pattern:      "tokens/?$",
