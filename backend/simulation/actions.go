@@ -61,7 +61,6 @@ func init() {
 type profile struct {
 	name     string
 	upstream bool
-	total    int
 }
 
 var profiles = map[string]*profile{

@@ -123,7 +123,6 @@ type static struct {
 	name, role string
 	exists     bool
 	unsure     bool
-	busy       bool
 	overlap    time.Duration
 	period     time.Duration
 }

@@ -67,17 +67,6 @@ type Token struct {
 // ErrEnded is returned for a token that is revoked, or about to be.
 var ErrEnded = errors.New("the token is revoked")
 
-// rank is the place of a state in the order of states.
-func (s State) rank() int {
-	switch s {
-	case Creating:
-		return 0
-	case Live:
-		return 1
-	}
-	return 2
-}
-
 // since is when a token that waits in the queue began to wait.
 func (t *Token) since() time.Time {
 	if t.State == Ending {
