@@ -224,7 +224,7 @@ func (w *world) atTheEnd() {
 	}
 	// What a node that was replaced has written at last, only the next one knows. A node that is new also has less to
 	// do while a long time passes.
-	for _, d := range []time.Duration{5 * time.Minute, 8 * time.Hour, 34 * time.Hour} {
+	for _, d := range []time.Duration{5 * time.Minute, 8 * time.Hour, 34 * time.Hour, 72 * time.Hour} {
 		w.failOver(nil)
 		w.takeOver(plan{})
 		w.advance(d)
