@@ -407,8 +407,8 @@ func (w *world) refresh(n *node, used *issued) (access, next *issued) {
 	top := g.topGeneration()
 	certain := w.surelyLive(n, g) && !g.doubtful && !g.lostRefresh
 	allowed := w.possiblyAllowed(n, g)
-	if generation < top {
-		g.doubtful = true // it may be taken for a thief's
+	if generation < top || g.lostRefresh {
+		g.doubtful = true // it may be taken for a thief's: a refresh whose answer was lost may have used it
 	}
 	w.mu.Unlock()
 	a := w.ask(n, &logical.Request{Operation: logical.UpdateOperation, Path: "oauth/token", Data: map[string]any{"grant_type": "refresh_token", "refresh_token": used.text}})
