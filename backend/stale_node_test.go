@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"crypto/rand"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -8,6 +9,9 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
 
 // Vault goes on with a mount that could not be initialized: what works in the background begins as soon as storage can
@@ -153,5 +157,39 @@ func TestRootTakenBackElsewhere(t *testing.T) {
 	e.write("connections/ring/check", nil)
 	if ring.count() != 1 {
 		t.Errorf("%d keys", ring.count())
+	}
+}
+
+// A token that another process has asked for, whose clock is behind, is looked for as long as it may still be made.
+func TestLateCreationOfSlowClock(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t)
+	e := onShelf(t, s)
+	st := e.b.state.Load()
+	c, r := st.connections.get("shelf"), st.roles.get("reader")
+	id, err := token.NewID(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	entry, err := logical.StorageEntryJSON(upstream.Prefix+id.String(), &upstream.Token{
+		ID: id, State: upstream.Creating, Connection: "shelf", ConnectionID: c.ID, URL: c.URL, Role: "reader", RoleID: r.ID,
+		Name: "late", Params: r.Params, CreatedAt: now.Add(-10 * time.Minute), EndsAt: now.Add(time.Hour),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.storage.Put(t.Context(), entry); err != nil {
+		t.Fatal(err)
+	}
+	e.b.InvalidateKey(t.Context(), entry.Key)
+	e.read("connections/shelf")
+	time.Sleep(300 * time.Millisecond) // many looks, and less than the timeout of a call
+	s.mu.Lock()
+	s.tokens["late"] = "late"
+	s.mu.Unlock()
+	e.settled()
+	if s.live() != 0 {
+		t.Errorf("%d tokens are left behind", s.live())
 	}
 }

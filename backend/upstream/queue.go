@@ -78,7 +78,8 @@ type lineState struct {
 	Attempt           // after a failure that is the connection's
 	root      Attempt // after a failure to settle a rotation of the credential
 	rootError error
-	looks     int // in vain, for a credential that may have been made
+	lookedFor string    // the credential that may have been made, by its name
+	looked    time.Time // when it was first looked for in vain
 	running   bool
 	ready     time.Time // Interval after it last ran
 	lastError string

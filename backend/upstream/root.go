@@ -231,14 +231,16 @@ func (k *Keeper) settlePending(ctx context.Context, c *Connection) (*Connection,
 	return k.dropPending(ctx, c, pending)
 }
 
-// tooEarly reports whether a call of a rotation may still arrive, or what it has made may not be listed yet.
+// tooEarly reports whether a call of a rotation may still arrive, or what it has made may not be listed yet. The time
+// counts from the first look of this process: the clock of the one that has begun the rotation may be another.
 func (k *Keeper) tooEarly(c *Connection, pending *PendingRoot) bool {
 	k.queue.mu.Lock()
-	l := k.queue.line(c.ID)
-	looked := l.looks > 0
-	l.looks++
-	k.queue.mu.Unlock()
-	return !looked || k.now().Sub(pending.Since) < k.Timings.Settle+c.Service.Client.Timeout()
+	defer k.queue.mu.Unlock()
+	l, now := k.queue.line(c.ID), k.now()
+	if l.lookedFor != pending.Name {
+		l.lookedFor, l.looked = pending.Name, now
+	}
+	return now.Sub(l.looked) < k.Timings.Settle+c.Service.Client.Timeout()
 }
 
 // settleChosen finds out whether the service has taken a credential that the engine has chosen.

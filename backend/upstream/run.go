@@ -221,9 +221,9 @@ func (r *run) settleLost(ctx context.Context, t *Token, found []connector.Token,
 		}
 		r.log.Info("token whose creation was cut short revoked", "connection", t.Connection, "name", t.Name)
 	}
-	// A call that was cut short may still be on its way. And one look may miss what is there, where the service
-	// lists what it has created with a delay.
-	early := now.Sub(t.CreatedAt) < r.Timings.Settle+r.c.Service.Client.Timeout() || r.Tokens.tries(t.ID) == 0
+	// A call that was cut short may still be on its way, also one of another process, whose clock may be another. And one
+	// look may miss what is there, where the service lists what it has created with a delay.
+	early := now.Sub(r.Tokens.lookedFor(t.ID, now)) < r.Timings.Settle+r.c.Service.Client.Timeout()
 	if len(found) == 0 && early {
 		return errWait
 	}

@@ -123,6 +123,20 @@ func (ts *Tokens) tries(id token.ID) int {
 	return 0
 }
 
+// lookedFor is when this process first looked for a token whose creation was cut short; now, if this is the first time.
+func (ts *Tokens) lookedFor(id token.ID, now time.Time) time.Time {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	i := ts.all[id]
+	if i == nil {
+		return now
+	}
+	if i.looked.IsZero() {
+		i.looked = now
+	}
+	return i.looked
+}
+
 // wakeAll has the queue look at all tokens of a connection that rest.
 func (ts *Tokens) wakeAll(connectionID string) {
 	ts.mu.Lock()

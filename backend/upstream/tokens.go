@@ -63,6 +63,8 @@ type item struct {
 	at    time.Time // when the queue is to look at the token; zero: not before release
 	tries int       // of the queue in vain, in this state
 	note  error     // what the last try came to
+
+	looked time.Time // when the queue first looked for the token at the service
 }
 
 // line is the tokens of one connection.
