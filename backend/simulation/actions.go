@@ -30,6 +30,7 @@ func init() {
 		{name: "renew", weight: 10, do: (*world).renewSome},
 		{name: "revoke lease", weight: 8, do: (*world).revokeSomeLease},
 		{name: "revoke prefix", weight: 1, do: (*world).revokePrefix},
+		{name: "revoke parent", weight: 2, do: (*world).revokeParent},
 		{name: "revoke", weight: 6, do: (*world).revokeBy},
 		{name: "refresh", weight: 12, do: (*world).refreshSome},
 		{name: "exchange", weight: 8, do: (*world).exchangeSome},
@@ -133,7 +134,11 @@ func (w *world) takeOver(p plan) {
 
 // expire has Vault revoke the leases that are over.
 func (w *world) expire() {
-	for _, l := range w.leases.due(w.active.now()) {
+	w.mu.Lock()
+	w.leases.expireParents(w.active.now())
+	due := w.leases.due(w.active.now())
+	w.mu.Unlock()
+	for _, l := range due {
 		if w.active.dead() {
 			return
 		}

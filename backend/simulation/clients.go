@@ -58,6 +58,7 @@ func (w *world) issueFrom(n *node, name, subject string, r *rand.Rand) *grant {
 	w.mu.Lock()
 	ro := w.model.roles[name]
 	before := ro.states.possible(n)
+	parent := w.leases.someParent(r, subject, n.now())
 	w.mu.Unlock()
 	var data map[string]any
 	asked := []string(nil)
@@ -85,7 +86,9 @@ func (w *world) issueFrom(n *node, name, subject string, r *rand.Rand) *grant {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.registered(ro, before, subject, asked, earliest, req.Path, a)
+	g := w.registered(ro, before, subject, asked, earliest, req.Path, a)
+	g.lease.belong(parent, n.now())
+	return g
 }
 
 // registered notes what an answer of creds gives. The caller holds mu.

@@ -10,14 +10,16 @@ import (
 
 // leases is Vault's expiration manager. It survives every crash; its clock is that of the active node.
 type leases struct {
-	world *world
-	live  []*lease
+	world   *world
+	live    []*lease
+	parents []*parent
 }
 
 // lease is one lease, as Vault keeps it.
 type lease struct {
 	n       int
 	grant   *grant
+	parent  *parent // nil: none that dies
 	path    string
 	secret  logical.Secret // InternalData as JSON gives it back
 	issued  time.Time
