@@ -36,6 +36,7 @@ func init() {
 		{name: "exchange", weight: 8, do: (*world).exchangeSome},
 		{name: "change role", weight: 5, do: (*world).changeRole},
 		{name: "rotate keys", weight: 1, do: (*world).rotateKeys},
+		{name: "destroy key", weight: 1, do: (*world).destroyKey},
 		{name: "config", weight: 2, do: (*world).changeConfig},
 		{name: "entity", weight: 1, alone: true, do: (*world).changeEntity},
 		{name: "look", weight: 6, do: (*world).look},

@@ -361,6 +361,9 @@ func (w *world) revokeGrant(n *node, g *grant, door int, r *rand.Rand) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if text, ok := req.Data["token"].(string); ok && g.upstream == nil && w.keyMayBeGone(text) {
+		return // likewise, and oauth/revoke does not say so
+	}
 	if g.upstream != nil {
 		g.upstream.revoked = a.mark()
 		for _, other := range g.upstream.grants {
@@ -421,6 +424,8 @@ func (w *world) refresh(n *node, used *issued) (access, next *issued) {
 	body := form(a)
 	if !a.ok() {
 		switch {
+		case w.keyMayBeGone(used.text): // nobody can read it
+			g.lostRefresh = g.lostRefresh || a.lost || a.err != nil || body["error"] != "invalid_grant"
 		case a.lost || a.err != nil || body["error"] != "invalid_grant":
 			g.lostRefresh = true
 			g.doubtful = g.doubtful || generation < top
@@ -433,6 +438,9 @@ func (w *world) refresh(n *node, used *issued) (access, next *issued) {
 	}
 	if g.revoked.seq != 0 && g.revoked.seq < a.began && n.knows(g.revoked.seq, g.revoked.by) {
 		w.broken(2, "grant %d was refreshed after its revocation was acknowledged", g.n)
+	}
+	if w.keyGone(used.text, a) {
+		w.broken(2, "grant %d was refreshed after the key of the refresh token was destroyed", g.n)
 	}
 	if generation < top-1 {
 		w.broken(2, "refresh token %d of grant %d was accepted, and its successor had been used", generation, g.n)
@@ -500,6 +508,9 @@ func (w *world) exchange(n *node, subject *issued, data map[string]any) *issued 
 	scopes := strings.Fields(scope)
 	if g.revoked.seq != 0 && g.revoked.seq < a.began && n.knows(g.revoked.seq, g.revoked.by) {
 		w.broken(2, "a token of grant %d was exchanged after its revocation was acknowledged", g.n)
+	}
+	if w.keyGone(subject.text, a) {
+		w.broken(2, "a token of grant %d was exchanged after its key was destroyed", g.n)
 	}
 	if !within(scopes, subject.scopes) || !within(scopes, allowed) && !within(scopes, w.possiblyAllowed(n, g)) {
 		w.broken(1, "an exchange in grant %d gives %q: the token had %q, and the role allows %q", g.n, scopes, subject.scopes, allowed)

@@ -124,6 +124,8 @@ func (w *world) checkToken(n *node, tok *issued) {
 			w.broken(1, "a refresh token is active: %s", what())
 		case g.revoked.seq != 0 && g.revoked.seq < a.began && n.knows(g.revoked.seq, g.revoked.by):
 			w.broken(2, "active after its revocation was acknowledged: %s", what())
+		case w.keyGone(tok.text, a):
+			w.broken(2, "active after its key was destroyed: %s", what())
 		case !maybe:
 			w.broken(2, "active after its role was deleted: %s", what())
 		case !now.Before(last):
@@ -140,7 +142,10 @@ func (w *world) checkToken(n *node, tok *issued) {
 		}
 		return
 	}
-	live := w.surelyLive(n, g) && now.Before(first) && n.knows(tok.seq, tok.by)
+	if w.keyGone(tok.text, a) && now.Before(first) && n.knows(tok.seq, tok.by) && reason == "wrong_environment" {
+		w.broken(4, "a token whose key was destroyed is called %s: %s", reason, what())
+	}
+	live := w.surelyLive(n, g) && now.Before(first) && n.knows(tok.seq, tok.by) && !w.keyMayBeGone(tok.text)
 	for _, s := range g.role.states.possible(n) {
 		live = live && (tok.refresh || len(common(tok.scopes, s.allowed)) > 0)
 	}

@@ -112,6 +112,7 @@ type model struct {
 	tokens    []*issued
 	upstreams map[string]*upstreamToken // by the text of the token
 	sealed    map[string]string         // key number and id of an opaque token -> the token
+	destroyed map[string]*destruction   // by the name of the key
 	abandoned map[string]bool           // texts of tokens of the service that were left behind with notice
 	statics   map[string]*static
 	connected bool // the connection exists

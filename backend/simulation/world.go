@@ -176,7 +176,7 @@ func newWorld(s setting) *world {
 	}
 	w.model = &model{
 		roles: make(map[string]*role), upstreams: make(map[string]*upstreamToken), sealed: make(map[string]string),
-		abandoned: make(map[string]bool), statics: make(map[string]*static),
+		abandoned: make(map[string]bool), destroyed: make(map[string]*destruction), statics: make(map[string]*static),
 	}
 	w.secrets.init()
 	return w
