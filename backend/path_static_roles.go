@@ -149,7 +149,7 @@ func (b *backend) staticRoleWrite(ctx context.Context, req *logical.Request, d *
 	if err != nil {
 		return nil, err
 	}
-	return st.rotatedEarly(name)
+	return st.rotatedEarly(name, b.now().UTC())
 }
 
 // staticRoleUpdate stores a change of old. The rotator does what follows of it.
@@ -164,10 +164,18 @@ func (b *backend) staticRoleUpdate(ctx context.Context, s logical.Storage, st *s
 }
 
 // rotatedEarly answers a write with a warning where the token lives too short for the rotation that was asked for.
-func (st *state) rotatedEarly(name string) (*logical.Response, error) {
+func (st *state) rotatedEarly(name string, now time.Time) (*logical.Response, error) {
 	e := st.statics.get(name)
 	if e == nil || !e.Next.Equal(e.last()) {
 		return nil, nil
+	}
+	since := e.Current.RotatedAt
+	if e.Schedule != "" {
+		since = now
+	}
+	// The life of a token is planned to allow for the rotation that was asked for, to the second or so.
+	if asked, err := e.after(since); err != nil || asked.Sub(e.Next) < time.Minute {
+		return nil, err
 	}
 	resp := new(logical.Response)
 	resp.AddWarning(fmt.Sprintf("the token ends at %s by itself, so it is rotated at %s already",

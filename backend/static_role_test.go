@@ -218,3 +218,17 @@ func TestStaticUpstreamFaults(t *testing.T) {
 		t.Errorf("%d tokens", s.live())
 	}
 }
+
+// A period of weeks is kept without a warning: the token's life allows for it.
+func TestStaticRoleWarnsOfNoRotationOnTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("roles/reader", data{"scopes": "a"})
+		for _, period := range []string{"24h", "168h", "720h"} {
+			resp := e.do(logical.UpdateOperation, "static-roles/r"+period, data{"role": "reader", "rotation_period": period, "overlap": "1h"})
+			if resp != nil && len(resp.Warnings) > 0 {
+				t.Errorf("%s: %v", period, resp.Warnings)
+			}
+		}
+	})
+}
