@@ -212,8 +212,11 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			time.Sleep(20 * time.Second)
 		}
 	case nonsense:
+		status := http.StatusOK
+		answer = func(told int, _ any) { status = told } // what is refused is refused in nonsense, too
 		serve()
 		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
 		_, _ = w.Write([]byte(`{"unexpected": [{}]}`))
 		return
 	case limited:
