@@ -30,10 +30,12 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 	return resp, err
 }
 
-// HandleExistenceCheck is what Vault asks first, to tell a create from an update.
+// HandleExistenceCheck is what Vault asks first, to tell a create from an update. The name in the path is enough for the
+// answer. The fields are checked by HandleRequest, whose errors say what is allowed.
 func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (checkFound, exists bool, err error) {
-	readMaps(req)
-	return b.Backend.HandleExistenceCheck(ctx, req)
+	named := *req
+	named.Data = nil
+	return b.Backend.HandleExistenceCheck(ctx, &named)
 }
 
 // mapFields are the fields whose values are maps, which the command line writes as field=name=value.

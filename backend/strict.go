@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -81,14 +82,24 @@ func checkType(name string, field framework.FieldType, value any) *logical.Respo
 		}
 	case framework.TypeDurationSecond:
 		// The framework would cut 0.5s to 0, which often stands for no limit.
-		if d, err := parseutil.ParseDurationSecond(value); err == nil && d%time.Second != 0 {
+		switch d, err := parseutil.ParseDurationSecond(value); {
+		case err != nil:
+			return fieldError(name, "takes a duration in seconds, or such as 90s, 15m, 24h or 7d")
+		case d%time.Second != 0:
 			return fieldError(name, "takes whole seconds")
+		case d < 0:
+			return fieldError(name, "must not be negative")
 		}
 	case framework.TypeKVPairs:
 		return checkPairs(name, value)
 	case framework.TypeBool:
 		if given == "a number" {
 			return fieldError(name, "takes true or false, not a number")
+		}
+		if text, is := value.(string); is {
+			if _, err := strconv.ParseBool(text); err != nil {
+				return fieldError(name, "takes true or false")
+			}
 		}
 	case framework.TypeCommaStringSlice, framework.TypeStringSlice:
 		if given == "a string" {

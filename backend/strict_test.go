@@ -33,6 +33,10 @@ func TestTypesOfFields(t *testing.T) {
 		{"roles/reader", "max_tokens", "0x10", "max_tokens: takes a whole number in decimal digits"},
 		{"roles/reader", "max_tokens", "1_0", "max_tokens: takes a whole number in decimal digits"},
 		{"roles/reader", "max_ttl", "0.5s", "max_ttl: takes whole seconds"},
+		{"roles/reader", "max_tokens", "many", "max_tokens: takes a whole number in decimal digits"},
+		{"roles/reader", "max_ttl", "1d1", "max_ttl: takes a duration in seconds, or such as 90s, 15m, 24h or 7d"},
+		{"creds/reader", "ttl", "-5m", "ttl: must not be negative"},
+		{"roles/reader", "exchange", "yes", "exchange: takes true or false"},
 		{"creds/reader", "ttl", "500ms", "ttl: takes whole seconds"},
 		{"roles/reader", "metadata", data{"a": true}, `metadata: takes an object of strings, and "a" is a boolean`},
 		{"roles/reader", "metadata", data{"a": nil}, `metadata: takes an object of strings, and "a" is null`},
@@ -84,6 +88,19 @@ func TestErrorsDoNotShowValues(t *testing.T) {
 			if text := fmt.Sprint(resp, err); strings.Contains(text, "secret-1") || !strings.Contains(text, "token: takes a string, not a") {
 				t.Errorf("%s: %s", path, text)
 			}
+		}
+	}
+}
+
+// Vault asks whether something exists before it writes: a value of the wrong type must not fail there, where the error
+// would be the framework's.
+func TestExistenceIsAMatterOfNames(t *testing.T) {
+	e := newIssuer(t)
+	e.write("roles/reader", data{"scopes": "a"})
+	for name, want := range map[string]bool{"reader": true, "writer": false} {
+		req := &logical.Request{Operation: logical.CreateOperation, Path: "roles/" + name, Storage: e.storage, Data: data{"max_tokens": "many", "name": "other"}}
+		if found, exists, err := e.b.HandleExistenceCheck(t.Context(), req); !found || exists != want || err != nil {
+			t.Errorf("%s: %v, %v, %v", name, found, exists, err)
 		}
 	}
 }
