@@ -150,6 +150,7 @@ func TestRootTakenBackElsewhere(t *testing.T) {
 	e.do(logical.UpdateOperation, "rotate-root/ring", nil)
 	other := mountPrepared(t, e.storage, e.system, hurry) // is not told of what the first does
 	e.write("connections/ring", data{"credential": data{"key": "first"}})
+	time.Sleep(time.Second) // a call that the other has begun before is answered by then
 	stuck.Store(false)
 	other.b.upstreams.Retry(e.b.state.Load().connections.get("ring").ID)
 	other.rootSettled()

@@ -56,8 +56,11 @@ func (ls *leases) die(p *parent, now time.Time) {
 	ls.world.say("parent %d dies, and %d leases with it", p.n, count)
 }
 
-// expireParents has the parents die that are over.
+// expireParents has the parents die that are over; at rest nobody dies.
 func (ls *leases) expireParents(now time.Time) {
+	if ls.world.quiet() {
+		return
+	}
 	for _, p := range ls.parents {
 		if !p.dead && !now.Before(p.expires) {
 			ls.die(p, now)

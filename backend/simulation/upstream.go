@@ -3,6 +3,7 @@ package simulation
 import (
 	"math/rand/v2"
 	"strings"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -152,6 +153,9 @@ func (w *world) atRest() {
 		w.checkAll(w.standby)
 	}
 	if w.service != nil && w.failed.Load() == nil {
+		time.Sleep(2 * time.Second) // for what the last minute has given the queue to do
+		w.expire()
+		synctest.Wait()
 		w.checkService()
 	}
 }
