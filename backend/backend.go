@@ -81,7 +81,7 @@ type backend struct {
 	// storage is the mount's, for work that no request waits for.
 	storage logical.Storage
 
-	loading sync.Mutex // held while state is read from storage
+	loading chan struct{} // has room for the one request that reads state from storage; the others wait, or give up
 	state   atomic.Pointer[state]
 	stale   atomic.Bool // there are staleKeys, or staleAll is set
 
@@ -119,7 +119,7 @@ func newBackend(o Options) *backend {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	b := &backend{Options: o, writer: ledger.NewWriter()}
+	b := &backend{Options: o, writer: ledger.NewWriter(), loading: make(chan struct{}, 1)}
 	b.Backend = &framework.Backend{
 		Help:           strings.TrimSpace(backendHelp),
 		BackendType:    logical.TypeLogical,

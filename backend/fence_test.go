@@ -242,3 +242,29 @@ func (r *refusing) Put(ctx context.Context, e *logical.StorageEntry) error {
 	}
 	return r.Storage.Put(ctx, e)
 }
+
+// While one request reads anew what another node has written, others wait: none answers by the old memory.
+func TestNobodyAnswersByWhatIsReadAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("roles/reader", data{"scopes": "a"})
+		c := e.creds("reader", nil)
+		mountOn(t, e.storage, e.system).write("revoke", data{"token": c.token})
+		names, err := e.storage.List(t.Context(), ledger.DeviationsPrefix)
+		if err != nil || len(names) != 1 {
+			t.Fatal(names, err)
+		}
+		e.b.InvalidateKey(t.Context(), ledger.DeviationsPrefix+names[0])
+		go func() { _, _ = e.ask(&slowGets{e.storage}, logical.UpdateOperation, "introspect", data{"token": c.token}) }()
+		synctest.Wait() // until the read is under way
+		e.expect("revoked", c.token, nil)
+	})
+}
+
+// slowGets is storage whose reads take a second.
+type slowGets struct{ logical.Storage }
+
+func (s *slowGets) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
+	time.Sleep(time.Second)
+	return s.Storage.Get(ctx, key)
+}

@@ -39,13 +39,21 @@ func (b *backend) load(ctx context.Context, s logical.Storage) (*state, error) {
 	if st := b.state.Load(); st != nil && !b.stale.Load() {
 		return st, nil
 	}
-	b.loading.Lock()
-	defer b.loading.Unlock()
+	select {
+	case b.loading <- struct{}{}:
+		defer func() { <-b.loading }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if st := b.state.Load(); st != nil && !b.stale.Load() {
+		return st, nil // read while this request waited
+	}
 
+	// Memory counts as stale until all is read: a request that begins meanwhile waits, and does not answer by what
+	// is being read anew.
 	b.staleMu.Lock()
 	keys, all := b.staleKeys, b.staleAll
 	b.staleKeys, b.staleAll = nil, false
-	b.stale.Store(false)
 	b.staleMu.Unlock()
 
 	began := b.now()
@@ -62,6 +70,9 @@ func (b *backend) load(ctx context.Context, s logical.Storage) (*state, error) {
 		return nil, err
 	}
 	b.state.Store(st)
+	b.staleMu.Lock()
+	b.stale.Store(b.staleAll || len(b.staleKeys) > 0)
+	b.staleMu.Unlock()
 	return st, nil
 }
 
