@@ -255,7 +255,9 @@ func TestNobodyAnswersByWhatIsReadAnew(t *testing.T) {
 			t.Fatal(names, err)
 		}
 		e.b.InvalidateKey(t.Context(), ledger.DeviationsPrefix+names[0])
-		go func() { _, _ = e.ask(&slowGets{e.storage}, logical.UpdateOperation, "introspect", data{"token": c.token}) }()
+		go func() {
+			_, _ = e.ask(&slowGets{e.storage}, logical.UpdateOperation, "introspect", data{"token": c.token})
+		}()
 		synctest.Wait() // until the read is under way
 		e.expect("revoked", c.token, nil)
 	})
