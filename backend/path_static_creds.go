@@ -112,33 +112,21 @@ func (b *backend) staticCredsRead(ctx context.Context, req *logical.Request, d *
 }
 
 func (b *backend) rotateRole(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
+	return b.onStatic(ctx, req, d, func(st *state, name string, e *staticEntry) (*logical.Response, error) {
+		if err := st.statics.broken(name); err != nil {
+			return logical.ErrorResponse(err.Error()), nil
+		}
+		if e == nil {
+			return fieldError("name", "there is no static role %q", clip(name)), nil
+		}
+		err := b.rotateStatic(ctx, req.Storage, st, e, e)
+		b.rotator.note(name, err)
+		b.rotator.kick()
+		if isTold(err) {
+			return logical.ErrorResponse("static role %q was not rotated: %s", name, err), nil
+		}
 		return nil, err
-	}
-	name := d.Get("name").(string)
-	unlock, err := b.rotator.lock(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	e, err := st.statics.latest(ctx, req.Storage, name)
-	if err != nil {
-		return nil, err
-	}
-	if err := st.statics.broken(name); err != nil {
-		return logical.ErrorResponse(err.Error()), nil
-	}
-	if e == nil {
-		return fieldError("name", "there is no static role %q", clip(name)), nil
-	}
-	err = b.rotateStatic(ctx, req.Storage, st, e, e)
-	b.rotator.note(name, err)
-	b.rotator.kick()
-	if isTold(err) {
-		return logical.ErrorResponse("static role %q was not rotated: %s", name, err), nil
-	}
-	return nil, err
+	})
 }
 
 // unusable says why a static role's token must not be given to anybody; "" where it works.

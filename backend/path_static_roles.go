@@ -107,49 +107,58 @@ func (b *backend) staticRoleRead(ctx context.Context, req *logical.Request, d *f
 	return &logical.Response{Data: data}, nil
 }
 
-func (b *backend) staticRoleWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+// onStatic has the static role of the field name changed as f says, while nobody else changes it. f is handed what
+// storage holds of it; nil where there is none.
+func (b *backend) onStatic(ctx context.Context, req *logical.Request, d *framework.FieldData, f func(st *state, name string, e *staticEntry) (*logical.Response, error)) (*logical.Response, error) {
 	st, err := b.load(ctx, req.Storage)
 	if err != nil {
 		return nil, err
 	}
 	name := d.Get("name").(string)
-	if len(name) > maxRoleNameLen {
-		return fieldError("name", "is %d bytes long, at most %d are allowed", len(name), maxRoleNameLen), nil
-	}
 	unlock, err := b.rotator.lock(ctx, name)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	old, err := st.statics.latest(ctx, req.Storage, name)
+	e, err := st.statics.latest(ctx, req.Storage, name)
 	if err != nil {
 		return nil, err
 	}
-	entry := &staticEntry{name: name, MountPoint: req.MountPoint}
-	if old != nil {
-		changed := *old
-		changed.MountPoint = req.MountPoint // which may have been moved
-		entry = &changed
+	return f(st, name, e)
+}
+
+func (b *backend) staticRoleWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	if name := d.Get("name").(string); len(name) > maxRoleNameLen {
+		return fieldError("name", "is %d bytes long, at most %d are allowed", len(name), maxRoleNameLen), nil
 	}
-	if refusal := entry.update(d, st); refusal != nil {
-		return refusal, nil
-	}
-	if old == nil {
-		if err := b.dropBrokenStatic(ctx, req.Storage, st, name); err != nil { // whose tokens end
+	return b.onStatic(ctx, req, d, func(st *state, name string, old *staticEntry) (*logical.Response, error) {
+		entry := &staticEntry{name: name, MountPoint: req.MountPoint}
+		if old != nil {
+			changed := *old
+			changed.MountPoint = req.MountPoint // which may have been moved
+			entry = &changed
+		}
+		if refusal := entry.update(d, st); refusal != nil {
+			return refusal, nil
+		}
+		var err error
+		if old == nil {
+			if err := b.dropBrokenStatic(ctx, req.Storage, st, name); err != nil { // whose tokens end
+				return nil, err
+			}
+			err = b.rotateStatic(ctx, req.Storage, st, nil, entry)
+		} else {
+			err = b.staticRoleUpdate(ctx, req.Storage, st, old, entry)
+		}
+		b.rotator.kick()
+		if isTold(err) {
+			return logical.ErrorResponse(err.Error()), nil
+		}
+		if err != nil {
 			return nil, err
 		}
-		err = b.rotateStatic(ctx, req.Storage, st, nil, entry)
-	} else {
-		err = b.staticRoleUpdate(ctx, req.Storage, st, old, entry)
-	}
-	b.rotator.kick()
-	if isTold(err) {
-		return logical.ErrorResponse(err.Error()), nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	return st.rotatedEarly(name, b.now().UTC())
+		return st.rotatedEarly(name, b.now().UTC())
+	})
 }
 
 // staticRoleUpdate stores a change of old. The rotator does what follows of it.
@@ -261,30 +270,18 @@ func (e *staticEntry) update(d *framework.FieldData, st *state) *logical.Respons
 }
 
 func (b *backend) staticRoleDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
-	name := d.Get("name").(string)
-	unlock, err := b.rotator.lock(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	e, err := st.statics.latest(ctx, req.Storage, name)
-	if err != nil {
-		return nil, err
-	}
-	if e == nil {
-		return nil, b.dropBrokenStatic(ctx, req.Storage, st, name)
-	}
-	// Its tokens first: if this is cut short, the static role is still there, and gets another token.
-	if err := b.endStatics(ctx, req.Storage, st, e); err != nil {
-		return nil, err
-	}
-	if err := st.statics.delete(ctx, req.Storage, e); err != nil {
-		return nil, err
-	}
-	b.rotator.note(name, nil)
-	return nil, nil
+	return b.onStatic(ctx, req, d, func(st *state, name string, e *staticEntry) (*logical.Response, error) {
+		if e == nil {
+			return nil, b.dropBrokenStatic(ctx, req.Storage, st, name)
+		}
+		// Its tokens first: if this is cut short, the static role is still there, and gets another token.
+		if err := b.endStatics(ctx, req.Storage, st, e); err != nil {
+			return nil, err
+		}
+		if err := st.statics.delete(ctx, req.Storage, e); err != nil {
+			return nil, err
+		}
+		b.rotator.note(name, nil)
+		return nil, nil
+	})
 }

@@ -240,6 +240,27 @@ func (k *keyring[R]) drop(ctx context.Context, s logical.Storage, now time.Time)
 	return nil
 }
 
+// tidy takes over what another process has changed, and drops the secrets of keys that are not needed. It returns the
+// current key; nil where there is none. The caller holds mu.
+func (k *keyring[R]) tidy(ctx context.Context, s logical.Storage, now time.Time) (*token.Key, error) {
+	if err := k.read(ctx, s, ""); err != nil {
+		return nil, err
+	}
+	if err := k.drop(ctx, s, now); err != nil {
+		return nil, err
+	}
+	return k.Keys().Current(), nil
+}
+
+// destroyable reports whether a key of this name is there to be destroyed, as storage has it now. The caller holds mu.
+func (k *keyring[R]) destroyable(ctx context.Context, s logical.Storage, name string) (bool, error) {
+	if err := k.read(ctx, s, ""); err != nil {
+		return false, err
+	}
+	key := k.Keys().Find(name)
+	return key != nil && !key.Destroyed && key.State() != "spent", nil
+}
+
 // forget removes a key. The caller holds mu.
 func (k *keyring[R]) forget(ctx context.Context, s logical.Storage, key *token.Key) error {
 	prefix := k.prefix

@@ -86,12 +86,8 @@ func (k *Sealing) Rotate(ctx context.Context, s logical.Storage) error {
 func (k *Sealing) Destroy(ctx context.Context, s logical.Storage, name string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if err := k.read(ctx, s, ""); err != nil {
+	if there, err := k.destroyable(ctx, s, name); !there || err != nil {
 		return err
-	}
-	key := k.Keys().Find(name)
-	if key == nil || key.Destroyed || key.State() == "spent" {
-		return nil
 	}
 	if current := k.Keys().Current(); current == nil || current.Name == name {
 		if err := k.rotate(ctx, s); err != nil {
@@ -106,16 +102,10 @@ func (k *Sealing) Destroy(ctx context.Context, s logical.Storage, name string) e
 func (k *Sealing) Maintain(ctx context.Context, s logical.Storage, period time.Duration) (rotated bool, _ error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if err := k.read(ctx, s, ""); err != nil {
-		return false, err
-	}
 	now := k.now()
-	if err := k.drop(ctx, s, now); err != nil {
+	current, err := k.tidy(ctx, s, now)
+	if current == nil || err != nil {
 		return false, err
-	}
-	current := k.Keys().Current()
-	if current == nil {
-		return false, nil
 	}
 	made := k.made.Swap(0)
 	if err := k.change(ctx, s, current.Name, func(key *token.Key) bool {

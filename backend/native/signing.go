@@ -125,12 +125,8 @@ func (k *Signing) successorKnown(p SigningPolicy) time.Time {
 func (k *Signing) Destroy(ctx context.Context, s logical.Storage, name string, p SigningPolicy) (unknownUntil time.Time, _ error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if err := k.read(ctx, s, ""); err != nil {
+	if there, err := k.destroyable(ctx, s, name); !there || err != nil {
 		return time.Time{}, err
-	}
-	key := k.Keys().Find(name)
-	if key == nil || key.Destroyed || key.State() == "spent" {
-		return time.Time{}, nil
 	}
 	if current := k.Keys().Current(); current == nil || current.Name == name {
 		if known := k.successorKnown(p); k.now().Before(known) {
@@ -152,16 +148,10 @@ func (k *Signing) Destroy(ctx context.Context, s logical.Storage, name string, p
 func (k *Signing) Maintain(ctx context.Context, s logical.Storage, p SigningPolicy) (rotated bool, _ error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if err := k.read(ctx, s, ""); err != nil {
-		return false, err
-	}
 	now := k.now()
-	if err := k.drop(ctx, s, now); err != nil {
+	current, err := k.tidy(ctx, s, now)
+	if current == nil || err != nil {
 		return false, err
-	}
-	current := k.Keys().Current()
-	if current == nil {
-		return false, nil
 	}
 	// Another process may have written over what this one has noted.
 	if err := k.change(ctx, s, current.Name, func(*token.Key) bool { return false }); err != nil {
