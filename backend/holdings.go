@@ -3,10 +3,13 @@ package backend
 import (
 	"context"
 	"errors"
+	"iter"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
 )
 
 // mountHoldings are the tokens of a mount that entities hold and that introspection alone does not end: JWTs with a
@@ -23,10 +26,8 @@ func (h mountHoldings) entities(ctx context.Context) ([]string, error) {
 	}
 	now := h.b.now()
 	found := make(map[string]bool)
-	for row := range st.inventory.WithStatus() {
-		if st.life(row.ID, row.ID, row.RoleID, row.ExpiresAt).Alive(now) == access.Good {
-			found[row.Subject] = true
-		}
+	for row := range st.liveJWTs(now) {
+		found[row.Subject] = true
 	}
 	for _, e := range st.statics.all() {
 		if e.EntityID != "" && st.works(e, now) {
@@ -37,6 +38,17 @@ func (h mountHoldings) entities(ctx context.Context) ([]string, error) {
 		found[entity] = true
 	}
 	return slices.Collect(maps.Keys(found)), nil
+}
+
+// liveJWTs gives the rows of grants that are alive and have a place in a status list.
+func (st *state) liveJWTs(now time.Time) iter.Seq[ledger.Row] {
+	return func(yield func(ledger.Row) bool) {
+		for row := range st.inventory.WithStatus() {
+			if st.life(row.ID, row.ID, row.RoleID, row.ExpiresAt).Alive(now) == access.Good && !yield(row) {
+				return
+			}
+		}
+	}
 }
 
 func (h mountHoldings) revoke(ctx context.Context, entities map[string]bool) (tokens int, _ error) {
@@ -53,8 +65,8 @@ func (h mountHoldings) revoke(ctx context.Context, entities map[string]bool) (to
 		}
 		failed = errors.Join(failed, err)
 	}
-	for row := range st.inventory.WithStatus() {
-		if entities[row.Subject] && st.life(row.ID, row.ID, row.RoleID, row.ExpiresAt).Alive(now) == access.Good {
+	for row := range st.liveJWTs(now) {
+		if entities[row.Subject] {
 			count(st.revoke(ctx, h.b.storage, row.ID, row.Status, row.ExpiresAt))
 		}
 	}
