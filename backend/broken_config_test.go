@@ -14,7 +14,7 @@ func spoilConfig(t *testing.T) (_ *engine, opaque, signed *creds, refresh string
 	e := newIssuer(t)
 	e.write("config", data{"environment": "production", "token_prefix": "acme"})
 	e.write("roles/opaque", data{"scopes": "a", "ttl": "1h", "exchange": true})
-	e.write("roles/signed", data{"scopes": "a", "token_type": "jwt", "audience": "https://x", "ttl": "1h"})
+	e.write("roles/signed", data{"scopes": "a", "token_format": "jwt", "audience": "https://x", "ttl": "1h"})
 	e.write("roles/refreshed", data{"scopes": "a", "refresh": true, "access_ttl": "5m"})
 	e.write("static-roles/kept", data{"role": "opaque", "rotation_period": "1h"})
 	opaque, signed = e.creds("opaque", nil), e.creds("signed", nil)

@@ -98,7 +98,7 @@ func TestBrokenPages(t *testing.T) {
 	t.Parallel()
 	e := newIssuer(t)
 	e.write("roles/opaque", data{"scopes": "a", "ttl": "1h"})
-	e.write("roles/signed", data{"scopes": "a", "token_type": "jwt", "audience": "https://x", "ttl": "1h"})
+	e.write("roles/signed", data{"scopes": "a", "token_format": "jwt", "audience": "https://x", "ttl": "1h"})
 	revoked, signed := e.creds("opaque", nil), e.creds("signed", nil)
 	e.write("revoke", data{"token": revoked.token})
 	other := e.creds("opaque", nil)

@@ -40,19 +40,19 @@ func TestNothingIsLeftOfAGrant(t *testing.T) {
 		"audience":          {data{"audience": "y"}, data{"audience": "x"}},
 		"token_bound_cidrs": {data{"token_bound_cidrs": "127.0.0.1/32"}, data{"token_bound_cidrs": "10.0.0.0/8"}},
 	} {
-		for _, tokenType := range []string{"opaque", "jwt"} {
+		for _, tokenFormat := range []string{"opaque", "jwt"} {
 			e := newIssuer(t)
 			e.write("roles/app", data{
-				"token_type": tokenType, "scopes": "a", "allowed_scopes": "a,b", "audience": "x,y",
-				"exchange": true, "refresh": true, "access_ttl": "5m", "require_bound_checks": tokenType == "jwt",
+				"token_format": tokenFormat, "scopes": "a", "allowed_scopes": "a,b", "audience": "x,y",
+				"exchange": true, "refresh": true, "access_ttl": "5m", "require_bound_checks": tokenFormat == "jwt",
 			})
 			issued := e.creds("app", c.narrowed)
 			e.write("roles/app", c.tightened)
 			if status, answer := e.exchange(issued.token, nil); status != http.StatusBadRequest || answer["error"] != "invalid_grant" {
-				t.Errorf("%s: a %s token is exchanged: %d %v", name, tokenType, status, answer)
+				t.Errorf("%s: a %s token is exchanged: %d %v", name, tokenFormat, status, answer)
 			}
 			if status, answer := e.refresh(issued.data["refresh_token"].(string)); status != http.StatusBadRequest || answer["error"] != "invalid_grant" {
-				t.Errorf("%s: a %s token is refreshed: %d %v", name, tokenType, status, answer)
+				t.Errorf("%s: a %s token is refreshed: %d %v", name, tokenFormat, status, answer)
 			}
 		}
 	}
@@ -82,10 +82,10 @@ func TestNewTokensOfAnOldGrantStayNarrow(t *testing.T) {
 
 // Whichever id of a grant is known, and whichever door is taken: the whole grant ends.
 func TestEveryIDLeadsToTheGrant(t *testing.T) {
-	for _, tokenType := range []string{"opaque", "jwt"} {
+	for _, tokenFormat := range []string{"opaque", "jwt"} {
 		for _, by := range []string{"creds token_id", "grant_id", "refreshed jti", "exchanged jti", "refresh token jti", "refresh token", "oauth/revoke"} {
 			e := newIssuer(t)
-			e.write("roles/app", data{"token_type": tokenType, "scopes": "a", "audience": "api", "exchange": true, "refresh": true, "access_ttl": "5m"})
+			e.write("roles/app", data{"token_format": tokenFormat, "scopes": "a", "audience": "api", "exchange": true, "refresh": true, "access_ttl": "5m"})
 			c := e.creds("app", nil)
 			refreshed, refresh := e.mustRefresh(c.data["refresh_token"].(string))
 			_, answer := e.exchange(refreshed, nil)
@@ -101,19 +101,19 @@ func TestEveryIDLeadsToTheGrant(t *testing.T) {
 					"exchanged jti": jti(exchanged), "refresh token jti": jti(refresh), "refresh token": {"token": refresh},
 				}[by]
 				if state := e.write("lookup", named)["state"]; state != "active" {
-					t.Errorf("%s by %s: %v", tokenType, by, state)
+					t.Errorf("%s by %s: %v", tokenFormat, by, state)
 				}
 				if resp := e.do(logical.UpdateOperation, "revoke", named); resp != nil {
 					warnings = resp.Warnings
 				}
 			}
 			if len(warnings) > 0 {
-				t.Errorf("%s by %s: %q", tokenType, by, warnings)
+				t.Errorf("%s by %s: %q", tokenFormat, by, warnings)
 			}
 			for _, e := range []*engine{e, mountOn(t, e.storage, e.system)} {
 				for _, text := range []string{c.token, refreshed, exchanged} {
 					e.expect("revoked", text, nil)
-					if tokenType == "jwt" && !e.listedAsRevoked(text) {
+					if tokenFormat == "jwt" && !e.listedAsRevoked(text) {
 						t.Errorf("by %s: not in the status list", by)
 					}
 				}
@@ -202,16 +202,16 @@ func TestTooLongIsTheCallersMistake(t *testing.T) {
 		long[i] = fmt.Sprintf("%02d-%040d", i, 0)
 	}
 	e := newIssuer(t)
-	for _, tokenType := range []string{"opaque", "jwt"} {
+	for _, tokenFormat := range []string{"opaque", "jwt"} {
 		e.write("roles/app", data{
-			"token_type": tokenType, "scopes": "a", "allowed_scopes": append(long, "a"), "audience": "x", "refresh": true, "access_ttl": "5m", "exchange": true,
+			"token_format": tokenFormat, "scopes": "a", "allowed_scopes": append(long, "a"), "audience": "x", "refresh": true, "access_ttl": "5m", "exchange": true,
 		})
 		e.refused(logical.UpdateOperation, "creds/app", data{"scopes": long}, "scopes: the token would be")
 		e.do(logical.DeleteOperation, "roles/app", nil)
 	}
 
 	// The role alone fits, and so does what was granted; together they do not.
-	e.write("roles/jwt", data{"token_type": "jwt", "scopes": "a", "allowed_scopes": append(long, "a"), "audience": "x", "refresh": true, "access_ttl": "5m", "exchange": true, "require_bound_checks": true})
+	e.write("roles/jwt", data{"token_format": "jwt", "scopes": "a", "allowed_scopes": append(long, "a"), "audience": "x", "refresh": true, "access_ttl": "5m", "exchange": true, "require_bound_checks": true})
 	c := e.creds("jwt", data{"scopes": long[:35]})
 	hosts := make([]string, 30)
 	for i := range hosts {
@@ -236,7 +236,7 @@ func TestTooLongIsTheCallersMistake(t *testing.T) {
 func TestAnIDLeadsToTheStatusList(t *testing.T) {
 	for _, refresh := range []bool{false, true} {
 		e := newIssuer(t)
-		role := data{"token_type": "jwt", "scopes": "a", "audience": "x", "exchange": true}
+		role := data{"token_format": "jwt", "scopes": "a", "audience": "x", "exchange": true}
 		if refresh {
 			role["refresh"], role["access_ttl"] = true, "1h"
 		}
@@ -272,10 +272,10 @@ func TestWhatTheRoleTookAwayStaysAway(t *testing.T) {
 		"token_bound_cidrs": {data{"token_bound_cidrs": "10.0.0.0/8,127.0.0.0/8"}, data{"token_bound_cidrs": "127.0.0.0/8"}, data{"client_ip": "10.0.0.1"}},
 		"bound_hosts":       {data{"bound_hosts": "*.example.com"}, data{"bound_hosts": "api.example.com"}, data{"host": "other.example.com"}},
 	} {
-		for _, tokenType := range []string{"opaque", "jwt"} {
+		for _, tokenFormat := range []string{"opaque", "jwt"} {
 			e := newIssuer(t)
 			e.write("roles/app", data{
-				"token_type": tokenType, "scopes": "a", "audience": "x", "require_bound_checks": true,
+				"token_format": tokenFormat, "scopes": "a", "audience": "x", "require_bound_checks": true,
 				"refresh": true, "access_ttl": "5m", "exchange": true,
 			})
 			e.write("roles/app", c.wide)
@@ -287,7 +287,7 @@ func TestWhatTheRoleTookAwayStaysAway(t *testing.T) {
 			e.write("roles/app", c.wide)
 			for from, text := range map[string]any{"refresh": refreshed, "exchange": answer["access_token"], "second exchange": again["access_token"]} {
 				if reason := e.reason(text.(string), c.use); reason == "active" {
-					t.Errorf("%s, %s: what came of the %s is good for %v", name, tokenType, from, c.use)
+					t.Errorf("%s, %s: what came of the %s is good for %v", name, tokenFormat, from, c.use)
 				}
 			}
 			e.expect("active", first.token, c.use)
@@ -318,15 +318,15 @@ func TestNoJWTWithoutAPlace(t *testing.T) {
 	e.write("roles/app", data{"scopes": "a", "audience": "x", "refresh": true, "access_ttl": "5m", "exchange": true})
 	c := e.creds("app", nil)
 	for _, change := range []data{
-		{"token_type": "jwt"},
+		{"token_format": "jwt"},
 		{"refresh": false, "access_ttl": 0, "generate_lease": false},
 	} {
 		e.write("roles/app", change)
 		e.refused4xx("oauth/token", data{"grant_type": "refresh_token", "refresh_token": c.data["refresh_token"]}, "invalid_grant")
 	}
-	e.write("roles/app", data{"token_type": "opaque", "generate_lease": true, "refresh": true, "access_ttl": "1h"})
+	e.write("roles/app", data{"token_format": "opaque", "generate_lease": true, "refresh": true, "access_ttl": "1h"})
 	long := e.creds("app", nil)
-	e.write("roles/app", data{"token_type": "jwt", "refresh": false, "access_ttl": 0, "generate_lease": false})
+	e.write("roles/app", data{"token_format": "jwt", "refresh": false, "access_ttl": 0, "generate_lease": false})
 	if _, answer := e.exchange(long.token, nil); answer["error"] != "invalid_grant" {
 		t.Errorf("a JWT of an hour without a place: %v", answer)
 	}

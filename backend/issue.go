@@ -28,7 +28,7 @@ type issuing struct {
 
 // access makes an access token. For an opaque one the claims must be sealed with the ring's current key.
 func (i *issuing) access(ctx context.Context, claims *token.Claims) (text string, err error) {
-	if i.role.TokenType == tokenTypeJWT {
+	if i.role.TokenFormat == formatJWT {
 		return i.jwt(ctx, claims)
 	}
 	err = i.st.keys.Seal(ctx, i.storage, 1, i.lifetime, func(ring *token.Ring) error {

@@ -13,10 +13,10 @@ import (
 
 // A key lives for as long as what it has made, also where that came of nothing but refreshes and exchanges.
 func TestKeysOutliveWhatRefreshesMake(t *testing.T) {
-	for _, tokenType := range []string{"opaque", "jwt"} {
+	for _, tokenFormat := range []string{"opaque", "jwt"} {
 		synctest.Test(t, func(t *testing.T) {
 			e := newIssuer(t)
-			e.write("roles/app", data{"token_type": tokenType, "scopes": "a", "audience": "x", "refresh": true, "exchange": true, "access_ttl": "2h", "ttl": "12h", "max_ttl": "24h"})
+			e.write("roles/app", data{"token_format": tokenFormat, "scopes": "a", "audience": "x", "refresh": true, "exchange": true, "access_ttl": "2h", "ttl": "12h", "max_ttl": "24h"})
 			c := e.creds("app", nil)
 			time.Sleep(10 * time.Minute)
 			e.write("keys/rotate", nil)
@@ -31,7 +31,7 @@ func TestKeysOutliveWhatRefreshesMake(t *testing.T) {
 			e.minute()
 			for name, text := range map[string]string{"refreshed": access, "exchanged": exchanged} {
 				if reason := e.reason(text, nil); reason != "active" {
-					t.Errorf("a %s %s token is %s", name, tokenType, reason)
+					t.Errorf("a %s %s token is %s", name, tokenFormat, reason)
 				}
 			}
 			e.vaultRenews(c, 24*time.Hour)
@@ -85,10 +85,10 @@ func TestForgettingKeysSparesLiveOnes(t *testing.T) {
 
 // A process that is behind neither loses a key that another one has made, nor uses again one that was retired.
 func TestAProcessBehindLosesNoKey(t *testing.T) {
-	for _, tokenType := range []string{"opaque", "jwt"} {
+	for _, tokenFormat := range []string{"opaque", "jwt"} {
 		synctest.Test(t, func(t *testing.T) {
 			ahead := newIssuer(t)
-			role := data{"token_type": tokenType, "scopes": "a", "audience": "x", "ttl": "1h", "max_ttl": "1h"}
+			role := data{"token_format": tokenFormat, "scopes": "a", "audience": "x", "ttl": "1h", "max_ttl": "1h"}
 			ahead.write("roles/app", role)
 			first := ahead.creds("app", nil)
 			time.Sleep(10 * time.Minute)
@@ -97,19 +97,19 @@ func TestAProcessBehindLosesNoKey(t *testing.T) {
 			second := ahead.creds("app", nil)
 
 			// Told of nothing, the other one issues what lives for longer, and does its work of the minute.
-			behind.write("roles/longer", data{"token_type": tokenType, "scopes": "a", "audience": "x", "ttl": "24h", "max_ttl": "24h"})
+			behind.write("roles/longer", data{"token_format": tokenFormat, "scopes": "a", "audience": "x", "ttl": "24h", "max_ttl": "24h"})
 			third := behind.creds("longer", nil)
 			behind.minute()
 			now := mountOn(t, ahead.storage, ahead.system)
 			for i, c := range []*creds{first, second, third} {
 				if reason := now.reason(c.token, nil); reason != "active" {
-					t.Errorf("%s token %d is %s", tokenType, i, reason)
+					t.Errorf("%s token %d is %s", tokenFormat, i, reason)
 				}
 			}
 			time.Sleep(23 * time.Hour)
 			now.minute()
 			if reason := now.reason(third.token, nil); reason != "active" {
-				t.Errorf("the %s token with the longest life is %s", tokenType, reason)
+				t.Errorf("the %s token with the longest life is %s", tokenFormat, reason)
 			}
 		})
 	}
@@ -120,7 +120,7 @@ func TestAnEntryHoldsOneKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newIssuer(t)
 		e.write("config", data{"signing_algorithm": "RS256"})
-		e.write("roles/app", data{"token_type": "jwt", "scopes": "a", "audience": "x"})
+		e.write("roles/app", data{"token_format": "jwt", "scopes": "a", "audience": "x"})
 		e.creds("app", nil)
 		for range 4 {
 			time.Sleep(10 * time.Minute)
@@ -188,10 +188,10 @@ func TestDestroyAKey(t *testing.T) {
 
 // What is listed of tokens whose key was destroyed is what introspection says of them, and a static role gets another.
 func TestDestroyedKeysShowEverywhere(t *testing.T) {
-	for _, tokenType := range []string{"opaque", "jwt"} {
+	for _, tokenFormat := range []string{"opaque", "jwt"} {
 		synctest.Test(t, func(t *testing.T) {
 			e := newIssuer(t)
-			role := data{"token_type": tokenType, "scopes": "a", "audience": "x", "max_tokens": 1}
+			role := data{"token_format": tokenFormat, "scopes": "a", "audience": "x", "max_tokens": 1}
 			e.write("roles/app", role)
 			role["refresh"], role["access_ttl"] = true, "1h"
 			e.write("roles/refreshed", role)
@@ -214,19 +214,19 @@ func TestDestroyedKeysShowEverywhere(t *testing.T) {
 			for _, e := range []*engine{e, mountOn(t, e.storage, e.system)} {
 				e.expect("revoked", c.token, nil)
 				if state := e.read("tokens/" + c.id)["state"]; state != "revoked" {
-					t.Errorf("%s: listed as %v", tokenType, state)
+					t.Errorf("%s: listed as %v", tokenFormat, state)
 				}
 				if state := e.read("tokens/" + r.id)["state"]; state != "active" {
-					t.Errorf("%s: a grant that was refreshed with another key is listed as %v", tokenType, state)
+					t.Errorf("%s: a grant that was refreshed with another key is listed as %v", tokenFormat, state)
 				}
 			}
 			if status, _ := e.refresh(refresh); status != 200 {
-				t.Errorf("%s: %d", tokenType, status)
+				t.Errorf("%s: %d", tokenFormat, status)
 			}
 			e.creds("app", nil)
 			e.expect("revoked", kept, nil)
 			if now := e.read("static-creds/box")["token"].(string); now == kept {
-				t.Errorf("%s: the static role gives out a token whose key was destroyed", tokenType)
+				t.Errorf("%s: the static role gives out a token whose key was destroyed", tokenFormat)
 			} else {
 				e.expect("active", now, nil)
 			}
@@ -237,7 +237,7 @@ func TestDestroyedKeysShowEverywhere(t *testing.T) {
 func TestDestroyASigningKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newIssuer(t)
-		e.write("roles/app", data{"token_type": "jwt", "scopes": "a", "audience": "x"})
+		e.write("roles/app", data{"token_format": "jwt", "scopes": "a", "audience": "x"})
 		first := e.creds("app", nil)
 		published := len(e.keySet().Keys)
 		behind := mountOn(t, e.storage, e.system)
@@ -250,7 +250,7 @@ func TestDestroyASigningKey(t *testing.T) {
 			t.Errorf("%v, and %s signs", resp.Data, e.kid(second))
 		}
 		// One that is behind writes what it remembers of the key, and brings nothing back.
-		behind.write("roles/longer", data{"token_type": "jwt", "scopes": "a", "audience": "x", "ttl": "1h"})
+		behind.write("roles/longer", data{"token_format": "jwt", "scopes": "a", "audience": "x", "ttl": "1h"})
 		e.tamperBack(behind, e.kid(first))
 		behind.minute()
 		for _, e := range []*engine{e, behind, mountOn(t, e.storage, e.system)} {
@@ -334,10 +334,10 @@ func TestAKeyThatCannotBeRead(t *testing.T) {
 
 // A process that was told of nothing knows a token of a key that another one has made, and revokes it by any door.
 func TestAProcessBehindLearnsKeys(t *testing.T) {
-	for _, tokenType := range []string{"opaque", "jwt"} {
+	for _, tokenFormat := range []string{"opaque", "jwt"} {
 		synctest.Test(t, func(t *testing.T) {
 			ahead := newIssuer(t)
-			ahead.write("roles/app", data{"token_type": tokenType, "scopes": "a", "audience": "x", "refresh": true, "access_ttl": "1h"})
+			ahead.write("roles/app", data{"token_format": tokenFormat, "scopes": "a", "audience": "x", "refresh": true, "access_ttl": "1h"})
 			ahead.creds("app", nil)
 			behind := mountOn(t, ahead.storage, ahead.system)
 			time.Sleep(10 * time.Minute)

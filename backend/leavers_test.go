@@ -25,7 +25,7 @@ var (
 func TestLeaversJWT(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newIssuer(t)
-		e.write("roles/signed", data{"scopes": "a", "token_type": "jwt", "audience": "https://x"})
+		e.write("roles/signed", data{"scopes": "a", "token_format": "jwt", "audience": "https://x"})
 		e.system.become(entityBob, bob)
 		e.write("roles/opaque", data{"scopes": "a"})
 		stays, leaves := e.credsAs(entityAnn, "signed", nil), e.credsAs(entityBob, "signed", nil)

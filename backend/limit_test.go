@@ -73,7 +73,7 @@ func TestMaxTokens(t *testing.T) {
 // A grant has one place, whatever is refreshed or exchanged.
 func TestMaxTokensOfGrants(t *testing.T) {
 	e := newIssuer(t)
-	e.write("roles/reader", data{"token_type": "jwt", "audience": "x", "scopes": "a", "refresh": true, "access_ttl": "1m", "exchange": true, "max_tokens": 2})
+	e.write("roles/reader", data{"token_format": "jwt", "audience": "x", "scopes": "a", "refresh": true, "access_ttl": "1m", "exchange": true, "max_tokens": 2})
 	c := e.creds("reader", nil)
 	e.mustRefresh(c.data["refresh_token"].(string))
 	if status, answer := e.exchange(c.token, data{}); status != 200 {
@@ -86,7 +86,7 @@ func TestMaxTokensOfGrants(t *testing.T) {
 func TestMaxTokensRefuses(t *testing.T) {
 	e := newIssuer(t)
 	e.refused(logical.UpdateOperation, "roles/reader", data{"scopes": "a", "max_tokens": -1}, "max_tokens: -1 is less than 0")
-	jwt := data{"token_type": "jwt", "audience": "x", "scopes": "a", "generate_lease": false, "max_tokens": 1}
+	jwt := data{"token_format": "jwt", "audience": "x", "scopes": "a", "generate_lease": false, "max_tokens": 1}
 	e.refused(logical.UpdateOperation, "roles/reader", jwt, "max_tokens: needs leases: with generate_lease=false nothing is stored of a token")
 }
 

@@ -52,7 +52,7 @@ func (b *backend) pathsConfig() []*framework.Path {
 		},
 		"issuer": {
 			Type:         framework.TypeString,
-			Description:  "URL under which API servers reach this mount: the \"iss\" of JWTs. It ends with the mount's path, such as https://vault.example.com:8200/v1/apitoken, after its namespace where there is one. Needed before a role with token_type=jwt.",
+			Description:  "URL under which API servers reach this mount: the \"iss\" of JWTs. It ends with the mount's path, such as https://vault.example.com:8200/v1/apitoken, after its namespace where there is one. Needed before a role with token_format=jwt.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Issuer"},
 		},
 		"signing_algorithm": {
@@ -182,10 +182,10 @@ func (b *backend) configUpdate(ctx context.Context, req *logical.Request, d *fra
 			return nil, err
 		}
 		for _, r := range st.roles.all() {
-			if r.TokenType == tokenTypeJWT && stored.broken != nil {
+			if r.TokenFormat == formatJWT && stored.broken != nil {
 				return fieldError("issuer", "is needed, since role %q issues JWTs and the stored config cannot be read", r.name), nil
 			}
-			if r.TokenType == tokenTypeJWT {
+			if r.TokenFormat == formatJWT {
 				return fieldError("issuer", "cannot be emptied while role %q issues JWTs", r.name), nil
 			}
 		}

@@ -124,12 +124,12 @@ func TestUpdatesAreBasedOnStorage(t *testing.T) {
 	}
 
 	one.write("config", data{"issuer": issuer})
-	jwt := data{"token_type": "jwt", "scopes": "a", "audience": "x"}
+	jwt := data{"token_format": "jwt", "scopes": "a", "audience": "x"}
 	other.write("roles/signed", jwt)
 	one.refused(logical.UpdateOperation, "config", data{"issuer": ""}, `role "signed" issues JWTs`)
 	other.do(logical.DeleteOperation, "roles/signed", nil)
 	one.write("config", data{"issuer": ""})
-	other.refused(logical.UpdateOperation, "roles/signed", jwt, "token_type: JWTs need an issuer")
+	other.refused(logical.UpdateOperation, "roles/signed", jwt, "token_format: JWTs need an issuer")
 }
 
 // The config does not grow with every change of the prefix.

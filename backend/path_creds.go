@@ -165,7 +165,7 @@ func (b *backend) credsIssue(ctx context.Context, req *logical.Request, d *frame
 	if claims.Metadata, err = r.metadataFor(req.EntityID, b.System()); err != nil {
 		return logical.ErrorResponse("role %q: %s", r.name, err), nil
 	}
-	if r.TokenType == tokenTypeJWT && !r.NoLease {
+	if r.TokenFormat == formatJWT && !r.NoLease {
 		if claims.Status, err = st.indexes.Next(ctx, req.Storage, r.ID, now); err != nil {
 			return nil, err
 		}
@@ -220,7 +220,7 @@ func (b *backend) credsIssue(ctx context.Context, req *logical.Request, d *frame
 	resp := b.Secret(secretTypeToken).Response(data, l.internalData())
 	resp.Secret.TTL = ttl
 	resp.Secret.MaxTTL = lifetime
-	resp.Secret.Renewable = r.TokenType == tokenTypeOpaque || r.Refresh // a JWT cannot be extended
+	resp.Secret.Renewable = r.TokenFormat == formatOpaque || r.Refresh // a JWT cannot be extended
 	resp.Warnings = warnings
 	return resp, nil
 }

@@ -60,7 +60,7 @@ func (b *backend) exchange(ctx context.Context, st *state, req *logical.Request,
 	}
 	claims.ExpiresAt = claims.IssuedAt.Add(ttl)
 	issuedType := typeAccessToken
-	if requested := d.Get("requested_token_type").(string); requested == typeJWT && r.TokenType == tokenTypeJWT {
+	if requested := d.Get("requested_token_type").(string); requested == typeJWT && r.TokenFormat == formatJWT {
 		issuedType = typeJWT
 	} else if requested != "" && requested != typeAccessToken {
 		return oauthError(invalidRequest, "requested_token_type must be %s, or %s where the role issues JWTs", typeAccessToken, typeJWT)

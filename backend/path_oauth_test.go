@@ -152,11 +152,11 @@ func (e *engine) listedAsRevoked(text string) bool {
 
 func TestJWTRoleNeedsAnIssuerAndAnAudience(t *testing.T) {
 	e := newEngine(t)
-	e.refused(logical.UpdateOperation, "roles/reader", data{"token_type": "jwt", "scopes": "a", "audience": "api"},
-		"token_type: JWTs need an issuer: vault write apitoken/config issuer=<URL of this mount")
+	e.refused(logical.UpdateOperation, "roles/reader", data{"token_format": "jwt", "scopes": "a", "audience": "api"},
+		"token_format: JWTs need an issuer: vault write apitoken/config issuer=<URL of this mount")
 	e.write("config", data{"issuer": issuer})
-	e.refused(logical.UpdateOperation, "roles/reader", data{"token_type": "jwt", "scopes": "a"}, "audience: a role of JWTs needs at least one")
-	e.write("roles/reader", data{"token_type": "jwt", "scopes": "a", "audience": "api"})
+	e.refused(logical.UpdateOperation, "roles/reader", data{"token_format": "jwt", "scopes": "a"}, "audience: a role of JWTs needs at least one")
+	e.write("roles/reader", data{"token_format": "jwt", "scopes": "a", "audience": "api"})
 	e.refused(logical.UpdateOperation, "config", data{"issuer": ""}, `issuer: cannot be emptied while role "reader" issues JWTs`)
 	for field, values := range map[string][]string{
 		"issuer":            {"http://vault.example.com/v1/apitoken", "vault.example.com/v1/apitoken", "https://", "https://a/v1/apitoken?b", "https://a/v1/apitoken?", "https://a/v1/apitoken#", "https://u@a/v1/apitoken", "ftp://a/v1/apitoken"},
@@ -177,7 +177,7 @@ func TestJWTRoleNeedsAnIssuerAndAnAudience(t *testing.T) {
 // What a JWT is bound to holds only where the API server checks it, which the role has to say.
 func TestBoundsOfJWTs(t *testing.T) {
 	e := newIssuer(t)
-	jwt := data{"token_type": "jwt", "scopes": "a", "audience": "x", "exchange": true, "refresh": true, "access_ttl": "5m", "ttl": "1h"}
+	jwt := data{"token_format": "jwt", "scopes": "a", "audience": "x", "exchange": true, "refresh": true, "access_ttl": "5m", "ttl": "1h"}
 	with := func(more data) data {
 		d := maps.Clone(jwt)
 		maps.Copy(d, more)
@@ -211,7 +211,7 @@ func TestBoundsOfJWTs(t *testing.T) {
 	}
 	// The engine itself checks the bounds of opaque tokens.
 	e.write("roles/opaque", data{"scopes": "a", "token_bound_cidrs": "127.0.0.0/8"})
-	e.refused(logical.UpdateOperation, "roles/opaque", data{"token_type": "jwt", "audience": "x"}, "token_bound_cidrs: "+why)
+	e.refused(logical.UpdateOperation, "roles/opaque", data{"token_format": "jwt", "audience": "x"}, "token_bound_cidrs: "+why)
 }
 
 // A JWT says all that its role grants. A role whose tokens would be too long is refused when it is written, and what
@@ -229,7 +229,7 @@ func TestJWTsThatWouldBeTooLong(t *testing.T) {
 	for i := range ranges {
 		ranges[i] = fmt.Sprintf("2001:db8:%x::/48", i)
 	}
-	jwt := data{"token_type": "jwt", "scopes": "a", "audience": "x", "require_bound_checks": true}
+	jwt := data{"token_format": "jwt", "scopes": "a", "audience": "x", "require_bound_checks": true}
 	for field, value := range map[string]any{
 		"scopes": long(100, "s%d%s"), "audience": long(100, "a%d%s"), "bound_hosts": long(100, "h%d%s"), "token_bound_cidrs": ranges,
 		"metadata": data{"a": strings.Repeat("x", 500), "b": strings.Repeat("x", 500), "c": strings.Repeat("x", 500), "d": strings.Repeat("x", 500), "e": strings.Repeat("x", 500), "f": strings.Repeat("x", 500)},
@@ -237,7 +237,7 @@ func TestJWTsThatWouldBeTooLong(t *testing.T) {
 		d := maps.Clone(jwt)
 		d[field] = value
 		e.refused(logical.UpdateOperation, "roles/reader", d, field+": the token would be ")
-		d["token_type"] = "opaque" // which does not carry them
+		d["token_format"] = "opaque" // which does not carry them
 		e.write("roles/opaque", d)
 		if token := e.creds("opaque", nil).token; len(token) > 300 {
 			t.Errorf("%s: a token of %d bytes", field, len(token))
@@ -252,14 +252,14 @@ func TestJWTsThatWouldBeTooLong(t *testing.T) {
 func TestRoleFieldsThatDoNotGoTogether(t *testing.T) {
 	e := newIssuer(t)
 	for want, d := range map[string]data{
-		"generate_lease: only a role with token_type=jwt":                    {"generate_lease": false},
-		"generate_lease: a role with refresh=true needs leases":              {"token_type": "jwt", "generate_lease": false, "refresh": true, "access_ttl": "1m"},
-		"generate_lease: without a lease ttl and max_ttl may be at most 15m": {"token_type": "jwt", "generate_lease": false, "ttl": "16m"},
+		"generate_lease: only a role with token_format=jwt":                  {"generate_lease": false},
+		"generate_lease: a role with refresh=true needs leases":              {"token_format": "jwt", "generate_lease": false, "refresh": true, "access_ttl": "1m"},
+		"generate_lease: without a lease ttl and max_ttl may be at most 15m": {"token_format": "jwt", "generate_lease": false, "ttl": "16m"},
 		"access_ttl: is needed with refresh=true":                            {"refresh": true},
 		"access_ttl: is for a role with refresh=true":                        {"access_ttl": "1m"},
 		"access_ttl: 2h is more than max_ttl, which is 1h":                   {"refresh": true, "access_ttl": "2h", "max_ttl": "1h"},
 		`proof: "x" is not one of: dpop, mtls`:                               {"proof": "x"},
-		`token_type: "jws" is not one of: opaque, jwt`:                       {"token_type": "jws"},
+		`token_format: "jws" is not one of: opaque, jwt`:                     {"token_format": "jws"},
 	} {
 		d["scopes"], d["audience"] = "a", "api"
 		e.refused(logical.UpdateOperation, "roles/reader", d, want)
@@ -270,7 +270,7 @@ func TestJWTCreds(t *testing.T) {
 	for _, algorithm := range token.Algorithms {
 		e := newIssuer(t)
 		e.write("config", data{"signing_algorithm": algorithm, "environment": "production"})
-		e.write("roles/reader", data{"token_type": "jwt", "scopes": "a,b", "audience": "api", "ttl": "1h", "max_ttl": "2h",
+		e.write("roles/reader", data{"token_format": "jwt", "scopes": "a,b", "audience": "api", "ttl": "1h", "max_ttl": "2h",
 			"token_bound_cidrs": "10.0.0.0/8", "bound_hosts": "api.example.com", "require_bound_checks": true, "metadata": data{"team": "billing", "who": "{{identity.entity.name}}"}})
 		c := e.creds("reader", data{"scopes": "a"})
 		if c.secret.Renewable {
@@ -314,8 +314,8 @@ func TestJWTCreds(t *testing.T) {
 // However a JWT is ended, its status list tells.
 func TestStatusListTellsOfEveryEnd(t *testing.T) {
 	e := newIssuer(t)
-	e.write("roles/reader", data{"token_type": "jwt", "scopes": "a", "audience": "api"})
-	e.write("roles/other", data{"token_type": "jwt", "scopes": "a", "audience": "api"})
+	e.write("roles/reader", data{"token_format": "jwt", "scopes": "a", "audience": "api"})
+	e.write("roles/other", data{"token_format": "jwt", "scopes": "a", "audience": "api"})
 	ends := map[string]func(*creds){
 		"lease":        e.revokeLease,
 		"token":        func(c *creds) { e.write("revoke", data{"token": c.token}) },
@@ -345,7 +345,7 @@ func TestStatusListTellsOfEveryEnd(t *testing.T) {
 // Deleting a role costs one write however many tokens it has, and their places show it; nobody else's do.
 func TestDeletingARoleOfManyJWTs(t *testing.T) {
 	e := newIssuer(t)
-	jwts := data{"token_type": "jwt", "scopes": "a", "audience": "api"}
+	jwts := data{"token_format": "jwt", "scopes": "a", "audience": "api"}
 	e.write("roles/reader", jwts)
 	e.write("roles/other", jwts)
 	var tokens []string
@@ -391,7 +391,7 @@ func TestDeletingARoleOfManyJWTs(t *testing.T) {
 func TestStatusListIsCached(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newIssuer(t)
-		e.write("roles/reader", data{"token_type": "jwt", "scopes": "a", "audience": "api"})
+		e.write("roles/reader", data{"token_format": "jwt", "scopes": "a", "audience": "api"})
 		c := e.creds("reader", nil)
 		list := strconv.FormatUint(uint64(e.b.state.Load().indexes.Lists()[0]), 10)
 		fetch := func() string {
@@ -433,7 +433,7 @@ func TestStatusListIsCached(t *testing.T) {
 func TestLeaseless(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newIssuer(t)
-		e.write("roles/reader", data{"token_type": "jwt", "scopes": "a", "audience": "api", "generate_lease": false})
+		e.write("roles/reader", data{"token_format": "jwt", "scopes": "a", "audience": "api", "generate_lease": false})
 		issue := func(d data) *logical.Response {
 			t.Helper()
 			resp := e.do(logical.UpdateOperation, "creds/reader", d)
@@ -471,7 +471,7 @@ func TestSigningKeyRotation(t *testing.T) {
 		if n := len(e.keySet().Keys); n != 0 {
 			t.Errorf("%d keys before there is a role of JWTs", n)
 		}
-		e.write("roles/reader", data{"token_type": "jwt", "scopes": "a", "audience": "api", "ttl": "1h", "max_ttl": "1h"})
+		e.write("roles/reader", data{"token_format": "jwt", "scopes": "a", "audience": "api", "ttl": "1h", "max_ttl": "1h"})
 		published := e.keySet()
 		first := e.creds("reader", nil)
 		if resp := e.do(logical.UpdateOperation, "keys/rotate", nil); len(resp.Warnings) != 1 || !strings.Contains(resp.Warnings[0], "Rotate again after "+time.Now().Add(5*time.Minute).UTC().Format(time.RFC3339)) {
@@ -619,11 +619,11 @@ func TestSignedIntrospection(t *testing.T) {
 }
 
 func TestRefresh(t *testing.T) {
-	for _, tokenType := range []string{"opaque", "jwt"} {
-		t.Run(tokenType, func(t *testing.T) {
+	for _, tokenFormat := range []string{"opaque", "jwt"} {
+		t.Run(tokenFormat, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := newIssuer(t)
-				e.write("roles/app", data{"token_type": tokenType, "scopes": "a,b", "audience": "api", "refresh": true, "access_ttl": "5m", "ttl": "1h", "max_ttl": "3h"})
+				e.write("roles/app", data{"token_format": tokenFormat, "scopes": "a,b", "audience": "api", "refresh": true, "access_ttl": "5m", "ttl": "1h", "max_ttl": "3h"})
 				c := e.creds("app", data{"scopes": "a"})
 				if !c.secret.Renewable || c.secret.TTL != time.Hour {
 					t.Errorf("lease %+v", c.secret)
@@ -655,7 +655,7 @@ func TestRefresh(t *testing.T) {
 				e.revokeLease(c)
 				for _, text := range []string{access1, access2} {
 					e.expect("revoked", text, nil)
-					if tokenType == "jwt" && !e.listedAsRevoked(text) {
+					if tokenFormat == "jwt" && !e.listedAsRevoked(text) {
 						t.Error("not in the status list")
 					}
 				}
@@ -769,9 +769,9 @@ func TestRefreshRefuses(t *testing.T) {
 
 // 64 clients refresh one grant at once: one chain, never two, and no two tokens of one id.
 func TestConcurrentRefresh(t *testing.T) {
-	for _, tokenType := range []string{"opaque", "jwt"} {
+	for _, tokenFormat := range []string{"opaque", "jwt"} {
 		e := newIssuer(t)
-		e.write("roles/app", data{"token_type": tokenType, "scopes": "a", "audience": "api", "refresh": true, "access_ttl": "5m"})
+		e.write("roles/app", data{"token_format": tokenFormat, "scopes": "a", "audience": "api", "refresh": true, "access_ttl": "5m"})
 		refresh := e.creds("app", nil).data["refresh_token"].(string)
 		for round := range uint32(3) {
 			var wg sync.WaitGroup
@@ -829,9 +829,9 @@ func TestRefreshSurvivesACrash(t *testing.T) {
 }
 
 func TestExchange(t *testing.T) {
-	for _, tokenType := range []string{"opaque", "jwt"} {
+	for _, tokenFormat := range []string{"opaque", "jwt"} {
 		e := newIssuer(t)
-		e.write("roles/app", data{"token_type": tokenType, "scopes": "a:*,b", "audience": "x,y", "exchange": true, "ttl": "1h", "token_bound_cidrs": "127.0.0.0/8", "require_bound_checks": true})
+		e.write("roles/app", data{"token_format": tokenFormat, "scopes": "a:*,b", "audience": "x,y", "exchange": true, "ttl": "1h", "token_bound_cidrs": "127.0.0.0/8", "require_bound_checks": true})
 		c := e.creds("app", nil)
 		status, answer := e.exchange(c.token, data{"scope": "a:read", "audience": "y", "ttl": "5m", "token_bound_cidrs": "127.0.0.1"})
 		if status != http.StatusOK || answer["scope"] != "a:read" || answer["issued_token_type"] != typeAccessToken || answer["token_type"] != "Bearer" || answer["expires_in"].(float64) > 300 {
@@ -854,7 +854,7 @@ func TestExchange(t *testing.T) {
 		e.revokeLease(c)
 		for _, text := range []string{c.token, child, grandchild} {
 			e.expect("revoked", text, use)
-			if tokenType == "jwt" && !e.listedAsRevoked(text) {
+			if tokenFormat == "jwt" && !e.listedAsRevoked(text) {
 				t.Error("not in the status list")
 			}
 		}
@@ -932,7 +932,7 @@ func TestExchangeNeverWidens(t *testing.T) {
 		role := fmt.Sprintf("roles/r%d", i)
 		e.write(role, data{
 			"scopes": append(some(scopes), "c"), "audience": some(audiences), "exchange": true, "allow_privileged": true,
-			"token_bound_cidrs": append(some(ranges), "127.0.0.1/32")[:1], "ttl": "1h", "token_type": "opaque",
+			"token_bound_cidrs": append(some(ranges), "127.0.0.1/32")[:1], "ttl": "1h", "token_format": "opaque",
 		})
 		parent := e.creds(strings.TrimPrefix(role, "roles/"), nil).token
 		for range 4 {
@@ -971,8 +971,8 @@ func TestProof(t *testing.T) {
 		"dpop": {"dpop_jkt", "jkt", "DPoP"},
 		"mtls": {"x5t_s256", "x5t#S256", "Bearer"},
 	} {
-		for _, tokenType := range []string{"opaque", "jwt"} {
-			e.write("roles/app", data{"token_type": tokenType, "scopes": "a", "audience": "api", "proof": proof, "exchange": true, "refresh": true, "access_ttl": "5m"})
+		for _, tokenFormat := range []string{"opaque", "jwt"} {
+			e.write("roles/app", data{"token_format": tokenFormat, "scopes": "a", "audience": "api", "proof": proof, "exchange": true, "refresh": true, "access_ttl": "5m"})
 			e.refused(logical.ReadOperation, "creds/app", nil, c.field+": is needed")
 			e.refused(logical.UpdateOperation, "creds/app", data{c.field: "short"}, c.field+": must be a SHA-256 thumbprint")
 			got := e.creds("app", data{c.field: thumbprint})
@@ -981,9 +981,9 @@ func TestProof(t *testing.T) {
 			for _, text := range []string{got.token, refreshed, exchanged["access_token"].(string)} {
 				_, answer := e.form("oauth/introspect", data{"token": text})
 				if answer["token_type"] != c.tokenType || fmt.Sprint(answer["cnf"]) != fmt.Sprint(data{c.member: thumbprint}) {
-					t.Errorf("%s %s: %v", proof, tokenType, answer)
+					t.Errorf("%s %s: %v", proof, tokenFormat, answer)
 				}
-				if tokenType == "jwt" && fmt.Sprint(e.verify(text, "at+jwt")["cnf"]) != fmt.Sprint(data{c.member: thumbprint}) {
+				if tokenFormat == "jwt" && fmt.Sprint(e.verify(text, "at+jwt")["cnf"]) != fmt.Sprint(data{c.member: thumbprint}) {
 					t.Error("not in the JWT")
 				}
 			}
@@ -996,9 +996,9 @@ func TestProof(t *testing.T) {
 // A role that is tightened acts on opaque tokens at once, on JWTs where the engine is asked, and on what a
 // refresh or an exchange gives.
 func TestRefreshUnderATighterRole(t *testing.T) {
-	for _, tokenType := range []string{"opaque", "jwt"} {
+	for _, tokenFormat := range []string{"opaque", "jwt"} {
 		e := newIssuer(t)
-		e.write("roles/app", data{"token_type": tokenType, "scopes": "a,b", "audience": "x,y", "refresh": true, "access_ttl": "5m"})
+		e.write("roles/app", data{"token_format": tokenFormat, "scopes": "a,b", "audience": "x,y", "refresh": true, "access_ttl": "5m"})
 		c := e.creds("app", nil)
 		e.write("roles/app", data{"scopes": "a", "allowed_scopes": "a", "audience": "x", "require_bound_checks": true, "token_bound_cidrs": "10.0.0.0/8"})
 		access, refresh := e.mustRefresh(c.data["refresh_token"].(string))
@@ -1009,7 +1009,7 @@ func TestRefreshUnderATighterRole(t *testing.T) {
 			e.expect("address_not_allowed", text, data{"client_ip": "192.0.2.1"})
 		}
 		e.write("roles/app", data{"audience": "z"})
-		if tokenType == "jwt" {
+		if tokenFormat == "jwt" {
 			e.refused4xx("oauth/token", data{"grant_type": "refresh_token", "refresh_token": refresh}, "invalid_grant")
 		}
 	}
@@ -1050,7 +1050,7 @@ func FuzzOAuthForm(f *testing.F) {
 // BenchmarkStatusList builds a full list anew of which 1 % is revoked, and serves it as long as nothing changes.
 func BenchmarkStatusList(b *testing.B) {
 	e := newIssuer(b)
-	e.write("roles/orders", data{"token_type": "jwt", "scopes": "orders:read", "audience": "api"})
+	e.write("roles/orders", data{"token_format": "jwt", "scopes": "orders:read", "audience": "api"})
 	e.read("creds/orders")
 	st, err := e.b.load(b.Context(), e.storage)
 	if err != nil {

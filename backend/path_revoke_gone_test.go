@@ -13,11 +13,11 @@ import (
 // A token whose key is gone is not taken for one whose grant was revoked: either the grant is found, or the answer says
 // that it is not.
 func TestRevokeByATokenWhoseKeyIsGone(t *testing.T) {
-	for _, tokenType := range []string{"opaque", "jwt"} {
+	for _, tokenFormat := range []string{"opaque", "jwt"} {
 		for _, refresh := range []bool{false, true} {
 			synctest.Test(t, func(t *testing.T) {
 				e := newIssuer(t)
-				role := data{"token_type": tokenType, "scopes": "a", "audience": "x", "exchange": true, "refresh": refresh, "max_ttl": "24h", "ttl": "24h"}
+				role := data{"token_format": tokenFormat, "scopes": "a", "audience": "x", "exchange": true, "refresh": refresh, "max_ttl": "24h", "ttl": "24h"}
 				if refresh {
 					role["access_ttl"] = "2h"
 				}
@@ -52,14 +52,14 @@ func TestRevokeByATokenWhoseKeyIsGone(t *testing.T) {
 				resp := e.do(logical.UpdateOperation, "revoke", data{"token": first.token})
 				warned := resp != nil && len(resp.Warnings) == 1 && strings.Contains(resp.Warnings[0], "may be active")
 				if warned == !active() {
-					t.Errorf("%s, refresh=%v: active %v, warned %v", tokenType, refresh, active(), warned)
+					t.Errorf("%s, refresh=%v: active %v, warned %v", tokenFormat, refresh, active(), warned)
 				}
-				if found := tokenType == "jwt" || !refresh; found != !active() {
-					t.Errorf("%s, refresh=%v: active %v", tokenType, refresh, active())
+				if found := tokenFormat == "jwt" || !refresh; found != !active() {
+					t.Errorf("%s, refresh=%v: active %v", tokenFormat, refresh, active())
 				}
 				e.write("revoke", data{"token_id": first.id})
 				if active() {
-					t.Errorf("%s, refresh=%v: active after all", tokenType, refresh)
+					t.Errorf("%s, refresh=%v: active after all", tokenFormat, refresh)
 				}
 			})
 		}

@@ -23,8 +23,8 @@ const (
 	maxAudienceLen    = 512
 	maxAudiences      = 100
 
-	tokenTypeOpaque = "opaque"
-	tokenTypeJWT    = "jwt"
+	formatOpaque = "opaque"
+	formatJWT    = "jwt"
 
 	proofDPoP = "dpop"
 	proofMTLS = "mtls"
@@ -40,11 +40,11 @@ func (b *backend) pathsRoles() []*framework.Path {
 			Description: "Name of the role.",
 			Required:    true,
 		},
-		"token_type": {
+		"token_format": {
 			Type:          framework.TypeString,
-			Description:   "Kind of token. \"opaque\": meaningless to anybody but the engine, checked by introspection. \"jwt\": an RFC 9068 access token, which API servers verify with the published keys. Default: opaque.",
-			AllowedValues: []any{tokenTypeOpaque, tokenTypeJWT},
-			DisplayAttrs:  &framework.DisplayAttributes{Name: "Token type", Value: tokenTypeOpaque},
+			Description:   "Format of the tokens. \"opaque\": meaningless to anybody but the engine, checked by introspection. \"jwt\": an RFC 9068 access token, which API servers verify with the published keys. Default: opaque.",
+			AllowedValues: []any{formatOpaque, formatJWT},
+			DisplayAttrs:  &framework.DisplayAttributes{Name: "Token format", Value: formatOpaque},
 		},
 		"scopes": {
 			Type:         framework.TypeCommaStringSlice,
@@ -58,7 +58,7 @@ func (b *backend) pathsRoles() []*framework.Path {
 		},
 		"audience": {
 			Type:         framework.TypeCommaStringSlice,
-			Description:  "APIs that the token is for. An introspection with an audience accepts only tokens for that audience. Required with token_type=jwt. Default: any.",
+			Description:  "APIs that the token is for. An introspection with an audience accepts only tokens for that audience. Required with token_format=jwt. Default: any.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Audience"},
 		},
 		"ttl": {
@@ -206,7 +206,7 @@ func (b *backend) roleRead(ctx context.Context, req *logical.Request, d *framewo
 	}
 	return &logical.Response{Data: map[string]any{
 		"version":              int(r.Version),
-		"token_type":           r.TokenType,
+		"token_format":         r.TokenFormat,
 		"generate_lease":       !r.NoLease,
 		"refresh":              r.Refresh,
 		"access_ttl":           int64(r.AccessTTL.Seconds()),
@@ -259,7 +259,7 @@ func (b *backend) roleWrite(ctx context.Context, req *logical.Request, d *framew
 	st.roles.writing.Lock()
 	defer st.roles.writing.Unlock()
 
-	entry := roleEntry{TokenType: tokenTypeOpaque}
+	entry := roleEntry{TokenFormat: formatOpaque}
 	old, err := st.roles.latest(ctx, req.Storage, name)
 	if err != nil {
 		return nil, err
@@ -329,11 +329,11 @@ func (b *backend) checkNative(ctx context.Context, req *logical.Request, st *sta
 	if err := r.privileged(c); err != nil {
 		return logical.ErrorResponse(err.Error()), nil
 	}
-	if r.TokenType != tokenTypeJWT {
+	if r.TokenFormat != formatJWT {
 		return nil, nil
 	}
 	if c.Issuer == "" {
-		return fieldError("token_type", "JWTs need an issuer: vault write %sconfig issuer=<URL of this mount, such as https://vault.example.com:8200/v1/%s>",
+		return fieldError("token_format", "JWTs need an issuer: vault write %sconfig issuer=<URL of this mount, such as https://vault.example.com:8200/v1/%s>",
 			req.MountPoint, strings.TrimSuffix(req.MountPoint, "/")), nil
 	}
 	// Verifiers should find the key before the first token.
@@ -351,10 +351,10 @@ func (e *roleEntry) update(d *framework.FieldData) *logical.Response {
 			return fieldError(field, "is for a role with a connection")
 		}
 	}
-	if v, given := d.GetOk("token_type"); given {
-		e.TokenType = v.(string)
-		if e.TokenType != tokenTypeOpaque && e.TokenType != tokenTypeJWT {
-			return fieldError("token_type", "%q is not one of: %s, %s", clip(e.TokenType), tokenTypeOpaque, tokenTypeJWT)
+	if v, given := d.GetOk("token_format"); given {
+		e.TokenFormat = v.(string)
+		if e.TokenFormat != formatOpaque && e.TokenFormat != formatJWT {
+			return fieldError("token_format", "%q is not one of: %s, %s", clip(e.TokenFormat), formatOpaque, formatJWT)
 		}
 	}
 
@@ -491,13 +491,13 @@ func (e *roleEntry) updateUpstream(d *framework.FieldData, cs *connectionStore) 
 	if e.Reuse > 0 && e.NoLease {
 		return fieldError("reuse", "needs leases: the token ends with the last of them")
 	}
-	e.TokenType = ""
+	e.TokenFormat = ""
 	return e.updateCommon(d)
 }
 
 // checkIssuing refuses fields that do not go together.
 func (e *roleEntry) checkIssuing() *logical.Response {
-	jwt := e.TokenType == tokenTypeJWT
+	jwt := e.TokenFormat == formatJWT
 	switch {
 	case jwt && len(e.Audience) == 0:
 		return fieldError("audience", "a role of JWTs needs at least one: the API that the token is for (RFC 9068 section 2.2)")
@@ -506,7 +506,7 @@ func (e *roleEntry) checkIssuing() *logical.Response {
 	case !e.enforcesBounds() && len(e.BoundHosts) > 0:
 		return fieldError("bound_hosts", unenforced)
 	case e.NoLease && !jwt:
-		return fieldError("generate_lease", "only a role with token_type=jwt can do without a lease")
+		return fieldError("generate_lease", "only a role with token_format=jwt can do without a lease")
 	case e.NoLease && e.Refresh:
 		return fieldError("generate_lease", "a role with refresh=true needs leases")
 	case e.NoLease && (e.TTL > maxLeaselessTTL || e.MaxTTL > maxLeaselessTTL):

@@ -20,7 +20,7 @@ func TestRole(t *testing.T) {
 		"description": "reads invoices", "allow_privileged": true,
 	})
 	want := fmt.Sprint(data{
-		"version": 1, "token_type": "opaque", "scopes": []string{"invoices:read"}, "allowed_scopes": []string{"invoices:*"},
+		"version": 1, "token_format": "opaque", "scopes": []string{"invoices:read"}, "allowed_scopes": []string{"invoices:*"},
 		"audience": []string{"https://billing.example.com"}, "ttl": 3600, "max_ttl": 86400, "max_tokens": 0,
 		"token_bound_cidrs": []string{"10.0.0.0/8", "192.0.2.0/24"}, "request_bound_cidrs": []string{"127.0.0.1/32"},
 		"bound_hosts": []string{"api.example.com"}, "metadata": map[string]string{"team": "billing", "who": "{{identity.entity.name}}"},
@@ -85,7 +85,7 @@ func TestRoleRefuses(t *testing.T) {
 		{"scopes", []int{1}, "element 1 of the list is a number"},
 		{"allowed_scopes", "z", `scopes: ["a"] exceeds allowed_scopes, which is ["z"]`},
 		{"allowed_scopes", "*", `role "reader" holds ["*"], privileged by privileged_scopes ["*" "admin" "admin:*"]: set allow_privileged=true`},
-		{"token_type", "jws", `token_type: "jws" is not one of: opaque, jwt`},
+		{"token_format", "jws", `token_format: "jws" is not one of: opaque, jwt`},
 		{"audience", "a b", `audience: "a b" must be`},
 		{"audience", strings.Repeat("x", 513), "audience: "},
 		{"audience", "a,a", `audience: "a" is given twice`},

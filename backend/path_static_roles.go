@@ -209,7 +209,7 @@ func (e *staticEntry) update(d *framework.FieldData, st *state) *logical.Respons
 		return fieldError("role", "%s", err)
 	case r == nil:
 		return fieldError("role", "there is no role %q", clip(e.Role))
-	case r.Connection == "" && (r.TokenType != tokenTypeOpaque || r.Refresh || r.Proof != ""):
+	case r.Connection == "" && (r.TokenFormat != formatOpaque || r.Refresh || r.Proof != ""):
 		return fieldError("role", "role %q has JWTs, refresh or proof, which a token that is kept cannot have", r.name)
 	}
 	if v, given := d.GetOk("entity_id"); given {

@@ -116,7 +116,7 @@ func TestEveryRowLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newIssuer(t)
 		e.write("roles/reader", data{"scopes": "a", "ttl": "1h", "max_ttl": "5h"})
-		e.write("roles/jwt", data{"token_type": "jwt", "scopes": "a", "audience": "api", "ttl": "1h"})
+		e.write("roles/jwt", data{"token_format": "jwt", "scopes": "a", "audience": "api", "ttl": "1h"})
 		e.write("roles/mobile", data{"scopes": "a", "ttl": "1h", "refresh": true, "access_ttl": "5m"})
 		e.write("roles/gone", data{"scopes": "a", "ttl": "1h"})
 		states := make(map[string]string)

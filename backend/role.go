@@ -48,7 +48,7 @@ type roleEntry struct {
 	RequestBoundCIDRs []string      `json:"request_bound_cidrs,omitempty"`
 	Description       string        `json:"description,omitempty"`
 	AllowPrivileged   bool          `json:"allow_privileged,omitempty"`
-	TokenType         string        `json:"token_type"`
+	TokenFormat       string        `json:"token_format"`
 	NoLease           bool          `json:"no_lease,omitempty"`
 	Refresh           bool          `json:"refresh,omitempty"`
 	AccessTTL         time.Duration `json:"access_ttl,omitempty"` // of the tokens of a grant that is refreshed
@@ -66,12 +66,12 @@ type roleEntry struct {
 }
 
 // unenforced says why a JWT is not bound to addresses or hosts, and what to do.
-const unenforced = "ordinary JWT libraries do not check what a JWT is bound to: set require_bound_checks=true on the role where all API servers check token_bound_cidrs and bound_hosts themselves, or token_type=opaque"
+const unenforced = "ordinary JWT libraries do not check what a JWT is bound to: set require_bound_checks=true on the role where all API servers check token_bound_cidrs and bound_hosts themselves, or token_format=opaque"
 
 // enforcesBounds reports whether a token of the role may be bound to addresses or hosts. The engine checks the bounds
 // of opaque tokens; those of a JWT hold only where the API server checks them.
 func (e *roleEntry) enforcesBounds() bool {
-	return e.TokenType != tokenTypeJWT || e.RequireBoundChecks
+	return e.TokenFormat != formatJWT || e.RequireBoundChecks
 }
 
 // role is a role ready for use. It does not change; an update makes a new one.
@@ -205,7 +205,7 @@ func (r *role) privileged(c *config) error {
 
 // mayIssue returns why the settings of the mount let the role issue nothing; nil where they do.
 func (r *role) mayIssue(c *config) error {
-	if r.TokenType == tokenTypeJWT && c.Issuer == "" {
+	if r.TokenFormat == formatJWT && c.Issuer == "" {
 		return fmt.Errorf("role %q issues JWTs, and the config has no issuer", r.name)
 	}
 	return r.privileged(c)

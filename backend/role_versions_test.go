@@ -156,7 +156,7 @@ func TestRoleSize(t *testing.T) {
 func TestAProcessBehindDeletesARole(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ahead := newIssuer(t)
-		ahead.write("roles/app", data{"token_type": "jwt", "scopes": "a", "audience": "x", "ttl": "2h"})
+		ahead.write("roles/app", data{"token_format": "jwt", "scopes": "a", "audience": "x", "ttl": "2h"})
 		behind := mountOn(t, ahead.storage, ahead.system)
 		c := ahead.creds("app", nil)
 		behind.do(logical.DeleteOperation, "roles/app", nil)

@@ -112,7 +112,7 @@ func TestStaticSchedule(t *testing.T) {
 func TestStaticRoleRefuses(t *testing.T) {
 	e := newIssuer(t)
 	e.write("roles/reader", data{"scopes": "a"})
-	e.write("roles/signed", data{"scopes": "a", "token_type": "jwt", "audience": "x"})
+	e.write("roles/signed", data{"scopes": "a", "token_format": "jwt", "audience": "x"})
 	e.write("static-roles/legacy", data{"role": "reader", "rotation_period": "1h"})
 	for _, c := range []struct {
 		path string

@@ -62,7 +62,7 @@ func TestTerraformRefusesUnknownFields(t *testing.T) {
 	}
 	for _, c := range []struct{ roles, want string }{
 		{`{reader = {scopes = ["a"], token_bound_cidr = ["10.0.0.0/8"]}, writer = {scopes = ["b"], ttl = 60}}`, "Not a field of a role: reader.token_bound_cidr."},
-		{`{reader = {scopes = ["a"], token_type = "jwt", bound_hosts = ["x.example.com"], metadata = {a = "b"}, max_tokens = 5}, empty = {}}`, ""},
+		{`{reader = {scopes = ["a"], token_format = "jwt", bound_hosts = ["x.example.com"], metadata = {a = "b"}, max_tokens = 5}, empty = {}}`, ""},
 		{`["reader"]`, "Must be a map from the names of roles to their fields."},
 		{`{reader = "a"}`, "Must be a map from the names of roles to their fields."},
 	} {

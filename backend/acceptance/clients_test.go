@@ -43,7 +43,7 @@ func TestGoClients(t *testing.T) {
 	issuer := server.Addr + "/v1/apitoken"
 	write("apitoken/config", map[string]any{"issuer": issuer, "jwks_max_age": "1s"})
 	write("apitoken/roles/orders", map[string]any{
-		"token_type": "jwt", "scopes": "orders:read", "audience": "api", "ttl": "1h", "refresh": true, "access_ttl": "5m",
+		"token_format": "jwt", "scopes": "orders:read", "audience": "api", "ttl": "1h", "refresh": true, "access_ttl": "5m",
 	})
 	creds := write("apitoken/creds/orders", nil)
 

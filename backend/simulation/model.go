@@ -204,7 +204,7 @@ func (k *kind) fields(s roleState) map[string]any {
 		data["access_ttl"] = int(accessTTL.Seconds())
 	}
 	if k.jwt {
-		data["token_type"] = "jwt"
+		data["token_format"] = "jwt"
 		data["audience"] = "api"
 	}
 	return data

@@ -21,7 +21,7 @@ locals {
   role_fields = [
     "access_ttl", "allow_privileged", "allowed_scopes", "audience", "bound_hosts", "connection", "description", "exchange",
     "generate_lease", "max_tokens", "max_ttl", "metadata", "params", "proof", "refresh", "request_bound_cidrs",
-    "require_bound_checks", "reuse", "scopes", "token_bound_cidrs", "token_type", "ttl",
+    "require_bound_checks", "reuse", "scopes", "token_bound_cidrs", "token_format", "ttl",
   ]
 }
 

@@ -139,9 +139,9 @@ type measurement struct {
 // measurements sets the mount up for what is measured.
 func (b *bench) measurements(ctx context.Context) ([]measurement, error) {
 	opaque := map[string]any{"scopes": "invoices:read,invoices:list", "ttl": "24h"}
-	signed := map[string]any{"scopes": "invoices:read,invoices:list", "ttl": "24h", "token_type": "jwt", "audience": "https://api.example.com"}
+	signed := map[string]any{"scopes": "invoices:read,invoices:list", "ttl": "24h", "token_format": "jwt", "audience": "https://api.example.com"}
 	leaseless := map[string]any{
-		"scopes": "invoices:read,invoices:list", "ttl": "15m", "token_type": "jwt", "audience": "https://api.example.com", "generate_lease": false,
+		"scopes": "invoices:read,invoices:list", "ttl": "15m", "token_format": "jwt", "audience": "https://api.example.com", "generate_lease": false,
 	}
 	refresh := map[string]any{"scopes": "invoices:read,invoices:list", "ttl": "24h", "refresh": true, "access_ttl": "5m"}
 	for _, write := range []struct {

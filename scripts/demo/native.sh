@@ -60,7 +60,7 @@ expect reason revoked
 say "An API server can also verify a token without asking Vault: if it is a JWT. It has to know the URL
 # of the issuer, and finds keys and endpoints from there. (What it may cache for minutes is a second here.)"
 run vault write apitoken/config issuer="$VAULT_ADDR/v1/apitoken" jwks_max_age=1s status_list_ttl=1s
-run vault write apitoken/roles/orders-reader token_type=jwt \
+run vault write apitoken/roles/orders-reader token_format=jwt \
   scopes=orders:read audience=https://orders.example.com ttl=1h
 run vault read apitoken/creds/orders-reader
 jwt=$(value token) jwt_lease=$(value lease_id)
