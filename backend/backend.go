@@ -218,7 +218,7 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 		return err
 	}
 	now, s := b.now(), req.Storage
-	longest := st.longestLifetime()
+	longest := b.longestLifetime(st)
 	return errors.Join( // each step runs, whatever becomes of the others
 		b.maintainKeys(ctx, s, st),
 		b.maintainSigners(ctx, s, st),

@@ -115,6 +115,25 @@ func TestAProcessBehindLosesNoKey(t *testing.T) {
 	}
 }
 
+// A process that does not know how long a key's tokens live revokes a grant for as long as the grant lives.
+func TestAProcessBehindRevokesForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		behind := newIssuer(t)
+		behind.write("roles/app", data{"scopes": "a", "refresh": true, "access_ttl": "5m", "ttl": "12h", "max_ttl": "12h"})
+		behind.write("keys/rotate", nil)
+		ahead := mountOn(t, behind.storage, behind.system)
+		grant := ahead.creds("app", nil)
+		behind.form("oauth/revoke", data{"token": grant.data["refresh_token"]})
+		time.Sleep(time.Hour)
+		now := mountOn(t, behind.storage, behind.system)
+		now.minute()
+		now = mountOn(t, behind.storage, behind.system)
+		if status, _ := now.form("oauth/token", data{"grant_type": "refresh_token", "refresh_token": grant.data["refresh_token"]}); status == 200 {
+			t.Error("a revoked grant is refreshed")
+		}
+	})
+}
+
 // However many keys there are, an entry holds one.
 func TestAnEntryHoldsOneKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

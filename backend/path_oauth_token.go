@@ -203,7 +203,7 @@ func (b *backend) refreshReused(ctx context.Context, st *state, req *logical.Req
 	}
 	b.Logger().Warn("refresh token reuse detected; grant revoked",
 		"role", name, "grant_id", used.Grant.String(), "entity_id", used.Subject, "remote_address", remoteAddr(req))
-	if err := st.revokeToken(ctx, req.Storage, used); err != nil {
+	if err := b.revokeToken(ctx, req.Storage, st, used); err != nil {
 		return nil, err
 	}
 	return oauthError(invalidGrant, "")

@@ -115,27 +115,30 @@ func (b *backend) revokeText(ctx context.Context, s logical.Storage, st *state, 
 	if err != nil {
 		return err
 	}
-	return st.revokeToken(ctx, s, claims)
+	return b.revokeToken(ctx, s, st, claims)
 }
 
-// revokeID revokes the grant of which the id is known. It reports whether anything
-// is known of that id.
+// revokeID revokes the grant with an ID, and reports whether anything is known of that ID.
 func (b *backend) revokeID(ctx context.Context, s logical.Storage, st *state, id token.ID) (known bool, _ error) {
 	defer b.rotator.kick()
-	// A process that is behind may know of no key, and so of no lifetime.
-	longest := max(st.longestLifetime(), b.System().MaxLeaseTTL(), maxLeaselessTTL)
-	return st.revokeGrant(ctx, s, id, token.StatusRef{}, st.now().Add(longest))
+	return st.revokeGrant(ctx, s, id, token.StatusRef{}, b.latestEnd(st))
 }
 
 // revokeToken revokes the grant that a token belongs to.
-func (st *state) revokeToken(ctx context.Context, s logical.Storage, claims *token.Claims) error {
-	latest := st.now().Add(st.longestLifetime())
-	if claims.Grant == claims.ID && st.now().Before(claims.ExpiresAt) {
+func (b *backend) revokeToken(ctx context.Context, s logical.Storage, st *state, claims *token.Claims) error {
+	latest := b.latestEnd(st)
+	switch {
+	case claims.Grant == claims.ID && b.now().Before(claims.ExpiresAt):
 		latest = claims.ExpiresAt
+	case claims.GrantLifetime > 0: // a refresh token, which states how long its grant may live
+		latest = claims.IssuedAt.Add(claims.GrantLifetime)
 	}
 	_, err := st.revokeGrant(ctx, s, claims.Grant, claims.Status, latest)
 	return err
 }
+
+// latestEnd returns when a grant ends at the latest of which nothing else is known.
+func (b *backend) latestEnd(st *state) time.Time { return b.now().Add(b.longestLifetime(st)) }
 
 // revokeGrant revokes a grant that ends by itself at latest at the latest, and reports whether anything is known of it.
 // Where nothing is, it may be that of a token issued just before a crash, or without a lease.

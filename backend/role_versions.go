@@ -68,7 +68,7 @@ func (b *backend) longestOf(st *state, e *roleEntry) time.Duration {
 	if e.MaxTTL > 0 {
 		longest = min(longest, e.MaxTTL)
 	}
-	return max(longest, st.longestLifetime()) + ledger.ClockSkew
+	return max(longest, st.keys.LongestLifetime(), st.signers.LongestLifetime()) + ledger.ClockSkew
 }
 
 // succeed makes e the successor of old: a new version where the terms differ. Versions that no live

@@ -306,9 +306,10 @@ func (st *state) keyIsGone(name string) bool {
 	return key != nil && (key.Secret == nil || key.Broken != nil)
 }
 
-// longestLifetime is the longest time that any live token may live, renewals included.
-func (st *state) longestLifetime() time.Duration {
-	return max(st.keys.LongestLifetime(), st.signers.LongestLifetime())
+// longestLifetime returns how long a live token may live at most, renewals included. The keys alone do not suffice: a
+// process that is behind does not know what other processes made with them.
+func (b *backend) longestLifetime(st *state) time.Duration {
+	return max(st.keys.LongestLifetime(), st.signers.LongestLifetime(), b.System().MaxLeaseTTL(), maxLeaselessTTL)
 }
 
 // ended tells of a token in the inventory whether it is over for good.
