@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
@@ -44,14 +45,24 @@ func (b *backend) fenced(s logical.Storage) logical.Storage {
 }
 
 func (f *fence) Put(ctx context.Context, entry *logical.StorageEntry) error {
-	return f.write(func() error { return f.Storage.Put(ctx, entry) })
+	return f.write(ctx, func(ctx context.Context) error { return f.Storage.Put(ctx, entry) })
 }
 
 func (f *fence) Delete(ctx context.Context, key string) error {
-	return f.write(func() error { return f.Storage.Delete(ctx, key) })
+	return f.write(ctx, func(ctx context.Context) error { return f.Storage.Delete(ctx, key) })
 }
 
-func (f *fence) write(do func() error) error {
+// writeWait bounds a write, whoever has asked for it.
+const writeWait = 30 * time.Second
+
+// write does a write. It goes on where the client hangs up meanwhile: of a write that is given up nobody knows whether
+// storage takes it, now or later, and memory would contradict storage.
+func (f *fence) write(ctx context.Context, do func(context.Context) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeWait)
+	defer cancel()
 	l := &f.b.leadership
 	l.mu.RLock()
 	term := l.term.Load()
@@ -59,7 +70,7 @@ func (f *fence) write(do func() error) error {
 		l.mu.RUnlock()
 		return errOutdated
 	}
-	err := do()
+	err := do(ctx)
 	l.mu.RUnlock()
 	switch {
 	case ledger.NotLeader(err):

@@ -50,10 +50,13 @@ func init() {
 		{name: "deliver", weight: 6, alone: true, do: (*world).deliverSome},
 		{name: "storage fails", weight: 2, alone: true, do: (*world).failStorage},
 		{name: "burst", weight: 8, alone: true, do: (*world).burst},
+		{name: "hang up", weight: 6, do: (*world).hangUpSome},
+		{name: "hang up alone", weight: 3, alone: true, do: (*world).hangUpAlone},
 		{name: "static", weight: 4, alone: true, do: (*world).changeStatic},
 		{name: "service fails", weight: 5, only: true, alone: true, do: (*world).serviceFails},
 		{name: "service heals", weight: 2, only: true, alone: true, do: (*world).serviceHeals},
 		{name: "upstream", weight: 15, only: true, do: (*world).issueUpstream},
+		{name: "connection", weight: 2, only: true, alone: true, do: (*world).changeConnection},
 		{name: "rotate root", weight: 2, only: true, alone: true, do: (*world).rotateRoot},
 		{name: "fly", weight: 5, only: true, alone: true, do: (*world).fly},
 	}

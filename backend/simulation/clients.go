@@ -127,6 +127,9 @@ func (w *world) registered(ro *role, before []roleState, subject string, asked [
 		if u.revoked.seq != 0 && u.revoked.seq < a.began {
 			w.broken(2, "creds of %s hands out token %s, whose revocation was acknowledged before", ro.name, id)
 		}
+		if w.disowned(u, a.began) {
+			w.broken(3, "creds of %s hands out token %s of a connection that was deleted before", ro.name, id)
+		}
 		g.upstream = u
 		u.grants = append(u.grants, g)
 		if w.everDisabled(subject) {
@@ -533,7 +536,7 @@ func (w *world) changeRole(r *rand.Rand) {
 	ro := w.model.roles[names[r.IntN(len(names))]]
 	w.mu.Lock()
 	state := ro.states.last()
-	if ro.busy || ro.unsure || ro.upstream && (!w.model.connected || w.model.unsure) {
+	if ro.busy || ro.unsure || ro.upstream && (w.model.connection.current() == nil || w.model.connection.unsure != nil) {
 		w.mu.Unlock()
 		return
 	}
@@ -593,6 +596,7 @@ func (w *world) resolve() {
 	if w.active == nil || w.zombie != nil {
 		return
 	}
+	w.resolveConnection()
 	w.mu.Lock()
 	var unsure []*role
 	for _, k := range kinds {

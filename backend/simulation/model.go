@@ -97,12 +97,11 @@ type issued struct {
 
 // upstreamToken is a token of the service, and who holds it.
 type upstreamToken struct {
-	text      string
-	id        string
-	grants    []*grant
-	revoked   mark // by another door than the leases
-	doubtful  bool
-	abandoned bool // its connection was deleted by force
+	text     string
+	id       string
+	grants   []*grant
+	revoked  mark // by another door than the leases
+	doubtful bool
 }
 
 // model is what is true.
@@ -113,10 +112,9 @@ type model struct {
 	upstreams map[string]*upstreamToken // by the text of the token
 	sealed    map[string]string         // key number and id of an opaque token -> the token
 	destroyed map[string]*destruction   // by the name of the key
-	abandoned map[string]bool           // texts of tokens of the service that were left behind with notice
 	statics   map[string]*static
-	connected bool // the connection exists
-	unsure    bool // whether it does is not known
+
+	connection connection
 }
 
 // static is a static role.

@@ -70,6 +70,7 @@ type service struct {
 
 	mu     sync.Mutex
 	tokens map[string]*serviceToken // id -> a token that exists
+	names  map[string]string        // text of a token that exists, or has existed -> its name
 	next   int
 	calls  int
 	faults []fault              // of the next calls
@@ -84,6 +85,10 @@ type serviceToken struct {
 	root           bool
 	ends           time.Time // zero: never
 	listedAt       time.Time
+	host           string                   // that knows it
+	lives          map[*connectionLife]bool // of a root: that may use it
+	brought        bool                     // a root: by the operator, to whom it belongs
+	doomed         bool                     // a root: somebody has asked for its end
 }
 
 // generosity is how much longer a token lives than was asked for: what the engine does not revoke is seen, whatever the
@@ -108,9 +113,9 @@ const (
 )
 
 func newService(w *world) *service {
-	s := &service{world: w, accept: make(chan net.Conn), done: make(chan struct{}), tokens: make(map[string]*serviceToken), refuse: make(map[string]time.Time)}
+	s := &service{world: w, accept: make(chan net.Conn), done: make(chan struct{}), tokens: make(map[string]*serviceToken), names: make(map[string]string), refuse: make(map[string]time.Time)}
 	s.server = &http.Server{Handler: s, ErrorLog: nil}
-	s.mint("root-0", true, time.Time{})
+	s.create("root-0", true, time.Time{}, serviceHost).brought = true
 	go func() { _ = s.server.Serve(s) }()
 	return s
 }
@@ -139,7 +144,7 @@ func (w *world) dial(ctx context.Context, address string) (net.Conn, error) {
 	s.mu.Lock()
 	down := s.down
 	s.mu.Unlock()
-	if down || address != serviceHost && address != otherHost+":80" {
+	if down || address != serviceHost && address != secondHost && address != otherHost+":80" {
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
 	}
 	client, server := net.Pipe()
@@ -164,6 +169,7 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(404)
 		return
 	}
+	s.ends(r)
 	s.world.gate.pass()
 	s.mu.Lock()
 	s.calls++
@@ -181,6 +187,9 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
 			conn.Close()
 		}
+	}
+	if s.world.hungUpAtService(serve, cut) {
+		return
 	}
 	switch do {
 	case answers:
@@ -243,23 +252,31 @@ func (s *service) serve(r *http.Request, name string, ends int64, answer func(st
 			self = t
 		}
 	}
-	if self == nil {
+	host := strings.TrimSuffix(r.Host, ":80") + ":80"
+	s.goesTo(host, r.Header.Get("Authorization"))
+	if self == nil || self.host != host {
 		answer(401, object{"message": "who is " + r.Header.Get("Authorization") + "?"})
 		return
 	}
 	id, single := strings.CutPrefix(r.URL.Path, "/tokens/")
+	if t := s.tokens[id]; single && t != nil {
+		s.rightfully(host, self, t, r.Method)
+	}
 	switch {
 	case r.Method == "POST" && r.URL.Path == "/tokens":
-		t := s.create(name, false, time.Unix(ends, 0).Add(generosity))
+		t := s.create(name, false, time.Unix(ends, 0).Add(generosity), host)
+		s.rightfully(host, self, t, r.Method)
 		answer(201, object{"id": t.id, "token": t.text, "ends": ends})
 	case r.Method == "POST" && r.URL.Path == "/roots":
-		t := s.create(name, true, time.Time{})
+		t := s.create(name, true, time.Time{}, host)
+		s.rightfully(host, self, t, r.Method)
+		t.lives[s.world.model.connection.life(name)] = true
 		answer(201, object{"id": t.id, "token": t.text})
 	case r.Method == "GET" && (r.URL.Path == "/tokens" || r.URL.Path == "/roots"):
 		page, _ := strconv.Atoi(r.URL.Query().Get("page"))
 		list := []object{}
 		for _, t := range s.sorted() {
-			if !time.Now().Before(t.listedAt) && (r.URL.Path == "/tokens" || t.root) {
+			if t.host == host && !time.Now().Before(t.listedAt) && (r.URL.Path == "/tokens" || t.root) {
 				list = append(list, object{"id": t.id, "name": t.name})
 			}
 		}
@@ -288,20 +305,18 @@ func (s *service) serve(r *http.Request, name string, ends int64, answer func(st
 	}
 }
 
-func (s *service) mint(name string, root bool, ends time.Time) *serviceToken {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.create(name, root, ends)
-}
-
 // create makes a token. The caller holds mu.
-func (s *service) create(name string, root bool, ends time.Time) *serviceToken {
+func (s *service) create(name string, root bool, ends time.Time, host string) *serviceToken {
 	s.next++
 	kind := "tok"
 	if root {
 		kind = "root"
 	}
-	t := &serviceToken{id: fmt.Sprint(s.next), name: name, text: fmt.Sprintf("svc-%s-%d-secret", kind, s.next), root: root, ends: ends, listedAt: time.Now().Add(s.lag)}
+	t := &serviceToken{id: fmt.Sprint(s.next), name: name, text: fmt.Sprintf("svc-%s-%d-secret", kind, s.next), root: root, ends: ends, listedAt: time.Now().Add(s.lag), host: host}
+	s.names[t.text] = name
+	if root {
+		t.lives = make(map[*connectionLife]bool)
+	}
 	s.tokens[t.id] = t
 	return t
 }

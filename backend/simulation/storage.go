@@ -153,6 +153,9 @@ func (s *storage) begin(ctx context.Context, write bool) (apply bool, err error)
 		}
 		counted.mu.Unlock()
 	}
+	if apply, err := hungUpAt(ctx); err != nil {
+		return apply && write, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.mode == dead {

@@ -2,6 +2,7 @@ package simulation
 
 import (
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing/synctest"
 	"time"
@@ -84,10 +85,7 @@ func (w *world) changeStatic(r *rand.Rand) {
 			s.exists, s.unsure = true, true
 		}
 	case r.IntN(4) == 0:
-		a = w.ask(n, &logical.Request{Operation: logical.DeleteOperation, Path: "static-roles/" + name})
-		if a.ok() {
-			s.exists = false
-		}
+		a = w.deleteStatic(n, s)
 	case r.IntN(3) == 0:
 		a = w.ask(n, &logical.Request{Operation: logical.UpdateOperation, Path: "rotate-role/" + name})
 	default:
@@ -95,6 +93,14 @@ func (w *world) changeStatic(r *rand.Rand) {
 		w.checkStatic(s, a)
 	}
 	w.say("static role %s at node %d: %s", name, n.n, a)
+}
+
+func (w *world) deleteStatic(n *node, s *static) *answer {
+	a := w.ask(n, &logical.Request{Operation: logical.DeleteOperation, Path: "static-roles/" + s.name})
+	if a.ok() {
+		s.exists = false
+	}
+	return a
 }
 
 // checkStatic checks the answer of static-creds.
@@ -135,6 +141,9 @@ func (w *world) atRest() {
 		if w.failed.Load() != nil {
 			return
 		}
+		if w.upstream && w.model.connection.current() == nil {
+			w.connect(w.active, serviceHost, nil)
+		}
 		w.advance(time.Minute)
 		for _, l := range append([]*lease(nil), w.leases.live...) {
 			if l.n%3 != 0 {
@@ -168,7 +177,7 @@ func (w *world) checkService() {
 		a := w.ask(n, &logical.Request{Operation: logical.ReadOperation, Path: "static-creds/upstream-kept"})
 		if a.ok() && a.data() != nil {
 			kept, _ = a.data()["token"].(string)
-			if !w.service.alive(kept) {
+			if !w.service.alive(kept) && !w.disownedText(kept) {
 				w.broken(3, "the token of static role %s does not work at the service", s.name)
 			}
 		}
@@ -179,7 +188,7 @@ func (w *world) checkService() {
 			if g.lease != nil && w.leases.alive(g.lease) && n.now().Before(g.lease.expires) {
 				held[u.text] = "lease " + itoa(g.lease.n)
 				surely, _ := w.roleAlive(n, g)
-				if !w.service.alive(u.text) && u.revoked.seq == 0 && !u.doubtful && !g.doubtful && surely && !u.abandoned {
+				if !w.service.alive(u.text) && u.revoked.seq == 0 && !u.doubtful && !g.doubtful && surely && !w.disownedText(u.text) {
 					w.broken(3, "token %s of lease %d does not work at the service", u.text, g.lease.n)
 				}
 			}
@@ -192,13 +201,13 @@ func (w *world) checkService() {
 		}
 	}
 	for _, u := range w.model.upstreams {
-		if g := u.grants[0]; !g.role.shared && w.disabledFor(g.subject) > 5*time.Minute && w.service.alive(u.text) {
+		if g := u.grants[0]; !g.role.shared && w.disabledFor(g.subject) > 5*time.Minute && w.service.alive(u.text) && !w.disownedText(u.text) {
 			w.broken(3, "token %s works at the service, and the entity that asked for it has long been disabled", u.text)
 		}
 	}
 	for _, t := range w.service.live(false) {
 		previous := strings.Contains(t.name, "-upstream-kept-") && kept != ""
-		if held[t.text] == "" && t.text != kept && !previous && !w.model.abandoned[t.text] {
+		if held[t.text] == "" && t.text != kept && !previous && !w.mayBeLeft(t) {
 			w.broken(3, "token %s %q is left behind at the service, and nothing holds it", t.text, t.name)
 		}
 	}
@@ -206,13 +215,16 @@ func (w *world) checkService() {
 	if !a.ok() {
 		w.broken(3, "the credential that the engine has stored does not work: %s", a)
 	}
-	if roots := w.service.live(true); len(roots) != 1 {
+	life := w.model.connection.current()
+	roots := slices.DeleteFunc(w.service.live(true), func(t *serviceToken) bool { return !t.lives[life] })
+	if len(roots) != 1 {
 		names := make([]string, len(roots))
 		for i, t := range roots {
 			names[i] = t.text
 		}
 		w.broken(3, "the service has %d credentials of ours: %q", len(roots), names)
 	}
+	w.checkQueue(n, life)
 }
 
 // mayRemain are the keys that storage may hold when all tokens have ended.

@@ -41,6 +41,9 @@ type world struct {
 	faults   atomic.Int64 // writes that storage has refused
 	calm     atomic.Bool  // nothing goes wrong any more
 
+	nextHangUp atomic.Pointer[hangUp] // of the next request; nil: none
+	hanging    atomic.Pointer[hangUp] // of the request that goes on; nil: none
+
 	active   *node // nil: none
 	zombie   *node // was active, and does not know that it is no more; nil: none
 	standby  *node // nil: none
@@ -176,7 +179,7 @@ func newWorld(s setting) *world {
 	}
 	w.model = &model{
 		roles: make(map[string]*role), upstreams: make(map[string]*upstreamToken), sealed: make(map[string]string),
-		abandoned: make(map[string]bool), destroyed: make(map[string]*destruction), statics: make(map[string]*static),
+		destroyed: make(map[string]*destruction), statics: make(map[string]*static),
 	}
 	w.secrets.init()
 	return w
@@ -197,7 +200,7 @@ func (w *world) begin() {
 	w.must("config", map[string]any{"issuer": "https://vault.example.com/v1/apitoken"})
 	if w.upstream {
 		w.must("providers/service", map[string]any{"definition": w.definition()})
-		w.connect()
+		w.connect(w.active, serviceHost, nil)
 	}
 	for _, k := range kinds {
 		w.model.roles[k.name] = &role{kind: k, states: timeline[roleState]{{}}}
@@ -213,14 +216,6 @@ func (w *world) begin() {
 // definition is that of the service's provider, with find_root where this version of the engine knows it.
 func (w *world) definition() string {
 	return strings.Replace(serviceProvider, "FIND_ROOT\n", "", 1)
-}
-
-func (w *world) connect() {
-	roots := w.service.live(true)
-	w.must("connections/service", map[string]any{
-		"provider": "service", "url": "http://" + strings.TrimSuffix(serviceHost, ":80"), "credential": map[string]any{"root": roots[0].text}, "timeout": "10s",
-	})
-	w.model.connected = true
 }
 
 // must writes what cannot be refused.
@@ -251,7 +246,7 @@ func (w *world) close() {
 type answer struct {
 	node    *node
 	began   uint64
-	lost    bool // the node died before the answer could arrive: it never will
+	lost    bool // the node died before the answer could arrive, or the client has hung up: it never will
 	resp    *logical.Response
 	err     error
 	refused string // the error for the user
@@ -302,9 +297,15 @@ func (w *world) ask(n *node, req *logical.Request) *answer {
 	counted := new(operations)
 	ctx, cancel := context.WithTimeout(context.WithValue(context.Background(), operationsKey{}, counted), 90*time.Second)
 	defer cancel()
+	h := w.nextHangUp.Swap(nil)
+	if h != nil {
+		ctx = h.begin(ctx, cancel)
+		w.hanging.Store(h)
+	}
 	operation, path := req.Operation, req.Path
 	a.resp, a.err = n.b.HandleRequest(ctx, req)
-	a.lost = n.dead()
+	w.hanging.CompareAndSwap(h, nil)
+	a.lost = n.dead() || h != nil && h.done.Load()
 	if a.resp != nil && a.resp.IsError() {
 		a.refused = a.resp.Error().Error()
 	}
@@ -316,6 +317,7 @@ func (w *world) ask(n *node, req *logical.Request) *answer {
 	counted.mu.Unlock()
 	w.secrets.checkAnswer(w, operation, path, a)
 	w.checkBudget(operation, path, a)
+	w.noticed(path, a)
 	return a
 }
 
