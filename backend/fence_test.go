@@ -217,7 +217,7 @@ func TestPeriodicGoesOnAfterAnError(t *testing.T) {
 	e.write("roles/reader", data{"scopes": "a", "ttl": "1h", "max_ttl": "1h"})
 	e.revokeLease(e.creds("reader", nil)) // the key has made one token, which is to be stored
 	c.pass(2 * time.Hour)
-	failing := &refusing{Storage: e.storage, key: e.sealingKey()}
+	failing := &refusing{Storage: e.storage, prefix: e.sealingKey()}
 	resp, err := e.ask(failing, logical.RollbackOperation, "", nil)
 	if !errors.Is(err, errBroken) {
 		t.Errorf("the error is lost: %v, %v", resp, err)
@@ -230,14 +230,14 @@ func TestPeriodicGoesOnAfterAnError(t *testing.T) {
 	}
 }
 
-// refusing is storage that does not take one key.
+// refusing is storage that does not take the keys of a prefix.
 type refusing struct {
 	logical.Storage
-	key string
+	prefix string
 }
 
 func (r *refusing) Put(ctx context.Context, e *logical.StorageEntry) error {
-	if e.Key == r.key {
+	if strings.HasPrefix(e.Key, r.prefix) {
 		return errBroken
 	}
 	return r.Storage.Put(ctx, e)

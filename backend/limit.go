@@ -112,9 +112,8 @@ func (p *place) giveUp() {
 func (st *state) liveTokens(r *role, now time.Time) int {
 	kept := make(map[token.ID]bool)
 	for _, e := range st.statics.all() {
-		kept[e.Current.ID] = true
-		if e.Previous != nil {
-			kept[e.Previous.ID] = true
+		for _, t := range e.tokens() {
+			kept[t.ID] = true
 		}
 	}
 	live := 0

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
 )
 
 const full = `max_tokens: role "reader" has reached its limit of live tokens, which is 2: revoke those`
@@ -153,4 +155,20 @@ func TestMaxTokensAndStaticRoles(t *testing.T) {
 	e.creds("reader", nil)
 	e.refused(logical.ReadOperation, "creds/reader", nil, full)
 	e.write("rotate-role/one", nil)
+}
+
+// Nor does one of them take a place that was rotated out, and could not be revoked yet.
+func TestMaxTokensAndEndedStaticTokens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("roles/reader", data{"scopes": "a", "max_tokens": 1})
+		e.write("static-roles/one", data{"role": "reader", "rotation_period": "24h", "overlap": "1h"})
+		e.write("rotate-role/one", nil)
+		failing := &refusing{Storage: e.storage, prefix: ledger.DeviationsPrefix}
+		if resp, err := e.ask(failing, logical.UpdateOperation, "rotate-role/one", nil); err == nil && !resp.IsError() {
+			t.Fatal("the token before the last one was ended")
+		}
+		e.creds("reader", nil)
+		e.refused(logical.ReadOperation, "creds/reader", nil, "limit of live tokens, which is 1")
+	})
 }

@@ -3,6 +3,7 @@ package backend
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -58,6 +59,15 @@ type staticToken struct {
 func (e *staticEntry) title() string      { return e.name }
 func (e *staticEntry) identity() struct{} { return struct{}{} }
 func (e *staticEntry) entry() any         { return e }
+
+// tokens are those of a static role that may be alive, the current one last.
+func (e *staticEntry) tokens() []staticToken {
+	all := slices.Clone(e.Ended)
+	if e.Previous != nil {
+		all = append(all, *e.Previous)
+	}
+	return append(all, e.Current)
+}
 
 type staticStore = store[struct{}, *staticEntry]
 

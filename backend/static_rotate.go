@@ -257,11 +257,7 @@ func (b *backend) endStatic(ctx context.Context, s logical.Storage, st *state, t
 
 // endStatics revokes all tokens of a static role, the current one last.
 func (b *backend) endStatics(ctx context.Context, s logical.Storage, st *state, e *staticEntry) error {
-	all := e.Ended
-	if e.Previous != nil {
-		all = append(all[:len(all):len(all)], *e.Previous)
-	}
-	for _, t := range append(all[:len(all):len(all)], e.Current) {
+	for _, t := range e.tokens() {
 		if err := b.endStatic(ctx, s, st, &t); err != nil {
 			return err
 		}

@@ -49,6 +49,7 @@ func init() {
 		{name: "standby", weight: 1, alone: true, do: (*world).beStandby},
 		{name: "deliver", weight: 6, alone: true, do: (*world).deliverSome},
 		{name: "storage fails", weight: 2, alone: true, do: (*world).failStorage},
+		{name: "crowd", weight: 2, alone: true, do: (*world).crowd},
 		{name: "burst", weight: 8, alone: true, do: (*world).burst},
 		{name: "hang up", weight: 6, do: (*world).hangUpSome},
 		{name: "hang up alone", weight: 3, alone: true, do: (*world).hangUpAlone},
@@ -114,6 +115,9 @@ func (w *world) afterStep(r *rand.Rand) {
 	if w.failed.Load() != nil {
 		return
 	}
+	w.mu.Lock()
+	w.noteStored()
+	w.mu.Unlock()
 	w.expire()
 	w.resolve()
 	if w.active.dead() {

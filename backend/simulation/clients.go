@@ -57,7 +57,8 @@ func (w *world) issue(r *rand.Rand) {
 func (w *world) issueFrom(n *node, name, subject string, r *rand.Rand) *grant {
 	w.mu.Lock()
 	ro := w.model.roles[name]
-	before := ro.states.possible(n)
+	as := ro.asks(n)
+	before := as.before
 	parent := w.leases.someParent(r, subject, n.now())
 	w.mu.Unlock()
 	var data map[string]any
@@ -80,14 +81,16 @@ func (w *world) issueFrom(n *node, name, subject string, r *rand.Rand) *grant {
 	}
 	earliest := n.now()
 	a := w.ask(n, req)
-	if !a.ok() {
-		w.say("issue %s at node %d: %s", name, n.n, a)
-		return nil
-	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	g := w.registered(ro, before, subject, asked, earliest, req.Path, a)
-	g.lease.belong(parent, n.now())
+	var g *grant
+	if a.ok() {
+		g = w.registered(ro, before, subject, asked, earliest, req.Path, a)
+		g.lease.belong(parent, n.now())
+	} else {
+		w.say("issue %s at node %d: %s", name, n.n, a)
+	}
+	w.answered(ro, as, g, a)
 	return g
 }
 
@@ -527,20 +530,11 @@ func (w *world) exchange(n *node, subject *issued, data map[string]any) *issued 
 // changeRole writes a role anew, or deletes it.
 func (w *world) changeRole(r *rand.Rand) {
 	n := w.active
-	var names []string
-	for _, k := range kinds {
-		if !k.upstream || w.upstream {
-			names = append(names, k.name)
-		}
-	}
-	ro := w.model.roles[names[r.IntN(len(names))]]
-	w.mu.Lock()
-	state := ro.states.last()
-	if ro.busy || ro.unsure || ro.upstream && (w.model.connection.current() == nil || w.model.connection.unsure != nil) {
-		w.mu.Unlock()
+	ro := w.someRole(r)
+	if ro == nil {
 		return
 	}
-	w.mu.Unlock()
+	state := ro.states.last()
 	if state.exists && r.IntN(4) == 0 {
 		w.deleteRole(n, ro)
 		return
@@ -549,8 +543,28 @@ func (w *world) changeRole(r *rand.Rand) {
 	if !state.exists {
 		state.life++
 	}
-	state.exists, state.allowed, state.scopes = true, allowed, someScopes(r, allowed)
+	state.exists, state.allowed, state.scopes, state.limit = true, allowed, someScopes(r, allowed), 0
+	if ro.mayLimit() && r.IntN(3) == 0 {
+		state.limit = 1 + r.IntN(4)
+	}
 	w.writeRole(n, ro, state)
+}
+
+// someRole picks a role that can be changed now; nil: the one that was picked cannot.
+func (w *world) someRole(r *rand.Rand) *role {
+	var names []string
+	for _, k := range kinds {
+		if !k.upstream || w.upstream {
+			names = append(names, k.name)
+		}
+	}
+	ro := w.model.roles[names[r.IntN(len(names))]]
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if ro.busy || ro.unsure || ro.upstream && (w.model.connection.current() == nil || w.model.connection.unsure != nil) {
+		return nil
+	}
+	return ro
 }
 
 func (w *world) writeRole(n *node, ro *role, s roleState) {
@@ -566,7 +580,7 @@ func (w *world) deleteRole(n *node, ro *role) {
 func (w *world) changed(n *node, ro *role, s roleState, req *logical.Request) {
 	w.mu.Lock()
 	ro.busy = true
-	ro.states = append(ro.states, moment[roleState]{mark: mark{w.stamp(), n}, doubt: true, value: s})
+	ro.states = append(ro.states, moment[roleState]{mark: n.mark(), doubt: true, value: s})
 	at := len(ro.states) - 1
 	w.mu.Unlock()
 	a := w.ask(n, req)
@@ -616,6 +630,7 @@ func (w *world) resolve() {
 			s.exists = true
 			s.scopes, _ = d["scopes"].([]string)
 			s.allowed, _ = d["allowed_scopes"].([]string)
+			s.limit, _ = d["max_tokens"].(int)
 			if ro.upstream {
 				s.scopes, s.allowed = []string{"a:read"}, allScopes
 			}

@@ -71,7 +71,7 @@ func (w *world) connect(n *node, host string, r *rand.Rand) {
 	w.say("connection created at node %d, life %d at %s with %s: %s", n.n, life.n, host, root.text, a)
 	found := func(exists bool) {
 		if !exists {
-			life.ended = mark{w.stamp(), n}
+			life.ended = n.mark()
 			w.service.takeBack(life)
 		}
 	}
@@ -152,7 +152,7 @@ func (w *world) disconnect(n *node, life *connectionLife, force bool) {
 	found := func(exists bool) {
 		if !exists {
 			life.forced = force
-			life.ended = mark{w.stamp(), n}
+			life.ended = n.mark()
 			w.service.takeBack(life)
 		}
 	}

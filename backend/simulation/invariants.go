@@ -290,10 +290,7 @@ func (w *world) checkSome(r *rand.Rand) {
 	if g := pick(r, w.model.grants); g != nil && len(g.refreshes) > 0 {
 		some = append(some, g.refreshes[len(g.refreshes)-1])
 	}
-	var listed *issued
-	if tok := pick(r, w.model.tokens); tok != nil && tok.list != "" && tok.grant.revoked.seq != 0 && r.IntN(4) == 0 {
-		listed = tok
-	}
+	listed := w.someListed(n, r)
 	w.mu.Unlock()
 	for _, tok := range some {
 		if tok != nil {
@@ -303,6 +300,24 @@ func (w *world) checkSome(r *rand.Rand) {
 	if listed != nil && !n.standby {
 		w.checkStatus(n, listed)
 	}
+}
+
+// someListed picks a JWT that its status list should show as revoked, now and then: making a list takes a while. The
+// caller holds mu.
+func (w *world) someListed(n *node, r *rand.Rand) *issued {
+	if r.IntN(4) > 0 {
+		return nil
+	}
+	for range 3 {
+		tok := pick(r, w.model.tokens)
+		if tok == nil || tok.list == "" || !n.now().Before(tok.end) {
+			continue
+		}
+		if _, maybe := w.roleAlive(n, tok.grant); !maybe || tok.grant.revoked.seq != 0 {
+			return tok
+		}
+	}
+	return nil
 }
 
 // checkAll checks all tokens at a node.

@@ -10,6 +10,7 @@ import (
 type mark struct {
 	seq uint64
 	by  *node
+	at  time.Time
 }
 
 // moment is a value from one acknowledged change to the next. Where doubt is set, the change was not acknowledged: it
@@ -46,6 +47,7 @@ type roleState struct {
 	life    int // counts how often a role of this name was made
 	scopes  []string
 	allowed []string
+	limit   int // max_tokens; 0: none
 }
 
 // role is a role of one name, in all its lives.
@@ -54,6 +56,10 @@ type role struct {
 	states timeline[roleState]
 	unsure bool // a change was not acknowledged: it must be read before it is changed again
 	busy   bool // a request changes it
+
+	flying int         // requests for creds that are on their way
+	begun  int         // requests for creds so far
+	lost   []time.Time // when tokens end at the latest whose answers were lost
 }
 
 // period is the end of a grant: not before lo, and not after hi.
@@ -77,6 +83,10 @@ type grant struct {
 
 	unlisted    bool // its revocation was acknowledged with a warning: no status list shows it
 	lostRefresh bool // a refresh was not acknowledged
+
+	limited bool   // it took a place below max_tokens
+	stored  uint64 // when its row was in storage; 0: not that anybody knows
+	faults  int64  // of storage until it was issued
 }
 
 // issued is one token of a grant.
@@ -181,7 +191,7 @@ var allScopes = []string{"a:read", "a:write", "b:read", "c:read"}
 
 // fields are what the role is written with.
 func (k *kind) fields(s roleState) map[string]any {
-	data := map[string]any{"ttl": int(k.ttl.Seconds()), "max_ttl": int(maxTTL.Seconds())}
+	data := map[string]any{"ttl": int(k.ttl.Seconds()), "max_ttl": int(maxTTL.Seconds()), "max_tokens": s.limit}
 	if k.leaseless {
 		data["max_ttl"] = int(k.ttl.Seconds())
 		data["generate_lease"] = false

@@ -44,6 +44,9 @@ type invalidation struct {
 
 func (n *node) now() time.Time { return time.Now().Add(n.skew) }
 
+// mark is now, for what a node has just acknowledged.
+func (n *node) mark() mark { return mark{n.world.stamp(), n, time.Now()} }
+
 // die is called at the moment of a crash: whatever the process does from now on reaches nobody.
 func (n *node) die() {
 	n.mu.Lock()

@@ -225,7 +225,7 @@ func entityDisabledUpstream(w *world) {
 	if w.service.alive(g.upstream.text) {
 		w.broken(3, "a token works at the service 4 minutes after its entity was disabled")
 	}
-	signed.revoked = mark{w.stamp(), w.active}
+	signed.revoked = w.active.mark()
 	w.checkStatus(w.active, signed.tokens[0])
 }
 
@@ -364,7 +364,7 @@ func revokeByAccessID(w *world) {
 	g := w.issueFrom(w.active, "refreshed", "", nil)
 	_, next := w.refresh(w.active, g.refreshes[0])
 	w.asked(logical.UpdateOperation, "revoke", map[string]any{"token_id": g.ids[0]})
-	g.revoked = mark{w.stamp(), w.active}
+	g.revoked = w.active.mark()
 	w.refresh(w.active, next)
 	w.checkAll(w.active)
 }
@@ -374,7 +374,7 @@ func exchangedByID(w *world) {
 	tok := g.tokens[0]
 	exchanged := w.exchange(w.active, tok, map[string]any{"grant_type": "urn:ietf:params:oauth:grant-type:token-exchange", "subject_token": tok.text, "subject_token_type": "urn:ietf:params:oauth:token-type:access_token"})
 	w.asked(logical.UpdateOperation, "revoke", map[string]any{"token_id": exchanged.id})
-	g.revoked = mark{w.stamp(), w.active}
+	g.revoked = w.active.mark()
 	w.checkStatus(w.active, tok)
 	w.checkStatus(w.active, exchanged)
 }

@@ -58,6 +58,7 @@ type world struct {
 	mu       sync.Mutex // of what follows
 	model    *model
 	upstream bool           // the profile has a service
+	fresh    []*grant       // whose rows may not be in storage yet
 	endless  bool           // there are tokens that live too long to wait for
 	flying   sync.WaitGroup // requests that nobody waits for
 	secrets  secrets
@@ -258,7 +259,7 @@ type answer struct {
 func (a *answer) ok() bool { return !a.lost && a.err == nil && a.refused == "" }
 
 // mark is when the answer was there.
-func (a *answer) mark() mark { return mark{a.node.world.stamp(), a.node} }
+func (a *answer) mark() mark { return a.node.mark() }
 
 func (a *answer) data() map[string]any {
 	if a.resp == nil {
