@@ -3,6 +3,7 @@ package acceptance
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -88,7 +89,7 @@ func TestGoClients(t *testing.T) {
 
 	// The answer of an error is one that the client understands.
 	_, err = config.TokenSource(ctx, &oauth2.Token{RefreshToken: "noise"}).Token()
-	if retrieve, ok := err.(*oauth2.RetrieveError); !ok || retrieve.ErrorCode != "invalid_grant" {
+	if retrieve, ok := errors.AsType[*oauth2.RetrieveError](err); !ok || retrieve.ErrorCode != "invalid_grant" {
 		t.Errorf("%v", err)
 	}
 

@@ -154,7 +154,7 @@ func pageOf(name string) (number int, ok bool) {
 		return 0, false
 	}
 	parsed, err := strconv.ParseUint(digits, 16, 16)
-	return int(parsed >> (4 * (len(digits) - 3))), err == nil
+	return int(parsed >> (4 * (len(digits) - 3))), err == nil //nolint:gosec // 16 bits fit
 }
 
 // dropOver drops from memory what has run out.

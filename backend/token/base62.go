@@ -1,6 +1,9 @@
 package token
 
-import "math"
+import (
+	"encoding/binary"
+	"math"
+)
 
 // The text form of an opaque token's body. Bytes are taken in blocks of eight, each block written as
 // one big-endian number in as few base62 digits as any block of its size needs. Every length of input
@@ -77,9 +80,9 @@ func appendBase62Decoded(dst []byte, src string) (_ []byte, ok bool) {
 		if !ok || (n < blockBytes && value>>(8*n) != 0) {
 			return nil, false
 		}
-		for shift := 8 * (n - 1); shift >= 0; shift -= 8 {
-			dst = append(dst, byte(value>>shift))
-		}
+		var block [blockBytes]byte
+		binary.BigEndian.PutUint64(block[:], value)
+		dst = append(dst, block[blockBytes-n:]...)
 		src = src[digits:]
 	}
 	return dst, true

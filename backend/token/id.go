@@ -26,7 +26,7 @@ func NewID(random io.Reader) (ID, error) {
 func NewGrantID(random io.Reader, place StatusRef) (ID, error) {
 	id, err := NewID(random)
 	binary.BigEndian.PutUint32(id[5:], place.List)
-	id[9], id[10], id[11] = byte(place.Index>>16), byte(place.Index>>8), byte(place.Index)
+	id[9], id[10], id[11] = byte(place.Index>>16), byte(place.Index>>8), byte(place.Index) //nolint:gosec // byte by byte
 	return id, err
 }
 

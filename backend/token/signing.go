@@ -96,8 +96,12 @@ func newPublicKey(key *Key) (*jose.JSONWebKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	if name, err := thumbprint(private); err != nil || name != key.Name {
-		return nil, fmt.Errorf("the key is named %q and is %q (%v)", key.Name, name, err)
+	name, err := thumbprint(private)
+	if err != nil {
+		return nil, err
+	}
+	if name != key.Name {
+		return nil, fmt.Errorf("key %q has the thumbprint %q", key.Name, name)
 	}
 	return &jose.JSONWebKey{Key: private.Public(), KeyID: key.Name, Algorithm: key.Algorithm, Use: "sig"}, nil
 }

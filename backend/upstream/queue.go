@@ -55,7 +55,7 @@ type Attempt struct {
 // After is the attempt after one that failed: twice as late each time, and not all at once.
 func (ts *Timings) After(a Attempt, now time.Time, least time.Duration) Attempt {
 	wait := min(ts.LongestBackoff, ts.FirstBackoff<<min(a.failures, 16))
-	wait += time.Duration(rand.Int64N(int64(wait)/4 + 1))
+	wait += time.Duration(rand.Int64N(int64(wait)/4 + 1)) //nolint:gosec // only spreads retries
 	return Attempt{failures: a.failures + 1, Next: now.Add(max(wait, least))}
 }
 
