@@ -68,7 +68,7 @@ fuzz: ## run each fuzz target for FUZZTIME
 	done
 
 .PHONY: lint
-lint: ## gofmt, go vet, staticcheck, and govulncheck where its database is reachable
+lint: ## check the code and its modules (.golangci.yml), and known vulnerabilities where their database is reachable
 	@./scripts/lint.sh
 
 .PHONY: clean

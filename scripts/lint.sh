@@ -1,25 +1,21 @@
 #!/bin/sh
-# Lints the repository. Run it from its root.
+# Lints the repository. Run it from its root. The tools are built from bootstrap/tools, which pins them.
 set -eu
 
-echo "gofmt"
-unformatted=$(gofmt -l .)
-if [ -n "$unformatted" ]; then
-  echo "not formatted as gofmt does:" $unformatted
-  exit 1
-fi
+root=$PWD
+modules=". backend/connector/contract"
 
-echo "go vet"
-go vet ./...
-(cd backend/connector/contract && go vet ./...)
+echo "Building the linters (the first time for minutes)"
+go build -C bootstrap/tools -o ../../bin/ \
+  github.com/golangci/golangci-lint/v2/cmd/golangci-lint golang.org/x/vuln/cmd/govulncheck
 
-echo "go mod tidy"
-go mod tidy -diff
-(cd backend/connector/contract && go mod tidy -diff)
-
-echo "staticcheck"
-go build -C bootstrap/tools -o ../../bin/ honnef.co/go/tools/cmd/staticcheck golang.org/x/vuln/cmd/govulncheck
-bin/staticcheck ./...
+# gofmt, go vet, staticcheck and more: .golangci.yml.
+for module in $modules; do
+  echo "golangci-lint $module"
+  (cd "$module" && "$root/bin/golangci-lint" run ./...)
+  echo "go mod tidy $module"
+  (cd "$module" && go mod tidy -diff)
+done
 
 # govulncheck downloads the database of known vulnerabilities: where that cannot be reached, say so.
 echo "govulncheck"
