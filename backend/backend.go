@@ -28,7 +28,7 @@
 // of a process, the first of a mount, and one with a longer life than any before it.
 //
 // Locks, in the order in which they are taken: that of a static role; that of a connection's credential
-// (upstream.Keeper.LockRoot); connections.writing, then roles.writing; config.writing; that of a key ring; those of
+// (upstream.Keeper.LockRoot); connections.Writing, then roles.Writing; config.writing; that of a key ring; those of
 // upstream tokens; the ledger's. Only the first two are held while an upstream is called: the lock of the static role, or of
 // the credential, that is being rotated.
 package backend
@@ -36,7 +36,6 @@ package backend
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -169,31 +168,6 @@ func newBackend(o Options) *backend {
 
 // now is the time by the mount's clock.
 func (b *backend) now() time.Time { return b.Now() }
-
-// fieldError is the one way to refuse a field: its name, then what is wrong and what is allowed.
-func fieldError(field, format string, args ...any) *logical.Response {
-	return logical.ErrorResponse("%s: %s", clip(field), fmt.Sprintf(format, args...))
-}
-
-// clip shortens a value for an error message.
-func clip(s string) string {
-	if len(s) > 64 {
-		return s[:64] + "..."
-	}
-	return s
-}
-
-// short writes a duration as an operator would: 24h, not 24h0m0s.
-func short(d time.Duration) string {
-	s := d.String()
-	if trimmed, ok := strings.CutSuffix(s, "m0s"); ok {
-		s = trimmed + "m"
-	}
-	if trimmed, ok := strings.CutSuffix(s, "h0m"); ok {
-		s = trimmed + "h"
-	}
-	return s
-}
 
 // initialize runs once after the mount is there, on every node; also after a crash of the plugin. It
 // reads storage so that the first request need not. Where storage cannot be read Vault goes on with the mount, and does

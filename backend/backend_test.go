@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 )
 
 // Every path must say what it is, in path-help and in the OpenAPI document.
@@ -160,7 +161,7 @@ func TestInvalidate(t *testing.T) {
 	active.write("keys/rotate", nil)
 	invalidate(active.sealingKey())
 	active.write("roles/reader", data{"scopes": "a"})
-	invalidate(rolePrefix + "reader")
+	invalidate(role.Prefix + "reader")
 	after := active.creds("reader", nil)
 	active.write("revoke", data{"token": before.token})
 	active.b.flush(context.Background())

@@ -11,6 +11,8 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
@@ -50,10 +52,10 @@ func (b *backend) pathsBroken() []*framework.Path {
 
 // brokenKeys are the storage keys of all entries that cannot be read, each with the reason.
 func (st *state) brokenKeys() map[string]error {
-	keys := st.roles.brokenKeys()
-	maps.Copy(keys, st.connections.brokenKeys())
+	keys := st.roles.Damaged()
+	maps.Copy(keys, st.connections.Damaged())
 	maps.Copy(keys, st.connections.brokenProviders())
-	maps.Copy(keys, st.statics.brokenKeys())
+	maps.Copy(keys, st.statics.Damaged())
 	maps.Copy(keys, st.upstreams.Damaged())
 	if err := st.config.broken(); err != nil {
 		keys[configKey] = err
@@ -84,9 +86,9 @@ func (b *backend) brokenList(ctx context.Context, req *logical.Request, d *frame
 	if err != nil {
 		return nil, err
 	}
-	after, limit, refusal := pageOf(d)
-	if refusal != nil {
-		return refusal, nil
+	after, limit, err := pageOf(d)
+	if err != nil {
+		return nil, err
 	}
 	reasons := st.brokenKeys()
 	keys := page(slices.Sorted(maps.Keys(reasons)), after, limit)
@@ -104,7 +106,7 @@ func (b *backend) brokenDelete(ctx context.Context, req *logical.Request, d *fra
 	}
 	key := d.Get("key").(string)
 	if st.brokenKeys()[key] == nil {
-		return fieldError("key", "%q is not the key of an entry that cannot be read", clip(key)), nil
+		return nil, refusal.Field("key", "%q is not the key of an entry that cannot be read", refusal.Clip(key))
 	}
 	return b.dropBroken(ctx, req, st, key)
 }
@@ -122,10 +124,10 @@ func (b *backend) dropBroken(ctx context.Context, req *logical.Request, st *stat
 		resp.AddWarning(defaultsApply)
 		return resp, nil
 	}
-	if name, is := strings.CutPrefix(key, rolePrefix); is {
-		st.roles.writing.Lock()
-		defer st.roles.writing.Unlock()
-		if _, err := st.roles.latest(ctx, req.Storage, name); err != nil {
+	if name, is := strings.CutPrefix(key, role.Prefix); is {
+		st.roles.Writing.Lock()
+		defer st.roles.Writing.Unlock()
+		if _, err := st.roles.Latest(ctx, req.Storage, name); err != nil {
 			return nil, err
 		}
 		return nil, b.dropBrokenRole(ctx, req.Storage, st, name)
@@ -139,7 +141,7 @@ func (b *backend) dropBroken(ctx context.Context, req *logical.Request, st *stat
 			return nil, err
 		}
 		defer unlock()
-		if _, err := st.statics.latest(ctx, req.Storage, name); err != nil {
+		if _, err := st.statics.Latest(ctx, req.Storage, name); err != nil {
 			return nil, err
 		}
 		return nil, b.dropBrokenStatic(ctx, req.Storage, st, name)
@@ -159,8 +161,8 @@ func (b *backend) dropBroken(ctx context.Context, req *logical.Request, st *stat
 		return resp, nil
 	}
 	name, _ := strings.CutPrefix(key, providerPrefix)
-	st.connections.writing.Lock()
-	defer st.connections.writing.Unlock()
+	st.connections.Writing.Lock()
+	defer st.connections.Writing.Unlock()
 	if _, err := st.connections.latestProvider(ctx, req.Storage, name); err != nil || st.connections.brokenProvider(name) == nil {
 		return nil, err
 	}
@@ -170,11 +172,11 @@ func (b *backend) dropBroken(ctx context.Context, req *logical.Request, st *stat
 // dropBrokenRole deletes a role that cannot be read, and ends its tokens as far as they are known; it does nothing
 // where there is none. The caller holds writing.
 func (b *backend) dropBrokenRole(ctx context.Context, s logical.Storage, st *state, name string) error {
-	if st.roles.broken(name) == nil {
+	if st.roles.Broken(name) == nil {
 		return nil
 	}
 	ids := make(map[token.RoleID]bool)
-	if id := st.roles.damagedID(name); id != (token.RoleID{}) {
+	if id := st.roles.DamagedID(name); id != (token.RoleID{}) {
 		ids[id] = true
 	} else {
 		rows, _ := st.inventory.Page(token.ID{}, math.MaxInt, name)
@@ -183,7 +185,7 @@ func (b *backend) dropBrokenRole(ctx context.Context, s logical.Storage, st *sta
 		}
 	}
 	for id := range ids {
-		if err := st.deleted.Add(ctx, s, id, b.now().Add(b.longestOf(st, new(roleEntry)))); err != nil {
+		if err := st.deleted.Add(ctx, s, id, b.now().Add(b.longestOf(st, new(role.Entry)))); err != nil {
 			return err
 		}
 		if err := b.upstreams.EndRole(ctx, id); err != nil {
@@ -191,23 +193,23 @@ func (b *backend) dropBrokenRole(ctx context.Context, s logical.Storage, st *sta
 		}
 	}
 	defer st.deleted.Changed()
-	return st.roles.remove(ctx, s, name)
+	return st.roles.Delete(ctx, s, name)
 }
 
 // dropBrokenConnection deletes a connection that cannot be read; it does nothing where there is none.
 func (b *backend) dropBrokenConnection(ctx context.Context, req *logical.Request, st *state, name string, force bool) (*logical.Response, error) {
-	st.connections.writing.Lock()
-	defer st.connections.writing.Unlock()
-	if _, err := st.connections.latest(ctx, req.Storage, name); err != nil || st.connections.broken(name) == nil {
+	st.connections.Writing.Lock()
+	defer st.connections.Writing.Unlock()
+	if _, err := st.connections.Latest(ctx, req.Storage, name); err != nil || st.connections.Broken(name) == nil {
 		return nil, err
 	}
 	left := st.upstreams.Where(func(t *upstream.Token) bool {
-		return t.Connection == name && st.connections.byID(t.ConnectionID) == nil
+		return t.Connection == name && st.connections.ByID(t.ConnectionID) == nil
 	})
 	if len(left) > 0 && !force {
-		return logical.ErrorResponse("connection %q has minted %d tokens that are not ended yet: write the connection again, or delete with force=true and leave them behind", name, len(left)), nil
+		return nil, refusal.New("connection %q has minted %d tokens that are not ended yet: write the connection again, or delete with force=true and leave them behind", name, len(left))
 	}
-	if err := st.connections.remove(ctx, req.Storage, name); err != nil {
+	if err := st.connections.Delete(ctx, req.Storage, name); err != nil {
 		return nil, err
 	}
 	for _, u := range left {
@@ -227,7 +229,7 @@ func (b *backend) dropBrokenConnection(ctx context.Context, req *logical.Request
 // the queue ends those at an upstream. It does nothing where there is none. The caller holds the lock of the
 // static role.
 func (b *backend) dropBrokenStatic(ctx context.Context, s logical.Storage, st *state, name string) error {
-	if st.statics.broken(name) == nil {
+	if st.statics.Broken(name) == nil {
 		return nil
 	}
 	rows, _ := st.inventory.Page(token.ID{}, math.MaxInt, "")
@@ -239,7 +241,7 @@ func (b *backend) dropBrokenStatic(ctx context.Context, s logical.Storage, st *s
 			return err
 		}
 	}
-	if err := st.statics.remove(ctx, s, name); err != nil {
+	if err := st.statics.Delete(ctx, s, name); err != nil {
 		return err
 	}
 	b.queue.kick()

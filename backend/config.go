@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -11,6 +12,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
@@ -52,6 +55,14 @@ func (c *config) environment(mountPoint string) string {
 	return strings.TrimSuffix(mountPoint, "/")
 }
 
+// mayIssue refuses a role that the settings of the mount let issue nothing.
+func (c *config) mayIssue(r *role.Role) error {
+	if r.TokenFormat == role.FormatJWT && c.Issuer == "" {
+		return refusal.New("role %q issues JWTs, and the config has no issuer", r.Name())
+	}
+	return r.Privileged(c.PrivilegedScopes)
+}
+
 // livePrefixes lists the prefixes that a live token may have, the current one first.
 func (c *config) livePrefixes(now time.Time) []string {
 	prefixes := []string{c.TokenPrefix}
@@ -83,7 +94,9 @@ func (cs *configStore) get() (*config, error) { return cs.current.Load().get() }
 
 func (c *storedConfig) get() (*config, error) {
 	if c.broken != nil {
-		return nil, told("the stored entry %s cannot be read: %w; write %[1]s again, or delete broken/%[1]s", configKey, c.broken)
+		e := refusal.New("the stored entry %s cannot be read: %w; write %[1]s again, or delete broken/%[1]s", configKey, c.broken)
+		e.HTTP = http.StatusInternalServerError
+		return nil, e
 	}
 	return c.config, nil
 }

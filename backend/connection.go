@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"maps"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -16,6 +15,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/store"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
 
@@ -74,7 +75,7 @@ func newConnection(name string, entry connectionEntry, userAgent string, dial co
 		return nil, fmt.Errorf("name_template: %w", err)
 	}
 	if second, _ := c.newName("mount", "role", 0); first == second {
-		return nil, fmt.Errorf("name_template: gives %q twice, it needs {{ random 12 }} to tell tokens apart", clip(first))
+		return nil, fmt.Errorf("name_template: gives %q twice, it needs {{ random 12 }} to tell tokens apart", refusal.Clip(first))
 	}
 	return c, nil
 }
@@ -98,13 +99,13 @@ func (c *connection) newName(mountPoint, role string, longest int) (string, erro
 	return name, nil
 }
 
-func (c *connection) title() string    { return c.name }
-func (c *connection) identity() string { return c.ID }
-func (c *connection) entry() any       { return &c.connectionEntry }
+func (c *connection) Name() string     { return c.name }
+func (c *connection) Identity() string { return c.ID }
+func (c *connection) Stored() any      { return &c.connectionEntry }
 
 // connectionStore is the connections and the providers, in memory and in storage.
 type connectionStore struct {
-	*store[string, *connection]
+	*store.Store[string, *connection]
 	userAgent string
 	dial      connector.DialFunc
 
@@ -124,13 +125,13 @@ func loadConnections(ctx context.Context, s logical.Storage, userAgent string, d
 		return nil, err
 	}
 	cs.providers = maps.Clone(cs.builtin)
-	if err := eachEntry(ctx, s, providerPrefix, func(name string, entry *logical.StorageEntry) error {
+	if err := store.Each(ctx, s, providerPrefix, func(name string, entry *logical.StorageEntry) error {
 		cs.takeProvider(name, entry)
 		return nil
 	}); err != nil {
 		return nil, err
 	}
-	cs.store, err = newStore(ctx, s, connectionPrefix, true, func(name string, stored *logical.StorageEntry) (*connection, error) {
+	cs.Store, err = store.Load(ctx, s, connectionPrefix, true, func(name string, stored *logical.StorageEntry) (*connection, error) {
 		var entry connectionEntry
 		if err := stored.DecodeJSON(&entry); err != nil {
 			return nil, err
@@ -140,10 +141,10 @@ func loadConnections(ctx context.Context, s logical.Storage, userAgent string, d
 	return cs, err
 }
 
-// put writes a connection, and shows it once it is written. The caller holds writing.
-func (cs *connectionStore) put(ctx context.Context, s logical.Storage, c *connection) error {
-	old := cs.get(c.name)
-	if err := cs.store.put(ctx, s, c); err != nil {
+// Put writes a connection, and shows it once it is written. The caller holds writing.
+func (cs *connectionStore) Put(ctx context.Context, s logical.Storage, c *connection) error {
+	old := cs.Get(c.name)
+	if err := cs.Store.Put(ctx, s, c); err != nil {
 		return err
 	}
 	if old != nil && old.client != c.client {
@@ -152,9 +153,9 @@ func (cs *connectionStore) put(ctx context.Context, s logical.Storage, c *connec
 	return nil
 }
 
-// delete removes a connection. The caller holds writing.
-func (cs *connectionStore) delete(ctx context.Context, s logical.Storage, c *connection) error {
-	if err := cs.store.delete(ctx, s, c); err != nil {
+// drop removes a connection. The caller holds writing.
+func (cs *connectionStore) drop(ctx context.Context, s logical.Storage, c *connection) error {
+	if err := cs.Store.Delete(ctx, s, c.name); err != nil {
 		return err
 	}
 	c.client.Close()
@@ -170,7 +171,7 @@ func (cs *connectionStore) provider(name string) *connector.Provider {
 
 // upstream makes a connection ready for calls; c is nil where that of this name has been deleted.
 func (cs *connectionStore) upstream(name string, c *connection) (*connector.Upstream, error) {
-	if err := cs.broken(name); err != nil {
+	if err := cs.Broken(name); err != nil {
 		return nil, fmt.Errorf("connection %q: %w", name, err)
 	}
 	if c == nil {
@@ -211,7 +212,7 @@ func (cs *connectionStore) brokenProviders() map[string]error {
 func (cs *connectionStore) providerNames() []string {
 	cs.providersMu.RLock()
 	defer cs.providersMu.RUnlock()
-	return slices.Sorted(maps.Keys(joined(cs.providers, cs.damaged)))
+	return store.SortedNames(cs.providers, cs.damaged)
 }
 
 // takeProvider shows what storage holds of a provider; nil: nothing.
@@ -258,8 +259,8 @@ func (cs *connectionStore) latestProvider(ctx context.Context, s logical.Storage
 
 // reloadProvider reads a provider from storage again, when another node has written it.
 func (cs *connectionStore) reloadProvider(ctx context.Context, s logical.Storage, key string) error {
-	cs.writing.Lock()
-	defer cs.writing.Unlock()
+	cs.Writing.Lock()
+	defer cs.Writing.Unlock()
 	_, err := cs.latestProvider(ctx, s, strings.TrimPrefix(key, providerPrefix))
 	return err
 }
@@ -283,7 +284,7 @@ func (cs *connectionStore) storeProvider(ctx context.Context, s logical.Storage,
 
 // close drops the pools of all connections.
 func (cs *connectionStore) close() {
-	for _, c := range cs.all() {
+	for _, c := range cs.All() {
 		c.client.Close()
 	}
 }

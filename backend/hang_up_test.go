@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 )
 
 // hangingUp is storage whose client hangs up while a role is written: whoever has not detached the write from the
@@ -16,7 +18,7 @@ type hangingUp struct {
 }
 
 func (h *hangingUp) reached(key string) {
-	if strings.HasPrefix(key, rolePrefix) {
+	if strings.HasPrefix(key, role.Prefix) {
 		h.hangUp()
 	}
 }

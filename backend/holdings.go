@@ -29,7 +29,7 @@ func (h mountHoldings) entities(ctx context.Context) ([]string, error) {
 	for row := range st.liveJWTs(now) {
 		found[row.Subject] = true
 	}
-	for _, e := range st.statics.all() {
+	for _, e := range st.statics.All() {
 		if e.EntityID != "" && st.works(e, now) {
 			found[e.EntityID] = true
 		}
@@ -75,7 +75,7 @@ func (h mountHoldings) revoke(ctx context.Context, entities map[string]bool) (to
 			count(h.b.endUpstream(ctx, h.b.storage, st, id))
 		}
 	}
-	for _, e := range st.statics.all() {
+	for _, e := range st.statics.All() {
 		if entities[e.EntityID] && st.works(e, now) {
 			count(h.revokeStatic(ctx, st, e.name, entities))
 		}
@@ -91,7 +91,7 @@ func (h mountHoldings) revokeStatic(ctx context.Context, st *state, name string,
 		return err
 	}
 	defer unlock()
-	e, err := st.statics.latest(ctx, h.b.storage, name)
+	e, err := st.statics.Latest(ctx, h.b.storage, name)
 	if err != nil || e == nil || !entities[e.EntityID] {
 		return err
 	}

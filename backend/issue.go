@@ -12,6 +12,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
@@ -20,7 +22,7 @@ type issuing struct {
 	st         *state
 	storage    logical.Storage
 	config     *config
-	role       *role
+	role       *role.Role
 	mountPoint string
 	lifetime   time.Duration // the longest that the grant may live, renewals included
 	key        string        // set by the first token: name of the key that it was made with
@@ -28,7 +30,7 @@ type issuing struct {
 
 // access makes an access token. For an opaque one the claims must be sealed with the ring's current key.
 func (i *issuing) access(ctx context.Context, claims *token.Claims) (text string, err error) {
-	if i.role.TokenFormat == formatJWT {
+	if i.role.TokenFormat == role.FormatJWT {
 		return i.jwt(ctx, claims)
 	}
 	err = i.st.keys.Seal(ctx, i.storage, 1, i.lifetime, func(ring *token.Ring) error {
@@ -62,15 +64,15 @@ func (i *issuing) jwt(ctx context.Context, claims *token.Claims) (text string, e
 
 // payload is what a JWT says.
 func (i *issuing) payload(claims *token.Claims) (*token.JWT, error) {
-	grant, metadata := i.role.grant(claims)
-	if nothingLeft(grant) || grant.Audience == nil { // a JWT is for somebody
+	grant, metadata := i.role.Permissions(claims)
+	if grant.Empty() || grant.Audience == nil { // a JWT is for somebody
 		return nil, errNothingLeft
 	}
-	if claims.Status.IsZero() && !(i.role.NoLease && claims.ExpiresAt.Sub(claims.IssuedAt) <= maxLeaselessTTL) {
+	if claims.Status.IsZero() && !(i.role.NoLease && claims.ExpiresAt.Sub(claims.IssuedAt) <= role.MaxLeaselessTTL) {
 		return nil, errNoPlace
 	}
 	addresses, hosts, _ := grant.Effective()
-	if (addresses.Restricted() || len(hosts) > 0) && !i.role.enforcesBounds() {
+	if (addresses.Restricted() || len(hosts) > 0) && !i.role.EnforcesBounds() {
 		return nil, errNothingLeft // bound when it was issued, by a role that does not bind any more
 	}
 	if i.config.Issuer == "" {
@@ -79,7 +81,7 @@ func (i *issuing) payload(claims *token.Claims) (*token.JWT, error) {
 	full := *claims
 	full.Scopes, full.Audience, full.Metadata = grant.Scopes, grant.Audience, metadata
 	full.Addresses, full.Hosts = addresses.Ranges(), hosts
-	return token.NewJWT(&full, i.config.Issuer, i.config.environment(i.mountPoint), i.role.name, i.config.statusURI(claims.Status.List))
+	return token.NewJWT(&full, i.config.Issuer, i.config.environment(i.mountPoint), i.role.Name(), i.config.statusURI(claims.Status.List))
 }
 
 // checkLen returns a token.TooLongError where a JWT with all that the role grants would be too long. What a request
@@ -110,24 +112,15 @@ var errNothingLeft = errors.New("the role has changed since, and nothing is left
 var errNoPlace = errors.New("the role issues JWTs now, and no status list would tell of the end of this grant")
 
 // errNoIssuer is returned where a role issues JWTs and the config was lost.
-var errNoIssuer = told("the role issues JWTs, and the config has no issuer")
+var errNoIssuer = refusal.New("the role issues JWTs, and the config has no issuer")
 
-// nothingLeft tells whether a grant allows no use at all.
-func nothingLeft(g *access.Grant) bool {
-	if g == nil || len(g.Scopes) == 0 || (g.Audience != nil && len(g.Audience) == 0) {
-		return true
-	}
-	_, _, ok := g.Effective()
-	return !ok
-}
-
-// refuseTooLong refuses a request whose token would be too long, with the field to shorten; any other error
-// stays one.
-func refuseTooLong(err error) (*logical.Response, error) {
+// refuseTooLong refuses a request whose token would be too long, with the field to shorten. Any other error stays as it
+// is.
+func refuseTooLong(err error) error {
 	if e := (*token.TooLongError)(nil); errors.As(err, &e) {
-		return fieldError(e.Field, "%s", e), nil
+		return refusal.Field(e.Field, "%s", e)
 	}
-	return nil, err
+	return err
 }
 
 // refreshToken makes a refresh token for the grant of claims. The end that it says is the grant's, without
@@ -159,34 +152,6 @@ func inherit(claims, from *token.Claims) {
 	claims.Generation, claims.GrantLifetime = 0, 0
 }
 
-// freeze narrows the claims of a new token of an old grant to what the grant allows today, where the role has
-// been tightened since: the new token must not get back what the role may allow again some day. What the role still
-// allows in full is not repeated, so that a token does not grow by any change of its role.
-func freeze(claims *token.Claims, r *role, grant *access.Grant) {
-	if claims.RoleVersion == r.Version {
-		return
-	}
-	issued := r.version(claims.RoleVersion).issued
-	if claims.Scopes != nil || !slices.Equal(grant.Scopes, issued.Scopes) {
-		claims.Scopes = grant.Scopes
-	}
-	if claims.Audience != nil || !slices.Equal(grant.Audience, issued.Audience) {
-		claims.Audience = grant.Audience
-	}
-	addresses, hosts, _ := grant.Effective()
-	if addresses.Restricted() && !sameSet(addresses.Strings(), issued.TokenBoundCIDRs) {
-		claims.Addresses = addresses.Ranges()
-	}
-	if len(hosts) > 0 && !sameSet(hosts, issued.BoundHosts) {
-		claims.Hosts = hosts
-	}
-}
-
-// sameSet reports whether two lists without repetitions have the same elements.
-func sameSet(a, b []string) bool {
-	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
-}
-
 // statusURI is where a status list is published.
 func (c *config) statusURI(list uint32) string {
 	return c.Issuer + "/oauth/status/" + strconv.FormatUint(uint64(list), 10)
@@ -208,7 +173,7 @@ func (v *verdict) members(c *config) map[string]any {
 		data["sub"] = v.claims.Subject
 	}
 	if v.role != nil {
-		data["client_id"] = v.role.name
+		data["client_id"] = v.role.Name()
 	}
 	if v.grant != nil {
 		data["scope"] = v.grant.Scopes.Parameter()
@@ -233,7 +198,7 @@ func tokenTypeOf(claims *token.Claims) string {
 }
 
 // addLimits adds to an answer where a token may be used, as far as that is limited.
-func addLimits(data map[string]any, g *access.Grant) {
+func addLimits(data map[string]any, g *access.Permissions) {
 	addresses, hosts, _ := g.Effective()
 	if addresses.Restricted() {
 		data["token_bound_cidrs"] = addresses.Strings()

@@ -7,6 +7,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 )
 
 // leaseVersion is the version of the leases' internal data.
@@ -50,7 +52,7 @@ func parseLeaseTerms(secret *logical.Secret) (t leaseTerms, text func(key string
 
 // renewal tells for how long a lease is renewed, and how long it may live in all. Neither the role nor the mount
 // can lengthen a life that was promised shorter.
-func (b *backend) renewal(secret *logical.Secret, t leaseTerms, r *role) (ttl, maxTTL time.Duration, err error) {
+func (b *backend) renewal(secret *logical.Secret, t leaseTerms, r *role.Role) (ttl, maxTTL time.Duration, err error) {
 	maxTTL = t.lifetime
 	if r.MaxTTL > 0 {
 		maxTTL = min(maxTTL, r.MaxTTL)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
@@ -35,7 +36,7 @@ type place struct {
 }
 
 // reserve takes a place for a token of a role, and refuses where max_tokens are alive or being made.
-func (l *limits) reserve(st *state, r *role, now time.Time) (*place, error) {
+func (l *limits) reserve(st *state, r *role.Role, now time.Time) (*place, error) {
 	if r.MaxTokens == 0 {
 		return nil, nil
 	}
@@ -58,7 +59,7 @@ func (l *limits) reserve(st *state, r *role, now time.Time) (*place, error) {
 			of.live, of.countedAt = st.liveTokens(r, now), now
 		}
 		if of.live+of.reserved >= r.MaxTokens {
-			return nil, &fullError{r.name, r.MaxTokens}
+			return nil, &fullError{r.Name(), r.MaxTokens}
 		}
 	}
 	of.reserved++
@@ -109,9 +110,9 @@ func (p *place) giveUp() {
 }
 
 // liveTokens counts the live tokens of a role, except those that static roles keep.
-func (st *state) liveTokens(r *role, now time.Time) int {
+func (st *state) liveTokens(r *role.Role, now time.Time) int {
 	kept := make(map[token.ID]bool)
-	for _, e := range st.statics.all() {
+	for _, e := range st.statics.All() {
 		for _, t := range e.tokens() {
 			kept[t.ID] = true
 		}
@@ -124,15 +125,4 @@ func (st *state) liveTokens(r *role, now time.Time) int {
 		}
 	}
 	return live
-}
-
-// checkMaxTokens accepts a max_tokens that can be kept.
-func (e *roleEntry) checkMaxTokens() error {
-	switch {
-	case e.MaxTokens < 0:
-		return fmt.Errorf("%d is less than 0, which is no limit", e.MaxTokens)
-	case e.MaxTokens > 0 && e.NoLease && e.Connection == "":
-		return fmt.Errorf("needs leases: with generate_lease=false nothing is stored of a token, and nobody can count them")
-	}
-	return nil
 }

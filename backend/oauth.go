@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -9,6 +10,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 )
 
 // The paths below oauth/ speak OAuth and not Vault: form-encoded requests, bodies and status codes as the
@@ -52,11 +55,18 @@ func noStore(status int, answer any) (*logical.Response, error) {
 // maxAge is the Cache-Control of an answer that may be cached for so long.
 func maxAge(d time.Duration) string { return fmt.Sprintf("public, max-age=%d", int(d.Seconds())) }
 
-// oauthError is an error answer of RFC 6749 section 5.2. Why a token is bad is not told: description is
-// for what the caller itself has got wrong.
-func oauthError(code, description string, args ...any) (*logical.Response, error) {
-	answer := map[string]string{"error": code}
-	if description != "" {
+// oauthError refuses a request to a path of OAuth. Why a token is bad is not told: description is for what the caller
+// itself has got wrong.
+func oauthError(code, description string, args ...any) error {
+	e := refusal.New(description, args...)
+	e.Code = code
+	return e
+}
+
+// oauthRefusal renders a refusal as an error answer of RFC 6749 section 5.2.
+func oauthRefusal(e *refusal.Error) (*logical.Response, error) {
+	answer := map[string]string{"error": cmp.Or(e.Code, invalidRequest)}
+	if description := e.Error(); description != "" {
 		// The characters that section 5.2 allows.
 		answer["error_description"] = strings.Map(func(r rune) rune {
 			switch {
@@ -66,20 +76,20 @@ func oauthError(code, description string, args ...any) (*logical.Response, error
 				return -1
 			}
 			return r
-		}, fmt.Sprintf(description, args...))
+		}, description)
 	}
 	return noStore(http.StatusBadRequest, answer)
 }
 
 // oauthForm refuses a parameter that is no text, before the framework can answer in Vault's way. One that a
 // form gives twice, which RFC 6749 section 3.2 forbids, comes here with its values joined by commas.
-func oauthForm(req *logical.Request) (refusal *logical.Response, err error) {
+func oauthForm(req *logical.Request) error {
 	for name, value := range req.Data {
 		if _, text := value.(string); !text {
-			return oauthError(invalidRequest, "%s must be text", clip(name))
+			return oauthError(invalidRequest, "%s must be text", refusal.Clip(name))
 		}
 	}
-	return nil, nil
+	return nil
 }
 
 // rawResponses describe answers that are no JSON of Vault's.

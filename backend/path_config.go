@@ -14,6 +14,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
@@ -109,7 +111,7 @@ func (b *backend) configRead(ctx context.Context, req *logical.Request, _ *frame
 	}
 	c, err := st.config.get()
 	if err != nil {
-		return logical.ErrorResponse(err.Error()), nil
+		return nil, err
 	}
 	return &logical.Response{Data: map[string]any{
 		"environment":         c.environment(req.MountPoint),
@@ -142,13 +144,13 @@ func (b *backend) configUpdate(ctx context.Context, req *logical.Request, d *fra
 	if v, given := d.GetOk("environment"); given {
 		c.Environment = v.(string)
 		if len(c.Environment) > maxEnvironmentLen || !isPrintable(c.Environment) {
-			return fieldError("environment", "must be at most %d printable ASCII characters", maxEnvironmentLen), nil
+			return nil, refusal.Field("environment", "must be at most %d printable ASCII characters", maxEnvironmentLen)
 		}
 	}
 	if v, given := d.GetOk("token_prefix"); given && v.(string) != c.TokenPrefix {
 		prefix := v.(string)
 		if err := token.CheckPrefix(prefix); err != nil {
-			return fieldError("token_prefix", "%q %s", clip(prefix), err), nil
+			return nil, refusal.Field("token_prefix", "%q %s", refusal.Clip(prefix), err)
 		}
 		past := map[string]time.Time{c.TokenPrefix: now.Add(st.keys.LongestLifetime())}
 		for old, until := range c.PastPrefixes {
@@ -157,48 +159,48 @@ func (b *backend) configUpdate(ctx context.Context, req *logical.Request, d *fra
 			}
 		}
 		if len(past) > maxPastPrefixes {
-			return fieldError("token_prefix", "live tokens may still have %d former prefixes, at most %d are allowed: take one of them again, or wait until the tokens of one have ended", len(past), maxPastPrefixes), nil
+			return nil, refusal.Field("token_prefix", "live tokens may still have %d former prefixes, at most %d are allowed: take one of them again, or wait until the tokens of one have ended", len(past), maxPastPrefixes)
 		}
 		c.TokenPrefix, c.PastPrefixes = prefix, past
 	}
 	if v, given := d.GetOk("key_rotation_period"); given {
 		c.KeyRotationPeriod = time.Duration(v.(int)) * time.Second
 		if c.KeyRotationPeriod < minKeyRotationPeriod || c.KeyRotationPeriod > maxKeyRotationPeriod {
-			return fieldError("key_rotation_period", "must be between %s and %s", short(minKeyRotationPeriod), short(maxKeyRotationPeriod)), nil
+			return nil, refusal.Field("key_rotation_period", "must be between %s and %s", refusal.Short(minKeyRotationPeriod), refusal.Short(maxKeyRotationPeriod))
 		}
 	}
 	if v, given := d.GetOk("privileged_scopes"); given {
 		if c.PrivilegedScopes, err = access.ParseScopes(v.([]string)); err != nil {
-			return fieldError("privileged_scopes", "%s", err), nil
+			return nil, refusal.Field("privileged_scopes", "%s", err)
 		}
 	}
 	if v, given := d.GetOk("issuer"); given {
 		if c.Issuer, err = checkIssuer(v.(string), req.MountPoint); err != nil {
-			return fieldError("issuer", "%s", err), nil
+			return nil, refusal.Field("issuer", "%s", err)
 		}
 	}
 	if c.Issuer == "" && (stored.Issuer != "" || stored.broken != nil) {
-		if err := st.roles.refresh(ctx, req.Storage); err != nil {
+		if err := st.roles.ReloadAll(ctx, req.Storage); err != nil {
 			return nil, err
 		}
-		for _, r := range st.roles.all() {
-			if r.TokenFormat == formatJWT && stored.broken != nil {
-				return fieldError("issuer", "is needed, since role %q issues JWTs and the stored config cannot be read", r.name), nil
+		for _, r := range st.roles.All() {
+			if r.TokenFormat == role.FormatJWT && stored.broken != nil {
+				return nil, refusal.Field("issuer", "is needed, since role %q issues JWTs and the stored config cannot be read", r.Name())
 			}
-			if r.TokenFormat == formatJWT {
-				return fieldError("issuer", "cannot be emptied while role %q issues JWTs", r.name), nil
+			if r.TokenFormat == role.FormatJWT {
+				return nil, refusal.Field("issuer", "cannot be emptied while role %q issues JWTs", r.Name())
 			}
 		}
 	}
 	if v, given := d.GetOk("signing_algorithm"); given {
 		if c.SigningAlgorithm = v.(string); !slices.Contains(token.Algorithms, c.SigningAlgorithm) {
-			return fieldError("signing_algorithm", "%q is not one of: %s", clip(c.SigningAlgorithm), strings.Join(token.Algorithms, ", ")), nil
+			return nil, refusal.Field("signing_algorithm", "%q is not one of: %s", refusal.Clip(c.SigningAlgorithm), strings.Join(token.Algorithms, ", "))
 		}
 	}
 	for field, into := range map[string]*time.Duration{"jwks_max_age": &c.JWKSMaxAge, "status_list_ttl": &c.StatusListTTL} {
 		if v, given := d.GetOk(field); given {
 			if *into = time.Duration(v.(int)) * time.Second; *into < time.Second || *into > 24*time.Hour {
-				return fieldError(field, "must be between 1s and 24h"), nil
+				return nil, refusal.Field(field, "must be between 1s and 24h")
 			}
 		}
 	}
@@ -210,9 +212,9 @@ func (b *backend) configUpdate(ctx context.Context, req *logical.Request, d *fra
 	if stored.broken != nil {
 		resp.AddWarning(defaultsApply)
 	}
-	for _, r := range st.roles.all() {
-		if r.privileged(&c) != nil {
-			resp.AddWarning(r.privileged(&c).Error() + "; it issues no more tokens until it is changed, tokens already issued are not affected")
+	for _, r := range st.roles.All() {
+		if err := r.Privileged(c.PrivilegedScopes); err != nil {
+			resp.AddWarning(err.Error() + "; it issues no more tokens until it is changed, tokens already issued are not affected")
 		}
 	}
 	if len(resp.Warnings) == 0 {
@@ -232,11 +234,11 @@ func checkIssuer(s, mountPoint string) (string, error) {
 	u, err := url.Parse(s)
 	if err != nil || u.Host == "" || u.User != nil || strings.ContainsAny(s, "?#") || len(s) > maxIssuerLen || !isPrintable(s) ||
 		(u.Scheme != "https" && (u.Scheme != "http" || !isLoopback(u.Hostname()))) {
-		return "", fmt.Errorf("%q must be an https URL without query and fragment, such as https://vault.example.com:8200/v1/%s", clip(s), mount)
+		return "", fmt.Errorf("%q must be an https URL without query and fragment, such as https://vault.example.com:8200/v1/%s", refusal.Clip(s), mount)
 	}
 	before, ends := strings.CutSuffix(u.Path, "/"+mount)
 	if !ends || u.RawPath != "" || u.Path != path.Clean(u.Path) || !slices.Contains(strings.Split(before, "/"), "v1") {
-		return "", fmt.Errorf("%q must end with the path of this mount: https://<host>/v1/%s, with a namespace https://<host>/v1/<namespace>/%s", clip(s), mount, mount)
+		return "", fmt.Errorf("%q must end with the path of this mount: https://<host>/v1/%s, with a namespace https://<host>/v1/<namespace>/%s", refusal.Clip(s), mount, mount)
 	}
 	return s, nil
 }

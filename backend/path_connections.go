@@ -14,6 +14,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
 
@@ -116,7 +118,7 @@ func (b *backend) pathsConnections() []*framework.Path {
 			Pattern:        "connections/" + framework.GenericNameRegex("name"),
 			DisplayAttrs:   &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "connection"},
 			Fields:         fields,
-			ExistenceCheck: b.exists(func(st *state, name string) bool { return st.connections.has(name) }),
+			ExistenceCheck: b.exists(func(st *state, name string) bool { return st.connections.Has(name) }),
 			Operations: kept(
 				&framework.PathOperation{
 					Callback:  b.connectionRead,
@@ -146,7 +148,7 @@ func (b *backend) pathsConnections() []*framework.Path {
 			HelpSynopsis:    "Prove that the credential works, and return what it may do.",
 			HelpDescription: "Asks the service as whom the credential authenticates, and retries the queue. Nothing is changed at the service, except that the provider vault renews its token, and oauth2 gets a token.",
 		},
-		b.listPath("connections", func(st *state) []string { return st.connections.names() }),
+		b.listPath("connections", func(st *state) []string { return st.connections.Names() }),
 	}
 }
 
@@ -156,9 +158,9 @@ func (b *backend) connectionRead(ctx context.Context, req *logical.Request, d *f
 		return nil, err
 	}
 	name := d.Get("name").(string)
-	c := st.connections.get(name)
+	c := st.connections.Get(name)
 	if c == nil {
-		return unreadable(st.connections.broken(name))
+		return unreadable(st.connections.Broken(name))
 	}
 	shown := make(map[string]any)
 	if p := st.connections.provider(c.Provider); p != nil {
@@ -198,33 +200,33 @@ func (b *backend) connectionWrite(ctx context.Context, req *logical.Request, d *
 		return nil, err
 	}
 	name := d.Get("name").(string)
-	if len(name) > maxRoleNameLen {
-		return fieldError("name", "is %d bytes long, at most %d are allowed", len(name), maxRoleNameLen), nil
+	if len(name) > role.MaxNameLen {
+		return nil, refusal.Field("name", "is %d bytes long, at most %d are allowed", len(name), role.MaxNameLen)
 	}
 	if _, given := d.GetOk("force"); given {
-		return fieldError("force", "is for deleting a connection"), nil
+		return nil, refusal.Field("force", "is for deleting a connection")
 	}
-	if c := st.connections.get(name); c != nil && d.Raw["credential"] != nil {
+	if c := st.connections.Get(name); c != nil && d.Raw["credential"] != nil {
 		// What a rotation makes must not meet another credential than that which it replaces.
 		unlock, err := b.upstreams.LockRoot(ctx, c.ID)
 		if errors.Is(err, upstream.ErrRotating) {
-			return fieldError("credential", "of connection %q is being rotated, try again", name), nil
+			return nil, refusal.Field("credential", "of connection %q is being rotated, try again", name)
 		}
 		if err != nil {
 			return nil, err
 		}
 		defer unlock()
 	}
-	st.connections.writing.Lock()
-	defer st.connections.writing.Unlock()
+	st.connections.Writing.Lock()
+	defer st.connections.Writing.Unlock()
 	var entry connectionEntry
-	old, err := st.connections.latest(ctx, req.Storage, name)
+	old, err := st.connections.Latest(ctx, req.Storage, name)
 	if err != nil {
 		return nil, err
 	}
 	if old != nil {
 		entry = old.connectionEntry
-	} else if entry.ID = st.connections.damagedID(name); entry.ID == "" { // of a broken one, whose tokens it takes over
+	} else if entry.ID = st.connections.DamagedID(name); entry.ID == "" { // of a broken one, whose tokens it takes over
 		if entry.ID, err = newConnectionID(); err != nil {
 			return nil, err
 		}
@@ -233,8 +235,8 @@ func (b *backend) connectionWrite(ctx context.Context, req *logical.Request, d *
 	if _, err := st.connections.latestProvider(ctx, req.Storage, provider); err != nil {
 		return nil, err
 	}
-	if refusal := entry.update(d, st.connections); refusal != nil {
-		return refusal, nil
+	if err := entry.update(d, st.connections); err != nil {
+		return nil, err
 	}
 	resp := new(logical.Response)
 	if old != nil && !maps.Equal(old.whereabouts(), entry.whereabouts()) && entry.Unsettled() {
@@ -243,9 +245,9 @@ func (b *backend) connectionWrite(ctx context.Context, req *logical.Request, d *
 	}
 	c, err := newConnection(name, entry, st.connections.userAgent, st.connections.dial)
 	if err != nil {
-		return logical.ErrorResponse(err.Error()), nil
+		return nil, refusal.New("%w", err)
 	}
-	if err := st.connections.put(ctx, req.Storage, c); err != nil {
+	if err := st.connections.Put(ctx, req.Storage, c); err != nil {
 		return nil, err
 	}
 	b.upstreams.Retry(c.ID) // what could not be reached before may be reached now
@@ -256,25 +258,25 @@ func (b *backend) connectionWrite(ctx context.Context, req *logical.Request, d *
 }
 
 // update takes over the fields that are given, and refuses what is not allowed.
-func (e *connectionEntry) update(d *framework.FieldData, cs *connectionStore) *logical.Response {
+func (e *connectionEntry) update(d *framework.FieldData, cs *connectionStore) error {
 	if v, given := d.GetOk("provider"); given {
 		if e.Provider != "" && e.Provider != v.(string) {
-			return fieldError("provider", "is %q and cannot be changed: make another connection", e.Provider)
+			return refusal.Field("provider", "is %q and cannot be changed: make another connection", e.Provider)
 		}
 		e.Provider = v.(string)
 	}
 	if e.Provider == "" {
-		return fieldError("provider", "is needed, one of: %s", strings.Join(cs.providerNames(), ", "))
+		return refusal.Field("provider", "is needed, one of: %s", strings.Join(cs.providerNames(), ", "))
 	}
 	p := cs.provider(e.Provider)
 	if err := cs.brokenProvider(e.Provider); err != nil {
-		return fieldError("provider", "%s", err)
+		return refusal.Field("provider", "%s", err)
 	}
 	if p == nil {
-		return fieldError("provider", "there is no %q, there are: %s", clip(e.Provider), strings.Join(cs.providerNames(), ", "))
+		return refusal.Field("provider", "there is no %q, there are: %s", refusal.Clip(e.Provider), strings.Join(cs.providerNames(), ", "))
 	}
-	if refusal := e.refuseElsewhere(d, p); refusal != nil {
-		return refusal
+	if err := e.refuseElsewhere(d, p); err != nil {
+		return err
 	}
 	for _, m := range []struct {
 		field  string
@@ -295,7 +297,7 @@ func (e *connectionEntry) update(d *framework.FieldData, cs *connectionStore) *l
 		}
 		values, err := connector.Values(m.fields, merged)
 		if err != nil {
-			return fieldError(m.field, "%s", err)
+			return refusal.Field(m.field, "%s", err)
 		}
 		if given || m.kept == nil {
 			m.take(values)
@@ -310,14 +312,14 @@ func (e *connectionEntry) update(d *framework.FieldData, cs *connectionStore) *l
 		}
 	}
 	if e.URL == "" {
-		return fieldError("url", "is needed: where the service is, such as https://gitea.example.com")
+		return refusal.Field("url", "is needed: where the service is, such as https://gitea.example.com")
 	}
-	if len(e.Description) > maxDescriptionLen {
-		return fieldError("description", "is %d bytes long, at most %d are allowed", len(e.Description), maxDescriptionLen)
+	if len(e.Description) > role.MaxDescriptionLen {
+		return refusal.Field("description", "is %d bytes long, at most %d are allowed", len(e.Description), role.MaxDescriptionLen)
 	}
 	if v, given := d.GetOk("timeout"); given {
 		if e.Timeout = time.Duration(v.(int)) * time.Second; e.Timeout > maxUpstreamTimeout {
-			return fieldError("timeout", "%s is more than %s", short(e.Timeout), short(maxUpstreamTimeout))
+			return refusal.Field("timeout", "%s is more than %s", refusal.Short(e.Timeout), refusal.Short(maxUpstreamTimeout))
 		}
 	}
 	if v, given := d.GetOk("rate_limit"); given {
@@ -328,7 +330,7 @@ func (e *connectionEntry) update(d *framework.FieldData, cs *connectionStore) *l
 	}
 	if v, given := d.GetOk("revoke_on_delete"); given {
 		if e.RevokeOnDelete = v.(bool); e.RevokeOnDelete && p.Operations.RetireRoot == nil {
-			return fieldError("revoke_on_delete", "provider %q cannot end its credential", e.Provider)
+			return refusal.Field("revoke_on_delete", "provider %q cannot end its credential", e.Provider)
 		}
 	}
 	return nil
@@ -337,7 +339,7 @@ func (e *connectionEntry) update(d *framework.FieldData, cs *connectionStore) *l
 // refuseElsewhere refuses to send a credential that is kept to where nobody has sent it. Whoever may change a
 // connection need not know its credential, and could have it sent to a server of their own. The client_key is not
 // sent to anybody, so that it need not be given again.
-func (e *connectionEntry) refuseElsewhere(d *framework.FieldData, p *connector.Provider) *logical.Response {
+func (e *connectionEntry) refuseElsewhere(d *framework.FieldData, p *connector.Provider) error {
 	if e.URL == "" {
 		return nil // a new connection
 	}
@@ -351,7 +353,7 @@ func (e *connectionEntry) refuseElsewhere(d *framework.FieldData, p *connector.P
 		for _, name := range slices.Sorted(maps.Keys(p.Credential)) {
 			_, isKept := e.Credential[name]
 			if _, isGiven := again[name]; p.Credential[name].Secret && isKept && !isGiven {
-				return fieldError(field, "a change of it sends the credential elsewhere: give credential %q again in the same request", name)
+				return refusal.Field(field, "a change of it sends the credential elsewhere: give credential %q again in the same request", name)
 			}
 		}
 	}
@@ -369,26 +371,26 @@ func (b *backend) connectionDelete(ctx context.Context, req *logical.Request, d 
 		return nil, err
 	}
 	name := d.Get("name").(string)
-	c := st.connections.get(name)
+	c := st.connections.Get(name)
 	if c == nil {
 		return b.dropBrokenConnection(ctx, req, st, name, d.Get("force").(bool))
 	}
 	var roles []string
 	for _, r := range st.rolesOf(c) {
-		roles = append(roles, r.name)
+		roles = append(roles, r.Name())
 	}
 	left := st.tokensOf(c)
 	if !d.Get("force").(bool) {
 		if len(roles) > 0 {
-			return logical.ErrorResponse("connection %q is used by roles %q: delete them first, or delete with force=true", c.name, roles), nil
+			return nil, refusal.New("connection %q is used by roles %q: delete them first, or delete with force=true", c.name, roles)
 		}
 		if len(left) > 0 {
-			return logical.ErrorResponse("connection %q has minted %d tokens that are not ended yet: revoke their leases (vault lease revoke -prefix %screds/...) and wait for its queue, or delete with force=true and leave them behind", c.name, len(left), req.MountPoint), nil
+			return nil, refusal.New("connection %q has minted %d tokens that are not ended yet: revoke their leases (vault lease revoke -prefix %screds/...) and wait for its queue, or delete with force=true and leave them behind", c.name, len(left), req.MountPoint)
 		}
 	}
 	unlock, err := b.upstreams.LockRoot(ctx, c.ID)
 	if errors.Is(err, upstream.ErrRotating) {
-		return logical.ErrorResponse("connection %q: %s, try again", c.name, err), nil
+		return nil, refusal.New("connection %q: %s, try again", c.name, err)
 	}
 	if err != nil {
 		return nil, err
@@ -397,11 +399,11 @@ func (b *backend) connectionDelete(ctx context.Context, req *logical.Request, d 
 	resp := new(logical.Response)
 	if c.Unsettled() {
 		if _, err := b.upstreams.Finish(ctx, st.connections.ready(c)); err != nil && !d.Get("force").(bool) {
-			return logical.ErrorResponse("connection %q: a rotation of the credential is not finished: %s. Wait for it, or delete with force=true and leave a credential behind", c.name, err), nil
+			return nil, refusal.New("connection %q: a rotation of the credential is not finished: %s. Wait for it, or delete with force=true and leave a credential behind", c.name, err)
 		} else if err != nil {
 			resp.AddWarning(fmt.Sprintf("a rotation of the credential was not finished: a credential may be left behind at %s, revoke it there: %s", c.URL, err))
 		}
-		if c = st.connections.byID(c.ID); c == nil {
+		if c = st.connections.ByID(c.ID); c == nil {
 			return nil, nil
 		}
 	}
@@ -437,8 +439,8 @@ func (b *backend) connectionDelete(ctx context.Context, req *logical.Request, d 
 }
 
 // rolesOf gives the roles that issue tokens of a connection.
-func (st *state) rolesOf(c *connection) []*role {
-	return slices.DeleteFunc(st.roles.all(), func(r *role) bool { return r.Connection != c.name })
+func (st *state) rolesOf(c *connection) []*role.Role {
+	return slices.DeleteFunc(st.roles.All(), func(r *role.Role) bool { return r.Connection != c.name })
 }
 
 // tokensOf gives the tokens of a connection that exist, or may exist.
@@ -446,13 +448,13 @@ func (st *state) tokensOf(c *connection) []upstream.Token { return st.upstreams.
 
 // dropConnection forgets a connection, and its tokens, which it gives.
 func (b *backend) dropConnection(ctx context.Context, s logical.Storage, st *state, c *connection) ([]upstream.Token, error) {
-	st.connections.writing.Lock()
-	defer st.connections.writing.Unlock()
-	now := st.connections.byID(c.ID) // which may have been changed
+	st.connections.Writing.Lock()
+	defer st.connections.Writing.Unlock()
+	now := st.connections.ByID(c.ID) // which may have been changed
 	if now == nil {
 		return nil, nil
 	}
-	if err := st.connections.delete(ctx, s, now); err != nil {
+	if err := st.connections.drop(ctx, s, now); err != nil {
 		return nil, err
 	}
 	// Only now: a token that was made meanwhile is known, or whoever makes it finds that the connection is gone.
@@ -475,35 +477,35 @@ func enumerate(names []string, total int) string {
 }
 
 func (b *backend) connectionCheck(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	c, up, refusal, err := b.connectionOf(ctx, req, d)
-	if refusal != nil || err != nil {
-		return refusal, err
+	c, up, err := b.connectionOf(ctx, req, d)
+	if err != nil {
+		return nil, err
 	}
 	data, err := up.Check(ctx)
 	if err != nil {
-		return logical.ErrorResponse("connection %q: %s", c.name, err), nil
+		return nil, refusal.New("connection %q: %s", c.name, err)
 	}
 	b.upstreams.Retry(c.ID)
 	return &logical.Response{Data: map[string]any{"provider": up.Provider.Name, "credential": mapped(data)}}, nil
 }
 
 // connectionOf finds the connection that a path names, ready for calls.
-func (b *backend) connectionOf(ctx context.Context, req *logical.Request, d *framework.FieldData) (*connection, *connector.Upstream, *logical.Response, error) {
+func (b *backend) connectionOf(ctx context.Context, req *logical.Request, d *framework.FieldData) (*connection, *connector.Upstream, error) {
 	st, err := b.load(ctx, req.Storage)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
 	name := d.Get("name").(string)
-	c := st.connections.get(name)
-	if err := st.connections.broken(name); err != nil {
-		return nil, nil, logical.ErrorResponse(err.Error()), nil
+	c := st.connections.Get(name)
+	if err := st.connections.Broken(name); err != nil {
+		return nil, nil, refusal.New("%w", err)
 	}
 	if c == nil {
-		return nil, nil, fieldError("name", "there is no connection %q", clip(name)), nil
+		return nil, nil, refusal.Field("name", "there is no connection %q", refusal.Clip(name))
 	}
 	up, err := st.connections.upstream(name, c)
 	if err != nil {
-		return nil, nil, logical.ErrorResponse(err.Error()), nil
+		return nil, nil, refusal.New("%w", err)
 	}
-	return c, up, nil, nil
+	return c, up, nil
 }

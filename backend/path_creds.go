@@ -1,10 +1,8 @@
 package backend
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
-	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -12,8 +10,9 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
@@ -96,8 +95,8 @@ func (b *backend) pathsCreds() []*framework.Path {
 func (b *backend) credsRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	for _, field := range slices.Sorted(maps.Keys(d.Raw)) {
 		if field != "role" {
-			return fieldError(field, "reading takes no fields: a request that narrows is an update, vault write %s%s %s=...",
-				req.MountPoint, clip(req.Path), field), nil
+			return nil, refusal.Field(field, "reading takes no fields: a request that narrows is an update, vault write %s%s %s=...",
+				req.MountPoint, refusal.Clip(req.Path), field)
 		}
 	}
 	return b.credsIssue(ctx, req, d)
@@ -109,14 +108,14 @@ func (b *backend) credsIssue(ctx context.Context, req *logical.Request, d *frame
 		return nil, err
 	}
 	name := d.Get("role").(string)
-	r := st.roles.get(name)
-	if err := st.roles.broken(name); err != nil {
-		return logical.ErrorResponse(err.Error()), nil
+	r := st.roles.Get(name)
+	if err := st.roles.Broken(name); err != nil {
+		return nil, refusal.New("%w", err)
 	}
 	if r == nil {
-		return fieldError("role", "there is no role %q", clip(name)), nil
+		return nil, refusal.Field("role", "there is no role %q", refusal.Clip(name))
 	}
-	if err := r.checkRequester(req.Connection); err != nil {
+	if err := r.CheckRequester(remoteAddr(req)); err != nil {
 		return nil, logical.CodedError(403, err.Error())
 	}
 	if err := b.proveWritable(ctx, req.Storage); err != nil {
@@ -127,28 +126,28 @@ func (b *backend) credsIssue(ctx context.Context, req *logical.Request, d *frame
 	}
 	c, err := st.config.get()
 	if err != nil {
-		return logical.ErrorResponse(err.Error()), nil
+		return nil, err
 	}
-	if err := r.mayIssue(c); err != nil {
-		return logical.ErrorResponse(err.Error()), nil
+	if err := c.mayIssue(r); err != nil {
+		return nil, err
 	}
 
-	narrowed := new(token.Claims)
-	if refusal := r.narrow(narrowed, d); refusal != nil {
-		return refusal, nil
+	narrowed, err := r.Narrow(&role.Request{
+		Scopes: given[[]string](d, "scopes"), Audience: given[[]string](d, "audience"), TokenBoundCIDRs: given[[]string](d, "token_bound_cidrs"),
+		DPoPJKT: given[string](d, "dpop_jkt"), X5TS256: given[string](d, "x5t_s256"),
+	})
+	if err != nil {
+		return nil, err
 	}
-	if refusal := r.bindToKey(narrowed, d); refusal != nil {
-		return refusal, nil
-	}
-	ttl, lifetime, warnings, refusal, err := b.lifetimes(r, d)
-	if refusal != nil || err != nil {
-		return refusal, err
+	ttl, lifetime, warnings, err := b.lifetimes(r, d)
+	if err != nil {
+		return nil, err
 	}
 
 	now := b.now()
 	place, err := b.limits.reserve(st, r, now)
 	if err != nil {
-		return logical.ErrorResponse(err.Error()), nil
+		return nil, refusal.New("%w", err)
 	}
 	defer place.giveUp()
 
@@ -162,10 +161,10 @@ func (b *backend) credsIssue(ctx context.Context, req *logical.Request, d *frame
 	}
 	inherit(claims, narrowed)
 	claims.Role, claims.RoleVersion, claims.Subject, claims.Grant = r.ID, r.Version, req.EntityID, claims.ID
-	if claims.Metadata, err = r.metadataFor(req.EntityID, b.System()); err != nil {
-		return logical.ErrorResponse("role %q: %s", r.name, err), nil
+	if claims.Metadata, err = r.MetadataFor(req.EntityID, b.System()); err != nil {
+		return nil, err
 	}
-	if r.TokenFormat == formatJWT && !r.NoLease {
+	if r.TokenFormat == role.FormatJWT && !r.NoLease {
 		if claims.Status, err = st.indexes.Next(ctx, req.Storage, r.ID, now); err != nil {
 			return nil, err
 		}
@@ -178,15 +177,15 @@ func (b *backend) credsIssue(ctx context.Context, req *logical.Request, d *frame
 	data := make(map[string]any)
 	if r.Refresh {
 		if data["refresh_token"], err = i.firstRefreshToken(ctx, claims, ttl, now); err != nil {
-			return refuseTooLong(err)
+			return nil, refuseTooLong(err)
 		}
 		data["grant_id"] = claims.Grant.String()
 	}
 	if data["token"], err = i.access(ctx, claims); err != nil {
-		return refuseTooLong(err)
+		return nil, refuseTooLong(err)
 	}
 
-	grant, _ := r.grant(claims)
+	grant, _ := r.Permissions(claims)
 	data["token_id"] = claims.Name()
 	data["token_type"] = tokenTypeOf(claims)
 	data["scopes"] = []string(grant.Scopes)
@@ -204,48 +203,43 @@ func (b *backend) credsIssue(ctx context.Context, req *logical.Request, d *frame
 		st.inventory.Add(ledger.Row{
 			ID: claims.Grant, IssuedAt: claims.IssuedAt, ExpiresAt: end, Status: claims.Status,
 			Holder: ledger.Holder{
-				Role: r.name, RoleID: r.ID, RoleVersion: r.Version, Scopes: grant.Scopes.Parameter(),
+				Role: r.Name(), RoleID: r.ID, RoleVersion: r.Version, Scopes: grant.Scopes.Parameter(),
 				Subject: req.EntityID, DisplayName: req.DisplayName, Key: i.key,
 			},
 		})
 	})
 	b.flushSoon()
-	if st.roles.byID(r.ID) == nil { // and whoever deleted it may not have seen the row
-		return logical.ErrorResponse("role %q was deleted meanwhile", r.name), nil
+	if st.roles.ByID(r.ID) == nil { // and whoever deleted it may not have seen the row
+		return nil, refusal.New("role %q was deleted meanwhile", r.Name())
 	}
 	l := &lease{
 		leaseTerms: leaseTerms{ttl: ttl, lifetime: lifetime},
-		grant:      claims.Grant, status: claims.Status, roleID: r.ID, role: r.name, expiresAt: end,
+		grant:      claims.Grant, status: claims.Status, roleID: r.ID, role: r.Name(), expiresAt: end,
 	}
 	resp := b.Secret(secretTypeToken).Response(data, l.internalData())
 	resp.Secret.TTL = ttl
 	resp.Secret.MaxTTL = lifetime
-	resp.Secret.Renewable = r.TokenFormat == formatOpaque || r.Refresh // a JWT cannot be extended
+	resp.Secret.Renewable = r.TokenFormat == role.FormatOpaque || r.Refresh // a JWT cannot be extended
 	resp.Warnings = warnings
 	return resp, nil
 }
 
-// lifetimes gives how long a token is to live that a request asks for, and how long it can, renewals
-// included.
-func (b *backend) lifetimes(r *role, d *framework.FieldData) (ttl, lifetime time.Duration, warnings []string, refusal *logical.Response, err error) {
+// lifetimes returns how long a token lives that a request asks for, and how long the token can live, renewals included.
+func (b *backend) lifetimes(r *role.Role, d *framework.FieldData) (ttl, lifetime time.Duration, warnings []string, _ error) {
 	asked := time.Duration(d.Get("ttl").(int)) * time.Second
-	maxTTL, defaultTTL := r.MaxTTL, r.TTL
-	if r.NoLease && r.Connection == "" {
-		maxTTL = cmp.Or(maxTTL, maxLeaselessTTL)
-		defaultTTL = cmp.Or(defaultTTL, maxTTL)
-	}
-	if maxTTL > 0 && asked > maxTTL {
-		return 0, 0, nil, fieldError("ttl", "%s is more than max_ttl of role %q, which is %s", short(asked), r.name, short(maxTTL)), nil
+	defaultTTL, maxTTL, err := r.Lives(asked)
+	if err != nil {
+		return 0, 0, nil, err
 	}
 	mount := &mountTTLs{SystemView: b.System()}
 	if ttl, warnings, err = framework.CalculateTTL(mount, asked, defaultTTL, 0, maxTTL, 0, time.Time{}); err != nil {
-		return 0, 0, nil, nil, err
+		return 0, 0, nil, err
 	}
 	lifetime = mount.MaxLeaseTTL()
 	if maxTTL > 0 {
 		lifetime = min(lifetime, maxTTL)
 	}
-	return ttl, lifetime, warnings, nil, nil
+	return ttl, lifetime, warnings, nil
 }
 
 // firstRefreshToken makes the refresh token that begins a grant, and the claims belong to that grant.
@@ -260,93 +254,6 @@ func (i *issuing) firstRefreshToken(ctx context.Context, claims *token.Claims, t
 	inherit(refresh, claims)
 	refresh.Generation, refresh.GrantLifetime = 1, max(i.lifetime, ttl)
 	return i.refreshToken(ctx, refresh)
-}
-
-// bindToKey takes over the key that the role has tokens bound to.
-func (r *role) bindToKey(claims *token.Claims, d *framework.FieldData) *logical.Response {
-	for _, p := range []struct {
-		field, proof string
-		into         *string
-	}{
-		{"dpop_jkt", proofDPoP, &claims.Confirmation.JKT},
-		{"x5t_s256", proofMTLS, &claims.Confirmation.X5T},
-	} {
-		v, given := d.GetOk(p.field)
-		switch {
-		case given && r.Proof != p.proof:
-			return fieldError(p.field, "is for a role with proof=%s, role %q has proof=%q", p.proof, r.name, r.Proof)
-		case !given && r.Proof == p.proof:
-			return fieldError(p.field, "is needed: role %q binds its tokens to a key", r.name)
-		case given:
-			if err := token.CheckThumbprint(v.(string)); err != nil {
-				return fieldError(p.field, "%s", err)
-			}
-			*p.into = v.(string)
-		}
-	}
-	return nil
-}
-
-// checkRequester tells whether creds may be read from where this request comes from.
-func (r *role) checkRequester(conn *logical.Connection) error {
-	if !r.requestAllowed.Restricted() {
-		return nil
-	}
-	if conn == nil {
-		return fmt.Errorf("role %q is bound to request addresses %s, and this request has none", r.name, r.RequestBoundCIDRs)
-	}
-	addr, err := access.ParseClientIP(conn.RemoteAddr)
-	if err != nil || !r.requestAllowed.Contains(addr) {
-		return fmt.Errorf("role %q may be requested from %s, not from %s", r.name, r.RequestBoundCIDRs, conn.RemoteAddr)
-	}
-	return nil
-}
-
-// narrow takes over what the request asks for, when the role allows it.
-func (r *role) narrow(claims *token.Claims, d *framework.FieldData) *logical.Response {
-	if v, given := d.GetOk("scopes"); given {
-		scopes, err := access.ParseScopes(v.([]string))
-		if err != nil {
-			return fieldError("scopes", "%s", err)
-		}
-		if len(scopes) == 0 {
-			return fieldError("scopes", "name at least one, or leave it out for the role's %q", r.Scopes)
-		}
-		if missing := r.allowed.Missing(scopes); len(missing) > 0 {
-			return fieldError("scopes", "%q exceeds role %q, which allows %q", missing, r.name, r.allowed)
-		}
-		claims.Scopes = scopes
-	}
-	if v, given := d.GetOk("audience"); given {
-		if len(v.([]string)) == 0 {
-			return fieldError("audience", "name at least one, or leave it out for the role's %q", r.Audience)
-		}
-		audience, err := checkAudience(v.([]string))
-		if err != nil {
-			return fieldError("audience", "%s", err)
-		}
-		if allowed := narrowAudience(audience, r.Audience); len(allowed) != len(audience) {
-			return fieldError("audience", "%q exceeds role %q, which allows %q", audience, r.name, r.Audience)
-		}
-		claims.Audience = audience
-	}
-	if v, given := d.GetOk("token_bound_cidrs"); given {
-		if len(v.([]string)) == 0 {
-			return fieldError("token_bound_cidrs", "name at least one, or leave it out for the role's %q", r.TokenBoundCIDRs)
-		}
-		addresses, err := access.ParseAddresses(v.([]string))
-		if err != nil {
-			return fieldError("token_bound_cidrs", "%s", err)
-		}
-		if outside := r.tokenAllowed.Exceeding(addresses); len(outside) > 0 {
-			return fieldError("token_bound_cidrs", "%s exceeds role %q, which allows %s", outside, r.name, r.TokenBoundCIDRs)
-		}
-		if addresses.Restricted() && !r.enforcesBounds() {
-			return fieldError("token_bound_cidrs", "role %q issues JWTs, and %s", r.name, unenforced)
-		}
-		claims.Addresses = addresses.Ranges()
-	}
-	return nil
 }
 
 // mountTTLs asks Vault for the mount's maximum lease TTL once, not at each use.

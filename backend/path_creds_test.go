@@ -172,7 +172,7 @@ func TestTemplatedMetadata(t *testing.T) {
 	e := newEngine(t)
 	e.write("roles/reader", data{"scopes": "a", "metadata": data{"who": "{{identity.entity.name}}"}})
 	resp, err := e.request(&logical.Request{Operation: logical.ReadOperation, Path: "creds/reader"})
-	e.saysNo(resp, err, `role "reader": metadata "who" is an identity template, and the caller has no entity`)
+	e.saysNo(resp, err, `role "reader": metadata holds identity templates, and the caller has no entity`)
 	e.write("roles/reader", data{"metadata": data{"x": "{{identity.entity.metadata.nope}}"}})
 	resp, err = e.request(&logical.Request{Operation: logical.ReadOperation, Path: "creds/reader", EntityID: entityAnn})
 	e.saysNo(resp, err, `metadata "x"`)

@@ -10,6 +10,8 @@ import (
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
@@ -80,13 +82,13 @@ func (b *backend) introspect(ctx context.Context, req *logical.Request, d *frame
 	if err != nil {
 		return nil, err
 	}
-	text, refusal := tokenField(d)
-	if refusal != nil {
-		return refusal, nil
+	text, err := tokenField(d)
+	if err != nil {
+		return nil, err
 	}
-	use, refusal := useOf(d)
-	if refusal != nil {
-		return refusal, nil
+	use, err := useOf(d)
+	if err != nil {
+		return nil, err
 	}
 	v, err := b.decide(ctx, req.Storage, st, text, use)
 	if err != nil {
@@ -111,7 +113,7 @@ func (b *backend) introspect(ctx context.Context, req *logical.Request, d *frame
 		data["environment"] = c.environment(req.MountPoint)
 	}
 	if v.role != nil {
-		data["role"] = v.role.name
+		data["role"] = v.role.Name()
 	}
 	if v.grant != nil {
 		addLimits(data, v.grant)
@@ -124,40 +126,40 @@ func (b *backend) introspect(ctx context.Context, req *logical.Request, d *frame
 
 // tokenField reads the token that is asked about. What cannot be one by its size or its bytes is an
 // error of the caller; what only looks wrong is answered as malformed.
-func tokenField(d *framework.FieldData) (string, *logical.Response) {
+func tokenField(d *framework.FieldData) (string, error) {
 	text := d.Get("token").(string)
 	switch {
 	case text == "":
-		return "", fieldError("token", "is missing")
+		return "", refusal.Field("token", "is missing")
 	case len(text) > token.MaxLen:
-		return "", fieldError("token", "is %d bytes long, the longest token has %d", len(text), token.MaxLen)
+		return "", refusal.Field("token", "is %d bytes long, the longest token has %d", len(text), token.MaxLen)
 	case !isPrintable(text):
-		return "", fieldError("token", "has bytes that are not printable ASCII")
+		return "", refusal.Field("token", "has bytes that are not printable ASCII")
 	}
 	return text, nil
 }
 
 // useOf reads the use that is asked about.
-func useOf(d *framework.FieldData) (*access.Use, *logical.Response) {
+func useOf(d *framework.FieldData) (*access.Use, error) {
 	use := &access.Use{Audience: d.Get("audience").(string)}
 	if v, given := d.GetOk("required_scopes"); given {
 		scopes, err := access.ParseScopes(v.([]string))
 		if err != nil {
-			return nil, fieldError("required_scopes", "%s", err)
+			return nil, refusal.Field("required_scopes", "%s", err)
 		}
 		use.Scopes = scopes
 	}
 	if v, given := d.GetOk("client_ip"); given {
 		addr, err := access.ParseClientIP(v.(string))
 		if err != nil {
-			return nil, fieldError("client_ip", "%s", err)
+			return nil, refusal.Field("client_ip", "%s", err)
 		}
 		use.ClientIP = addr
 	}
 	if v, given := d.GetOk("host"); given {
 		host, err := access.ParseHost(v.(string))
 		if err != nil {
-			return nil, fieldError("host", "%s", err)
+			return nil, refusal.Field("host", "%s", err)
 		}
 		use.Host = host
 	}
@@ -169,8 +171,8 @@ type verdict struct {
 	reason   access.Reason
 	claims   *token.Claims
 	life     access.State // renewals included
-	role     *role
-	grant    *access.Grant
+	role     *role.Role
+	grant    *access.Permissions
 	metadata map[string]string
 }
 
@@ -211,9 +213,9 @@ func (b *backend) decide(ctx context.Context, s logical.Storage, st *state, text
 
 	now := b.now()
 	life := st.life(claims.ID, claims.Grant, claims.Role, claims.ExpiresAt)
-	v := &verdict{claims: claims, life: life, role: st.roles.byID(claims.Role)}
+	v := &verdict{claims: claims, life: life, role: st.roles.ByID(claims.Role)}
 	if v.role != nil {
-		v.grant, v.metadata = v.role.grant(claims)
+		v.grant, v.metadata = v.role.Permissions(claims)
 	}
 	if err := st.readable(claims.ID, claims.Grant, claims.Role); err != nil && !life.Revoked {
 		return nil, err

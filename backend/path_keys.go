@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
@@ -115,7 +116,7 @@ func (b *backend) keyDestroy(ctx context.Context, req *logical.Request, d *frame
 	case st.signers.Keys().Find(name) != nil:
 		unknownUntil, err = st.signers.Destroy(ctx, req.Storage, name, st.config.orDefaults().signingPolicy())
 	default:
-		return fieldError("key", "there is no key %q, see keys/. Nothing was destroyed", clip(name)), nil
+		return nil, refusal.Field("key", "there is no key %q, see keys/. Nothing was destroyed", refusal.Clip(name))
 	}
 	if err != nil {
 		return nil, err

@@ -10,6 +10,7 @@ import (
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
@@ -54,19 +55,19 @@ func tokenOrIDFields() map[string]*framework.FieldSchema {
 
 // tokenOrID reads the fields of tokenOrIDFields; exactly one of the two is set. A token_id leads to the id of the
 // grant.
-func tokenOrID(d *framework.FieldData) (text string, grant token.ID, refusal *logical.Response) {
+func tokenOrID(d *framework.FieldData) (text string, grant token.ID, _ error) {
 	_, byToken := d.GetOk("token")
 	idText, byID := d.GetOk("token_id")
 	if byToken == byID {
-		return "", token.ID{}, logical.ErrorResponse("give either token or token_id")
+		return "", token.ID{}, refusal.New("give either token or token_id")
 	}
 	if byToken {
-		text, refusal = tokenField(d)
-		return text, token.ID{}, refusal
+		text, err := tokenField(d)
+		return text, token.ID{}, err
 	}
 	_, grant, err := token.ParseName(idText.(string))
 	if err != nil {
-		return "", token.ID{}, fieldError("token_id", "%s", err) // which may be a token, by mistake: it is not shown
+		return "", token.ID{}, refusal.Field("token_id", "%s", err) // which may be a token, by mistake: it is not shown
 	}
 	return "", grant, nil
 }
@@ -76,9 +77,9 @@ func (b *backend) lookup(ctx context.Context, req *logical.Request, d *framework
 	if err != nil {
 		return nil, err
 	}
-	text, id, refusal := tokenOrID(d)
-	if refusal != nil {
-		return refusal, nil
+	text, id, err := tokenOrID(d)
+	if err != nil {
+		return nil, err
 	}
 
 	var row ledger.Row
@@ -132,7 +133,7 @@ func rowOf(st *state, v *verdict) ledger.Row {
 		Holder: ledger.Holder{RoleID: v.claims.Role, RoleVersion: v.claims.RoleVersion, Subject: v.claims.Subject},
 	}
 	if v.role != nil {
-		row.Role = v.role.name
+		row.Role = v.role.Name()
 	}
 	if v.grant != nil {
 		row.Scopes = v.grant.Scopes.Parameter()

@@ -13,20 +13,22 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
 func (b *backend) exchange(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	text := d.Get("subject_token").(string)
-	if refusal, err := checkSubjectToken(text, d); refusal != nil || err != nil {
-		return refusal, err
+	if err := checkSubjectToken(text, d); err != nil {
+		return nil, err
 	}
 	subject, err := st.open(ctx, req.Storage, text)
 	if errors.Is(err, token.ErrBrokenKey) {
 		return nil, err
 	}
 	if err != nil || subject.Generation > 0 {
-		return oauthError(invalidGrant, "")
+		return nil, oauthError(invalidGrant, "")
 	}
 	now := b.now()
 	r, grant, life, err := b.grantOf(ctx, st, req, subject, now)
@@ -34,7 +36,7 @@ func (b *backend) exchange(ctx context.Context, st *state, req *logical.Request,
 		return nil, err
 	}
 	if r == nil || !r.Exchange {
-		return oauthError(invalidGrant, "")
+		return nil, oauthError(invalidGrant, "")
 	}
 	// Exchanging is a use of the token: it must come from where the token may be used.
 	use := &access.Use{}
@@ -42,7 +44,7 @@ func (b *backend) exchange(ctx context.Context, st *state, req *logical.Request,
 	anyHost := *grant
 	anyHost.Hosts = nil
 	if access.Decide(now, life, &anyHost, use) != access.Good {
-		return oauthError(invalidGrant, "")
+		return nil, oauthError(invalidGrant, "")
 	}
 
 	claims, err := newClaims(0, now)
@@ -50,20 +52,20 @@ func (b *backend) exchange(ctx context.Context, st *state, req *logical.Request,
 		return nil, err
 	}
 	inherit(claims, subject)
-	freeze(claims, r, grant)
-	if refusal, err := narrowExchange(claims, r, grant, d); refusal != nil || err != nil {
-		return refusal, err
+	r.Freeze(claims, grant)
+	if err := narrowExchange(claims, r, grant, d); err != nil {
+		return nil, err
 	}
-	ttl, refusal, err := exchangedTTL(life.ExpiresAt.Sub(claims.IssuedAt), d)
-	if refusal != nil || err != nil {
-		return refusal, err
+	ttl, err := exchangedTTL(life.ExpiresAt.Sub(claims.IssuedAt), d)
+	if err != nil {
+		return nil, err
 	}
 	claims.ExpiresAt = claims.IssuedAt.Add(ttl)
 	issuedType := typeAccessToken
-	if requested := d.Get("requested_token_type").(string); requested == typeJWT && r.TokenFormat == formatJWT {
+	if requested := d.Get("requested_token_type").(string); requested == typeJWT && r.TokenFormat == role.FormatJWT {
 		issuedType = typeJWT
 	} else if requested != "" && requested != typeAccessToken {
-		return oauthError(invalidRequest, "requested_token_type must be %s, or %s where the role issues JWTs", typeAccessToken, typeJWT)
+		return nil, oauthError(invalidRequest, "requested_token_type must be %s, or %s where the role issues JWTs", typeAccessToken, typeJWT)
 	}
 
 	c, err := st.config.get()
@@ -71,13 +73,13 @@ func (b *backend) exchange(ctx context.Context, st *state, req *logical.Request,
 		return nil, err
 	}
 	i := &issuing{st: st, storage: req.Storage, config: c, role: r, mountPoint: req.MountPoint, lifetime: ttl}
-	left, _ := r.grant(claims)
-	if nothingLeft(left) {
-		return oauthError(invalidGrant, "")
+	left, _ := r.Permissions(claims)
+	if left.Empty() {
+		return nil, oauthError(invalidGrant, "")
 	}
 	exchanged, err := i.access(ctx, claims)
 	if err != nil {
-		return oauthRefusal(err)
+		return nil, refuseGrant(err)
 	}
 	return noStore(http.StatusOK, answer{
 		AccessToken: exchanged, TokenType: tokenTypeOf(claims), ExpiresIn: secondsUntil(claims.ExpiresAt, now),
@@ -86,7 +88,7 @@ func (b *backend) exchange(ctx context.Context, st *state, req *logical.Request,
 }
 
 // checkSubjectToken refuses what does not say which token is to be exchanged.
-func checkSubjectToken(text string, d *framework.FieldData) (refusal *logical.Response, err error) {
+func checkSubjectToken(text string, d *framework.FieldData) error {
 	subjectType := d.Get("subject_token_type").(string)
 	switch {
 	case text == "":
@@ -100,26 +102,26 @@ func checkSubjectToken(text string, d *framework.FieldData) (refusal *logical.Re
 	case d.Get("actor_token").(string) != "":
 		return oauthError(invalidRequest, "actor_token is not supported")
 	}
-	return nil, nil
+	return nil
 }
 
 // exchangedTTL is how long the new token lives, of which left is left of the old one.
-func exchangedTTL(left time.Duration, d *framework.FieldData) (ttl time.Duration, refusal *logical.Response, err error) {
+func exchangedTTL(left time.Duration, d *framework.FieldData) (time.Duration, error) {
 	s := d.Get("ttl").(string)
 	if s == "" {
-		return left, nil, nil
+		return left, nil
 	}
 	asked, err := parseutil.ParseDurationSecond(s)
 	if err != nil || asked < time.Second {
-		refusal, err = oauthError(invalidRequest, "ttl must be a duration of at least 1s, such as 5m")
+		return 0, oauthError(invalidRequest, "ttl must be a duration of at least 1s, such as 5m")
 	} else if asked > left {
-		refusal, err = oauthError(invalidRequest, "ttl exceeds what is left of the token: %s", short(left.Truncate(time.Second)))
+		return 0, oauthError(invalidRequest, "ttl exceeds what is left of the token: %s", refusal.Short(left.Truncate(time.Second)))
 	}
-	return asked, refusal, err
+	return asked, nil
 }
 
 // narrowExchange takes over what an exchange asks for, when the token that it exchanges grants it.
-func narrowExchange(claims *token.Claims, r *role, grant *access.Grant, d *framework.FieldData) (*logical.Response, error) {
+func narrowExchange(claims *token.Claims, r *role.Role, grant *access.Permissions, d *framework.FieldData) error {
 	if asked := strings.Fields(d.Get("scope").(string)); len(asked) > 0 {
 		scopes, err := access.ParseScopes(asked)
 		if err != nil {
@@ -141,10 +143,10 @@ func narrowExchange(claims *token.Claims, r *role, grant *access.Grant, d *frame
 		}
 	}
 	if len(audience) > 0 {
-		if _, err := checkAudience(audience); err != nil {
+		if _, err := access.ParseAudience(audience); err != nil {
 			return oauthError(invalidTarget, "%s", err)
 		}
-		if allowed := narrowAudience(audience, grant.Audience); len(allowed) != len(audience) {
+		if allowed := access.IntersectAudiences(audience, grant.Audience); len(allowed) != len(audience) {
 			return oauthError(invalidTarget, "the token is for %s", strings.Join(grant.Audience, " "))
 		}
 		claims.Audience = audience
@@ -160,10 +162,10 @@ func narrowExchange(claims *token.Claims, r *role, grant *access.Grant, d *frame
 				return oauthError(invalidRequest, "token_bound_cidrs exceeds the token, which may be used from %s", strings.Join(allowed.Strings(), " "))
 			}
 		}
-		if addresses.Restricted() && !r.enforcesBounds() {
-			return oauthError(invalidRequest, "token_bound_cidrs: %s", unenforced)
+		if addresses.Restricted() && !r.EnforcesBounds() {
+			return oauthError(invalidRequest, "token_bound_cidrs: %s", role.Unenforced)
 		}
 		claims.Addresses = addresses.Ranges()
 	}
-	return nil, nil
+	return nil
 }

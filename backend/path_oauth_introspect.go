@@ -71,20 +71,20 @@ func (b *backend) oauthIntrospect(ctx context.Context, req *logical.Request, d *
 	}
 	text := d.Get("token").(string)
 	if text == "" {
-		return oauthError(invalidRequest, "token is missing")
+		return nil, oauthError(invalidRequest, "token is missing")
 	}
 	use := &access.Use{Audience: d.Get("audience").(string)}
 	if use.Scopes, err = access.ParseScopes(strings.Fields(d.Get("scope").(string))); err != nil {
-		return oauthError(invalidRequest, "%s", err)
+		return nil, oauthError(invalidRequest, "%s", err)
 	}
 	if v := d.Get("client_ip").(string); v != "" {
 		if use.ClientIP, err = access.ParseClientIP(v); err != nil {
-			return oauthError(invalidRequest, "client_ip: %s", err)
+			return nil, oauthError(invalidRequest, "client_ip: %s", err)
 		}
 	}
 	if v := d.Get("host").(string); v != "" {
 		if use.Host, err = access.ParseHost(v); err != nil {
-			return oauthError(invalidRequest, "host: %s", err)
+			return nil, oauthError(invalidRequest, "host: %s", err)
 		}
 	}
 
@@ -151,7 +151,7 @@ func (b *backend) oauthRevoke(ctx context.Context, req *logical.Request, d *fram
 	}
 	text := d.Get("token").(string)
 	if text == "" {
-		return oauthError(invalidRequest, "token is missing")
+		return nil, oauthError(invalidRequest, "token is missing")
 	}
 	switch err := b.revokeText(ctx, req.Storage, st, text); {
 	case errors.Is(err, token.ErrMalformed), errors.Is(err, token.ErrUnknownKey), errors.Is(err, token.ErrForged):
@@ -159,7 +159,7 @@ func (b *backend) oauthRevoke(ctx context.Context, req *logical.Request, d *fram
 	case errors.Is(err, token.ErrSpentKey), errors.Is(err, token.ErrDestroyedKey):
 		// The token is dead, but its grant may not be, and section 2.1 has the client take a success for the end of the
 		// grant. So it is told that this token cannot be used for that (section 2.2.1).
-		return oauthError(unsupportedTokenType, "the token is not active, but its key is gone: which grant it is of cannot be read, and no other token was revoked")
+		return nil, oauthError(unsupportedTokenType, "the token is not active, but its key is gone: which grant it is of cannot be read, and no other token was revoked")
 	case err != nil:
 		return nil, err
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
@@ -83,14 +84,14 @@ func (b *backend) oauthToken(ctx context.Context, req *logical.Request, d *frame
 	case grantTypeExchange:
 		return b.exchange(ctx, st, req, d)
 	case "":
-		return oauthError(invalidRequest, "grant_type is missing")
+		return nil, oauthError(invalidRequest, "grant_type is missing")
 	}
-	return oauthError(unsupportedGrantType, "grant_type must be %s or %s", grantTypeRefresh, grantTypeExchange)
+	return nil, oauthError(unsupportedGrantType, "grant_type must be %s or %s", grantTypeRefresh, grantTypeExchange)
 }
 
 // grantOf judges the grant of a token that is a credential here: whether the grant is alive, its role is
 // there and allows something of it still, and the request comes from where it may.
-func (b *backend) grantOf(ctx context.Context, st *state, req *logical.Request, claims *token.Claims, now time.Time) (*role, *access.Grant, access.State, error) {
+func (b *backend) grantOf(ctx context.Context, st *state, req *logical.Request, claims *token.Claims, now time.Time) (*role.Role, *access.Permissions, access.State, error) {
 	life := st.life(claims.ID, claims.Grant, claims.Role, claims.ExpiresAt)
 	if claims.Generation > 0 { // a refresh token ends when its grant does
 		life = st.life(claims.Grant, claims.Grant, claims.Role, claims.ExpiresAt)
@@ -105,12 +106,12 @@ func (b *backend) grantOf(ctx context.Context, st *state, req *logical.Request, 
 	if err != nil || disabled {
 		return nil, nil, life, err
 	}
-	r := st.roles.byID(claims.Role)
-	if r == nil || r.checkRequester(req.Connection) != nil {
+	r := st.roles.ByID(claims.Role)
+	if r == nil || r.CheckRequester(remoteAddr(req)) != nil {
 		return nil, nil, life, nil
 	}
-	grant, _ := r.grant(claims)
-	if nothingLeft(grant) {
+	grant, _ := r.Permissions(claims)
+	if grant.Empty() {
 		return nil, nil, life, nil
 	}
 	return r, grant, life, nil
@@ -129,14 +130,14 @@ type answer struct {
 func (b *backend) refresh(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	text := d.Get("refresh_token").(string)
 	if text == "" {
-		return oauthError(invalidRequest, "refresh_token is missing")
+		return nil, oauthError(invalidRequest, "refresh_token is missing")
 	}
 	used, err := native.Open(ctx, req.Storage, st.keys, text, token.Open)
 	if errors.Is(err, token.ErrBrokenKey) {
 		return nil, err
 	}
 	if err != nil || used.Generation == 0 {
-		return oauthError(invalidGrant, "")
+		return nil, oauthError(invalidGrant, "")
 	}
 	now := b.now()
 	// Whatever else there is to refuse: somebody has a refresh token who should not.
@@ -148,16 +149,16 @@ func (b *backend) refresh(ctx context.Context, st *state, req *logical.Request, 
 		return nil, err
 	}
 	if r == nil || r.AccessTTL == 0 {
-		return oauthError(invalidGrant, "")
+		return nil, oauthError(invalidGrant, "")
 	}
 	// A narrower scope would be for this one access token only (RFC 6749 section 6), which is what exchange
 	// is for.
 	if asked := strings.Fields(d.Get("scope").(string)); len(asked) > 0 {
 		if _, err := access.ParseScopes(asked); err != nil || len(grant.Scopes.Missing(asked)) > 0 {
-			return oauthError(invalidScope, "the scope exceeds what was granted: %s", grant.Scopes.Parameter())
+			return nil, oauthError(invalidScope, "the scope exceeds what was granted: %s", grant.Scopes.Parameter())
 		}
 		if slices.Sort(asked); !slices.Equal(asked, slices.Sorted(slices.Values(grant.Scopes))) {
-			return oauthError(invalidScope, "a refresh gets the same scope again; exchange the token for one with less")
+			return nil, oauthError(invalidScope, "a refresh gets the same scope again; exchange the token for one with less")
 		}
 	}
 
@@ -172,7 +173,7 @@ func (b *backend) refresh(ctx context.Context, st *state, req *logical.Request, 
 	// The pair is made first and handed out last: what cannot be made does not use up the refresh token.
 	pair, err := i.nextPair(ctx, used, grant, life, now)
 	if err != nil {
-		return oauthRefusal(err)
+		return nil, refuseGrant(err)
 	}
 	err = st.refreshes.Refresh(ctx, req.Storage, used.Grant, used.Generation, used.IssuedAt.Add(used.GrantLifetime), refreshRetry, now)
 	if errors.Is(err, ledger.ErrReused) {
@@ -183,7 +184,7 @@ func (b *backend) refresh(ctx context.Context, st *state, req *logical.Request, 
 	}
 	// The grant may have been revoked meanwhile.
 	if d, ok := st.deviations.Get(used.Grant); ok && d.Revoked {
-		return oauthError(invalidGrant, "")
+		return nil, oauthError(invalidGrant, "")
 	}
 	return noStore(http.StatusOK, answer{
 		AccessToken: pair.access, TokenType: tokenTypeOf(used), RefreshToken: pair.refresh,
@@ -195,18 +196,18 @@ func (b *backend) refresh(ctx context.Context, st *state, req *logical.Request, 
 // section 4.14.2).
 func (b *backend) refreshReused(ctx context.Context, st *state, req *logical.Request, used *token.Claims, now time.Time) (*logical.Response, error) {
 	if life := st.life(used.Grant, used.Grant, used.Role, used.ExpiresAt); life.Revoked || !now.Before(life.ExpiresAt) {
-		return oauthError(invalidGrant, "")
+		return nil, oauthError(invalidGrant, "")
 	}
 	name := ""
-	if r := st.roles.byID(used.Role); r != nil {
-		name = r.name
+	if r := st.roles.ByID(used.Role); r != nil {
+		name = r.Name()
 	}
 	b.Logger().Warn("refresh token reuse detected; grant revoked",
 		"role", name, "grant_id", used.Grant.String(), "entity_id", used.Subject, "remote_address", remoteAddr(req))
 	if err := b.revokeToken(ctx, req.Storage, st, used); err != nil {
 		return nil, err
 	}
-	return oauthError(invalidGrant, "")
+	return nil, oauthError(invalidGrant, "")
 }
 
 // refreshed is the pair of tokens that a refresh returns.
@@ -216,7 +217,7 @@ type refreshed struct {
 }
 
 // nextPair makes the tokens of a refresh. Each retry of a refresh gets a pair with ids of its own.
-func (i *issuing) nextPair(ctx context.Context, used *token.Claims, grant *access.Grant, life access.State, now time.Time) (*refreshed, error) {
+func (i *issuing) nextPair(ctx context.Context, used *token.Claims, grant *access.Permissions, life access.State, now time.Time) (*refreshed, error) {
 	claims, err := newClaims(i.role.AccessTTL, now)
 	if err != nil {
 		return nil, err
@@ -225,7 +226,7 @@ func (i *issuing) nextPair(ctx context.Context, used *token.Claims, grant *acces
 		claims.ExpiresAt = life.ExpiresAt
 	}
 	inherit(claims, used)
-	freeze(claims, i.role, grant)
+	i.role.Freeze(claims, grant)
 	pair := &refreshed{claims: claims}
 	if pair.access, err = i.access(ctx, claims); err != nil {
 		return nil, err
@@ -239,15 +240,15 @@ func (i *issuing) nextPair(ctx context.Context, used *token.Claims, grant *acces
 	return pair, err
 }
 
-// oauthRefusal is the answer where a token could not be made of a grant.
-func oauthRefusal(err error) (*logical.Response, error) {
+// refuseGrant is the error where a token could not be made of a grant.
+func refuseGrant(err error) error {
 	if errors.Is(err, errNothingLeft) || errors.Is(err, errNoPlace) {
 		return oauthError(invalidGrant, "")
 	}
 	if e := (*token.TooLongError)(nil); errors.As(err, &e) {
 		return oauthError(invalidRequest, "%s: %s", e.Field, e)
 	}
-	return nil, err
+	return err
 }
 
 // secondsUntil is the expires_in of an answer.

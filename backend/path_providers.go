@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 )
 
 func (b *backend) pathsProviders() []*framework.Path {
@@ -65,7 +66,7 @@ func (b *backend) providerRead(ctx context.Context, req *logical.Request, d *fra
 	name := d.Get("name").(string)
 	p := st.connections.provider(name)
 	if err := st.connections.brokenProvider(name); err != nil {
-		return logical.ErrorResponse(err.Error()), nil
+		return nil, refusal.New("%w", err)
 	}
 	if p == nil {
 		return nil, nil
@@ -131,36 +132,36 @@ func (b *backend) providerWrite(ctx context.Context, req *logical.Request, d *fr
 	}
 	name := d.Get("name").(string)
 	if st.connections.builtin[name] != nil {
-		return fieldError("name", "%q comes with the engine and cannot be changed; write yours under another name", name), nil
+		return nil, refusal.Field("name", "%q comes with the engine and cannot be changed; write yours under another name", name)
 	}
 	text, given := d.GetOk("definition")
 	if !given {
-		return fieldError("definition", "is needed, in YAML: definition=@file.yaml"), nil
+		return nil, refusal.Field("definition", "is needed, in YAML: definition=@file.yaml")
 	}
 	p, err := connector.Compile([]byte(text.(string)))
 	if err != nil {
-		return fieldError("definition", "%s", err), nil
+		return nil, refusal.Field("definition", "%s", err)
 	}
 	if p.Name != name {
-		return fieldError("definition", "its name is %q, and the path says %q", p.Name, name), nil
+		return nil, refusal.Field("definition", "its name is %q, and the path says %q", p.Name, name)
 	}
 	// What uses it must still fit, and stay as it is until the definition is written.
-	st.connections.writing.Lock()
-	defer st.connections.writing.Unlock()
-	st.roles.writing.Lock()
-	defer st.roles.writing.Unlock()
-	if err := errors.Join(st.connections.refresh(ctx, req.Storage), st.roles.refresh(ctx, req.Storage)); err != nil {
+	st.connections.Writing.Lock()
+	defer st.connections.Writing.Unlock()
+	st.roles.Writing.Lock()
+	defer st.roles.Writing.Unlock()
+	if err := errors.Join(st.connections.ReloadAll(ctx, req.Storage), st.roles.ReloadAll(ctx, req.Storage)); err != nil {
 		return nil, err
 	}
 	if err := st.fits(p); err != nil {
-		return fieldError("definition", "%s", err), nil
+		return nil, refusal.Field("definition", "%s", err)
 	}
 	return nil, st.connections.storeProvider(ctx, req.Storage, name, p)
 }
 
 // fits says what would not work any more with another definition of a provider.
 func (st *state) fits(p *connector.Provider) error {
-	for _, c := range st.connections.all() {
+	for _, c := range st.connections.All() {
 		if c.Provider != p.Name {
 			continue
 		}
@@ -172,7 +173,7 @@ func (st *state) fits(p *connector.Provider) error {
 		}
 		for _, r := range st.rolesOf(c) {
 			if _, err := connector.Values(p.Params, r.Params); err != nil {
-				return fmt.Errorf("role %q has other params: %w", r.name, err)
+				return fmt.Errorf("role %q has other params: %w", r.Name(), err)
 			}
 		}
 	}
@@ -185,17 +186,17 @@ func (b *backend) providerDelete(ctx context.Context, req *logical.Request, d *f
 		return nil, err
 	}
 	name := d.Get("name").(string)
-	st.connections.writing.Lock()
-	defer st.connections.writing.Unlock()
+	st.connections.Writing.Lock()
+	defer st.connections.Writing.Unlock()
 	if p := st.connections.builtin[name]; p != nil && st.connections.provider(name) == p {
-		return fieldError("name", "%q comes with the engine and cannot be deleted", name), nil
+		return nil, refusal.Field("name", "%q comes with the engine and cannot be deleted", name)
 	}
-	if err := st.connections.refresh(ctx, req.Storage); err != nil {
+	if err := st.connections.ReloadAll(ctx, req.Storage); err != nil {
 		return nil, err
 	}
-	for _, c := range st.connections.all() {
+	for _, c := range st.connections.All() {
 		if c.Provider == name {
-			return fieldError("name", "connection %q uses provider %q", c.name, name), nil
+			return nil, refusal.Field("name", "connection %q uses provider %q", c.name, name)
 		}
 	}
 	return nil, st.connections.storeProvider(ctx, req.Storage, name, nil)

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
@@ -32,9 +33,9 @@ func (b *backend) revoke(ctx context.Context, req *logical.Request, d *framework
 	if err != nil {
 		return nil, err
 	}
-	text, id, refusal := tokenOrID(d)
-	if refusal != nil {
-		return refusal, nil
+	text, id, err := tokenOrID(d)
+	if err != nil {
+		return nil, err
 	}
 	t, isUpstream := st.upstreams.Known(text)
 	if text == "" {
@@ -57,11 +58,11 @@ func (b *backend) revoke(ctx context.Context, req *logical.Request, d *framework
 	}
 	switch err := b.revokeText(ctx, req.Storage, st, text); {
 	case errors.Is(err, token.ErrMalformed):
-		return fieldError("token", "is no token: its checksum does not fit, is it mistyped or cut short? Nothing was revoked"), nil
+		return nil, refusal.Field("token", "is no token: its checksum does not fit, is it mistyped or cut short? Nothing was revoked")
 	case errors.Is(err, token.ErrSpentKey), errors.Is(err, token.ErrDestroyedKey):
 		return b.revokeUnopened(ctx, req.Storage, st, text, err)
 	case errors.Is(err, token.ErrUnknownKey), errors.Is(err, token.ErrForged):
-		return fieldError("token", "was not made by this mount, revoke it where it was. Nothing was revoked"), nil
+		return nil, refusal.Field("token", "was not made by this mount, revoke it where it was. Nothing was revoked")
 	case err != nil:
 		return nil, err
 	}

@@ -6,31 +6,14 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
-	"github.com/hashicorp/vault/sdk/helper/custommetadata"
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
-)
-
-const (
-	maxRoleNameLen    = 128
-	maxDescriptionLen = 1024
-	maxAudienceLen    = 512
-	maxAudiences      = 100
-
-	formatOpaque = "opaque"
-	formatJWT    = "jwt"
-
-	proofDPoP = "dpop"
-	proofMTLS = "mtls"
-
-	// maxLeaselessTTL is how long a token may live that no lease can end.
-	maxLeaselessTTL = 15 * time.Minute
 )
 
 func (b *backend) pathsRoles() []*framework.Path {
@@ -43,8 +26,8 @@ func (b *backend) pathsRoles() []*framework.Path {
 		"token_format": {
 			Type:          framework.TypeString,
 			Description:   "Format of the tokens. \"opaque\": meaningless to anybody but the engine, checked by introspection. \"jwt\": an RFC 9068 access token, which API servers verify with the published keys. Default: opaque.",
-			AllowedValues: []any{formatOpaque, formatJWT},
-			DisplayAttrs:  &framework.DisplayAttributes{Name: "Token format", Value: formatOpaque},
+			AllowedValues: []any{role.FormatOpaque, role.FormatJWT},
+			DisplayAttrs:  &framework.DisplayAttributes{Name: "Token format", Value: role.FormatOpaque},
 		},
 		"scopes": {
 			Type:         framework.TypeCommaStringSlice,
@@ -149,7 +132,7 @@ func (b *backend) pathsRoles() []*framework.Path {
 		"proof": {
 			Type:          framework.TypeString,
 			Description:   "Bind each token to a key that the request names: \"dpop\" by dpop_jkt (RFC 9449), \"mtls\" by x5t_s256 (RFC 8705). API servers check the proof. Default: none.",
-			AllowedValues: []any{"", proofDPoP, proofMTLS},
+			AllowedValues: []any{"", role.ProofDPoP, role.ProofMTLS},
 			DisplayAttrs:  &framework.DisplayAttributes{Name: "Proof"},
 		},
 	}
@@ -158,7 +141,7 @@ func (b *backend) pathsRoles() []*framework.Path {
 			Pattern:        "roles/" + framework.GenericNameRegex("name"),
 			DisplayAttrs:   &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "role"},
 			Fields:         fields,
-			ExistenceCheck: b.exists(func(st *state, name string) bool { return st.roles.has(name) }),
+			ExistenceCheck: b.exists(func(st *state, name string) bool { return st.roles.Has(name) }),
 			Operations: kept(
 				&framework.PathOperation{
 					Callback:  b.roleRead,
@@ -172,7 +155,7 @@ func (b *backend) pathsRoles() []*framework.Path {
 			HelpDescription: "A role says what a token may be used for, where, and how long it lives. Introspection applies a tightened role at once to the tokens " +
 				"that are out; widening a role does not widen them. Deleting a role revokes its tokens, and a new role of the same name does not revive them.",
 		},
-		b.listPath("roles", func(st *state) []string { return st.roles.names() }),
+		b.listPath("roles", func(st *state) []string { return st.roles.Names() }),
 	}
 }
 
@@ -200,9 +183,9 @@ func (b *backend) roleRead(ctx context.Context, req *logical.Request, d *framewo
 		return nil, err
 	}
 	name := d.Get("name").(string)
-	r := st.roles.get(name)
+	r := st.roles.Get(name)
 	if r == nil {
-		return unreadable(st.roles.broken(name))
+		return unreadable(st.roles.Broken(name))
 	}
 	return &logical.Response{Data: map[string]any{
 		"version":              int(r.Version),
@@ -253,36 +236,30 @@ func (b *backend) roleWrite(ctx context.Context, req *logical.Request, d *framew
 		return nil, err
 	}
 	name := d.Get("name").(string)
-	if len(name) > maxRoleNameLen {
-		return fieldError("name", "is %d bytes long, at most %d are allowed", len(name), maxRoleNameLen), nil
+	if len(name) > role.MaxNameLen {
+		return nil, refusal.Field("name", "is %d bytes long, at most %d are allowed", len(name), role.MaxNameLen)
 	}
-	st.roles.writing.Lock()
-	defer st.roles.writing.Unlock()
+	st.roles.Writing.Lock()
+	defer st.roles.Writing.Unlock()
 
-	entry := roleEntry{TokenFormat: formatOpaque}
-	old, err := st.roles.latest(ctx, req.Storage, name)
+	entry := role.Entry{TokenFormat: role.FormatOpaque}
+	old, err := st.roles.Latest(ctx, req.Storage, name)
 	if err != nil {
 		return nil, err
 	}
 	if old != nil {
-		entry = old.roleEntry
+		entry = old.Entry
 	}
 	if v, given := d.GetOk("connection"); given && old != nil && v.(string) != old.Connection {
-		return fieldError("connection", "of role %q is %q and cannot be changed: delete the role and write another", name, old.Connection), nil
+		return nil, refusal.Field("connection", "of role %q is %q and cannot be changed: delete the role and write another", name, old.Connection)
 	} else if given {
 		entry.Connection = v.(string)
 	}
-	refusal := (*logical.Response)(nil)
-	if entry.Connection == "" {
-		refusal = entry.update(d)
-	} else {
-		refusal = entry.updateUpstream(d, st.connections)
+	if err := changeRole(&entry, d, st.connections); err != nil {
+		return nil, err
 	}
-	if refusal != nil {
-		return refusal, nil
-	}
-	if field, err := entry.checkSize(); field != "" {
-		return fieldError(field, "%s", err), nil
+	if field, err := entry.CheckSize(); field != "" {
+		return nil, refusal.Field(field, "%s", err)
 	} else if err != nil {
 		return nil, err
 	}
@@ -291,258 +268,107 @@ func (b *backend) roleWrite(ctx context.Context, req *logical.Request, d *framew
 			return nil, err
 		}
 		entry.Version, entry.Since = 1, b.now().UTC()
-	} else if err := entry.succeed(&old.roleEntry, b.longestOf(st, &old.roleEntry), b.now().UTC()); err != nil {
+	} else if err := entry.Succeed(&old.Entry, b.longestOf(st, &old.Entry), b.now().UTC()); err != nil {
 		return nil, err
 	}
-	r, err := newRole(name, entry)
+	r, err := role.New(name, entry)
 	if err != nil {
 		return nil, err
 	}
-	if refusal, err := b.checkNative(ctx, req, st, r); refusal != nil || err != nil {
-		return refusal, err
+	if err := b.checkNative(ctx, req, st, r); err != nil {
+		return nil, err
 	}
 	if err := b.dropBrokenRole(ctx, req.Storage, st, name); err != nil { // whose tokens end, as it were deleted
 		return nil, err
 	}
-	if err := st.roles.put(ctx, req.Storage, r); err != nil {
+	if err := st.roles.Put(ctx, req.Storage, r); err != nil {
 		return nil, err
 	}
 
 	if mountMax := b.System().MaxLeaseTTL(); r.MaxTTL > mountMax || r.TTL > mountMax {
 		resp := new(logical.Response)
-		resp.AddWarning(fmt.Sprintf("tokens will live for at most %s, the maximum lease TTL of the mount, which is less than the role says", short(mountMax)))
+		resp.AddWarning(fmt.Sprintf("tokens will live for at most %s, the maximum lease TTL of the mount, which is less than the role says", refusal.Short(mountMax)))
 		return resp, nil
 	}
 	return nil, nil
 }
 
-// checkNative refuses a role of the engine's own tokens that could issue none.
-func (b *backend) checkNative(ctx context.Context, req *logical.Request, st *state, r *role) (*logical.Response, error) {
+// changeRole applies a request to a role.
+func changeRole(entry *role.Entry, d *framework.FieldData, connections *connectionStore) error {
+	change := &role.Change{
+		TokenFormat:        given[string](d, "token_format"),
+		Scopes:             given[[]string](d, "scopes"),
+		AllowedScopes:      given[[]string](d, "allowed_scopes"),
+		Audience:           given[[]string](d, "audience"),
+		TTL:                givenSeconds(d, "ttl"),
+		MaxTTL:             givenSeconds(d, "max_ttl"),
+		MaxTokens:          given[int](d, "max_tokens"),
+		TokenBoundCIDRs:    given[[]string](d, "token_bound_cidrs"),
+		RequestBoundCIDRs:  given[[]string](d, "request_bound_cidrs"),
+		BoundHosts:         given[[]string](d, "bound_hosts"),
+		RequireBoundChecks: given[bool](d, "require_bound_checks"),
+		Metadata:           given[map[string]string](d, "metadata"),
+		Description:        given[string](d, "description"),
+		AllowPrivileged:    given[bool](d, "allow_privileged"),
+		GenerateLease:      given[bool](d, "generate_lease"),
+		Refresh:            given[bool](d, "refresh"),
+		AccessTTL:          givenSeconds(d, "access_ttl"),
+		Exchange:           given[bool](d, "exchange"),
+		Proof:              given[string](d, "proof"),
+		Params:             given[map[string]any](d, "params"),
+		Reuse:              givenSeconds(d, "reuse"),
+	}
+	if entry.Connection == "" {
+		return entry.Change(change)
+	}
+	c := connections.Get(entry.Connection)
+	if c == nil {
+		return refusal.Field("connection", "there is no connection %q", refusal.Clip(entry.Connection))
+	}
+	up, err := connections.upstream(entry.Connection, c)
+	if err != nil {
+		return refusal.Field("connection", "%s", err)
+	}
+	for field := range d.Raw {
+		if !slices.Contains(role.ConnectionFields, field) {
+			return refusal.Field(field, "is for the engine's own tokens; a role with a connection has %s", strings.Join(role.ConnectionFields, ", "))
+		}
+	}
+	return entry.ChangeConnected(change, func(params map[string]any) (map[string]any, error) {
+		values, err := connector.Values(up.Provider.Params, params)
+		if err != nil {
+			return nil, fmt.Errorf("%w (provider %q)", err, up.Provider.Name)
+		}
+		return values, nil
+	})
+}
+
+// checkNative refuses a role of native tokens that could issue none.
+func (b *backend) checkNative(ctx context.Context, req *logical.Request, st *state, r *role.Role) error {
 	stored, err := readConfig(ctx, req.Storage) // which another process may have changed
 	if err != nil {
-		return nil, err
+		return err
 	}
 	c, err := stored.get()
 	if err != nil {
-		return logical.ErrorResponse(err.Error()), nil
+		return err
 	}
-	if err := r.privileged(c); err != nil {
-		return logical.ErrorResponse(err.Error()), nil
+	if err := r.Privileged(c.PrivilegedScopes); err != nil {
+		return err
 	}
-	if r.TokenFormat != formatJWT {
-		return nil, nil
+	if r.TokenFormat != role.FormatJWT {
+		return nil
 	}
 	if c.Issuer == "" {
-		return fieldError("token_format", "JWTs need an issuer: vault write %sconfig issuer=<URL of this mount, such as https://vault.example.com:8200/v1/%s>",
-			req.MountPoint, strings.TrimSuffix(req.MountPoint, "/")), nil
+		return refusal.Field("token_format", "JWTs need an issuer: vault write %sconfig issuer=<URL of this mount, such as https://vault.example.com:8200/v1/%s>",
+			req.MountPoint, strings.TrimSuffix(req.MountPoint, "/"))
 	}
 	// Verifiers should find the key before the first token.
 	if err := st.signers.Prepare(ctx, req.Storage, c.SigningAlgorithm, 0); err != nil {
-		return nil, err
+		return err
 	}
 	i := &issuing{st: st, storage: req.Storage, config: c, role: r, mountPoint: req.MountPoint}
 	return refuseTooLong(i.checkLen(b.now()))
-}
-
-// update takes over the fields that are given, and refuses what is not allowed.
-func (e *roleEntry) update(d *framework.FieldData) *logical.Response {
-	for _, field := range []string{"params", "reuse"} {
-		if _, given := d.GetOk(field); given {
-			return fieldError(field, "is for a role with a connection")
-		}
-	}
-	if v, given := d.GetOk("token_format"); given {
-		e.TokenFormat = v.(string)
-		if e.TokenFormat != formatOpaque && e.TokenFormat != formatJWT {
-			return fieldError("token_format", "%q is not one of: %s, %s", clip(e.TokenFormat), formatOpaque, formatJWT)
-		}
-	}
-
-	lists := []struct {
-		field string
-		into  *[]string
-		check func([]string) ([]string, error)
-	}{
-		{"scopes", &e.Scopes, func(l []string) ([]string, error) { return access.ParseScopes(l) }},
-		{"allowed_scopes", &e.AllowedScopes, func(l []string) ([]string, error) { return access.ParseScopes(l) }},
-		{"audience", &e.Audience, checkAudience},
-		{"token_bound_cidrs", &e.TokenBoundCIDRs, checkAddresses},
-		{"bound_hosts", &e.BoundHosts, func(l []string) ([]string, error) { return access.ParseHosts(l) }},
-	}
-	for _, list := range lists {
-		v, given := d.GetOk(list.field)
-		if !given {
-			continue
-		}
-		checked, err := list.check(v.([]string))
-		if err != nil {
-			return fieldError(list.field, "%s", err)
-		}
-		if len(checked) == 0 {
-			checked = nil
-		}
-		*list.into = checked
-	}
-	if len(e.Scopes) == 0 {
-		return fieldError("scopes", "a role needs at least one")
-	}
-	if missing := e.allowedScopes().Missing(e.Scopes); len(missing) > 0 {
-		return fieldError("scopes", "%q exceeds allowed_scopes, which is %q", missing, e.AllowedScopes)
-	}
-
-	if v, given := d.GetOk("generate_lease"); given {
-		e.NoLease = !v.(bool)
-	}
-	if refusal := e.updateCommon(d); refusal != nil {
-		return refusal
-	}
-	if v, given := d.GetOk("metadata"); given {
-		metadata := v.(map[string]string)
-		if err := custommetadata.Validate(metadata); err != nil {
-			return fieldError("metadata", "%s", strings.Join(strings.Fields(err.Error()), " "))
-		}
-		for key, value := range metadata {
-			if err := checkTemplate(value); err != nil {
-				return fieldError("metadata", "%s: %s", clip(key), err)
-			}
-		}
-		e.Metadata = metadata
-	}
-	for field, into := range map[string]*bool{"allow_privileged": &e.AllowPrivileged, "refresh": &e.Refresh, "exchange": &e.Exchange, "require_bound_checks": &e.RequireBoundChecks} {
-		if v, given := d.GetOk(field); given {
-			*into = v.(bool)
-		}
-	}
-	if v, given := d.GetOk("access_ttl"); given {
-		e.AccessTTL = time.Duration(v.(int)) * time.Second
-	}
-	if v, given := d.GetOk("proof"); given {
-		if e.Proof = v.(string); e.Proof != "" && e.Proof != proofDPoP && e.Proof != proofMTLS {
-			return fieldError("proof", "%q is not one of: %s, %s, or empty", clip(e.Proof), proofDPoP, proofMTLS)
-		}
-	}
-	return e.checkIssuing()
-}
-
-// updateCommon takes over the fields that every role has.
-func (e *roleEntry) updateCommon(d *framework.FieldData) *logical.Response {
-	if v, given := d.GetOk("request_bound_cidrs"); given {
-		checked, err := checkAddresses(v.([]string))
-		if err != nil {
-			return fieldError("request_bound_cidrs", "%s", err)
-		}
-		e.RequestBoundCIDRs = checked
-	}
-	if v, given := d.GetOk("ttl"); given {
-		e.TTL = time.Duration(v.(int)) * time.Second
-	}
-	if v, given := d.GetOk("max_ttl"); given {
-		e.MaxTTL = time.Duration(v.(int)) * time.Second
-	}
-	if e.MaxTTL > 0 && e.TTL > e.MaxTTL {
-		return fieldError("ttl", "%s is more than max_ttl, which is %s", short(e.TTL), short(e.MaxTTL))
-	}
-	if v, given := d.GetOk("max_tokens"); given {
-		e.MaxTokens = v.(int)
-	}
-	if err := e.checkMaxTokens(); err != nil {
-		return fieldError("max_tokens", "%s", err)
-	}
-	if v, given := d.GetOk("description"); given {
-		e.Description = v.(string)
-		if len(e.Description) > maxDescriptionLen {
-			return fieldError("description", "is %d bytes long, at most %d are allowed", len(e.Description), maxDescriptionLen)
-		}
-	}
-	return nil
-}
-
-// upstreamFields are the fields of a role that issues tokens of an upstream.
-var upstreamFields = []string{"name", "connection", "params", "ttl", "max_ttl", "max_tokens", "request_bound_cidrs", "description", "generate_lease", "reuse"}
-
-// updateUpstream takes over the fields that are given for a role that issues tokens of an upstream.
-func (e *roleEntry) updateUpstream(d *framework.FieldData, cs *connectionStore) *logical.Response {
-	c := cs.get(e.Connection)
-	if c == nil {
-		return fieldError("connection", "there is no connection %q", clip(e.Connection))
-	}
-	up, err := cs.upstream(e.Connection, c)
-	if err != nil {
-		return fieldError("connection", "%s", err)
-	}
-	for field := range d.Raw {
-		if !slices.Contains(upstreamFields, field) {
-			return fieldError(field, "is for the engine's own tokens; a role with a connection has %s", strings.Join(upstreamFields, ", "))
-		}
-	}
-	params := e.Params
-	if v, given := d.GetOk("params"); given {
-		params = v.(map[string]any)
-	}
-	if e.Params, err = connector.Values(up.Provider.Params, params); err != nil {
-		return fieldError("params", "%s (provider %q)", err, up.Provider.Name)
-	}
-	if v, given := d.GetOk("generate_lease"); given {
-		e.NoLease = !v.(bool)
-	}
-	if v, given := d.GetOk("reuse"); given {
-		e.Reuse = time.Duration(v.(int)) * time.Second
-	}
-	if e.Reuse > 0 && e.NoLease {
-		return fieldError("reuse", "needs leases: the token ends with the last of them")
-	}
-	e.TokenFormat = ""
-	return e.updateCommon(d)
-}
-
-// checkIssuing refuses fields that do not go together.
-func (e *roleEntry) checkIssuing() *logical.Response {
-	jwt := e.TokenFormat == formatJWT
-	switch {
-	case jwt && len(e.Audience) == 0:
-		return fieldError("audience", "a role of JWTs needs at least one: the API that the token is for (RFC 9068 section 2.2)")
-	case !e.enforcesBounds() && len(e.TokenBoundCIDRs) > 0:
-		return fieldError("token_bound_cidrs", unenforced)
-	case !e.enforcesBounds() && len(e.BoundHosts) > 0:
-		return fieldError("bound_hosts", unenforced)
-	case e.NoLease && !jwt:
-		return fieldError("generate_lease", "only a role with token_format=jwt can do without a lease")
-	case e.NoLease && e.Refresh:
-		return fieldError("generate_lease", "a role with refresh=true needs leases")
-	case e.NoLease && (e.TTL > maxLeaselessTTL || e.MaxTTL > maxLeaselessTTL):
-		return fieldError("generate_lease", "without a lease ttl and max_ttl may be at most %s", short(maxLeaselessTTL))
-	case e.Refresh && e.AccessTTL == 0:
-		return fieldError("access_ttl", "is needed with refresh=true: how long each token lives, such as 5m")
-	case !e.Refresh && e.AccessTTL != 0:
-		return fieldError("access_ttl", "is for a role with refresh=true")
-	case e.MaxTTL > 0 && e.AccessTTL > e.MaxTTL:
-		return fieldError("access_ttl", "%s is more than max_ttl, which is %s", short(e.AccessTTL), short(e.MaxTTL))
-	}
-	return nil
-}
-
-func checkAddresses(list []string) ([]string, error) {
-	addresses, err := access.ParseAddresses(list)
-	if err != nil {
-		return nil, err
-	}
-	return addresses.Strings(), nil
-}
-
-// checkAudience accepts what a StringOrURI of RFC 7519 section 2 may be, without spaces.
-func checkAudience(list []string) ([]string, error) {
-	if len(list) > maxAudiences {
-		return nil, fmt.Errorf("%d audiences given, at most %d are allowed", len(list), maxAudiences)
-	}
-	for i, audience := range list {
-		switch {
-		case audience == "" || len(audience) > maxAudienceLen || !isPrintable(audience) || strings.Contains(audience, " "):
-			return nil, fmt.Errorf("%q must be 1 to %d printable ASCII characters without spaces", clip(audience), maxAudienceLen)
-		case slices.Contains(list[:i], audience):
-			return nil, fmt.Errorf("%q is given twice", clip(audience))
-		}
-	}
-	return list, nil
 }
 
 func (b *backend) roleDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
@@ -550,39 +376,39 @@ func (b *backend) roleDelete(ctx context.Context, req *logical.Request, d *frame
 	if err != nil {
 		return nil, err
 	}
-	r, refusal, err := b.dropRole(ctx, req.Storage, st, d.Get("name").(string))
+	r, err := b.dropRole(ctx, req.Storage, st, d.Get("name").(string))
 	if r == nil || err != nil {
-		return refusal, err
+		return nil, err
 	}
 	// Nobody is kept from other roles meanwhile. If this is cut short, the queue completes it.
 	return nil, b.upstreams.EndRole(ctx, r.ID)
 }
 
 // dropRole deletes a role. It returns nil where there is no role that can be read.
-func (b *backend) dropRole(ctx context.Context, s logical.Storage, st *state, name string) (*role, *logical.Response, error) {
-	st.roles.writing.Lock()
-	defer st.roles.writing.Unlock()
-	r, err := st.roles.latest(ctx, s, name)
+func (b *backend) dropRole(ctx context.Context, s logical.Storage, st *state, name string) (*role.Role, error) {
+	st.roles.Writing.Lock()
+	defer st.roles.Writing.Unlock()
+	r, err := st.roles.Latest(ctx, s, name)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if r == nil {
-		return nil, nil, b.dropBrokenRole(ctx, s, st, name)
+		return nil, b.dropBrokenRole(ctx, s, st, name)
 	}
-	if err := st.statics.refresh(ctx, s); err != nil {
-		return nil, nil, err
+	if err := st.statics.ReloadAll(ctx, s); err != nil {
+		return nil, err
 	}
-	if keeper := st.staticOf(r.name); keeper != nil {
-		return nil, fieldError("name", "static role %q keeps a token of role %q: delete it first", keeper.name, r.name), nil
+	if keeper := st.staticOf(r.Name()); keeper != nil {
+		return nil, refusal.Field("name", "static role %q keeps a token of role %q: delete it first", keeper.name, r.Name())
 	}
 	// Status lists show the tokens as revoked once the role is gone, too, however this is cut short.
-	if err := st.deleted.Add(ctx, s, r.ID, b.now().Add(b.longestOf(st, new(roleEntry)))); err != nil {
-		return nil, nil, err
+	if err := st.deleted.Add(ctx, s, r.ID, b.now().Add(b.longestOf(st, new(role.Entry)))); err != nil {
+		return nil, err
 	}
-	if err := st.roles.delete(ctx, s, r); err != nil {
-		return nil, nil, err
+	if err := st.roles.Delete(ctx, s, r.Name()); err != nil {
+		return nil, err
 	}
 	st.deleted.Changed()
 	b.limits.forget(r.ID)
-	return r, nil, nil
+	return r, nil
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
 
@@ -27,12 +28,12 @@ func (b *backend) pathsRotateRoot() []*framework.Path {
 
 // rotateRoot replaces the credential of a connection.
 func (b *backend) rotateRoot(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	c, up, refusal, err := b.connectionOf(ctx, req, d)
-	if refusal != nil || err != nil {
-		return refusal, err
+	c, up, err := b.connectionOf(ctx, req, d)
+	if err != nil {
+		return nil, err
 	}
 	if !up.Provider.CanRotateRoot() {
-		return fieldError("name", "provider %q cannot rotate its credential", up.Provider.Name), nil
+		return nil, refusal.Field("name", "provider %q cannot rotate its credential", up.Provider.Name)
 	}
 	st, err := b.load(ctx, req.Storage)
 	if err != nil {
@@ -44,7 +45,7 @@ func (b *backend) rotateRoot(ctx context.Context, req *logical.Request, d *frame
 	}
 	warning, err := b.upstreams.Rotate(ctx, st.connections.ready(c), name)
 	if refused := (*upstream.NotRotated)(nil); errors.As(err, &refused) {
-		return logical.ErrorResponse("connection %q: the credential was not rotated: %s", c.name, refused), nil
+		return nil, refusal.New("connection %q: the credential was not rotated: %s", c.name, refused)
 	}
 	if err != nil || warning == "" {
 		return nil, err

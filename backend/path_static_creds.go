@@ -9,6 +9,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 )
 
 func (b *backend) pathsStaticCreds() []*framework.Path {
@@ -81,12 +83,12 @@ func (b *backend) staticCredsRead(ctx context.Context, req *logical.Request, d *
 		return nil, err
 	}
 	name := d.Get("name").(string)
-	e := st.statics.get(name)
+	e := st.statics.Get(name)
 	if e == nil {
-		return unreadable(st.statics.broken(name))
+		return unreadable(st.statics.Broken(name))
 	}
-	if r := st.roles.get(e.Role); r != nil {
-		if err := r.checkRequester(req.Connection); err != nil {
+	if r := st.roles.Get(e.Role); r != nil {
+		if err := r.CheckRequester(remoteAddr(req)); err != nil {
 			return nil, logical.CodedError(http.StatusForbidden, err.Error())
 		}
 	}
@@ -94,7 +96,7 @@ func (b *backend) staticCredsRead(ctx context.Context, req *logical.Request, d *
 		return nil, err
 	} else if reason != "" {
 		b.rotator.kick()
-		return logical.ErrorResponse("static role %q has no token that works: %s", name, reason), nil
+		return nil, refusal.New("static role %q has no token that works: %s", name, reason)
 	}
 	now := b.now()
 	data := st.times(e, map[string]any{
@@ -113,17 +115,17 @@ func (b *backend) staticCredsRead(ctx context.Context, req *logical.Request, d *
 
 func (b *backend) rotateRole(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	return b.onStatic(ctx, req, d, func(st *state, name string, e *staticEntry) (*logical.Response, error) {
-		if err := st.statics.broken(name); err != nil {
-			return logical.ErrorResponse(err.Error()), nil
+		if err := st.statics.Broken(name); err != nil {
+			return nil, refusal.New("%w", err)
 		}
 		if e == nil {
-			return fieldError("name", "there is no static role %q", clip(name)), nil
+			return nil, refusal.Field("name", "there is no static role %q", refusal.Clip(name))
 		}
 		err := b.rotateStatic(ctx, req.Storage, st, e, e)
 		b.rotator.note(name, err)
 		b.rotator.kick()
 		if isTold(err) {
-			return logical.ErrorResponse("static role %q was not rotated: %s", name, err), nil
+			return nil, refusal.New("static role %q was not rotated: %s", name, err)
 		}
 		return nil, err
 	})
@@ -131,7 +133,7 @@ func (b *backend) rotateRole(ctx context.Context, req *logical.Request, d *frame
 
 // unusable says why a static role's token must not be given to anybody; "" where it works.
 func (b *backend) unusable(ctx context.Context, st *state, e *staticEntry) (reason string, err error) {
-	if err := st.roles.broken(e.Role); err != nil {
+	if err := st.roles.Broken(e.Role); err != nil {
 		return err.Error(), nil
 	}
 	disabled, err := b.subjects.disabled(ctx, e.EntityID)

@@ -8,6 +8,9 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/hashicorp/vault/sdk/rotation"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 )
 
 const (
@@ -60,7 +63,7 @@ func (b *backend) pathsStaticRoles() []*framework.Path {
 			Pattern:        "static-roles/" + framework.GenericNameRegex("name"),
 			DisplayAttrs:   &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "static-role"},
 			Fields:         fields,
-			ExistenceCheck: b.exists(func(st *state, name string) bool { return st.statics.has(name) }),
+			ExistenceCheck: b.exists(func(st *state, name string) bool { return st.statics.Has(name) }),
 			Operations: kept(
 				&framework.PathOperation{
 					Callback: b.staticRoleRead,
@@ -80,7 +83,7 @@ func (b *backend) pathsStaticRoles() []*framework.Path {
 			HelpSynopsis:    "A token that is kept, and rotated.",
 			HelpDescription: "For clients that cannot read creds: one long-lived token of a role, which the engine replaces in time. A missed rotation is made up for once, and no token is kept longer than it lives. A revoked token is replaced at once.",
 		},
-		b.listPath("static-roles", func(st *state) []string { return st.statics.names() }),
+		b.listPath("static-roles", func(st *state) []string { return st.statics.Names() }),
 	}
 }
 
@@ -90,9 +93,9 @@ func (b *backend) staticRoleRead(ctx context.Context, req *logical.Request, d *f
 		return nil, err
 	}
 	name := d.Get("name").(string)
-	e := st.statics.get(name)
+	e := st.statics.Get(name)
 	if e == nil {
-		return unreadable(st.statics.broken(name))
+		return unreadable(st.statics.Broken(name))
 	}
 	data := st.times(e, map[string]any{
 		"role":        e.Role,
@@ -120,7 +123,7 @@ func (b *backend) onStatic(ctx context.Context, req *logical.Request, d *framewo
 		return nil, err
 	}
 	defer unlock()
-	e, err := st.statics.latest(ctx, req.Storage, name)
+	e, err := st.statics.Latest(ctx, req.Storage, name)
 	if err != nil {
 		return nil, err
 	}
@@ -128,8 +131,8 @@ func (b *backend) onStatic(ctx context.Context, req *logical.Request, d *framewo
 }
 
 func (b *backend) staticRoleWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	if name := d.Get("name").(string); len(name) > maxRoleNameLen {
-		return fieldError("name", "is %d bytes long, at most %d are allowed", len(name), maxRoleNameLen), nil
+	if name := d.Get("name").(string); len(name) > role.MaxNameLen {
+		return nil, refusal.Field("name", "is %d bytes long, at most %d are allowed", len(name), role.MaxNameLen)
 	}
 	return b.onStatic(ctx, req, d, func(st *state, name string, old *staticEntry) (*logical.Response, error) {
 		entry := &staticEntry{name: name, MountPoint: req.MountPoint}
@@ -138,8 +141,8 @@ func (b *backend) staticRoleWrite(ctx context.Context, req *logical.Request, d *
 			changed.MountPoint = req.MountPoint // which may have been moved
 			entry = &changed
 		}
-		if refusal := entry.update(d, st); refusal != nil {
-			return refusal, nil
+		if err := entry.update(d, st); err != nil {
+			return nil, err
 		}
 		var err error
 		if old == nil {
@@ -152,7 +155,7 @@ func (b *backend) staticRoleWrite(ctx context.Context, req *logical.Request, d *
 		}
 		b.rotator.kick()
 		if isTold(err) {
-			return logical.ErrorResponse(err.Error()), nil
+			return nil, refusal.New("%w", err)
 		}
 		if err != nil {
 			return nil, err
@@ -174,7 +177,7 @@ func (b *backend) staticRoleUpdate(ctx context.Context, s logical.Storage, st *s
 
 // rotatedEarly answers a write with a warning where the token lives too short for the rotation that was asked for.
 func (st *state) rotatedEarly(name string, now time.Time) (*logical.Response, error) {
-	e := st.statics.get(name)
+	e := st.statics.Get(name)
 	if e == nil || !e.Next.Equal(e.last()) {
 		return nil, nil
 	}
@@ -193,77 +196,77 @@ func (st *state) rotatedEarly(name string, now time.Time) (*logical.Response, er
 }
 
 // update takes over the fields that are given, and refuses what is not allowed.
-func (e *staticEntry) update(d *framework.FieldData, st *state) *logical.Response {
+func (e *staticEntry) update(d *framework.FieldData, st *state) error {
 	if v, given := d.GetOk("role"); given {
 		if e.Role != "" && e.Role != v.(string) {
-			return fieldError("role", "is %q and cannot be changed: make another static role", e.Role)
+			return refusal.Field("role", "is %q and cannot be changed: make another static role", e.Role)
 		}
 		e.Role = v.(string)
 	}
 	if e.Role == "" {
-		return fieldError("role", "is needed: the role whose token is kept")
+		return refusal.Field("role", "is needed: the role whose token is kept")
 	}
-	r := st.roles.get(e.Role)
-	switch err := st.roles.broken(e.Role); {
+	r := st.roles.Get(e.Role)
+	switch err := st.roles.Broken(e.Role); {
 	case err != nil:
-		return fieldError("role", "%s", err)
+		return refusal.Field("role", "%s", err)
 	case r == nil:
-		return fieldError("role", "there is no role %q", clip(e.Role))
-	case r.Connection == "" && (r.TokenFormat != formatOpaque || r.Refresh || r.Proof != ""):
-		return fieldError("role", "role %q has JWTs, refresh or proof, which a token that is kept cannot have", r.name)
+		return refusal.Field("role", "there is no role %q", refusal.Clip(e.Role))
+	case r.Connection == "" && (r.TokenFormat != role.FormatOpaque || r.Refresh || r.Proof != ""):
+		return refusal.Field("role", "role %q has JWTs, refresh or proof, which a token that is kept cannot have", r.Name())
 	}
 	if v, given := d.GetOk("entity_id"); given {
-		if e.EntityID = v.(string); len(e.EntityID) > maxRoleNameLen {
-			return fieldError("entity_id", "is %d bytes long, at most %d are allowed", len(e.EntityID), maxRoleNameLen)
+		if e.EntityID = v.(string); len(e.EntityID) > role.MaxNameLen {
+			return refusal.Field("entity_id", "is %d bytes long, at most %d are allowed", len(e.EntityID), role.MaxNameLen)
 		}
 	}
-	if r.Connection == "" && r.hasTemplates && e.EntityID == "" {
-		return fieldError("role", "role %q has identity templates, and a token that is kept is nobody's: set entity_id", r.name)
+	if r.Connection == "" && r.HasTemplates() && e.EntityID == "" {
+		return refusal.Field("role", "role %q has identity templates, and a token that is kept is nobody's: set entity_id", r.Name())
 	}
 
 	_, periodGiven := d.GetOk("rotation_period")
 	_, scheduleGiven := d.GetOk("rotation_schedule")
 	if periodGiven && scheduleGiven {
-		return fieldError("rotation_period", "give it or rotation_schedule, not both")
+		return refusal.Field("rotation_period", "give it or rotation_schedule, not both")
 	}
 	if periodGiven {
 		e.Period, e.Schedule, e.Window = time.Duration(d.Get("rotation_period").(int))*time.Second, "", 0
 		if e.Period < minRotationPeriod || e.Period > maxRotationPeriod {
-			return fieldError("rotation_period", "%s is not between %s and %s", short(e.Period), short(minRotationPeriod), short(maxRotationPeriod))
+			return refusal.Field("rotation_period", "%s is not between %s and %s", refusal.Short(e.Period), refusal.Short(minRotationPeriod), refusal.Short(maxRotationPeriod))
 		}
 	}
 	if scheduleGiven {
 		e.Period, e.Schedule = 0, d.Get("rotation_schedule").(string)
 		if _, err := new(rotation.DefaultSchedule).Parse(e.Schedule); err != nil {
-			return fieldError("rotation_schedule", "%q is no cron schedule such as \"0 3 * * SAT\": %s", clip(e.Schedule), err)
+			return refusal.Field("rotation_schedule", "%q is no cron schedule such as \"0 3 * * SAT\": %s", refusal.Clip(e.Schedule), err)
 		}
 	}
 	if e.Period == 0 && e.Schedule == "" {
-		return fieldError("rotation_period", "is needed, or rotation_schedule: when the token is replaced")
+		return refusal.Field("rotation_period", "is needed, or rotation_schedule: when the token is replaced")
 	}
 	if v, given := d.GetOk("rotation_window"); given {
 		e.Window = time.Duration(v.(int)) * time.Second
 		if e.Schedule == "" {
-			return fieldError("rotation_window", "goes with rotation_schedule")
+			return refusal.Field("rotation_window", "goes with rotation_schedule")
 		}
 		if e.Window != 0 && e.Window < minRotationWindow {
-			return fieldError("rotation_window", "%s is less than %s", short(e.Window), short(minRotationWindow))
+			return refusal.Field("rotation_window", "%s is less than %s", refusal.Short(e.Window), refusal.Short(minRotationWindow))
 		}
 	}
 	if v, given := d.GetOk("overlap"); given {
 		e.Overlap = time.Duration(v.(int)) * time.Second
 	}
 	if e.Period > 0 && e.Overlap > e.Period {
-		return fieldError("overlap", "%s is more than rotation_period, which is %s: there would be more than two tokens", short(e.Overlap), short(e.Period))
+		return refusal.Field("overlap", "%s is more than rotation_period, which is %s: there would be more than two tokens", refusal.Short(e.Overlap), refusal.Short(e.Period))
 	}
 	if e.Schedule != "" {
 		if between, err := e.between(st.now()); err != nil || e.Overlap > between {
-			return fieldError("overlap", "%s is more than the %s between two times of rotation_schedule: there would be more than two tokens", short(e.Overlap), short(between))
+			return refusal.Field("overlap", "%s is more than the %s between two times of rotation_schedule: there would be more than two tokens", refusal.Short(e.Overlap), refusal.Short(between))
 		}
 	}
 	if v, given := d.GetOk("description"); given {
-		if e.Description = v.(string); len(e.Description) > maxDescriptionLen {
-			return fieldError("description", "is %d bytes long, at most %d are allowed", len(e.Description), maxDescriptionLen)
+		if e.Description = v.(string); len(e.Description) > role.MaxDescriptionLen {
+			return refusal.Field("description", "is %d bytes long, at most %d are allowed", len(e.Description), role.MaxDescriptionLen)
 		}
 	}
 	return nil
@@ -278,7 +281,7 @@ func (b *backend) staticRoleDelete(ctx context.Context, req *logical.Request, d 
 		if err := b.endStatics(ctx, req.Storage, st, e); err != nil {
 			return nil, err
 		}
-		if err := st.statics.delete(ctx, req.Storage, e); err != nil {
+		if err := st.statics.Delete(ctx, req.Storage, name); err != nil {
 			return nil, err
 		}
 		b.rotator.note(name, nil)

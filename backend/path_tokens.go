@@ -7,6 +7,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
@@ -70,7 +71,7 @@ func (b *backend) tokenRead(ctx context.Context, req *logical.Request, d *framew
 	}
 	_, id, err := token.ParseName(d.Get("token_id").(string)) // a row is a grant
 	if err != nil {
-		return fieldError("token_id", "%s", err), nil
+		return nil, refusal.Field("token_id", "%s", err)
 	}
 	row, known := st.inventory.Get(id)
 	if !known {
@@ -88,21 +89,21 @@ func (b *backend) tokensList(ctx context.Context, req *logical.Request, d *frame
 	if err != nil {
 		return nil, err
 	}
-	afterText, limit, refusal := pageOf(d)
-	if refusal != nil {
-		return refusal, nil
+	afterText, limit, err := pageOf(d)
+	if err != nil {
+		return nil, err
 	}
 	var after token.ID
 	if afterText != "" {
 		if after, err = token.ParseID(afterText); err != nil {
-			return fieldError("after", "%s", err), nil
+			return nil, refusal.Field("after", "%s", err)
 		}
 	}
 	if _, given := d.GetOk("limit"); !given {
 		limit = maxTokensPage
 	}
 	if limit > maxTokensPage {
-		return fieldError("limit", "%d is too many, at most %d are allowed", limit, maxTokensPage), nil
+		return nil, refusal.Field("limit", "%d is too many, at most %d are allowed", limit, maxTokensPage)
 	}
 
 	rows, more := st.inventory.Page(after, limit, d.Get("role").(string))

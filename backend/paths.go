@@ -6,9 +6,12 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 )
 
 // ok describes the answer 200 with these fields.
@@ -62,9 +65,9 @@ func (b *backend) listPath(kind string, names func(*state) []string) *framework.
 		if err != nil {
 			return nil, err
 		}
-		after, limit, refusal := pageOf(d)
-		if refusal != nil {
-			return refusal, nil
+		after, limit, err := pageOf(d)
+		if err != nil {
+			return nil, err
 		}
 		return logical.ListResponse(page(names(st), after, limit)), nil
 	}
@@ -101,12 +104,12 @@ func pageFields(key string) map[string]*framework.FieldSchema {
 }
 
 // pageOf reads the fields of pageFields; without limit there is no limit.
-func pageOf(d *framework.FieldData) (after string, limit int, refusal *logical.Response) {
+func pageOf(d *framework.FieldData) (after string, limit int, _ error) {
 	after = d.Get("after").(string)
 	limit = math.MaxInt
 	if v, given := d.GetOk("limit"); given {
 		if limit = v.(int); limit < 1 {
-			return "", 0, fieldError("limit", "must be at least 1")
+			return "", 0, refusal.Field("limit", "must be at least 1")
 		}
 	}
 	return after, limit, nil
@@ -126,4 +129,32 @@ func listResponseFields(key string) map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		"keys": {Type: framework.TypeStringSlice, Description: "Each is a " + key + "; absent where there are none."},
 	}
+}
+
+// given returns the value of a field; nil if the request does not give the field.
+func given[T any](d *framework.FieldData, field string) *T {
+	v, ok := d.GetOk(field)
+	if !ok {
+		return nil
+	}
+	value := v.(T)
+	return &value
+}
+
+// givenSeconds returns the value of a duration; nil if the request does not give the field.
+func givenSeconds(d *framework.FieldData, field string) *time.Duration {
+	seconds := given[int](d, field)
+	if seconds == nil {
+		return nil
+	}
+	value := time.Duration(*seconds) * time.Second
+	return &value
+}
+
+// unreadable answers a request for an entry that is not there, or that cannot be read for a reason.
+func unreadable(reason error) (*logical.Response, error) {
+	if reason == nil {
+		return nil, nil
+	}
+	return nil, refusal.New("%w", reason)
 }

@@ -6,13 +6,30 @@ import (
 	"strings"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 )
 
-// HandleRequest is where requests come in.
+// HandleRequest is where requests come in, and where refusals are rendered: into an OAuth error below oauth/, into a
+// Vault error elsewhere.
 func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*logical.Response, error) {
+	resp, err := b.handle(ctx, req)
+	refused := refusal.As(err)
+	switch {
+	case refused == nil:
+		return resp, err
+	case refused.HTTP != 0:
+		return nil, logical.CodedError(refused.HTTP, err.Error())
+	case req.Operation == logical.UpdateOperation && strings.HasPrefix(req.Path, oauthPrefix):
+		return oauthRefusal(refused)
+	}
+	return logical.ErrorResponse("%s", err), nil
+}
+
+func (b *backend) handle(ctx context.Context, req *logical.Request) (*logical.Response, error) {
 	if req.Operation == logical.UpdateOperation && strings.HasPrefix(req.Path, oauthPrefix) {
-		if refusal, err := oauthForm(req); refusal != nil || err != nil {
-			return refusal, err
+		if err := oauthForm(req); err != nil {
+			return nil, err
 		}
 	}
 	readMaps(req)
@@ -23,8 +40,8 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 	resp, err := b.Backend.HandleRequest(ctx, req)
 	if err == nil && resp.IsError() && strings.HasPrefix(resp.Error().Error(), "Field validation failed") {
 		// The framework's message shows the value, which may be a token, and errors stand in the audit log in plain text.
-		if refusal := b.checkTypes(req); refusal != nil {
-			return refusal, nil
+		if err := b.checkTypes(req); err != nil {
+			return nil, err
 		}
 	}
 	return resp, err

@@ -11,12 +11,14 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 )
 
 // size returns how large the stored entry of a role is.
-func (e *engine) size(role string) int {
+func (e *engine) size(name string) int {
 	e.t.Helper()
-	entry, err := e.storage.Get(context.Background(), rolePrefix+role)
+	entry, err := e.storage.Get(context.Background(), role.Prefix+name)
 	if err != nil || entry == nil {
 		e.t.Fatal(entry, err)
 	}
@@ -49,7 +51,7 @@ func TestPastVersionsAreBounded(t *testing.T) {
 			}
 			time.Sleep(time.Minute)
 		}
-		if n := len(e.b.state.Load().roles.get("reader").Past); n > maxPast {
+		if n := len(e.b.state.Load().roles.Get("reader").Past); n > 100 {
 			t.Errorf("%d past versions are remembered", n)
 		}
 		e.write("roles/reader", data{"scopes": all, "token_bound_cidrs": networks})
@@ -92,7 +94,7 @@ func TestABurstOfChangesLeavesLongVersions(t *testing.T) {
 		e.write("roles/reader", data{"scopes": "a,b,c"})
 		e.expect("active", old.token, data{"required_scopes": "a,b"})
 		e.expect("insufficient_scope", old.token, data{"required_scopes": "c"})
-		if n := len(e.b.state.Load().roles.get("reader").Past); n > maxPast {
+		if n := len(e.b.state.Load().roles.Get("reader").Past); n > 100 {
 			t.Errorf("%d past versions are remembered", n)
 		}
 	})
@@ -104,7 +106,7 @@ func TestVersionsWithNothingInCommon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		var tokens []string
-		for i := range maxPast + 50 {
+		for i := range 100 + 50 {
 			e.write("roles/reader", data{"scopes": "a", "audience": fmt.Sprintf("api-%d", i), "token_bound_cidrs": fmt.Sprintf("10.0.%d.0/24", i), "bound_hosts": fmt.Sprintf("h%d.example.com", i)})
 			tokens = append(tokens, e.creds("reader", nil).token)
 			time.Sleep(time.Second)

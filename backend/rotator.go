@@ -73,7 +73,7 @@ func (r *rotator) look(ctx context.Context) time.Duration {
 	if err != nil {
 		return r.b.upstreams.Timings.Longest
 	}
-	all := st.statics.all()
+	all := st.statics.All()
 	for _, e := range all {
 		if st.works(e, r.b.now()) {
 			r.b.listStatic(st, e)
@@ -152,7 +152,7 @@ func (r *rotator) wait(all []*staticEntry) time.Duration {
 
 // rotate does what is due for a static role. Its caller has locked it.
 func (r *rotator) rotate(ctx context.Context, st *state, name string) {
-	e, err := st.statics.latest(ctx, r.b.storage, name)
+	e, err := st.statics.Latest(ctx, r.b.storage, name)
 	if err == nil && e != nil {
 		err = r.b.keepStatic(ctx, st, e)
 	}

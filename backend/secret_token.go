@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
@@ -82,22 +83,22 @@ func (b *backend) tokenRenew(ctx context.Context, req *logical.Request, _ *frame
 	if err := st.readable(l.grant, l.grant, l.roleID); err != nil {
 		return nil, err
 	}
-	r := st.roles.byID(l.roleID)
+	r := st.roles.ByID(l.roleID)
 	if r == nil {
-		return logical.ErrorResponse("role %q was deleted after the token was issued: it cannot be renewed", l.role), nil
+		return nil, refusal.New("role %q was deleted after the token was issued: it cannot be renewed", l.role)
 	}
 
 	ttl, maxTTL, err := b.renewal(req.Secret, l.leaseTerms, r)
 	if err != nil {
-		return logical.ErrorResponse("the token cannot be renewed: %s", err), nil
+		return nil, refusal.New("the token cannot be renewed: %s", err)
 	}
 	now := b.now()
 	if dead := st.life(l.grant, l.grant, l.roleID, l.expiresAt).Alive(now); dead != "" {
-		return logical.ErrorResponse("the token cannot be renewed: it is %s", dead), nil
+		return nil, refusal.New("the token cannot be renewed: it is %s", dead)
 	}
 	err = st.deviations.Renew(ctx, req.Storage, l.grant, l.expiresAt, now.Add(ttl), now)
 	if errors.Is(err, ledger.ErrRevoked) {
-		return logical.ErrorResponse("the token cannot be renewed: %s", err), nil
+		return nil, refusal.New("the token cannot be renewed: %s", err)
 	}
 	if err != nil {
 		return nil, err

@@ -14,6 +14,8 @@ import (
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
@@ -56,20 +58,20 @@ func (b *backend) secretUpstream() *framework.Secret {
 }
 
 // credsUpstream issues a token of the service that the role's connection leads to.
-func (b *backend) credsUpstream(ctx context.Context, req *logical.Request, d *framework.FieldData, st *state, r *role) (*logical.Response, error) {
+func (b *backend) credsUpstream(ctx context.Context, req *logical.Request, d *framework.FieldData, st *state, r *role.Role) (*logical.Response, error) {
 	for field := range d.Raw {
 		if field != "role" && field != "ttl" {
-			return fieldError(field, "is for the engine's own tokens; role %q issues those of connection %q, which its params narrow", r.name, r.Connection), nil
+			return nil, refusal.Field(field, "is for the engine's own tokens; role %q issues those of connection %q, which its params narrow", r.Name(), r.Connection)
 		}
 	}
-	ttl, lifetime, warnings, refusal, err := b.lifetimes(r, d)
-	if refusal != nil || err != nil {
-		return refusal, err
+	ttl, lifetime, warnings, err := b.lifetimes(r, d)
+	if err != nil {
+		return nil, err
 	}
 	now := b.now().UTC()
 	order, err := st.connections.order(r, req.MountPoint, now, now.Add(ttl))
 	if err != nil {
-		return logical.ErrorResponse(err.Error()), nil
+		return nil, refusal.New("%w", err)
 	}
 	order.Subject = req.EntityID
 
@@ -85,10 +87,10 @@ func (b *backend) credsUpstream(ctx context.Context, req *logical.Request, d *fr
 	made, err := b.upstreams.Issue(ctx, order)
 	if err != nil {
 		if errors.As(err, new(*fullError)) {
-			return logical.ErrorResponse(err.Error()), nil
+			return nil, refusal.New("%w", err)
 		}
 		if errors.As(err, new(*connector.Error)) {
-			return logical.ErrorResponse("connection %q: no token was issued: %s", r.Connection, err), nil
+			return nil, refusal.New("connection %q: no token was issued: %s", r.Connection, err)
 		}
 		return nil, err
 	}
@@ -97,7 +99,7 @@ func (b *backend) credsUpstream(ctx context.Context, req *logical.Request, d *fr
 	}
 	if made.End.Before(order.End) {
 		ttl = made.End.Sub(now).Truncate(time.Second)
-		warnings = append(warnings, fmt.Sprintf("ttl: the upstream lets the token live for no longer than %s", short(ttl)))
+		warnings = append(warnings, fmt.Sprintf("ttl: the upstream lets the token live for no longer than %s", refusal.Short(ttl)))
 	}
 
 	data := map[string]any{
@@ -113,7 +115,7 @@ func (b *backend) credsUpstream(ctx context.Context, req *logical.Request, d *fr
 	room.fill(func() {
 		st.inventory.Add(ledger.Row{
 			ID: made.ID, IssuedAt: now.Truncate(time.Second), ExpiresAt: made.End.Truncate(time.Second),
-			Holder: ledger.Holder{Role: r.name, RoleID: r.ID, RoleVersion: r.Version, Subject: req.EntityID, DisplayName: req.DisplayName},
+			Holder: ledger.Holder{Role: r.Name(), RoleID: r.ID, RoleVersion: r.Version, Subject: req.EntityID, DisplayName: req.DisplayName},
 		})
 	})
 	b.flushSoon()
@@ -140,7 +142,7 @@ func (b *backend) upstreamRenew(ctx context.Context, req *logical.Request, _ *fr
 		return nil, err
 	}
 	refused := func(format string, args ...any) (*logical.Response, error) {
-		return logical.ErrorResponse("the token cannot be renewed: %s", fmt.Sprintf(format, args...)), nil
+		return nil, refusal.New("the token cannot be renewed: %s", fmt.Sprintf(format, args...))
 	}
 	t, known, err := st.upstreams.Find(ctx, l.id)
 	if err != nil {
@@ -149,11 +151,11 @@ func (b *backend) upstreamRenew(ctx context.Context, req *logical.Request, _ *fr
 	if !known || t.State != upstream.Live {
 		return refused("it is revoked")
 	}
-	r := st.roles.byID(t.RoleID)
+	r := st.roles.ByID(t.RoleID)
 	if r == nil {
-		return logical.ErrorResponse("role %q was deleted after the token was issued: it cannot be renewed", t.Role), nil
+		return nil, refusal.New("role %q was deleted after the token was issued: it cannot be renewed", t.Role)
 	}
-	up, err := st.connections.upstream(t.Connection, st.connections.byID(t.ConnectionID))
+	up, err := st.connections.upstream(t.Connection, st.connections.ByID(t.ConnectionID))
 	if err != nil {
 		return refused("%s", err)
 	}
@@ -170,7 +172,7 @@ func (b *backend) upstreamRenew(ctx context.Context, req *logical.Request, _ *fr
 	case errors.Is(err, upstream.ErrEnded):
 		return refused("it is revoked")
 	case errors.As(err, new(*connector.Error)):
-		return logical.ErrorResponse("connection %q: the token was not renewed: %s", up.Connection, err), nil
+		return nil, refusal.New("connection %q: the token was not renewed: %s", up.Connection, err)
 	case err != nil:
 		return nil, err
 	}

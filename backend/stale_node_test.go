@@ -152,7 +152,7 @@ func TestRootTakenBackElsewhere(t *testing.T) {
 	e.write("connections/ring", data{"credential": data{"key": "first"}})
 	time.Sleep(time.Second) // a call that the other has begun before is answered by then
 	stuck.Store(false)
-	other.b.upstreams.Retry(e.b.state.Load().connections.get("ring").ID)
+	other.b.upstreams.Retry(e.b.state.Load().connections.Get("ring").ID)
 	other.rootSettled()
 	e.rootSettled()
 	e.write("connections/ring/check", nil)
@@ -167,7 +167,7 @@ func TestLateCreationOfSlowClock(t *testing.T) {
 	s := newShelf(t)
 	e := onShelf(t, s)
 	st := e.b.state.Load()
-	c, r := st.connections.get("shelf"), st.roles.get("reader")
+	c, r := st.connections.Get("shelf"), st.roles.Get("reader")
 	id, err := token.NewID(rand.Reader)
 	if err != nil {
 		t.Fatal(err)

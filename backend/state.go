@@ -11,6 +11,7 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
@@ -22,7 +23,7 @@ type state struct {
 	config     *configStore
 	keys       *native.Sealing
 	signers    *native.Signing
-	roles      *roleStore
+	roles      *role.Store
 	deviations *ledger.Deviations
 	refreshes  *ledger.Refreshes
 	indexes    *ledger.StatusIndexes
@@ -151,7 +152,7 @@ func (b *backend) reloadAll(ctx context.Context, s logical.Storage, st *state) e
 			return err
 		}
 	}
-	for _, refresh := range []func(context.Context, logical.Storage) error{st.roles.refresh, st.connections.refresh, st.statics.refresh} {
+	for _, refresh := range []func(context.Context, logical.Storage) error{st.roles.ReloadAll, st.connections.ReloadAll, st.statics.ReloadAll} {
 		if err := refresh(ctx, s); err != nil {
 			return err
 		}
@@ -173,17 +174,17 @@ func (b *backend) reloadKey(ctx context.Context, s logical.Storage, st *state, k
 		return st.keys.Reload(ctx, s, key)
 	case st.signers.Owns(key):
 		return st.signers.Reload(ctx, s, key)
-	case strings.HasPrefix(key, rolePrefix):
+	case strings.HasPrefix(key, role.Prefix):
 		defer st.deleted.Changed()
-		return st.roles.reload(ctx, s, key)
+		return st.roles.Reload(ctx, s, key)
 	case strings.HasPrefix(key, connectionPrefix):
-		return st.connections.reload(ctx, s, key)
+		return st.connections.Reload(ctx, s, key)
 	case strings.HasPrefix(key, providerPrefix):
 		return st.connections.reloadProvider(ctx, s, key)
 	case strings.HasPrefix(key, upstream.Prefix), strings.HasPrefix(key, upstream.HoldsPrefix):
 		return st.upstreams.Reload(ctx, key)
 	case strings.HasPrefix(key, staticPrefix):
-		return st.statics.reload(ctx, s, key)
+		return st.statics.Reload(ctx, s, key)
 	}
 	return nil
 }
@@ -206,7 +207,7 @@ func (b *backend) fill(ctx context.Context, s logical.Storage, st *state) (err e
 		}
 	}
 	if st.roles == nil {
-		if st.roles, err = loadRoles(ctx, s); err != nil {
+		if st.roles, err = role.Load(ctx, s); err != nil {
 			return err
 		}
 	}
@@ -230,7 +231,7 @@ func (b *backend) fill(ctx context.Context, s logical.Storage, st *state) (err e
 // life is what the ledger and the roles know of a token of a grant that ends at ownEnd by itself. Whether
 // its subject is disabled is not looked up.
 func (st *state) life(id, grant token.ID, role token.RoleID, ownEnd time.Time) access.State {
-	r := st.roles.byID(role)
+	r := st.roles.ByID(role)
 	life := access.State{ExpiresAt: ownEnd, RoleDeleted: r == nil}
 	if r != nil && r.Connection != "" {
 		u, known := st.upstreams.Get(id)
@@ -259,7 +260,7 @@ func (st *state) life(id, grant token.ID, role token.RoleID, ownEnd time.Time) a
 // readable returns an error where it is not known what has become of a token, since storage holds something of it
 // that cannot be read.
 func (st *state) readable(id, grant token.ID, role token.RoleID) error {
-	return cmp.Or(st.roles.brokenID(role), st.deviations.Unreadable(id), st.deviations.Unreadable(grant), st.upstreams.Unreadable(id))
+	return cmp.Or(st.roles.BrokenID(role), st.deviations.Unreadable(id), st.deviations.Unreadable(grant), st.upstreams.Unreadable(id))
 }
 
 // statusRevision changes whenever a status list may have to show something else.
@@ -269,7 +270,7 @@ func (st *state) statusRevision(list uint32) uint64 {
 
 // revokedIn lists the places of a status list whose tokens were revoked, or may be tokens of deleted roles.
 func (st *state) revokedIn(list uint32) []uint32 {
-	deleted := func(id token.RoleID) bool { return st.deleted.Has(id) && st.roles.byID(id) == nil }
+	deleted := func(id token.RoleID) bool { return st.deleted.Has(id) && st.roles.ByID(id) == nil }
 	return append(st.deviations.RevokedIn(list), st.indexes.PlacesOf(list, deleted)...)
 }
 
@@ -309,7 +310,7 @@ func (st *state) keyIsGone(name string) bool {
 // longestLifetime returns how long a live token may live at most, renewals included. The keys alone do not suffice: a
 // process that is behind does not know what other processes made with them.
 func (b *backend) longestLifetime(st *state) time.Duration {
-	return max(st.keys.LongestLifetime(), st.signers.LongestLifetime(), b.System().MaxLeaseTTL(), maxLeaselessTTL)
+	return max(st.keys.LongestLifetime(), st.signers.LongestLifetime(), b.System().MaxLeaseTTL(), role.MaxLeaselessTTL)
 }
 
 // ended tells of a token in the inventory whether it is over for good.
@@ -323,4 +324,14 @@ func (st *state) ended(now time.Time) func(token.ID, time.Time) bool {
 		}
 		return !now.Before(ownEnd)
 	}
+}
+
+// longestOf returns how long a token of a role may live that was issued up to now, also by a process whose keys this
+// process does not know.
+func (b *backend) longestOf(st *state, e *role.Entry) time.Duration {
+	longest := b.System().MaxLeaseTTL()
+	if e.MaxTTL > 0 {
+		longest = min(longest, e.MaxTTL)
+	}
+	return max(longest, st.keys.LongestLifetime(), st.signers.LongestLifetime()) + ledger.ClockSkew
 }

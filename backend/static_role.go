@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/rotation"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/store"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
@@ -56,9 +57,9 @@ type staticToken struct {
 	Until     time.Time      `json:"until,omitzero"` // when it ends by the overlap; of Previous only
 }
 
-func (e *staticEntry) title() string      { return e.name }
-func (e *staticEntry) identity() struct{} { return struct{}{} }
-func (e *staticEntry) entry() any         { return e }
+func (e *staticEntry) Name() string       { return e.name }
+func (e *staticEntry) Identity() struct{} { return struct{}{} }
+func (e *staticEntry) Stored() any        { return e }
 
 // tokens are those of a static role that may be alive, the current one last.
 func (e *staticEntry) tokens() []staticToken {
@@ -69,10 +70,10 @@ func (e *staticEntry) tokens() []staticToken {
 	return append(all, e.Current)
 }
 
-type staticStore = store[struct{}, *staticEntry]
+type staticStore = store.Store[struct{}, *staticEntry]
 
 func loadStatics(ctx context.Context, s logical.Storage) (*staticStore, error) {
-	return newStore(ctx, s, staticPrefix, true, func(name string, stored *logical.StorageEntry) (*staticEntry, error) {
+	return store.Load(ctx, s, staticPrefix, true, func(name string, stored *logical.StorageEntry) (*staticEntry, error) {
 		e := &staticEntry{name: name}
 		return e, stored.DecodeJSON(e)
 	})
@@ -80,7 +81,7 @@ func loadStatics(ctx context.Context, s logical.Storage) (*staticStore, error) {
 
 // staticOf returns a static role that keeps a token of a role; nil where there is none.
 func (st *state) staticOf(role string) *staticEntry {
-	for _, e := range st.statics.all() {
+	for _, e := range st.statics.All() {
 		if e.Role == role {
 			return e
 		}
@@ -181,12 +182,12 @@ func (b *backend) staticHolds(ctx context.Context, name string, id token.ID, now
 		return true
 	}
 	defer unlock()
-	if e := st.statics.get(name); e != nil && e.holds(id, now) {
+	if e := st.statics.Get(name); e != nil && e.holds(id, now) {
 		return true
 	}
-	e, err := st.statics.latest(ctx, b.storage, name)
+	e, err := st.statics.Latest(ctx, b.storage, name)
 	if e == nil {
-		return err != nil || st.statics.broken(name) != nil
+		return err != nil || st.statics.Broken(name) != nil
 	}
 	return e.holds(id, now)
 }
@@ -200,7 +201,7 @@ func (st *state) staticEnd(t *staticToken) time.Time {
 		}
 		return u.EndsAt
 	}
-	if st.roles.byID(t.RoleID) == nil && st.roles.brokenID(t.RoleID) == nil {
+	if st.roles.ByID(t.RoleID) == nil && st.roles.BrokenID(t.RoleID) == nil {
 		return time.Time{} // with its role
 	}
 	if st.keyIsGone(t.Key) {
@@ -226,8 +227,8 @@ func (st *state) works(e *staticEntry, now time.Time) bool {
 	if t.Upstream {
 		return true
 	}
-	if r := st.roles.byID(t.RoleID); r != nil {
-		if grant, _ := r.grant(&token.Claims{RoleVersion: t.Version}); nothingLeft(grant) {
+	if r := st.roles.ByID(t.RoleID); r != nil {
+		if grant, _ := r.Permissions(&token.Claims{RoleVersion: t.Version}); grant.Empty() {
 			return false
 		}
 	}
@@ -244,8 +245,8 @@ func (st *state) staticRow(e *staticEntry) ledger.Row {
 			Role: e.Role, RoleID: t.RoleID, RoleVersion: t.Version, Subject: e.EntityID, DisplayName: staticDisplayName(e.name), Key: t.Key,
 		},
 	}
-	if r := st.roles.byID(t.RoleID); r != nil && !t.Upstream {
-		if grant, _ := r.grant(&token.Claims{RoleVersion: t.Version}); grant != nil {
+	if r := st.roles.ByID(t.RoleID); r != nil && !t.Upstream {
+		if grant, _ := r.Permissions(&token.Claims{RoleVersion: t.Version}); grant != nil {
 			row.Scopes = grant.Scopes.Parameter()
 		}
 	}

@@ -10,36 +10,33 @@ import (
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
 
-// toldError is for the caller to see: no fault of the server.
-type toldError struct{ error }
-
-func told(format string, args ...any) error { return toldError{fmt.Errorf(format, args...)} }
-
 // isTold reports whether an error may be shown to the caller.
 func isTold(err error) bool {
-	return errors.As(err, new(toldError)) || errors.As(err, new(*connector.Error)) || errors.Is(err, errNothingLeft)
+	return refusal.As(err) != nil || errors.As(err, new(*connector.Error)) || errors.Is(err, errNothingLeft)
 }
 
 // staticRole returns the role whose token a static role keeps, where the token may be made.
-func (b *backend) staticRole(ctx context.Context, st *state, e *staticEntry) (*role, error) {
-	r := st.roles.get(e.Role)
-	if err := st.roles.broken(e.Role); err != nil {
-		return nil, toldError{err}
+func (b *backend) staticRole(ctx context.Context, st *state, e *staticEntry) (*role.Role, error) {
+	r := st.roles.Get(e.Role)
+	if err := st.roles.Broken(e.Role); err != nil {
+		return nil, refusal.New("%w", err)
 	}
 	if r == nil {
-		return nil, told("role %q was deleted", e.Role)
+		return nil, refusal.New("role %q was deleted", e.Role)
 	}
 	if r.Connection == "" {
 		c, err := st.config.get()
 		if err != nil {
 			return nil, err
 		}
-		if err := r.mayIssue(c); err != nil {
-			return nil, toldError{err}
+		if err := c.mayIssue(r); err != nil {
+			return nil, err
 		}
 	}
 	disabled, err := b.subjects.disabled(ctx, e.EntityID)
@@ -47,7 +44,7 @@ func (b *backend) staticRole(ctx context.Context, st *state, e *staticEntry) (*r
 		return nil, err
 	}
 	if disabled {
-		return nil, told("entity_id: Vault entity %q is disabled or deleted", e.EntityID)
+		return nil, refusal.New("entity_id: Vault entity %q is disabled or deleted", e.EntityID)
 	}
 	return r, nil
 }
@@ -144,29 +141,29 @@ func (next *staticEntry) succeed(st *state, e *staticEntry, now time.Time) {
 // putStatic stores a static role in place of old. Where it is not known whether storage has taken it, storage is asked.
 func (b *backend) putStatic(ctx context.Context, s logical.Storage, st *state, old, next *staticEntry) error {
 	if old == nil { // its role must be there until it is stored
-		st.roles.writing.Lock()
-		defer st.roles.writing.Unlock()
-		r, err := st.roles.latest(ctx, s, next.Role)
+		st.roles.Writing.Lock()
+		defer st.roles.Writing.Unlock()
+		r, err := st.roles.Latest(ctx, s, next.Role)
 		if err != nil {
 			return err
 		}
 		if r == nil || r.ID != next.Current.RoleID {
-			return told("role %q was deleted meanwhile", next.Role)
+			return refusal.New("role %q was deleted meanwhile", next.Role)
 		}
 	}
-	stored, err := st.statics.latest(ctx, s, next.name)
+	stored, err := st.statics.Latest(ctx, s, next.name)
 	if err != nil {
 		return err
 	}
 	if stored != old {
-		return told("static role %q was changed meanwhile", next.name)
+		return refusal.New("static role %q was changed meanwhile", next.name)
 	}
-	if err = st.statics.put(ctx, s, next); err == nil {
+	if err = st.statics.Put(ctx, s, next); err == nil {
 		return nil
 	}
 	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), upstream.RevokeWait)
 	defer cancel()
-	if stored, e := st.statics.latest(asking, s, next.name); e == nil && stored != nil && stored.Current.ID == next.Current.ID && stored.Next.Equal(next.Next) {
+	if stored, e := st.statics.Latest(asking, s, next.name); e == nil && stored != nil && stored.Current.ID == next.Current.ID && stored.Next.Equal(next.Next) {
 		return nil
 	}
 	return err
@@ -181,14 +178,14 @@ func (b *backend) listStatic(st *state, e *staticEntry) {
 }
 
 // mintStatic makes a token of the engine's own.
-func (b *backend) mintStatic(ctx context.Context, s logical.Storage, st *state, r *role, e *staticEntry, now, end time.Time) (staticToken, error) {
+func (b *backend) mintStatic(ctx context.Context, s logical.Storage, st *state, r *role.Role, e *staticEntry, now, end time.Time) (staticToken, error) {
 	claims, err := newClaims(end.Sub(now), now)
 	if err != nil {
 		return staticToken{}, err
 	}
 	claims.Role, claims.RoleVersion, claims.Subject, claims.Grant = r.ID, r.Version, e.EntityID, claims.ID
-	if claims.Metadata, err = r.metadataFor(e.EntityID, b.System()); err != nil {
-		return staticToken{}, told("role %q: %w", r.name, err)
+	if claims.Metadata, err = r.MetadataFor(e.EntityID, b.System()); err != nil {
+		return staticToken{}, err
 	}
 	c, err := st.config.get()
 	if err != nil {
@@ -203,10 +200,10 @@ func (b *backend) mintStatic(ctx context.Context, s logical.Storage, st *state, 
 }
 
 // mintStaticUpstream makes a token of an upstream.
-func (b *backend) mintStaticUpstream(ctx context.Context, st *state, r *role, e *staticEntry, now, end time.Time) (staticToken, error) {
+func (b *backend) mintStaticUpstream(ctx context.Context, st *state, r *role.Role, e *staticEntry, now, end time.Time) (staticToken, error) {
 	order, err := st.connections.order(r, e.MountPoint, now, end)
 	if err != nil {
-		return staticToken{}, toldError{err}
+		return staticToken{}, refusal.New("%w", err)
 	}
 	order.StaticRole, order.Subject = e.name, e.EntityID
 	made, err := b.upstreams.Mint(ctx, order)

@@ -13,6 +13,8 @@ import (
 	"github.com/hashicorp/go-secure-stdlib/parseutil"
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 )
 
 // strictHandler refuses fields that the path does not have, and values that the framework would convert without a
@@ -27,10 +29,10 @@ func (h strictHandler) Handler() framework.OperationFunc {
 		for name, value := range d.Raw {
 			schema, known := d.Schema[name]
 			if !known {
-				return fieldError(name, "is not a field of this path, which has %s", fieldNames(d.Schema)), nil
+				return nil, refusal.Field(name, "is not a field of this path, which has %s", fieldNames(d.Schema))
 			}
-			if refusal := checkType(name, schema.Type, value); refusal != nil {
-				return refusal, nil
+			if err := checkType(name, schema.Type, value); err != nil {
+				return nil, err
 			}
 		}
 		return next(ctx, req, d)
@@ -38,15 +40,15 @@ func (h strictHandler) Handler() framework.OperationFunc {
 }
 
 // checkTypes refuses a request with a value of another type than its field takes; nil where all are of their type.
-func (b *backend) checkTypes(req *logical.Request) *logical.Response {
+func (b *backend) checkTypes(req *logical.Request) error {
 	path := b.Route(req.Path)
 	if path == nil {
 		return nil
 	}
 	for name, value := range req.Data {
 		if schema, known := path.Fields[name]; known {
-			if refusal := checkType(name, schema.Type, value); refusal != nil {
-				return refusal
+			if err := checkType(name, schema.Type, value); err != nil {
+				return err
 			}
 		}
 	}
@@ -56,49 +58,49 @@ func (b *backend) checkTypes(req *logical.Request) *logical.Response {
 // checkType refuses a value of another JSON type than the field takes. Numbers, durations and booleans may be
 // strings: the command line sends nothing else. Null is refused for every field, since null would empty a restriction
 // that was left out by mistake; so would the empty string, read as the number 0, which often stands for no limit.
-func checkType(name string, field framework.FieldType, value any) *logical.Response {
+func checkType(name string, field framework.FieldType, value any) error {
 	given := jsonType(value)
 	if given == "null" {
-		return fieldError(name, "is null: leave the field out, or give a value")
+		return refusal.Field(name, "is null: leave the field out, or give a value")
 	}
 	switch field {
 	case framework.TypeInt, framework.TypeBool, framework.TypeDurationSecond:
 		if value == "" {
-			return fieldError(name, "is empty: leave the field out, or give a value")
+			return refusal.Field(name, "is empty: leave the field out, or give a value")
 		}
 	}
 	switch field {
 	case framework.TypeString:
 		if given != "a string" {
-			return fieldError(name, "takes a string, not %s", given)
+			return refusal.Field(name, "takes a string, not %s", given)
 		}
 	case framework.TypeInt:
 		if given == "a boolean" {
-			return fieldError(name, "takes a number, not a boolean")
+			return refusal.Field(name, "takes a number, not a boolean")
 		}
 		// The framework would take 010 for 8.
 		if text, is := value.(string); is && !decimal.MatchString(text) {
-			return fieldError(name, "takes a whole number in decimal digits, without zeros before it")
+			return refusal.Field(name, "takes a whole number in decimal digits, without zeros before it")
 		}
 	case framework.TypeDurationSecond:
 		// The framework would cut 0.5s to 0, which often stands for no limit.
 		switch d, err := parseutil.ParseDurationSecond(value); {
 		case err != nil:
-			return fieldError(name, "takes a duration in seconds, or such as 90s, 15m, 24h or 7d")
+			return refusal.Field(name, "takes a duration in seconds, or such as 90s, 15m, 24h or 7d")
 		case d%time.Second != 0:
-			return fieldError(name, "takes whole seconds")
+			return refusal.Field(name, "takes whole seconds")
 		case d < 0:
-			return fieldError(name, "must not be negative")
+			return refusal.Field(name, "must not be negative")
 		}
 	case framework.TypeKVPairs:
 		return checkPairs(name, value)
 	case framework.TypeBool:
 		if given == "a number" {
-			return fieldError(name, "takes true or false, not a number")
+			return refusal.Field(name, "takes true or false, not a number")
 		}
 		if text, is := value.(string); is {
 			if _, err := strconv.ParseBool(text); err != nil {
-				return fieldError(name, "takes true or false")
+				return refusal.Field(name, "takes true or false")
 			}
 		}
 	case framework.TypeCommaStringSlice, framework.TypeStringSlice:
@@ -106,7 +108,7 @@ func checkType(name string, field framework.FieldType, value any) *logical.Respo
 			return nil
 		}
 		if given != "a list" {
-			return fieldError(name, "takes a string or a list of strings, not %s", given)
+			return refusal.Field(name, "takes a string or a list of strings, not %s", given)
 		}
 		return checkStrings(name, value)
 	}
@@ -117,11 +119,11 @@ func checkType(name string, field framework.FieldType, value any) *logical.Respo
 var decimal = regexp.MustCompile(`^-?(0|[1-9][0-9]*)$`)
 
 // checkStrings refuses a list with anything but strings.
-func checkStrings(name string, value any) *logical.Response {
+func checkStrings(name string, value any) error {
 	list := reflect.ValueOf(value)
 	for i := range list.Len() {
 		if element := jsonType(list.Index(i).Interface()); element != "a string" {
-			return fieldError(name, "takes a list of strings, and element %d of the list is %s", i+1, element)
+			return refusal.Field(name, "takes a list of strings, and element %d of the list is %s", i+1, element)
 		}
 	}
 	return nil
@@ -129,7 +131,7 @@ func checkStrings(name string, value any) *logical.Response {
 
 // checkPairs refuses what is no object of strings and numbers, nor name=value, nor a list of such. A number is kept as it
 // is written; of a boolean the framework would make 1 or 0.
-func checkPairs(name string, value any) *logical.Response {
+func checkPairs(name string, value any) error {
 	switch given := jsonType(value); given {
 	case "a string":
 		return nil
@@ -140,12 +142,12 @@ func checkPairs(name string, value any) *logical.Response {
 			switch element := jsonType(reflect.ValueOf(value).MapIndex(key).Interface()); element {
 			case "a string", "a number":
 			default:
-				return fieldError(name, "takes an object of strings, and %q is %s", clip(key.String()), element)
+				return refusal.Field(name, "takes an object of strings, and %q is %s", refusal.Clip(key.String()), element)
 			}
 		}
 		return nil
 	default:
-		return fieldError(name, "takes an object of strings, not %s", given)
+		return refusal.Field(name, "takes an object of strings, not %s", given)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
@@ -30,7 +31,7 @@ func (m upstreamMount) Connections() []*upstream.Connection {
 	if st == nil {
 		return nil
 	}
-	all := st.connections.all()
+	all := st.connections.All()
 	connections := make([]*upstream.Connection, len(all))
 	for i, c := range all {
 		connections[i] = st.connections.ready(c)
@@ -41,7 +42,7 @@ func (m upstreamMount) Connections() []*upstream.Connection {
 // Connection implements upstream.Mount.
 func (m upstreamMount) Connection(id, name string) (*upstream.Connection, error) {
 	if st := m.b.state.Load(); st != nil {
-		if c := st.connections.byID(id); c != nil {
+		if c := st.connections.ByID(id); c != nil {
 			return st.connections.ready(c), nil
 		}
 	}
@@ -51,13 +52,13 @@ func (m upstreamMount) Connection(id, name string) (*upstream.Connection, error)
 // ConnectionDeleted implements upstream.Mount.
 func (m upstreamMount) ConnectionDeleted(id string) bool {
 	st := m.b.state.Load()
-	return st != nil && st.connections.byID(id) == nil && st.connections.brokenID(id) == nil
+	return st != nil && st.connections.ByID(id) == nil && st.connections.BrokenID(id) == nil
 }
 
 // RoleDeleted implements upstream.Mount.
 func (m upstreamMount) RoleDeleted(id token.RoleID) bool {
 	st := m.b.state.Load()
-	return st != nil && st.roles.byID(id) == nil && st.roles.brokenID(id) == nil
+	return st != nil && st.roles.ByID(id) == nil && st.roles.BrokenID(id) == nil
 }
 
 // Refresh implements upstream.Mount.
@@ -66,15 +67,15 @@ func (m upstreamMount) Refresh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	st.connections.writing.Lock()
-	err = st.connections.refresh(ctx, m.b.storage)
-	st.connections.writing.Unlock()
+	st.connections.Writing.Lock()
+	err = st.connections.ReloadAll(ctx, m.b.storage)
+	st.connections.Writing.Unlock()
 	if err != nil {
 		return err
 	}
-	st.roles.writing.Lock()
-	defer st.roles.writing.Unlock()
-	return st.roles.refresh(ctx, m.b.storage)
+	st.roles.Writing.Lock()
+	defer st.roles.Writing.Unlock()
+	return st.roles.ReloadAll(ctx, m.b.storage)
 }
 
 // StaticRoleHolds implements upstream.Mount.
@@ -88,13 +89,13 @@ func (m upstreamMount) ChangeRoot(ctx context.Context, id string, change func(*u
 	if err != nil {
 		return nil, err
 	}
-	st.connections.writing.Lock()
-	defer st.connections.writing.Unlock()
-	known := st.connections.byID(id)
+	st.connections.Writing.Lock()
+	defer st.connections.Writing.Unlock()
+	known := st.connections.ByID(id)
 	if known == nil {
 		return nil, upstream.ErrNoConnection
 	}
-	c, err := st.connections.latest(ctx, m.b.storage, known.name)
+	c, err := st.connections.Latest(ctx, m.b.storage, known.name)
 	if err != nil {
 		return nil, err
 	}
@@ -105,11 +106,11 @@ func (m upstreamMount) ChangeRoot(ctx context.Context, id string, change func(*u
 	if err := change(&changed.Root); err != nil {
 		return nil, err
 	}
-	if err := st.connections.put(ctx, m.b.storage, &changed); err != nil {
+	if err := st.connections.Put(ctx, m.b.storage, &changed); err != nil {
 		// Whether storage has taken it is not known. What it holds is, once it answers.
 		asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), upstream.RevokeWait)
 		defer cancel()
-		_, readErr := st.connections.latest(asking, m.b.storage, known.name)
+		_, readErr := st.connections.Latest(asking, m.b.storage, known.name)
 		return nil, errors.Join(err, readErr)
 	}
 	return st.connections.ready(&changed), nil
@@ -122,15 +123,15 @@ func (cs *connectionStore) ready(c *connection) *upstream.Connection {
 }
 
 // order is what a token of a role of a connection is asked for with.
-func (cs *connectionStore) order(r *role, mountPoint string, now, end time.Time) (*upstream.Order, error) {
-	c := cs.get(r.Connection)
+func (cs *connectionStore) order(r *role.Role, mountPoint string, now, end time.Time) (*upstream.Order, error) {
+	c := cs.Get(r.Connection)
 	up, err := cs.upstream(r.Connection, c)
 	if err != nil {
-		return nil, fmt.Errorf("role %q: %w", r.name, err)
+		return nil, fmt.Errorf("role %q: %w", r.Name(), err)
 	}
 	return &upstream.Order{
-		Connection: &upstream.Connection{ID: c.ID, Name: c.name, URL: c.URL, Root: c.Root, Service: up}, Role: r.name, RoleID: r.ID, Params: r.Params, Leaseless: r.NoLease, Now: now, End: end,
-		NewName: func() (string, error) { return c.newName(mountPoint, r.name, up.Provider.MaxName) },
+		Connection: &upstream.Connection{ID: c.ID, Name: c.name, URL: c.URL, Root: c.Root, Service: up}, Role: r.Name(), RoleID: r.ID, Params: r.Params, Leaseless: r.NoLease, Now: now, End: end,
+		NewName: func() (string, error) { return c.newName(mountPoint, r.Name(), up.Provider.MaxName) },
 	}, nil
 }
 

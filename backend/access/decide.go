@@ -29,8 +29,8 @@ const (
 	HostNotAllowed    Reason = "host_not_allowed"    // used at a host it is not for
 )
 
-// Grant is what a token may be used for.
-type Grant struct {
+// Permissions are what a token may be used for.
+type Permissions struct {
 	Scopes    Scopes
 	Audience  []string    // nil: any audience; empty and not nil: none
 	Addresses []Addresses // it must come from an address that is in each; nil: from anywhere
@@ -39,18 +39,27 @@ type Grant struct {
 
 // Effective gives the one set of addresses and the one of hosts that the grant comes down to; ok is false
 // where nothing is left of one.
-func (g *Grant) Effective() (addresses Addresses, hosts Hosts, ok bool) {
-	for _, a := range g.Addresses {
+func (p *Permissions) Effective() (addresses Addresses, hosts Hosts, ok bool) {
+	for _, a := range p.Addresses {
 		if addresses, ok = addresses.Intersect(a); !ok {
 			return addresses, hosts, false
 		}
 	}
-	for _, h := range g.Hosts {
+	for _, h := range p.Hosts {
 		if hosts, ok = hosts.Intersect(h); !ok {
 			return addresses, hosts, false
 		}
 	}
 	return addresses, hosts, true
+}
+
+// Empty reports whether no use is left.
+func (p *Permissions) Empty() bool {
+	if p == nil || len(p.Scopes) == 0 || (p.Audience != nil && len(p.Audience) == 0) {
+		return true
+	}
+	_, _, ok := p.Effective()
+	return !ok
 }
 
 // Use is the use that is asked about. An API asks for what it needs in Scopes and Audience, and tells
@@ -88,45 +97,45 @@ func (s State) Alive(now time.Time) Reason {
 
 // Decide tells whether a token in this state, with this grant, is good for this use now. It is the
 // only place that decides this, for every way to ask.
-func Decide(now time.Time, state State, grant *Grant, use *Use) Reason {
+func Decide(now time.Time, state State, permissions *Permissions, use *Use) Reason {
 	if reason := state.Alive(now); reason != Good {
 		return reason
 	}
 	switch {
-	case !grant.allowsAudience(use.Audience):
+	case !permissions.allowsAudience(use.Audience):
 		return WrongAudience
-	case len(grant.Scopes.Missing(use.Scopes)) > 0:
+	case len(permissions.Scopes.Missing(use.Scopes)) > 0:
 		return InsufficientScope
-	case !grant.allowsAddress(use.ClientIP):
+	case !permissions.allowsAddress(use.ClientIP):
 		return AddressNotAllowed
-	case !grant.allowsHost(use.Host):
+	case !permissions.allowsHost(use.Host):
 		return HostNotAllowed
 	}
 	return Good
 }
 
-func (g *Grant) allowsAudience(audience string) bool {
+func (p *Permissions) allowsAudience(audience string) bool {
 	switch {
-	case g.Audience == nil:
+	case p.Audience == nil:
 		return true
 	case audience == "":
-		return len(g.Audience) > 0
+		return len(p.Audience) > 0
 	}
-	return slices.Contains(g.Audience, audience)
+	return slices.Contains(p.Audience, audience)
 }
 
-func (g *Grant) allowsAddress(addr netip.Addr) bool {
-	for i := range g.Addresses {
-		if !g.Addresses[i].Contains(addr) {
+func (p *Permissions) allowsAddress(addr netip.Addr) bool {
+	for i := range p.Addresses {
+		if !p.Addresses[i].Contains(addr) {
 			return false
 		}
 	}
 	return true
 }
 
-func (g *Grant) allowsHost(host string) bool {
-	for i := range g.Hosts {
-		if !g.Hosts[i].Contains(host) {
+func (p *Permissions) allowsHost(host string) bool {
+	for i := range p.Hosts {
+		if !p.Hosts[i].Contains(host) {
 			return false
 		}
 	}
@@ -134,7 +143,7 @@ func (g *Grant) allowsHost(host string) bool {
 }
 
 // Explain says in a sentence what Decide found wrong, for somebody who may know. It is empty for Good.
-func Explain(reason Reason, grant *Grant, use *Use) string {
+func Explain(reason Reason, permissions *Permissions, use *Use) string {
 	switch reason {
 	case Malformed:
 		return "this is no token: noise, cut short or mistyped, its checksum does not fit"
@@ -151,19 +160,19 @@ func Explain(reason Reason, grant *Grant, use *Use) string {
 	case SubjectDisabled:
 		return "the Vault entity that asked for the token has been disabled or deleted"
 	case WrongAudience:
-		return fmt.Sprintf("the token is for audience %q, not for %q", grant.Audience, use.Audience)
+		return fmt.Sprintf("the token is for audience %q, not for %q", permissions.Audience, use.Audience)
 	case InsufficientScope:
-		return fmt.Sprintf("the token grants %q, which does not cover %q", grant.Scopes, grant.Scopes.Missing(use.Scopes))
+		return fmt.Sprintf("the token grants %q, which does not cover %q", permissions.Scopes, permissions.Scopes.Missing(use.Scopes))
 	case AddressNotAllowed:
 		if !use.ClientIP.IsValid() {
-			return fmt.Sprintf("the token is bound to addresses %s, and client_ip does not tell where it was used from", describeAll(grant.Addresses))
+			return fmt.Sprintf("the token is bound to addresses %s, and client_ip does not tell where it was used from", describeAll(permissions.Addresses))
 		}
-		return fmt.Sprintf("the token may be used from %s, not from %s", describeAll(grant.Addresses), use.ClientIP)
+		return fmt.Sprintf("the token may be used from %s, not from %s", describeAll(permissions.Addresses), use.ClientIP)
 	case HostNotAllowed:
 		if use.Host == "" {
-			return fmt.Sprintf("the token is bound to hosts %q, and host does not tell where it was used", slices.Concat(grant.Hosts...))
+			return fmt.Sprintf("the token is bound to hosts %q, and host does not tell where it was used", slices.Concat(permissions.Hosts...))
 		}
-		return fmt.Sprintf("the token may be used at %q, not at %q", slices.Concat(grant.Hosts...), use.Host)
+		return fmt.Sprintf("the token may be used at %q, not at %q", slices.Concat(permissions.Hosts...), use.Host)
 	}
 	return ""
 }

@@ -53,8 +53,8 @@ func TestHostsContain(t *testing.T) {
 func TestDecide(t *testing.T) {
 	now := time.Unix(1000, 0)
 	alive := State{ExpiresAt: now.Add(time.Second)}
-	grant := Grant{Scopes: Scopes{"a:*"}}
-	bound := Grant{
+	grant := Permissions{Scopes: Scopes{"a:*"}}
+	bound := Permissions{
 		Scopes: grant.Scopes, Audience: []string{"billing"}, Hosts: []Hosts{{"api.example.com"}},
 		Addresses: []Addresses{mustAddresses(t, "10.0.0.0/8"), mustAddresses(t, "10.1.0.0/16", "192.0.2.0/24")},
 	}
@@ -64,7 +64,7 @@ func TestDecide(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		state State
-		grant Grant
+		grant Permissions
 		use   Use
 		want  Reason
 	}{
@@ -77,7 +77,7 @@ func TestDecide(t *testing.T) {
 		{"role deleted", State{ExpiresAt: alive.ExpiresAt, RoleDeleted: true, SubjectDisabled: true}, grant, Use{}, RoleDeleted},
 		{"subject disabled", State{ExpiresAt: alive.ExpiresAt, SubjectDisabled: true}, grant, Use{Audience: "x"}, SubjectDisabled},
 		{"another audience", alive, bound, with(func(u *Use) { u.Audience = "hr" }), WrongAudience},
-		{"no audience left", alive, Grant{Audience: []string{}}, Use{}, WrongAudience},
+		{"no audience left", alive, Permissions{Audience: []string{}}, Use{}, WrongAudience},
 		{"audience not asked", alive, bound, with(func(u *Use) { u.Audience = "" }), Good},
 		{"scope", alive, bound, with(func(u *Use) { u.Scopes = []string{"a:b", "b"} }), InsufficientScope},
 		{"in one of the two ranges", alive, bound, with(func(u *Use) { u.ClientIP = netip.MustParseAddr("192.0.2.1") }), AddressNotAllowed},
@@ -98,7 +98,7 @@ func TestDecide(t *testing.T) {
 
 func BenchmarkDecide(b *testing.B) {
 	now := time.Unix(1000, 0)
-	grant := &Grant{Scopes: Scopes{"a:*"}, Addresses: []Addresses{mustAddresses(b, "10.0.0.0/8")}}
+	grant := &Permissions{Scopes: Scopes{"a:*"}, Addresses: []Addresses{mustAddresses(b, "10.0.0.0/8")}}
 	use := &Use{Scopes: []string{"a:b"}, ClientIP: netip.MustParseAddr("10.1.2.3")}
 	b.ReportAllocs()
 	for b.Loop() {

@@ -1,4 +1,4 @@
-package backend
+package role
 
 import (
 	"encoding/json"
@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
 // What a role may take in storage, where an entry has at most 1 MiB.
@@ -21,9 +21,9 @@ const (
 	maxPastBytes = 512 << 10
 )
 
-// pastTerms is a former version of a role, or several joined to what all of them grant.
-type pastTerms struct {
-	terms
+// Past is a former version of a role, or several joined to what all of them grant.
+type Past struct {
+	Terms
 	First   uint32    `json:"first"`   // the oldest version that these are the terms of
 	Version uint32    `json:"version"` // the newest
 	Since   time.Time `json:"since"`   // when the oldest began
@@ -32,17 +32,17 @@ type pastTerms struct {
 
 // version is what a token issued under some versions of the role may be used for today.
 type version struct {
-	access.Grant                   // for a token that the request did not narrow
-	issued       *terms            // what it comes of
-	metadata     map[string]string // without templates
-	first, last  uint32
+	access.Permissions                   // for a token that the request did not narrow
+	issued             *Terms            // what it comes of
+	metadata           map[string]string // without templates
+	first, last        uint32
 }
 
 // nothing is what a token of a forgotten version may be used for. It is for no audience.
-var nothing = &version{Grant: access.Grant{Scopes: access.Scopes{}, Audience: []string{}}, issued: new(terms)}
+var nothing = &version{Permissions: access.Permissions{Scopes: access.Scopes{}, Audience: []string{}}, issued: new(Terms)}
 
 // version returns the version with a number; nil for one that is yet to come.
-func (r *role) version(number uint32) *version {
+func (r *Role) version(number uint32) *version {
 	if number > r.Version {
 		return nil
 	}
@@ -61,31 +61,49 @@ func (r *role) version(number uint32) *version {
 	return r.versions[i]
 }
 
-// longestOf is how long a token of a role may live that was issued up to this moment: this process may not know of it
-// from a key yet.
-func (b *backend) longestOf(st *state, e *roleEntry) time.Duration {
-	longest := b.System().MaxLeaseTTL()
-	if e.MaxTTL > 0 {
-		longest = min(longest, e.MaxTTL)
+// Freeze narrows the claims of a new token of an old grant to what the grant allows today, if the role was tightened
+// since: the new token must not regain what the role may allow again some day. What the role still allows in full is not
+// repeated, so that a token does not grow by each change of its role.
+func (r *Role) Freeze(claims *token.Claims, permissions *access.Permissions) {
+	if claims.RoleVersion == r.Version {
+		return
 	}
-	return max(longest, st.keys.LongestLifetime(), st.signers.LongestLifetime()) + ledger.ClockSkew
+	issued := r.version(claims.RoleVersion).issued
+	if claims.Scopes != nil || !slices.Equal(permissions.Scopes, issued.Scopes) {
+		claims.Scopes = permissions.Scopes
+	}
+	if claims.Audience != nil || !slices.Equal(permissions.Audience, issued.Audience) {
+		claims.Audience = permissions.Audience
+	}
+	addresses, hosts, _ := permissions.Effective()
+	if addresses.Restricted() && !sameSet(addresses.Strings(), issued.TokenBoundCIDRs) {
+		claims.Addresses = addresses.Ranges()
+	}
+	if len(hosts) > 0 && !sameSet(hosts, issued.BoundHosts) {
+		claims.Hosts = hosts
+	}
 }
 
-// succeed makes e the successor of old: a new version where the terms differ. Versions that no live
+// sameSet reports whether two lists without repetitions have the same elements.
+func sameSet(a, b []string) bool {
+	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
+}
+
+// Succeed makes e the successor of old: a new version where the terms differ. Versions that no live
 // token can have are forgotten; none lives longer than longest.
-func (e *roleEntry) succeed(old *roleEntry, longest time.Duration, now time.Time) error {
+func (e *Entry) Succeed(old *Entry, longest time.Duration, now time.Time) error {
 	e.Past = nil
 	for _, past := range old.Past {
 		if now.Before(past.Until) {
 			e.Past = append(e.Past, past)
 		}
 	}
-	if reflect.DeepEqual(e.terms, old.terms) {
+	if reflect.DeepEqual(e.Terms, old.Terms) {
 		return nil
 	}
-	issued := old.terms
+	issued := old.Terms
 	issued.AllowedScopes = nil // a token that was narrowed says itself what it was issued with
-	e.Past = append(e.Past, pastTerms{terms: issued, First: old.Version, Version: old.Version, Since: old.Since, Until: now.Add(longest)})
+	e.Past = append(e.Past, Past{Terms: issued, First: old.Version, Version: old.Version, Since: old.Since, Until: now.Add(longest)})
 	e.Version, e.Since = old.Version+1, now
 	var err error
 	e.Past, err = bounded(e.Past, now)
@@ -96,7 +114,7 @@ func (e *roleEntry) succeed(old *roleEntry, longest time.Duration, now time.Time
 // the shortest time, under which the fewest tokens were issued. A token is never worth more after that: joined versions
 // grant what both grant. Of two that have nothing in common the older is forgotten, and its tokens are good for nothing.
 // The last of past was in force until end.
-func bounded(past []pastTerms, end time.Time) ([]pastTerms, error) {
+func bounded(past []Past, end time.Time) ([]Past, error) {
 	sizes := make([]int, len(past))
 	total := 0
 	for i := range past {
@@ -124,7 +142,7 @@ func bounded(past []pastTerms, end time.Time) ([]pastTerms, error) {
 }
 
 // shortest returns the first of the two neighbours in past that were in force for the shortest time together.
-func shortest(past []pastTerms, end time.Time) int {
+func shortest(past []Past, end time.Time) int {
 	best, least := 0, time.Duration(math.MaxInt64)
 	for i := range len(past) - 1 {
 		over := end
@@ -139,13 +157,13 @@ func shortest(past []pastTerms, end time.Time) int {
 }
 
 // join returns the terms of both versions, the older first; ok is false where they have nothing in common.
-func (p *pastTerms) join(newer *pastTerms) (joined pastTerms, ok bool) {
-	joined = pastTerms{First: p.First, Version: newer.Version, Since: p.Since, Until: p.Until}
+func (p *Past) join(newer *Past) (joined Past, ok bool) {
+	joined = Past{First: p.First, Version: newer.Version, Since: p.Since, Until: p.Until}
 	if newer.Until.After(joined.Until) {
 		joined.Until = newer.Until
 	}
 	joined.Scopes = access.Scopes(p.Scopes).Intersect(newer.Scopes)
-	joined.Audience = narrowAudience(p.Audience, newer.Audience)
+	joined.Audience = access.IntersectAudiences(p.Audience, newer.Audience)
 	joined.Metadata = make(map[string]string)
 	for key, value := range p.Metadata {
 		if other, both := newer.Metadata[key]; both && other == value {
@@ -176,9 +194,9 @@ func (p *pastTerms) join(newer *pastTerms) (joined pastTerms, ok bool) {
 	return joined, err == nil && (joined.Audience == nil || len(joined.Audience) > 0)
 }
 
-// checkSize refuses a role that is too large to be stored together with its past versions, and names the field that
+// CheckSize refuses a role that is too large to be stored together with its past versions, and names the field that
 // takes the most.
-func (e *roleEntry) checkSize() (field string, err error) {
+func (e *Entry) CheckSize() (field string, err error) {
 	current := *e
 	current.Past = nil
 	size, err := encodedSize(&current)

@@ -1,0 +1,221 @@
+package role
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/helper/custommetadata"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+)
+
+// What a role may hold.
+const (
+	MaxNameLen        = 128  // bytes
+	MaxDescriptionLen = 1024 // bytes
+)
+
+// Change is what a request to write a role gives. A nil field stays as it is.
+type Change struct {
+	TokenFormat        *string
+	Scopes             *[]string
+	AllowedScopes      *[]string
+	Audience           *[]string
+	TTL                *time.Duration
+	MaxTTL             *time.Duration
+	MaxTokens          *int
+	TokenBoundCIDRs    *[]string
+	RequestBoundCIDRs  *[]string
+	BoundHosts         *[]string
+	RequireBoundChecks *bool
+	Metadata           *map[string]string
+	Description        *string
+	AllowPrivileged    *bool
+	GenerateLease      *bool
+	Refresh            *bool
+	AccessTTL          *time.Duration
+	Exchange           *bool
+	Proof              *string
+	Params             *map[string]any
+	Reuse              *time.Duration
+}
+
+// set replaces a value if the request gives another.
+func set[T any](into, given *T) {
+	if given != nil {
+		*into = *given
+	}
+}
+
+// Change applies a request to a role of native tokens, and refuses what a role must not be.
+func (e *Entry) Change(c *Change) error {
+	switch {
+	case c.Params != nil:
+		return refusal.Field("params", "is for a role with a connection")
+	case c.Reuse != nil:
+		return refusal.Field("reuse", "is for a role with a connection")
+	}
+	set(&e.TokenFormat, c.TokenFormat)
+	set(&e.RequireBoundChecks, c.RequireBoundChecks)
+	set(&e.AllowPrivileged, c.AllowPrivileged)
+	set(&e.Refresh, c.Refresh)
+	set(&e.AccessTTL, c.AccessTTL)
+	set(&e.Exchange, c.Exchange)
+	set(&e.Proof, c.Proof)
+	if err := e.changeLists(c); err != nil {
+		return err
+	}
+	if err := e.changeCommon(c); err != nil {
+		return err
+	}
+	if c.Metadata != nil {
+		if err := checkMetadata(*c.Metadata); err != nil {
+			return err
+		}
+		e.Metadata = *c.Metadata
+	}
+	return e.check()
+}
+
+// changeLists applies the lists that native tokens are bound to.
+func (e *Entry) changeLists(c *Change) error {
+	for _, list := range []struct {
+		field string
+		given *[]string
+		into  *[]string
+		parse func([]string) ([]string, error)
+	}{
+		{"scopes", c.Scopes, &e.Scopes, func(l []string) ([]string, error) { return access.ParseScopes(l) }},
+		{"allowed_scopes", c.AllowedScopes, &e.AllowedScopes, func(l []string) ([]string, error) { return access.ParseScopes(l) }},
+		{"audience", c.Audience, &e.Audience, access.ParseAudience},
+		{"token_bound_cidrs", c.TokenBoundCIDRs, &e.TokenBoundCIDRs, parseAddresses},
+		{"bound_hosts", c.BoundHosts, &e.BoundHosts, func(l []string) ([]string, error) { return access.ParseHosts(l) }},
+	} {
+		if list.given == nil {
+			continue
+		}
+		parsed, err := list.parse(*list.given)
+		if err != nil {
+			return refusal.Field(list.field, "%s", err)
+		}
+		if len(parsed) == 0 {
+			parsed = nil
+		}
+		*list.into = parsed
+	}
+	return nil
+}
+
+// changeCommon applies the fields that every role has.
+func (e *Entry) changeCommon(c *Change) error {
+	if c.RequestBoundCIDRs != nil {
+		parsed, err := parseAddresses(*c.RequestBoundCIDRs)
+		if err != nil {
+			return refusal.Field("request_bound_cidrs", "%s", err)
+		}
+		e.RequestBoundCIDRs = parsed
+	}
+	if c.GenerateLease != nil {
+		e.NoLease = !*c.GenerateLease
+	}
+	set(&e.TTL, c.TTL)
+	set(&e.MaxTTL, c.MaxTTL)
+	set(&e.MaxTokens, c.MaxTokens)
+	set(&e.Description, c.Description)
+	switch {
+	case e.MaxTTL > 0 && e.TTL > e.MaxTTL:
+		return refusal.Field("ttl", "%s is more than max_ttl, which is %s", refusal.Short(e.TTL), refusal.Short(e.MaxTTL))
+	case e.MaxTokens < 0:
+		return refusal.Field("max_tokens", "%d is less than 0, which is no limit", e.MaxTokens)
+	case e.MaxTokens > 0 && e.NoLease && e.Connection == "":
+		return refusal.Field("max_tokens", "needs leases: with generate_lease=false nothing is stored of a token, and nobody can count them")
+	case len(e.Description) > MaxDescriptionLen:
+		return refusal.Field("description", "is %d bytes long, at most %d are allowed", len(e.Description), MaxDescriptionLen)
+	}
+	return nil
+}
+
+// ConnectionFields are the fields of a role with a connection.
+var ConnectionFields = []string{"name", "connection", "params", "ttl", "max_ttl", "max_tokens", "request_bound_cidrs", "description", "generate_lease", "reuse"}
+
+// ChangeConnected applies a request to a role with a connection. checkParams returns the params that the connection's
+// provider takes, with their defaults.
+func (e *Entry) ChangeConnected(c *Change, checkParams func(map[string]any) (map[string]any, error)) error {
+	set(&e.Params, c.Params)
+	var err error
+	if e.Params, err = checkParams(e.Params); err != nil {
+		return refusal.Field("params", "%s", err)
+	}
+	set(&e.Reuse, c.Reuse)
+	e.TokenFormat = ""
+	if err := e.changeCommon(c); err != nil {
+		return err
+	}
+	if e.Reuse > 0 && e.NoLease {
+		return refusal.Field("reuse", "needs leases: the token ends with the last of them")
+	}
+	return nil
+}
+
+// check refuses a role of native tokens whose fields do not go together.
+func (e *Entry) check() error {
+	jwt := e.TokenFormat == FormatJWT
+	switch {
+	case !jwt && e.TokenFormat != FormatOpaque:
+		return refusal.Field("token_format", "%q is not one of: %s, %s", refusal.Clip(e.TokenFormat), FormatOpaque, FormatJWT)
+	case !slices.Contains([]string{"", ProofDPoP, ProofMTLS}, e.Proof):
+		return refusal.Field("proof", "%q is not one of: %s, %s, or empty", refusal.Clip(e.Proof), ProofDPoP, ProofMTLS)
+	case len(e.Scopes) == 0:
+		return refusal.Field("scopes", "a role needs at least one")
+	case len(e.allowed().Missing(e.Scopes)) > 0:
+		return refusal.Field("scopes", "%q exceeds allowed_scopes, which is %q", e.allowed().Missing(e.Scopes), e.AllowedScopes)
+	case jwt && len(e.Audience) == 0:
+		return refusal.Field("audience", "a role of JWTs needs at least one: the API that the token is for (RFC 9068 section 2.2)")
+	case !e.EnforcesBounds() && len(e.TokenBoundCIDRs) > 0:
+		return refusal.Field("token_bound_cidrs", Unenforced)
+	case !e.EnforcesBounds() && len(e.BoundHosts) > 0:
+		return refusal.Field("bound_hosts", Unenforced)
+	}
+	return e.checkLifetimes(jwt)
+}
+
+// checkLifetimes refuses lifetimes of native tokens that do not go together.
+func (e *Entry) checkLifetimes(jwt bool) error {
+	switch {
+	case e.NoLease && !jwt:
+		return refusal.Field("generate_lease", "only a role with token_format=jwt can do without a lease")
+	case e.NoLease && e.Refresh:
+		return refusal.Field("generate_lease", "a role with refresh=true needs leases")
+	case e.NoLease && (e.TTL > MaxLeaselessTTL || e.MaxTTL > MaxLeaselessTTL):
+		return refusal.Field("generate_lease", "without a lease ttl and max_ttl may be at most %s", refusal.Short(MaxLeaselessTTL))
+	case e.Refresh && e.AccessTTL == 0:
+		return refusal.Field("access_ttl", "is needed with refresh=true: how long each token lives, such as 5m")
+	case !e.Refresh && e.AccessTTL != 0:
+		return refusal.Field("access_ttl", "is for a role with refresh=true")
+	case e.MaxTTL > 0 && e.AccessTTL > e.MaxTTL:
+		return refusal.Field("access_ttl", "%s is more than max_ttl, which is %s", refusal.Short(e.AccessTTL), refusal.Short(e.MaxTTL))
+	}
+	return nil
+}
+
+func checkMetadata(metadata map[string]string) error {
+	if err := custommetadata.Validate(metadata); err != nil {
+		return refusal.Field("metadata", "%s", strings.Join(strings.Fields(err.Error()), " "))
+	}
+	for key, value := range metadata {
+		if err := checkTemplate(value); err != nil {
+			return refusal.Field("metadata", "%s: %s", refusal.Clip(key), err)
+		}
+	}
+	return nil
+}
+
+func parseAddresses(list []string) ([]string, error) {
+	addresses, err := access.ParseAddresses(list)
+	if err != nil {
+		return nil, err
+	}
+	return addresses.Strings(), nil
+}

@@ -1,0 +1,150 @@
+package role
+
+import (
+	"time"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+)
+
+// Request is what a request for a native token asks for. A nil field is not asked for.
+type Request struct {
+	Scopes          *[]string
+	Audience        *[]string
+	TokenBoundCIDRs *[]string
+	DPoPJKT         *string // thumbprint of a key (RFC 9449 section 6.1)
+	X5TS256         *string // thumbprint of a certificate (RFC 8705 section 3.1)
+}
+
+// Narrow returns claims that hold what the request asks for, or refuses what the role does not allow.
+func (r *Role) Narrow(q *Request) (*token.Claims, error) {
+	claims := new(token.Claims)
+	for _, narrow := range []func(*Request, *token.Claims) error{r.narrowScopes, r.narrowAudience, r.narrowAddresses, r.bindToKey} {
+		if err := narrow(q, claims); err != nil {
+			return nil, err
+		}
+	}
+	return claims, nil
+}
+
+func (r *Role) narrowScopes(q *Request, claims *token.Claims) error {
+	if q.Scopes == nil {
+		return nil
+	}
+	scopes, err := access.ParseScopes(*q.Scopes)
+	if err != nil {
+		return refusal.Field("scopes", "%s", err)
+	}
+	if len(scopes) == 0 {
+		return refusal.Field("scopes", "name at least one, or leave it out for the role's %q", r.Scopes)
+	}
+	if missing := r.most.Missing(scopes); len(missing) > 0 {
+		return refusal.Field("scopes", "%q exceeds role %q, which allows %q", missing, r.name, r.most)
+	}
+	claims.Scopes = scopes
+	return nil
+}
+
+func (r *Role) narrowAudience(q *Request, claims *token.Claims) error {
+	if q.Audience == nil {
+		return nil
+	}
+	if len(*q.Audience) == 0 {
+		return refusal.Field("audience", "name at least one, or leave it out for the role's %q", r.Audience)
+	}
+	audience, err := access.ParseAudience(*q.Audience)
+	if err != nil {
+		return refusal.Field("audience", "%s", err)
+	}
+	if allowed := access.IntersectAudiences(audience, r.Audience); len(allowed) != len(audience) {
+		return refusal.Field("audience", "%q exceeds role %q, which allows %q", audience, r.name, r.Audience)
+	}
+	claims.Audience = audience
+	return nil
+}
+
+func (r *Role) narrowAddresses(q *Request, claims *token.Claims) error {
+	if q.TokenBoundCIDRs == nil {
+		return nil
+	}
+	if len(*q.TokenBoundCIDRs) == 0 {
+		return refusal.Field("token_bound_cidrs", "name at least one, or leave it out for the role's %q", r.TokenBoundCIDRs)
+	}
+	addresses, err := access.ParseAddresses(*q.TokenBoundCIDRs)
+	if err != nil {
+		return refusal.Field("token_bound_cidrs", "%s", err)
+	}
+	if outside := r.tokenAllowed.Exceeding(addresses); len(outside) > 0 {
+		return refusal.Field("token_bound_cidrs", "%s exceeds role %q, which allows %s", outside, r.name, r.TokenBoundCIDRs)
+	}
+	if addresses.Restricted() && !r.EnforcesBounds() {
+		return refusal.Field("token_bound_cidrs", "role %q issues JWTs, and %s", r.name, Unenforced)
+	}
+	claims.Addresses = addresses.Ranges()
+	return nil
+}
+
+// bindToKey binds the token to the key that the request names, as the role's proof requires.
+func (r *Role) bindToKey(q *Request, claims *token.Claims) error {
+	for _, p := range []struct {
+		field, proof string
+		given        *string
+		into         *string
+	}{
+		{"dpop_jkt", ProofDPoP, q.DPoPJKT, &claims.Confirmation.JKT},
+		{"x5t_s256", ProofMTLS, q.X5TS256, &claims.Confirmation.X5T},
+	} {
+		switch {
+		case p.given != nil && r.Proof != p.proof:
+			return refusal.Field(p.field, "is for a role with proof=%s, role %q has proof=%q", p.proof, r.name, r.Proof)
+		case p.given == nil && r.Proof == p.proof:
+			return refusal.Field(p.field, "is needed: role %q binds its tokens to a key", r.name)
+		case p.given != nil:
+			if err := token.CheckThumbprint(*p.given); err != nil {
+				return refusal.Field(p.field, "%s", err)
+			}
+			*p.into = *p.given
+		}
+	}
+	return nil
+}
+
+// CheckRequester refuses a request for a token from an address that request_bound_cidrs does not allow. remoteAddr is
+// empty if the request has no address.
+func (r *Role) CheckRequester(remoteAddr string) error {
+	if !r.requestAllowed.Restricted() {
+		return nil
+	}
+	if remoteAddr == "" {
+		return &refusal.Error{HTTP: 403, Text: r.forbids("and this request has no address")}
+	}
+	addr, err := access.ParseClientIP(remoteAddr)
+	if err != nil || !r.requestAllowed.Contains(addr) {
+		return &refusal.Error{HTTP: 403, Text: r.forbids("not from " + remoteAddr)}
+	}
+	return nil
+}
+
+func (r *Role) forbids(what string) string {
+	e := refusal.New("role %q may be requested from %s, %s", r.name, r.RequestBoundCIDRs, what)
+	return e.Text
+}
+
+// Lives returns the TTL that a token gets by default and at most; zero stands for the mount's. It refuses a TTL that
+// exceeds the role's max_ttl.
+func (r *Role) Lives(asked time.Duration) (ttl, maxTTL time.Duration, _ error) {
+	ttl, maxTTL = r.TTL, r.MaxTTL
+	if r.NoLease && r.Connection == "" {
+		if maxTTL == 0 {
+			maxTTL = MaxLeaselessTTL
+		}
+		if ttl == 0 {
+			ttl = maxTTL
+		}
+	}
+	if maxTTL > 0 && asked > maxTTL {
+		return 0, 0, refusal.Field("ttl", "%s is more than max_ttl of role %q, which is %s", refusal.Short(asked), r.name, refusal.Short(maxTTL))
+	}
+	return ttl, maxTTL, nil
+}
