@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/pem"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -252,7 +253,7 @@ func TestUpstreamSearchIsShared(t *testing.T) {
 	s.calls, s.fault = nil, nil
 	s.mu.Unlock()
 	e.write("connections/shelf/check", nil)
-	e.settled()
+	eventually(func() bool { return s.live() == 0 })
 	listings := 0
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -263,6 +264,39 @@ func TestUpstreamSearchIsShared(t *testing.T) {
 	}
 	if len(s.tokens) != 0 || lost < 20 || listings > 10 {
 		t.Errorf("%d listings for %d tokens, %d are left", listings, lost, len(s.tokens))
+	}
+}
+
+// A proxy repeats a call whose answer was lost, and the second token is made after the first was found and revoked.
+func TestUpstreamCreationRepeated(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t)
+	e := onShelf(t, s)
+	made := make(map[string]string)
+	s.setFault(func(w http.ResponseWriter, r *http.Request, done func()) bool {
+		if r.Method != http.MethodPost {
+			return false
+		}
+		done()
+		s.mu.Lock()
+		maps.Copy(made, s.tokens)
+		s.mu.Unlock()
+		return reset(w, r, done)
+	})
+	e.refused(logical.ReadOperation, "creds/reader", nil, "no token was issued")
+	s.setFault(nil)
+	e.write("connections/shelf/check", nil)
+	if !eventually(func() bool { return s.live() == 0 }) || len(made) == 0 {
+		t.Fatal(made)
+	}
+	s.mu.Lock()
+	for id, name := range made {
+		s.tokens["1"+id] = name
+	}
+	s.mu.Unlock()
+	e.settled()
+	if s.live() != 0 {
+		t.Errorf("%d tokens are left behind", s.live())
 	}
 }
 

@@ -109,6 +109,7 @@ const (
 	muchLater        // it is done only when the client has given up
 	nonsense         // it is done, and the answer makes no sense
 	limited          // 429 with Retry-After
+	twice            // it is done, the connection is cut, and somebody on the way repeats what makes something
 	faultCount
 )
 
@@ -199,6 +200,16 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case resetsDone:
 		serve()
 		cut()
+		return
+	case twice:
+		serve()
+		cut()
+		if r.Method == http.MethodPost {
+			if !s.world.calm.Load() {
+				time.Sleep(5 * time.Second)
+			}
+			serve()
+		}
 		return
 	case cutShort:
 		serve()

@@ -225,7 +225,7 @@ func (k *Keeper) settlePending(ctx context.Context, c *Connection) (*Connection,
 		}
 		k.log.Info("credential whose rotation was cut short revoked", "connection", c.Name, "name", pending.Name)
 	}
-	if len(found) == 0 && k.tooEarly(c, pending) {
+	if k.tooEarly(c, pending) { // also for a second one, of a call that a proxy repeats
 		return c, errUndecided
 	}
 	return k.dropPending(ctx, c, pending)

@@ -221,10 +221,10 @@ func (r *run) settleLost(ctx context.Context, t *Token, found []connector.Token,
 		}
 		r.log.Info("token whose creation was cut short revoked", "connection", t.Connection, "name", t.Name)
 	}
-	// A call that was cut short may still be on its way, also one of another process, whose clock may be another. And one
-	// look may miss what is there, where the service lists what it has created with a delay.
-	early := now.Sub(r.Tokens.lookedFor(t.ID, now)) < r.Timings.Settle+r.c.Service.Client.Timeout()
-	if len(found) == 0 && early {
+	// A call that was cut short may still be on its way, also one of another process, whose clock may be another; or a
+	// proxy repeats the call, and what was found is the first of two. And one look may miss what is there, where the
+	// service lists what it has created with a delay.
+	if now.Sub(r.Tokens.lookedFor(t.ID, now)) < r.Timings.Settle+r.c.Service.Client.Timeout() {
 		return errWait
 	}
 	return r.Tokens.Forget(ctx, t.ID)
