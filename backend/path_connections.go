@@ -375,18 +375,9 @@ func (b *backend) connectionDelete(ctx context.Context, req *logical.Request, d 
 	if c == nil {
 		return b.dropBrokenConnection(ctx, req, st, name, d.Get("force").(bool))
 	}
-	var roles []string
-	for _, r := range st.rolesOf(c) {
-		roles = append(roles, r.Name())
-	}
-	left := st.tokensOf(c)
-	if !d.Get("force").(bool) {
-		if len(roles) > 0 {
-			return nil, refusal.New("connection %q is used by roles %q: delete them first, or delete with force=true", c.name, roles)
-		}
-		if len(left) > 0 {
-			return nil, refusal.New("connection %q has minted %d tokens that are not ended yet: revoke their leases (vault lease revoke -prefix %screds/...) and wait for its queue, or delete with force=true and leave them behind", c.name, len(left), req.MountPoint)
-		}
+	force := d.Get("force").(bool)
+	if err := st.used(c, req.MountPoint); err != nil && !force {
+		return nil, err
 	}
 	unlock, err := b.upstreams.LockRoot(ctx, c.ID)
 	if errors.Is(err, upstream.ErrRotating) {
@@ -398,13 +389,16 @@ func (b *backend) connectionDelete(ctx context.Context, req *logical.Request, d 
 	defer unlock()
 	resp := new(logical.Response)
 	if c.Unsettled() {
-		if _, err := b.upstreams.Finish(ctx, st.connections.ready(c)); err != nil && !d.Get("force").(bool) {
+		if _, err := b.upstreams.Finish(ctx, st.connections.ready(c)); err != nil && !force {
 			return nil, refusal.New("connection %q: a rotation of the credential is not finished: %s. Wait for it, or delete with force=true and leave a credential behind", c.name, err)
 		} else if err != nil {
 			resp.AddWarning(fmt.Sprintf("a rotation of the credential was not finished: a credential may be left behind at %s, revoke it there: %s", c.URL, err))
 		}
 		if c = st.connections.ByID(c.ID); c == nil {
 			return nil, nil
+		}
+		if err := st.used(c, req.MountPoint); err != nil && !force { // meanwhile
+			return nil, err
 		}
 	}
 	if c.RevokeOnDelete {
@@ -418,7 +412,9 @@ func (b *backend) connectionDelete(ctx context.Context, req *logical.Request, d 
 	} else if c.Made {
 		resp.AddWarning(fmt.Sprintf("the credential that rotate-root made, which nobody else knows, is left behind at %s: revoke it there", c.URL))
 	}
-	if left, err = b.dropConnection(ctx, req.Storage, st, c); err != nil {
+	roles := st.roleNamesOf(c)
+	left, err := b.dropConnection(ctx, req.Storage, st, c)
+	if err != nil {
 		return nil, err
 	}
 	const most = 20
@@ -438,9 +434,29 @@ func (b *backend) connectionDelete(ctx context.Context, req *logical.Request, d 
 	return resp, nil
 }
 
+// used refuses to delete a connection that something needs; nil: nothing does.
+func (st *state) used(c *connection, mountPoint string) error {
+	if roles := st.roleNamesOf(c); len(roles) > 0 {
+		return refusal.New("connection %q is used by roles %q: delete them first, or delete with force=true", c.name, roles)
+	}
+	if left := st.tokensOf(c); len(left) > 0 {
+		return refusal.New("connection %q has minted %d tokens that are not ended yet: revoke their leases (vault lease revoke -prefix %screds/...) and wait for its queue, or delete with force=true and leave them behind", c.name, len(left), mountPoint)
+	}
+	return nil
+}
+
 // rolesOf gives the roles that issue tokens of a connection.
 func (st *state) rolesOf(c *connection) []*role.Role {
 	return slices.DeleteFunc(st.roles.All(), func(r *role.Role) bool { return r.Connection != c.name })
+}
+
+// roleNamesOf gives the names of the roles that issue tokens of a connection.
+func (st *state) roleNamesOf(c *connection) []string {
+	var names []string
+	for _, r := range st.rolesOf(c) {
+		names = append(names, r.Name())
+	}
+	return names
 }
 
 // tokensOf gives the tokens of a connection that exist, or may exist.

@@ -2,6 +2,7 @@ package simulation
 
 import (
 	"context"
+	"encoding/json"
 	"math/rand/v2"
 	"runtime"
 	"strings"
@@ -37,7 +38,7 @@ const (
 type hangUpKey struct{}
 
 func newHangUp(r *rand.Rand) *hangUp {
-	h := &hangUp{moment: hangUpMoment(r.IntN(int(hangUpMoments))), countdown: 1 + r.IntN(8)}
+	h := &hangUp{moment: hangUpMoment(r.IntN(int(hangUpMoments))), countdown: 1 + r.IntN(1+r.IntN(8))}
 	if r.IntN(5) == 0 {
 		h.after = time.Duration(r.IntN(15000)) * time.Millisecond
 	}
@@ -82,8 +83,8 @@ func hungUpAt(ctx context.Context) (apply bool, err error) {
 	return false, nil
 }
 
-// exchange has the client hang up whose request the service may be serving: serve does what was asked, answer sends
-// what comes of it. It reports whether that was all.
+// hungUpAtService has the client hang up whose request the service may be serving: serve does what was asked, cut ends
+// the exchange. It reports whether that was all.
 func (w *world) hungUpAtService(serve, cut func()) (over bool) {
 	h := w.hanging.Load()
 	if h == nil || !h.now() {
@@ -125,6 +126,21 @@ func (w *world) noticed(path string, a *answer) {
 	}
 	if !a.lost && strings.Contains(text, context.Canceled.Error()) && a.node == w.active {
 		w.broken(7, "%s fails since another client has hung up: %s", path, text)
+	}
+}
+
+// checkStored holds what a node says of a role against what storage holds: a change whose client has hung up is known,
+// or it has not happened. Another node would tell it only later.
+func (w *world) checkStored(ro *role, s roleState) {
+	entry := w.disk.get("role/" + ro.name)
+	var stored struct {
+		Scopes  []string `json:"scopes"`
+		Allowed []string `json:"allowed_scopes"`
+	}
+	_ = json.Unmarshal(entry, &stored)
+	same := ro.upstream || within(s.scopes, stored.Scopes) && within(stored.Scopes, s.scopes) && within(s.allowed, stored.Allowed) && within(stored.Allowed, s.allowed)
+	if s.exists != (entry != nil) || s.exists && !same {
+		w.broken(4, "role %s is said to be %+v, and storage holds %s", ro.name, s, entry)
 	}
 }
 

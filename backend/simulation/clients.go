@@ -635,6 +635,7 @@ func (w *world) resolve() {
 				s.scopes, s.allowed = []string{"a:read"}, allScopes
 			}
 		}
+		w.checkStored(ro, s)
 		ro.states = append(ro.states, moment[roleState]{mark: a.mark(), value: s})
 		ro.unsure = false
 		w.mu.Unlock()
