@@ -123,7 +123,7 @@ var (
 	errRetiring = errors.New("too many credentials that were replaced are not revoked yet: see root of the connection's queue")
 
 	// errUndecided says that it is too early to tell what has become of a rotation.
-	errUndecided = errors.New("the service may still take the credential that was chosen")
+	errUndecided = errors.New("the service may still make or take the credential of that rotation: try again in two minutes")
 
 	// errChanged says that somebody has changed the connection since it was read.
 	errChanged = errors.New("the connection was changed meanwhile")
