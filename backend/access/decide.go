@@ -13,20 +13,20 @@ import (
 // Reason says why a token is not good. The zero Reason: it is good.
 type Reason string
 
-// The reasons, in the order in which they are looked for.
+// The reasons, in the order in which Decide looks for them.
 const (
 	Good              Reason = ""
-	Malformed         Reason = "malformed"           // no token at all: noise, or mistyped
-	WrongEnvironment  Reason = "wrong_environment"   // another mount made it
-	Unknown           Reason = "unknown"             // nothing is known of it
-	Expired           Reason = "expired"             // its lease has ended in time
-	Revoked           Reason = "revoked"             // it was ended early
-	RoleDeleted       Reason = "role_deleted"        // its role is gone
-	SubjectDisabled   Reason = "subject_disabled"    // who asked for it is disabled or gone
+	Malformed         Reason = "malformed"           // the text is no token: noise, or mistyped
+	WrongEnvironment  Reason = "wrong_environment"   // another mount issued the token
+	Unknown           Reason = "unknown"             // no record of the token exists
+	Expired           Reason = "expired"             // its lease expired
+	Revoked           Reason = "revoked"             // it was revoked
+	RoleDeleted       Reason = "role_deleted"        // its role was deleted
+	SubjectDisabled   Reason = "subject_disabled"    // the entity that requested it is disabled or was deleted
 	WrongAudience     Reason = "wrong_audience"      // it is meant for another API
-	InsufficientScope Reason = "insufficient_scope"  // it does not grant what is needed
-	AddressNotAllowed Reason = "address_not_allowed" // used from elsewhere than it may be
-	HostNotAllowed    Reason = "host_not_allowed"    // used at a host it is not for
+	InsufficientScope Reason = "insufficient_scope"  // it does not grant a required scope
+	AddressNotAllowed Reason = "address_not_allowed" // the client's address is not in token_bound_cidrs
+	HostNotAllowed    Reason = "host_not_allowed"    // the host is not in bound_hosts
 )
 
 // Permissions are what a token may be used for.

@@ -126,7 +126,7 @@ func Builtin() (map[string]*Provider, error) {
 	return providers, nil
 }
 
-// RevokeNeedsToken tells whether a token can only be revoked by whoever has it.
+// RevokeNeedsToken reports whether the token itself is needed to revoke it.
 func (p *Provider) RevokeNeedsToken() bool { return p.revokeNeed }
 
 // OperationNames lists what the provider can do.

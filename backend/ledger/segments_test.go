@@ -156,7 +156,7 @@ func (r Row) segmentIs(inv *Inventory, n int) bool {
 	return known && e.segment != nil && e.segment.name == fmt.Sprintf("%s-%d", inv.writer, n)
 }
 
-// Of two rows of a token the later one counts, whoever wrote it and in whatever order they are read.
+// The later of two rows of a token counts, regardless of their writers and of the order in which they are read.
 func TestTheLaterRowCounts(t *testing.T) {
 	ctx, s := context.Background(), new(logical.InmemStorage)
 	early, late := row(1), row(1)

@@ -228,7 +228,7 @@ func (x *StatusIndexes) Prune(ctx context.Context, s logical.Storage, longest ti
 		if !list.over(longest, now) {
 			continue
 		}
-		// Whoever fills the list may have taken a block since.
+		// The writer of the list may have taken a block since.
 		stored, err := s.Get(ctx, statusKey(number))
 		if err != nil {
 			return err

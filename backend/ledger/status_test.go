@@ -77,7 +77,7 @@ func TestFullList(t *testing.T) {
 	}
 }
 
-// The places of a role are those of its blocks, and only those, whoever took them.
+// The places of a role are those of its blocks, and only those, regardless of the writer that took them.
 func TestPlacesOfARole(t *testing.T) {
 	s := new(logical.InmemStorage)
 	seen := make(map[token.StatusRef]token.RoleID)

@@ -40,7 +40,7 @@ func simulate(t *testing.T, s setting, steps []instruction) (failed *violation, 
 }
 
 func simulateThis(t *testing.T, s setting, happens func(*world)) (failed *violation, told string) {
-	// In a bubble no time passes while somebody waits for a lock: whoever holds it must not wait for time.
+	// In a bubble no time passes while somebody waits for a lock: the holder of a lock must not wait for time.
 	watchdog := time.AfterFunc(*hangFlag, func() {
 		debug.SetTraceback("all")
 		panic(fmt.Sprintf("seed %d (%s) hangs; its last steps:\n%s", s.seed, s.profile.name, lastLines(current.Load().told(), 40)))

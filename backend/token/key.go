@@ -75,14 +75,14 @@ var (
 	ErrBrokenKey    = errors.New("made with a key that cannot be read from storage")
 )
 
-// UnknownKeyError is ErrUnknownKey with the name of the key, which whoever wrote the token has chosen.
+// UnknownKeyError is ErrUnknownKey with the name of the key. The author of the token chose the name, which may be anything.
 type UnknownKeyError struct{ Name string }
 
 func (e *UnknownKeyError) Error() string { return ErrUnknownKey.Error() }
 func (e *UnknownKeyError) Unwrap() error { return ErrUnknownKey }
 
 // Keys are the keys of a ring, in the order in which they began to make tokens; successors come last, the next one
-// first. A key retires when the next one begins: no two can be current, whoever has added them.
+// first. A key retires when the next one begins: no two can be current, even if two processes added them.
 type Keys []Key
 
 // ordered sorts keys, and notes when each retired.

@@ -258,7 +258,7 @@ func TestCheckPrefix(t *testing.T) {
 	}
 }
 
-// A key retires when the next one begins, whatever order storage has them in and whoever has added them.
+// A key retires when the next one begins, regardless of their order in storage and of the process that added them.
 func TestKeysInOrder(t *testing.T) {
 	secret := bytes.Repeat([]byte{1}, 32)
 	at := func(name string, second int) Key {
