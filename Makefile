@@ -68,8 +68,17 @@ fuzz: ## run each fuzz target for FUZZTIME
 	done
 
 .PHONY: lint
-lint: ## check the code and its modules (.golangci.yml), and known vulnerabilities where their database is reachable
+lint: ## check the code (.golangci.yml), the prose (.vale.ini), and known vulnerabilities where their database is reachable
 	@./scripts/lint.sh
+
+.PHONY: prose
+prose: ## list what the prose could do better: the warnings and suggestions of vale
+	@$(GO) build -C bootstrap/tools -o ../../bin/ github.com/vale-cli/vale/v3/cmd/vale
+	@bin/vale --no-exit README.md CHANGELOG.md docs cmd backend scripts
+
+.PHONY: mutate
+mutate: ## change the code one operator at a time, and list the changes that no test notices (hours; PACKAGES=token: minutes)
+	@./scripts/mutate.sh $(PACKAGES)
 
 .PHONY: clean
 clean: ## delete what was built

@@ -5,7 +5,7 @@ set -eu
 root=$PWD
 modules=". backend/connector/contract"
 
-echo "Building the linters (the first time for minutes)"
+echo "Building the linters (the first time takes minutes)"
 go build -C bootstrap/tools -o ../../bin/ \
   github.com/golangci/golangci-lint/v2/cmd/golangci-lint golang.org/x/vuln/cmd/govulncheck
 
@@ -16,6 +16,15 @@ for module in $modules; do
   echo "go mod tidy $module"
   (cd "$module" && go mod tidy -diff)
 done
+
+# The prose: .vale.ini. vale parses Go with a C library.
+echo "vale"
+if [ "$(go env CGO_ENABLED)" = 1 ]; then
+  go build -C bootstrap/tools -o ../../bin/ github.com/vale-cli/vale/v3/cmd/vale
+  bin/vale --minAlertLevel=error README.md CHANGELOG.md docs cmd backend scripts
+else
+  echo "SKIPPED: vale needs a C compiler"
+fi
 
 # govulncheck downloads the database of known vulnerabilities: where that cannot be reached, say so.
 echo "govulncheck"
