@@ -110,7 +110,9 @@ func (o Options) Factory(ctx context.Context, conf *logical.BackendConfig) (logi
 	if err := b.Setup(ctx, &remembering); err != nil {
 		return nil, err
 	}
-	b.upstreams = upstream.New(b.storage, b.now, b.Logger(), upstreamMount{b}, b.queue.kick)
+	b.upstreams = upstream.New(upstream.Config{
+		Storage: b.storage, Now: b.now, Log: b.Logger(), Mount: upstreamMount{b}, Wake: b.queue.kick, UserAgent: userAgent(), Dial: o.Dial,
+	})
 	return b, nil
 }
 
@@ -123,7 +125,7 @@ func newBackend(o Options) *backend {
 		Help:           strings.TrimSpace(backendHelp),
 		BackendType:    logical.TypeLogical,
 		RunningVersion: Version,
-		PathsSpecial:   &logical.Paths{SealWrapStorage: []string{native.KeysPrefix, connectionPrefix, upstream.Prefix, staticPrefix}, Unauthenticated: unauthenticated},
+		PathsSpecial:   &logical.Paths{SealWrapStorage: []string{native.KeysPrefix, upstream.ConnectionsPrefix, upstream.Prefix, staticPrefix}, Unauthenticated: unauthenticated},
 		Paths: slices.Concat(
 			b.pathsConfig(),
 			b.pathsRoles(),
@@ -246,7 +248,7 @@ func (b *backend) clean(ctx context.Context) {
 	b.upstreams.Wait()
 	b.subjects.close()
 	if st := b.state.Load(); st != nil {
-		st.connections.close()
+		st.connections.Close()
 	}
 	b.flushMu.Lock()
 	b.stopped = true

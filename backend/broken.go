@@ -2,7 +2,6 @@ package backend
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"math"
 	"slices"
@@ -54,7 +53,7 @@ func (b *backend) pathsBroken() []*framework.Path {
 func (st *state) brokenKeys() map[string]error {
 	keys := st.roles.Damaged()
 	maps.Copy(keys, st.connections.Damaged())
-	maps.Copy(keys, st.connections.brokenProviders())
+	maps.Copy(keys, st.connections.Providers.Damaged())
 	maps.Copy(keys, st.statics.Damaged())
 	maps.Copy(keys, st.upstreams.Damaged())
 	if err := st.config.broken(); err != nil {
@@ -132,8 +131,8 @@ func (b *backend) dropBroken(ctx context.Context, req *logical.Request, st *stat
 		}
 		return nil, b.dropBrokenRole(ctx, req.Storage, st, name)
 	}
-	if name, is := strings.CutPrefix(key, connectionPrefix); is {
-		return b.dropBrokenConnection(ctx, req, st, name, true)
+	if name, is := strings.CutPrefix(key, upstream.ConnectionsPrefix); is {
+		return warned(b.upstreams.DropBrokenConnection(ctx, req.Storage, name, true))
 	}
 	if name, is := strings.CutPrefix(key, staticPrefix); is {
 		unlock, err := b.rotator.lock(ctx, name)
@@ -160,13 +159,8 @@ func (b *backend) dropBroken(ctx context.Context, req *logical.Request, st *stat
 		resp.AddWarning("a token may be left behind at the service that it was minted at, and nobody will revoke it")
 		return resp, nil
 	}
-	name, _ := strings.CutPrefix(key, providerPrefix)
-	st.connections.Writing.Lock()
-	defer st.connections.Writing.Unlock()
-	if _, err := st.connections.latestProvider(ctx, req.Storage, name); err != nil || st.connections.brokenProvider(name) == nil {
-		return nil, err
-	}
-	return nil, st.connections.storeProvider(ctx, req.Storage, name, nil)
+	name, _ := strings.CutPrefix(key, upstream.ProvidersPrefix)
+	return nil, b.upstreams.DropBrokenProvider(ctx, req.Storage, name)
 }
 
 // dropBrokenRole deletes a role that cannot be read, and ends its tokens as far as they are known; it does nothing
@@ -194,35 +188,6 @@ func (b *backend) dropBrokenRole(ctx context.Context, s logical.Storage, st *sta
 	}
 	defer st.deleted.Changed()
 	return st.roles.Delete(ctx, s, name)
-}
-
-// dropBrokenConnection deletes a connection that cannot be read; it does nothing where there is none.
-func (b *backend) dropBrokenConnection(ctx context.Context, req *logical.Request, st *state, name string, force bool) (*logical.Response, error) {
-	st.connections.Writing.Lock()
-	defer st.connections.Writing.Unlock()
-	if _, err := st.connections.Latest(ctx, req.Storage, name); err != nil || st.connections.Broken(name) == nil {
-		return nil, err
-	}
-	left := st.upstreams.Where(func(t *upstream.Token) bool {
-		return t.Connection == name && st.connections.ByID(t.ConnectionID) == nil
-	})
-	if len(left) > 0 && !force {
-		return nil, refusal.New("connection %q has minted %d tokens that are not ended yet: write the connection again, or delete with force=true and leave them behind", name, len(left))
-	}
-	if err := st.connections.Delete(ctx, req.Storage, name); err != nil {
-		return nil, err
-	}
-	for _, u := range left {
-		if err := st.upstreams.Forget(ctx, u.ID); err != nil {
-			return nil, err
-		}
-	}
-	if len(left) == 0 {
-		return nil, nil
-	}
-	resp := new(logical.Response)
-	resp.AddWarning(fmt.Sprintf("%d tokens are left behind at the service of connection %q, and nobody will end them", len(left), name))
-	return resp, nil
 }
 
 // dropBrokenStatic deletes a static role that cannot be read, and ends those tokens of it that the inventory lists;

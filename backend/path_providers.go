@@ -2,7 +2,6 @@ package backend
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -27,12 +26,10 @@ func (b *backend) pathsProviders() []*framework.Path {
 					DisplayAttrs: &framework.DisplayAttributes{Name: "Definition", EditType: "textarea"},
 				},
 			},
-			ExistenceCheck: b.exists(func(st *state, name string) bool {
-				return st.connections.provider(name) != nil || st.connections.brokenProvider(name) != nil
-			}),
+			ExistenceCheck: b.exists(func(st *state, name string) bool { return st.connections.Providers.Has(name) }),
 			Operations: kept(
 				&framework.PathOperation{
-					Callback: b.providerRead,
+					Callback: b.pathProvidersRead,
 					Summary:  "Read what a provider needs, and how it is defined.",
 					Responses: ok(map[string]*framework.FieldSchema{
 						"title":         {Type: framework.TypeString, Required: true, Description: "The service."},
@@ -48,24 +45,24 @@ func (b *backend) pathsProviders() []*framework.Path {
 						"definition":    {Type: framework.TypeString, Required: true, Description: "The definition in YAML."},
 					}),
 				},
-				change(b.providerWrite, "Define a provider of your own."),
-				change(b.providerDelete, "Delete a provider of your own."),
+				change(b.pathProvidersWrite, "Define a provider of your own."),
+				change(b.pathProvidersDelete, "Delete a provider of your own."),
 			),
 			HelpSynopsis:    "How the API of an upstream service is asked for tokens.",
 			HelpDescription: "Reading a provider returns its documentation. A further service takes a definition in YAML, which is checked when it is written.",
 		},
-		b.listPath("providers", func(st *state) []string { return st.connections.providerNames() }),
+		b.listPath("providers", func(st *state) []string { return st.connections.Providers.Names() }),
 	}
 }
 
-func (b *backend) providerRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathProvidersRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	st, err := b.load(ctx, req.Storage)
 	if err != nil {
 		return nil, err
 	}
 	name := d.Get("name").(string)
-	p := st.connections.provider(name)
-	if err := st.connections.brokenProvider(name); err != nil {
+	p := st.connections.Providers.Get(name)
+	if err := st.connections.Providers.Broken(name); err != nil {
 		return nil, refusal.New("%w", err)
 	}
 	if p == nil {
@@ -75,7 +72,7 @@ func (b *backend) providerRead(ctx context.Context, req *logical.Request, d *fra
 		"title":         p.Title,
 		"description":   strings.TrimSpace(p.Description),
 		"documentation": listed(p.Documentation),
-		"builtin":       st.connections.builtin[name] == p,
+		"builtin":       st.connections.Providers.IsBuiltin(name),
 		"expiry":        string(p.Expiry),
 		"operations":    p.OperationNames(),
 		"credential":    describeFields(p.Credential),
@@ -125,79 +122,16 @@ func exampleOf(p *connector.Provider, mountPoint string) string {
 		mountPoint, p.Name, needed(p.Credential, "credential"), needed(p.Settings, "settings"), needed(p.Params, "params"))
 }
 
-func (b *backend) providerWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
+func (b *backend) pathProvidersWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	if _, err := b.load(ctx, req.Storage); err != nil {
 		return nil, err
 	}
-	name := d.Get("name").(string)
-	if st.connections.builtin[name] != nil {
-		return nil, refusal.Field("name", "%q comes with the engine and cannot be changed; write yours under another name", name)
-	}
-	text, given := d.GetOk("definition")
-	if !given {
-		return nil, refusal.Field("definition", "is needed, in YAML: definition=@file.yaml")
-	}
-	p, err := connector.Compile([]byte(text.(string)))
-	if err != nil {
-		return nil, refusal.Field("definition", "%s", err)
-	}
-	if p.Name != name {
-		return nil, refusal.Field("definition", "its name is %q, and the path says %q", p.Name, name)
-	}
-	// What uses it must still fit, and stay as it is until the definition is written.
-	st.connections.Writing.Lock()
-	defer st.connections.Writing.Unlock()
-	st.roles.Writing.Lock()
-	defer st.roles.Writing.Unlock()
-	if err := errors.Join(st.connections.ReloadAll(ctx, req.Storage), st.roles.ReloadAll(ctx, req.Storage)); err != nil {
-		return nil, err
-	}
-	if err := st.fits(p); err != nil {
-		return nil, refusal.Field("definition", "%s", err)
-	}
-	return nil, st.connections.storeProvider(ctx, req.Storage, name, p)
+	return nil, b.upstreams.WriteProvider(ctx, req.Storage, d.Get("name").(string), given[string](d, "definition"))
 }
 
-// fits says what would not work any more with another definition of a provider.
-func (st *state) fits(p *connector.Provider) error {
-	for _, c := range st.connections.All() {
-		if c.Provider != p.Name {
-			continue
-		}
-		if _, err := connector.Values(p.Credential, c.Credential); err != nil {
-			return fmt.Errorf("connection %q has another credential: %w", c.name, err)
-		}
-		if _, err := connector.Values(p.Settings, c.Settings); err != nil {
-			return fmt.Errorf("connection %q has other settings: %w", c.name, err)
-		}
-		for _, r := range st.rolesOf(c) {
-			if _, err := connector.Values(p.Params, r.Params); err != nil {
-				return fmt.Errorf("role %q has other params: %w", r.Name(), err)
-			}
-		}
-	}
-	return nil
-}
-
-func (b *backend) providerDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
+func (b *backend) pathProvidersDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	if _, err := b.load(ctx, req.Storage); err != nil {
 		return nil, err
 	}
-	name := d.Get("name").(string)
-	st.connections.Writing.Lock()
-	defer st.connections.Writing.Unlock()
-	if p := st.connections.builtin[name]; p != nil && st.connections.provider(name) == p {
-		return nil, refusal.Field("name", "%q comes with the engine and cannot be deleted", name)
-	}
-	if err := st.connections.ReloadAll(ctx, req.Storage); err != nil {
-		return nil, err
-	}
-	for _, c := range st.connections.All() {
-		if c.Provider == name {
-			return nil, refusal.Field("name", "connection %q uses provider %q", c.name, name)
-		}
-	}
-	return nil, st.connections.storeProvider(ctx, req.Storage, name, nil)
+	return nil, b.upstreams.DeleteProvider(ctx, req.Storage, d.Get("name").(string))
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
 
 func (b *backend) pathsRoles() []*framework.Path {
@@ -294,7 +295,7 @@ func (b *backend) roleWrite(ctx context.Context, req *logical.Request, d *framew
 }
 
 // changeRole applies a request to a role.
-func changeRole(entry *role.Entry, d *framework.FieldData, connections *connectionStore) error {
+func changeRole(entry *role.Entry, d *framework.FieldData, connections *upstream.Connections) error {
 	change := &role.Change{
 		TokenFormat:        given[string](d, "token_format"),
 		Scopes:             given[[]string](d, "scopes"),
@@ -321,11 +322,10 @@ func changeRole(entry *role.Entry, d *framework.FieldData, connections *connecti
 	if entry.Connection == "" {
 		return entry.Change(change)
 	}
-	c := connections.Get(entry.Connection)
-	if c == nil {
+	if !connections.Has(entry.Connection) {
 		return refusal.Field("connection", "there is no connection %q", refusal.Clip(entry.Connection))
 	}
-	up, err := connections.upstream(entry.Connection, c)
+	service, err := connections.Service(entry.Connection)
 	if err != nil {
 		return refusal.Field("connection", "%s", err)
 	}
@@ -335,9 +335,9 @@ func changeRole(entry *role.Entry, d *framework.FieldData, connections *connecti
 		}
 	}
 	return entry.ChangeConnected(change, func(params map[string]any) (map[string]any, error) {
-		values, err := connector.Values(up.Provider.Params, params)
+		values, err := connector.Values(service.Provider.Params, params)
 		if err != nil {
-			return nil, fmt.Errorf("%w (provider %q)", err, up.Provider.Name)
+			return nil, fmt.Errorf("%w (provider %q)", err, service.Provider.Name)
 		}
 		return values, nil
 	})

@@ -2,13 +2,9 @@ package backend
 
 import (
 	"context"
-	"errors"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
-
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
 
 func (b *backend) pathsRotateRoot() []*framework.Path {
@@ -19,38 +15,20 @@ func (b *backend) pathsRotateRoot() []*framework.Path {
 			"name": {Type: framework.TypeString, Required: true, Description: "Name of the connection."},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.UpdateOperation: change(b.rotateRoot, "Replace the credential of a connection by one that only the engine knows."),
+			logical.UpdateOperation: change(b.pathRotateRootUpdate, "Replace the credential of a connection by one that only the engine knows."),
 		},
 		HelpSynopsis:    "Replace the credential of a connection.",
 		HelpDescription: "Makes a new credential at the service, proves that it works, stores it, and only then revokes the old one. Only the engine knows the new one.",
 	}}
 }
 
-// rotateRoot replaces the credential of a connection.
-func (b *backend) rotateRoot(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	c, up, err := b.connectionOf(ctx, req, d)
-	if err != nil {
+func (b *backend) pathRotateRootUpdate(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	if _, err := b.load(ctx, req.Storage); err != nil {
 		return nil, err
 	}
-	if !up.Provider.CanRotateRoot() {
-		return nil, refusal.Field("name", "provider %q cannot rotate its credential", up.Provider.Name)
-	}
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
-	name, err := c.newName(req.MountPoint, "root", up.Provider.MaxName)
-	if err != nil {
-		return nil, err
-	}
-	warning, err := b.upstreams.Rotate(ctx, st.connections.ready(c), name)
-	if refused := (*upstream.NotRotated)(nil); errors.As(err, &refused) {
-		return nil, refusal.New("connection %q: the credential was not rotated: %s", c.name, refused)
-	}
+	warning, err := b.upstreams.RotateRoot(ctx, d.Get("name").(string), req.MountPoint)
 	if err != nil || warning == "" {
 		return nil, err
 	}
-	resp := new(logical.Response)
-	resp.AddWarning(warning)
-	return resp, nil
+	return warned([]string{warning}, nil)
 }

@@ -151,6 +151,14 @@ func givenSeconds(d *framework.FieldData, field string) *time.Duration {
 	return &value
 }
 
+// warned answers a change with its warnings.
+func warned(warnings []string, err error) (*logical.Response, error) {
+	if err != nil || len(warnings) == 0 {
+		return nil, err
+	}
+	return &logical.Response{Warnings: warnings}, nil
+}
+
 // unreadable answers a request for an entry that is not there, or that cannot be read for a reason.
 func unreadable(reason error) (*logical.Response, error) {
 	if reason == nil {

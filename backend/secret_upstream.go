@@ -69,7 +69,7 @@ func (b *backend) credsUpstream(ctx context.Context, req *logical.Request, d *fr
 		return nil, err
 	}
 	now := b.now().UTC()
-	order, err := st.connections.order(r, req.MountPoint, now, now.Add(ttl))
+	order, err := st.connections.Order(r, req.MountPoint, now, now.Add(ttl))
 	if err != nil {
 		return nil, refusal.New("%w", err)
 	}
@@ -155,7 +155,7 @@ func (b *backend) upstreamRenew(ctx context.Context, req *logical.Request, _ *fr
 	if r == nil {
 		return nil, refusal.New("role %q was deleted after the token was issued: it cannot be renewed", t.Role)
 	}
-	up, err := st.connections.upstream(t.Connection, st.connections.ByID(t.ConnectionID))
+	up, err := st.connections.ServiceOf(&t)
 	if err != nil {
 		return refused("%s", err)
 	}

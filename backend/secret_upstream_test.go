@@ -560,7 +560,7 @@ func TestUpstreamDeletedMeanwhile(t *testing.T) {
 	e.write("connections/shelf", data{"provider": "shelf", "url": s.URL, "credential": data{"password": "open sesame"}})
 	e.write("roles/reader", data{"connection": "shelf", "params": data{"books": "a,b"}})
 	e.creds("reader", nil)
-	if err := e.storage.Delete(t.Context(), connectionPrefix+"shelf"); err != nil {
+	if err := e.storage.Delete(t.Context(), upstream.ConnectionsPrefix+"shelf"); err != nil {
 		t.Fatal(err)
 	}
 	e.restart()

@@ -30,8 +30,8 @@ type state struct {
 	deleted    *ledger.DeletedRoles
 	inventory  *ledger.Inventory
 
-	connections *connectionStore
-	upstreams   *upstream.Tokens // the same for the life of the backend
+	connections *upstream.Connections // the same for the life of the backend
+	upstreams   *upstream.Tokens      // the same for the life of the backend
 	statics     *staticStore
 }
 
@@ -141,18 +141,9 @@ func (b *backend) reload(ctx context.Context, s logical.Storage, old *state, sta
 
 // reloadAll reads anew all but the ledger. What work in the background may be changing stays the same.
 func (b *backend) reloadAll(ctx context.Context, s logical.Storage, st *state) error {
-	st.config, st.keys, st.signers, st.upstreams = nil, nil, nil, nil
+	st.config, st.keys, st.signers, st.connections, st.upstreams = nil, nil, nil, nil, nil
 	defer st.deleted.Changed()
-	providers, err := s.List(ctx, providerPrefix)
-	if err != nil {
-		return err
-	}
-	for _, name := range append(providers, st.connections.providerNames()...) {
-		if err := st.connections.reloadProvider(ctx, s, providerPrefix+name); err != nil {
-			return err
-		}
-	}
-	for _, refresh := range []func(context.Context, logical.Storage) error{st.roles.ReloadAll, st.connections.ReloadAll, st.statics.ReloadAll} {
+	for _, refresh := range []func(context.Context, logical.Storage) error{st.roles.ReloadAll, st.statics.ReloadAll} {
 		if err := refresh(ctx, s); err != nil {
 			return err
 		}
@@ -177,10 +168,10 @@ func (b *backend) reloadKey(ctx context.Context, s logical.Storage, st *state, k
 	case strings.HasPrefix(key, role.Prefix):
 		defer st.deleted.Changed()
 		return st.roles.Reload(ctx, s, key)
-	case strings.HasPrefix(key, connectionPrefix):
+	case strings.HasPrefix(key, upstream.ConnectionsPrefix):
 		return st.connections.Reload(ctx, s, key)
-	case strings.HasPrefix(key, providerPrefix):
-		return st.connections.reloadProvider(ctx, s, key)
+	case strings.HasPrefix(key, upstream.ProvidersPrefix):
+		return st.connections.ReloadProvider(ctx, s, key)
 	case strings.HasPrefix(key, upstream.Prefix), strings.HasPrefix(key, upstream.HoldsPrefix):
 		return st.upstreams.Reload(ctx, key)
 	case strings.HasPrefix(key, staticPrefix):
@@ -212,9 +203,10 @@ func (b *backend) fill(ctx context.Context, s logical.Storage, st *state) (err e
 		}
 	}
 	if st.connections == nil {
-		if st.connections, err = loadConnections(ctx, s, userAgent(), b.Dial); err != nil {
+		if err := b.upstreams.Connections.Load(ctx, s); err != nil {
 			return err
 		}
+		st.connections = b.upstreams.Connections
 	}
 	if st.upstreams == nil {
 		if err := b.upstreams.Tokens.Load(ctx); err != nil {

@@ -201,7 +201,7 @@ func (b *backend) mintStatic(ctx context.Context, s logical.Storage, st *state, 
 
 // mintStaticUpstream makes a token of an upstream.
 func (b *backend) mintStaticUpstream(ctx context.Context, st *state, r *role.Role, e *staticEntry, now, end time.Time) (staticToken, error) {
-	order, err := st.connections.order(r, e.MountPoint, now, end)
+	order, err := st.connections.Order(r, e.MountPoint, now, end)
 	if err != nil {
 		return staticToken{}, refusal.New("%w", err)
 	}

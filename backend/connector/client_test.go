@@ -17,8 +17,8 @@ import (
 	"time"
 )
 
-// serve gives an Upstream of the small provider at a server.
-func serve(t *testing.T, cfg ClientConfig, h http.HandlerFunc) *Upstream {
+// serve gives a Service of the small provider at a server.
+func serve(t *testing.T, cfg ClientConfig, h http.HandlerFunc) *Service {
 	t.Helper()
 	server := httptest.NewServer(h)
 	t.Cleanup(server.Close)
@@ -37,14 +37,14 @@ func serve(t *testing.T, cfg ClientConfig, h http.HandlerFunc) *Upstream {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.Close)
-	return &Upstream{
+	return &Service{
 		Connection: "test", Provider: p, Client: c,
 		Credential: map[string]any{"user": "u", "key": "top/secret"},
 		Settings:   map[string]any{"tenant": "a b/../c"},
 	}
 }
 
-func (u *Upstream) create(ctx context.Context) (*Created, error) {
+func (u *Service) create(ctx context.Context) (*Created, error) {
 	now := time.Unix(1_800_000_000, 0)
 	return u.Create(ctx, "vault-x", "role", map[string]any{"scopes": []string{"read"}, "level": int64(7)}, now, now.Add(time.Hour))
 }
@@ -324,7 +324,7 @@ func TestFindWhileTokensEnd(t *testing.T) {
 	var mu sync.Mutex
 	tokens := []string{"1", "2", "3", "4"}
 	var ending sync.WaitGroup
-	var u *Upstream
+	var u *Service
 	u = serve(t, ClientConfig{}, func(w http.ResponseWriter, r *http.Request) {
 		mu.Lock()
 		defer mu.Unlock()

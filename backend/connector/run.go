@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// Upstream is a service that tokens are minted at: a provider, and how and as whom to talk to it.
-type Upstream struct {
+// Service is a service that tokens are minted at: a provider, and how and as whom to talk to it.
+type Service struct {
 	Connection string // name of the connection
 	Provider   *Provider
 	Client     *Client
@@ -22,9 +22,9 @@ type Upstream struct {
 	Settings   map[string]any
 }
 
-// As is the same upstream with another credential.
-func (u *Upstream) As(credential map[string]any) *Upstream {
-	other := *u
+// As returns the same service with another credential.
+func (s *Service) As(credential map[string]any) *Service {
+	other := *s
 	other.Credential = credential
 	return &other
 }
@@ -57,11 +57,11 @@ var (
 
 // Create mints a token of this name that lives until end at most. An *Error with Unsure may have left one
 // behind, to be found by name.
-func (u *Upstream) Create(ctx context.Context, name, role string, params map[string]any, now, end time.Time) (*Created, error) {
-	vars := u.vars(now, params)
+func (s *Service) Create(ctx context.Context, name, role string, params map[string]any, now, end time.Time) (*Created, error) {
+	vars := s.vars(now, params)
 	vars["name"], vars["role"] = name, role
-	vars["expires_at"], vars["ttl"] = u.Provider.roundUp(end), end.Sub(now)
-	answered, err := u.run(ctx, opCreate, vars)
+	vars["expires_at"], vars["ttl"] = s.Provider.roundUp(end), end.Sub(now)
+	answered, err := s.run(ctx, opCreate, vars)
 	if err != nil {
 		return nil, err
 	}
@@ -69,19 +69,19 @@ func (u *Upstream) Create(ctx context.Context, name, role string, params map[str
 	unsure := func(format string, args ...any) error {
 		return &Error{Message: fmt.Sprintf(format, args...), Unsure: true}
 	}
-	result, err := u.result(ctx, opCreate, answered)
+	result, err := s.result(ctx, opCreate, answered)
 	if err != nil {
-		return nil, unsure("the answer is not what provider %q expects: %s", u.Provider.Name, err)
+		return nil, unsure("the answer is not what provider %q expects: %s", s.Provider.Name, err)
 	}
 	c, err := readCreated(result, vars)
 	if err == nil {
-		err = u.withoutSecrets(result, vars)
+		err = s.withoutSecrets(result, vars)
 	}
 	if err == nil {
 		err = ahead(c.ExpiresAt, now)
 	}
 	if err != nil {
-		return nil, unsure("the answer is not what provider %q expects: %s", u.Provider.Name, err)
+		return nil, unsure("the answer is not what provider %q expects: %s", s.Provider.Name, err)
 	}
 	c.Name, c.Params = name, params
 	return c, nil
@@ -89,13 +89,13 @@ func (u *Upstream) Create(ctx context.Context, name, role string, params map[str
 
 // Find gives the tokens of these names, which were created with the same params. The names share one listing, unless
 // the upstream is asked for a name.
-func (u *Upstream) Find(ctx context.Context, names []string, params map[string]any) ([]Token, error) {
-	if o := u.Provider.operations[opFind]; o == nil || !o.refersTo("name") {
-		return u.find(ctx, opFind, "", names, params)
+func (s *Service) Find(ctx context.Context, names []string, params map[string]any) ([]Token, error) {
+	if o := s.Provider.operations[opFind]; o == nil || !o.refersTo("name") {
+		return s.find(ctx, opFind, "", names, params)
 	}
 	var found []Token
 	for _, name := range names {
-		one, err := u.find(ctx, opFind, name, []string{name}, params)
+		one, err := s.find(ctx, opFind, name, []string{name}, params)
 		if err != nil {
 			return nil, err
 		}
@@ -105,14 +105,14 @@ func (u *Upstream) Find(ctx context.Context, names []string, params map[string]a
 }
 
 // FindRoot gives the credentials of this name that RotateRoot made.
-func (u *Upstream) FindRoot(ctx context.Context, name string) ([]Token, error) {
-	return u.find(ctx, u.Provider.findRoot, name, []string{name}, nil)
+func (s *Service) FindRoot(ctx context.Context, name string) ([]Token, error) {
+	return s.find(ctx, s.Provider.findRoot, name, []string{name}, nil)
 }
 
 // find lists tokens until the last page, and gives those of the names. No token of the connection is ended meanwhile.
-func (u *Upstream) find(ctx context.Context, operation, asked string, names []string, params map[string]any) ([]Token, error) {
+func (s *Service) find(ctx context.Context, operation, asked string, names []string, params map[string]any) ([]Token, error) {
 	const maxPages, maxFound = 1000, 1000
-	release, err := u.Client.hold(ctx, wholeListing)
+	release, err := s.Client.hold(ctx, wholeListing)
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +121,7 @@ func (u *Upstream) find(ctx context.Context, operation, asked string, names []st
 	for _, name := range names {
 		wanted[name] = true
 	}
-	vars := u.vars(time.Now(), params)
+	vars := s.vars(time.Now(), params)
 	vars["name"], vars["cursor"] = asked, ""
 	var found []Token
 	for page := int64(1); ; page++ {
@@ -129,21 +129,21 @@ func (u *Upstream) find(ctx context.Context, operation, asked string, names []st
 			return nil, &Error{Message: fmt.Sprintf("there are more than %d pages of tokens", maxPages)}
 		}
 		vars["page"] = page
-		answered, err := u.run(ctx, operation, vars)
+		answered, err := s.run(ctx, operation, vars)
 		if errors.Is(err, ErrGone) {
 			return found, nil
 		}
 		if err != nil {
 			return nil, err
 		}
-		o := u.Provider.operations[operation]
+		o := s.Provider.operations[operation]
 		items, err := o.items.eval(ctx, answered)
 		if err != nil {
-			return nil, u.misread(err)
+			return nil, s.misread(err)
 		}
 		listed, err := pick(items, wanted)
 		if err != nil {
-			return nil, u.misread(err)
+			return nil, s.misread(err)
 		}
 		for _, one := range listed {
 			one.Params = params
@@ -157,11 +157,11 @@ func (u *Upstream) find(ctx context.Context, operation, asked string, names []st
 		}
 		next, err := o.next.eval(ctx, answered)
 		if err != nil {
-			return nil, u.misread(err)
+			return nil, s.misread(err)
 		}
 		cursor, isText := next.(string)
 		if !isText && next != nil {
-			return nil, u.misread(fmt.Errorf("next is a %T and not a string", next))
+			return nil, s.misread(fmt.Errorf("next is a %T and not a string", next))
 		}
 		if cursor == "" {
 			return found, nil
@@ -197,66 +197,66 @@ func pick(items any, wanted map[string]bool) (found []Token, err error) {
 
 // Revoke revokes a token. It returns ErrGone where the upstream does not have the token, and ErrCannotRevoke
 // where the provider has no request for it.
-func (u *Upstream) Revoke(ctx context.Context, t *Token) error { return u.revoke(ctx, opRevoke, t) }
+func (s *Service) Revoke(ctx context.Context, t *Token) error { return s.revoke(ctx, opRevoke, t) }
 
 // RevokeRoot revokes a credential that FindRoot found; its errors are those of Revoke.
-func (u *Upstream) RevokeRoot(ctx context.Context, t *Token) error {
-	return u.revoke(ctx, u.Provider.revokeRoot, t)
+func (s *Service) RevokeRoot(ctx context.Context, t *Token) error {
+	return s.revoke(ctx, s.Provider.revokeRoot, t)
 }
 
-func (u *Upstream) revoke(ctx context.Context, operation string, t *Token) error {
-	release, err := u.Client.hold(ctx, 1)
+func (s *Service) revoke(ctx context.Context, operation string, t *Token) error {
+	release, err := s.Client.hold(ctx, 1)
 	if err != nil {
 		return err
 	}
 	defer release()
-	_, err = u.run(ctx, operation, u.tokenVars(t, time.Now()))
+	_, err = s.run(ctx, operation, s.tokenVars(t, time.Now()))
 	return err
 }
 
 // Renew moves the end of a token, and gives what the upstream says of it; zero where it says nothing.
-func (u *Upstream) Renew(ctx context.Context, t *Token, now, end time.Time) (time.Time, error) {
-	if u.Provider.operations[opRenew] == nil {
+func (s *Service) Renew(ctx context.Context, t *Token, now, end time.Time) (time.Time, error) {
+	if s.Provider.operations[opRenew] == nil {
 		return time.Time{}, nil
 	}
-	vars := u.tokenVars(t, now)
-	vars["expires_at"], vars["ttl"] = u.Provider.roundUp(end), end.Sub(now)
-	answered, err := u.run(ctx, opRenew, vars)
+	vars := s.tokenVars(t, now)
+	vars["expires_at"], vars["ttl"] = s.Provider.roundUp(end), end.Sub(now)
+	answered, err := s.run(ctx, opRenew, vars)
 	if errors.Is(err, ErrGone) {
 		return time.Time{}, &Error{Message: "the token is not there any more"}
 	}
 	if err != nil {
 		return time.Time{}, err
 	}
-	result, err := u.result(ctx, opRenew, answered)
+	result, err := s.result(ctx, opRenew, answered)
 	if err != nil {
-		return time.Time{}, u.misread(err)
+		return time.Time{}, s.misread(err)
 	}
 	told, err := readEnd(result)
 	if err == nil {
 		err = ahead(told, now)
 	}
 	if err != nil {
-		return time.Time{}, u.misread(err)
+		return time.Time{}, s.misread(err)
 	}
 	return told, nil
 }
 
 // Check proves that the credential works, and gives what it may do.
-func (u *Upstream) Check(ctx context.Context) (map[string]any, error) {
-	answered, err := u.run(ctx, opCheck, u.vars(time.Now(), nil))
+func (s *Service) Check(ctx context.Context) (map[string]any, error) {
+	answered, err := s.run(ctx, opCheck, s.vars(time.Now(), nil))
 	if errors.Is(err, ErrGone) {
 		return nil, &Error{Message: "what proves that the credential works is not there: is url right?"}
 	}
 	if err != nil {
 		return nil, err
 	}
-	result, err := u.result(ctx, opCheck, answered)
+	result, err := s.result(ctx, opCheck, answered)
 	if err != nil {
-		return nil, u.misread(err)
+		return nil, s.misread(err)
 	}
-	if err := u.withoutSecrets(result, u.vars(time.Now(), nil)); err != nil {
-		return nil, u.misread(err)
+	if err := s.withoutSecrets(result, s.vars(time.Now(), nil)); err != nil {
+		return nil, s.misread(err)
 	}
 	data, _ := result["data"].(map[string]any)
 	return data, bounded("data", data, maxShown)
@@ -264,42 +264,42 @@ func (u *Upstream) Check(ctx context.Context) (map[string]any, error) {
 
 // RotateRoot makes another credential like the one at hand, which still works afterwards unless the upstream
 // has but one. Generated is a random secret for upstreams that let the client choose.
-func (u *Upstream) RotateRoot(ctx context.Context, name, generated string, now, end time.Time) (map[string]any, error) {
-	vars := u.vars(now, nil)
-	vars["name"], vars["generated"], vars["expires_at"] = name, generated, u.Provider.roundUp(end)
-	answered, err := u.run(ctx, opRotateRoot, vars)
+func (s *Service) RotateRoot(ctx context.Context, name, generated string, now, end time.Time) (map[string]any, error) {
+	vars := s.vars(now, nil)
+	vars["name"], vars["generated"], vars["expires_at"] = name, generated, s.Provider.roundUp(end)
+	answered, err := s.run(ctx, opRotateRoot, vars)
 	if errors.Is(err, ErrGone) {
 		return nil, &Error{Message: "what is to be rotated is not there"}
 	}
 	if err != nil {
 		return nil, err
 	}
-	result, err := u.result(ctx, opRotateRoot, answered)
+	result, err := s.result(ctx, opRotateRoot, answered)
 	if err != nil {
-		return nil, &Error{Message: u.misread(err).Message, Unsure: true}
+		return nil, &Error{Message: s.misread(err).Message, Unsure: true}
 	}
-	credential := maps.Clone(u.Credential)
+	credential := maps.Clone(s.Credential)
 	changed, _ := result["credential"].(map[string]any)
 	maps.Copy(credential, changed)
-	fresh, err := Values(u.Provider.Credential, credential)
+	fresh, err := Values(s.Provider.Credential, credential)
 	if err != nil {
-		return nil, &Error{Message: u.misread(err).Message, Unsure: true}
+		return nil, &Error{Message: s.misread(err).Message, Unsure: true}
 	}
-	if maps.EqualFunc(fresh, u.Credential, func(a, b any) bool { return a == b }) {
+	if maps.EqualFunc(fresh, s.Credential, func(a, b any) bool { return a == b }) {
 		return nil, &Error{Message: "the service gave the credential that is in use", Unsure: true}
 	}
-	if err := u.withoutSecrets(u.Provider.shown(changed), vars); err != nil {
-		return nil, &Error{Message: u.misread(err).Message, Unsure: true}
+	if err := s.withoutSecrets(s.Provider.shown(changed), vars); err != nil {
+		return nil, &Error{Message: s.misread(err).Message, Unsure: true}
 	}
 	return fresh, nil
 }
 
 // RetireRoot ends the credential at hand, where the upstream can.
-func (u *Upstream) RetireRoot(ctx context.Context) error {
-	if u.Provider.operations[opRetireRoot] == nil {
+func (s *Service) RetireRoot(ctx context.Context) error {
+	if s.Provider.operations[opRetireRoot] == nil {
 		return nil
 	}
-	_, err := u.run(ctx, opRetireRoot, u.vars(time.Now(), nil))
+	_, err := s.run(ctx, opRetireRoot, s.vars(time.Now(), nil))
 	if errors.Is(err, ErrGone) {
 		return nil
 	}
@@ -307,15 +307,15 @@ func (u *Upstream) RetireRoot(ctx context.Context) error {
 }
 
 // vars are what every expression may refer to.
-func (u *Upstream) vars(now time.Time, params map[string]any) map[string]any {
-	vars := map[string]any{"now": now, "connection": u.Connection}
+func (s *Service) vars(now time.Time, params map[string]any) map[string]any {
+	vars := map[string]any{"now": now, "connection": s.Connection}
 	for part, of := range map[string]struct {
 		fields map[string]Field
 		values map[string]any
 	}{
-		"credential": {u.Provider.Credential, u.Credential},
-		"settings":   {u.Provider.Settings, u.Settings},
-		"params":     {u.Provider.Params, params},
+		"credential": {s.Provider.Credential, s.Credential},
+		"settings":   {s.Provider.Settings, s.Settings},
+		"params":     {s.Provider.Params, params},
 	} {
 		for name, field := range of.fields {
 			value := field.zero()
@@ -331,8 +331,8 @@ func (u *Upstream) vars(now time.Time, params map[string]any) map[string]any {
 	return vars
 }
 
-func (u *Upstream) tokenVars(t *Token, now time.Time) map[string]any {
-	vars := u.vars(now, t.Params)
+func (s *Service) tokenVars(t *Token, now time.Time) map[string]any {
+	vars := s.vars(now, t.Params)
 	record := t.Record
 	if record == nil {
 		record = map[string]string{}
@@ -342,12 +342,12 @@ func (u *Upstream) tokenVars(t *Token, now time.Time) map[string]any {
 }
 
 // run makes the requests of an operation, and gives the variables with the last answer among them.
-func (u *Upstream) run(ctx context.Context, name string, vars map[string]any) (map[string]any, error) {
-	ctx, cancel := context.WithTimeout(ctx, u.Client.Timeout())
+func (s *Service) run(ctx context.Context, name string, vars map[string]any) (map[string]any, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.Client.Timeout())
 	defer cancel()
-	o := u.Provider.operations[name]
+	o := s.Provider.operations[name]
 	if o == nil {
-		return nil, &Error{Message: fmt.Sprintf("provider %q cannot %s", u.Provider.Name, name)}
+		return nil, &Error{Message: fmt.Sprintf("provider %q cannot %s", s.Provider.Name, name)}
 	}
 	once := name == opCreate || name == opRotateRoot
 	vars = maps.Clone(vars)
@@ -357,7 +357,7 @@ func (u *Upstream) run(ctx context.Context, name string, vars map[string]any) (m
 		if r.when != nil {
 			wanted, err := r.when.eval(ctx, vars)
 			if err != nil {
-				return nil, &Error{Message: u.tell(u.misread(err).Message, vars), Unsure: changed}
+				return nil, &Error{Message: s.tell(s.misread(err).Message, vars), Unsure: changed}
 			}
 			if wanted != true {
 				continue
@@ -365,16 +365,16 @@ func (u *Upstream) run(ctx context.Context, name string, vars map[string]any) (m
 		}
 		out, err := r.outgoing(ctx, vars)
 		if err != nil {
-			return nil, &Error{Message: u.tell(err.Error(), vars), Unsure: changed}
+			return nil, &Error{Message: s.tell(err.Error(), vars), Unsure: changed}
 		}
 		repeatable := !once || r.method == http.MethodGet
 		out.policy = retryPolicy{repeatable: repeatable, statuses: r.retry}
-		a, err := u.Client.send(ctx, out)
+		a, err := s.Client.send(ctx, out)
 		if err == nil {
 			err = r.classify(a)
 		}
 		if e := (*Error)(nil); errors.As(err, &e) {
-			e.Message = u.tell(e.Message, vars, out.secrets...)
+			e.Message = s.tell(e.Message, vars, out.secrets...)
 			e.Unsure = e.Unsure && !repeatable || changed
 		}
 		if err != nil {
@@ -385,7 +385,7 @@ func (u *Upstream) run(ctx context.Context, name string, vars map[string]any) (m
 		vars["response.status"], vars["response.headers"], vars["response.body"] = int64(a.status), a.headers, a.body
 		for name, p := range r.save {
 			if vars["saved."+name], err = p.eval(ctx, vars); err != nil {
-				return nil, &Error{Message: u.tell(u.misread(err).Message, vars), Unsure: changed}
+				return nil, &Error{Message: s.tell(s.misread(err).Message, vars), Unsure: changed}
 			}
 		}
 	}
@@ -394,7 +394,7 @@ func (u *Upstream) run(ctx context.Context, name string, vars map[string]any) (m
 	case name == opRevoke || name == opRevokeRoot:
 		return nil, ErrCannotRevoke
 	default:
-		return nil, &Error{Message: fmt.Sprintf("provider %q has no request for this", u.Provider.Name)}
+		return nil, &Error{Message: fmt.Sprintf("provider %q has no request for this", s.Provider.Name)}
 	}
 	return vars, nil
 }
@@ -530,13 +530,13 @@ func messageOf(body any) string {
 }
 
 // result evaluates the result of an operation.
-func (u *Upstream) result(ctx context.Context, name string, vars map[string]any) (map[string]any, error) {
+func (s *Service) result(ctx context.Context, name string, vars map[string]any) (map[string]any, error) {
 	result := make(map[string]any)
-	programs := u.Provider.operations[name].result
+	programs := s.Provider.operations[name].result
 	for _, member := range sortedKeys(programs) {
 		value, err := programs[member].eval(ctx, vars)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %s", member, u.tell(err.Error(), vars))
+			return nil, fmt.Errorf("%s: %s", member, s.tell(err.Error(), vars))
 		}
 		result[member] = value
 	}
@@ -544,8 +544,8 @@ func (u *Upstream) result(ctx context.Context, name string, vars map[string]any)
 }
 
 // misread says that an answer was not what the provider expects.
-func (u *Upstream) misread(err error) *Error {
-	return &Error{Message: u.tell(fmt.Sprintf("the answer is not what provider %q expects: %s", u.Provider.Name, err), nil)}
+func (s *Service) misread(err error) *Error {
+	return &Error{Message: s.tell(fmt.Sprintf("the answer is not what provider %q expects: %s", s.Provider.Name, err), nil)}
 }
 
 // roundUp gives the end that an upstream is told: later than the lease's, so that the lease is what ends it.

@@ -12,16 +12,16 @@ import (
 const minEcho = 8
 
 // secrets gives the secrets of the credential, and those among the variables of a call.
-func (u *Upstream) secrets(vars map[string]any) []string {
+func (s *Service) secrets(vars map[string]any) []string {
 	var secrets []string
 	add := func(value any) {
 		if secret, _ := value.(string); secret != "" {
 			secrets = append(secrets, secret)
 		}
 	}
-	for name, field := range u.Provider.Credential {
+	for name, field := range s.Provider.Credential {
 		if field.Secret {
-			add(u.Credential[name])
+			add(s.Credential[name])
 		}
 	}
 	add(vars["token"])
@@ -60,14 +60,14 @@ func (p *Provider) shown(credential map[string]any) map[string]any {
 }
 
 // tell makes what went wrong fit for people. Secrets go first: what is cut off or folded would not be found.
-func (u *Upstream) tell(text string, vars map[string]any, more ...string) string {
-	return printable(u.scrub(text, vars, more))
+func (s *Service) tell(text string, vars map[string]any, more ...string) string {
+	return printable(s.scrub(text, vars, more))
 }
 
 // scrub takes secrets and more out of what is told of a call, also as they are in a form or a URL.
-func (u *Upstream) scrub(text string, vars map[string]any, more []string) string {
+func (s *Service) scrub(text string, vars map[string]any, more []string) string {
 	var pairs []string
-	for _, secret := range longestFirst(append(u.secrets(vars), more...)) {
+	for _, secret := range longestFirst(append(s.secrets(vars), more...)) {
 		for _, form := range longestFirst([]string{secret, url.QueryEscape(secret), url.PathEscape(secret)}) {
 			pairs = append(pairs, form, "[secret]")
 		}
@@ -77,8 +77,8 @@ func (u *Upstream) scrub(text string, vars map[string]any, more []string) string
 
 // withoutSecrets refuses a result that holds a secret of the credential: the definition cannot put it there,
 // but a service that repeats what it was sent can.
-func (u *Upstream) withoutSecrets(result, vars map[string]any) error {
-	for _, secret := range u.secrets(vars) {
+func (s *Service) withoutSecrets(result, vars map[string]any) error {
+	for _, secret := range s.secrets(vars) {
 		if len(secret) < minEcho {
 			continue
 		}

@@ -146,7 +146,7 @@ func TestMessagesAreScrubbedWhole(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	u := &Upstream{Provider: &Provider{Definition: Definition{Credential: map[string]Field{"a": {Secret: true}, "b": {Secret: true}}}}, Credential: map[string]any{"a": "secret", "b": "secret-and-more"}}
+	u := &Service{Provider: &Provider{Definition: Definition{Credential: map[string]Field{"a": {Secret: true}, "b": {Secret: true}}}}, Credential: map[string]any{"a": "secret", "b": "secret-and-more"}}
 	for range 20 {
 		if got := u.tell("secret-and-more", nil); got != "[secret]" {
 			t.Error(got)

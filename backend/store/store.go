@@ -47,12 +47,17 @@ type damage[ID comparable] struct {
 	err error
 }
 
-// Load reads all entries below a prefix of storage. decode returns an error for an entry that cannot be used.
-func Load[ID comparable, T Named[ID]](ctx context.Context, s logical.Storage, prefix string, sealWrap bool, decode func(name string, entry *logical.StorageEntry) (T, error)) (*Store[ID, T], error) {
-	all := &Store[ID, T]{
+// New returns a store with nothing in memory yet. decode returns an error for an entry that cannot be used.
+func New[ID comparable, T Named[ID]](prefix string, sealWrap bool, decode func(name string, entry *logical.StorageEntry) (T, error)) *Store[ID, T] {
+	return &Store[ID, T]{
 		prefix: prefix, sealWrap: sealWrap, decode: decode,
 		named: make(map[string]T), ids: make(map[ID]T), damaged: make(map[string]damage[ID]),
 	}
+}
+
+// Load returns a store of all entries that storage has below a prefix.
+func Load[ID comparable, T Named[ID]](ctx context.Context, s logical.Storage, prefix string, sealWrap bool, decode func(name string, entry *logical.StorageEntry) (T, error)) (*Store[ID, T], error) {
+	all := New(prefix, sealWrap, decode)
 	return all, Each(ctx, s, prefix, func(name string, entry *logical.StorageEntry) error {
 		all.publishStored(name, entry)
 		return nil

@@ -13,17 +13,21 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
 // RevokeWait is how long a request waits for a service to revoke a token before the queue takes over.
 const RevokeWait = 10 * time.Second
 
-// Keeper keeps the tokens of one mount.
+// Keeper keeps the connections of one mount, and the tokens at their services.
 type Keeper struct {
-	Tokens  *Tokens
-	Timings Timings // to be changed before the first use only
+	Connections *Connections
+	Tokens      *Tokens
+	Timings     Timings // to be changed before the first use only
 
+	storage  logical.Storage
 	now      func() time.Time
 	log      hclog.Logger
 	mount    Mount
@@ -37,41 +41,66 @@ type Mount interface {
 	// Active reports whether this process has read storage, and may write there.
 	Active(ctx context.Context) bool
 
-	// Connections returns all connections.
-	Connections() []*Connection
-
-	// Connection returns a connection by its id. It returns an error that names the connection where there is none.
-	Connection(id, name string) (*Connection, error)
-
-	// ConnectionDeleted and RoleDeleted report whether surely nothing has this id.
-	ConnectionDeleted(id string) bool
-	RoleDeleted(id token.RoleID) bool
-
-	// Refresh reads connections and roles from storage again.
-	Refresh(ctx context.Context) error
+	// Roles returns the roles; nil if they are not read from storage yet.
+	Roles() *role.Store
 
 	// StaticRoleHolds reports whether a static role keeps a token. It asks storage before it says no.
 	StaticRoleHolds(ctx context.Context, staticRole string, id token.ID) bool
-
-	// ChangeRoot stores a change of the credential of a connection. The change is based on what storage holds, and
-	// its error is returned.
-	ChangeRoot(ctx context.Context, id string, change func(*Root) error) (*Connection, error)
 }
 
-// Connection is a connection as it is now.
-type Connection struct {
-	ID, Name, URL string
-	Root
-	Service *connector.Upstream // ready for calls, with the credential of Root; nil: see Broken
-	Broken  error               // why there can be no calls
+// Config is what a Keeper is made of. All fields but Dial are required.
+type Config struct {
+	Storage   logical.Storage // of the mount, for work that belongs to no request
+	Now       func() time.Time
+	Log       hclog.Logger
+	Mount     Mount
+	Wake      func()             // has Look called at once
+	UserAgent string             // names the plugin to the services
+	Dial      connector.DialFunc // how the services are reached; nil: the network
 }
 
-// New makes the keeper of a mount. wake has Look called at once.
-func New(s logical.Storage, now func() time.Time, log hclog.Logger, mount Mount, wake func()) *Keeper {
-	k := &Keeper{Timings: DefaultTimings, now: now, log: log, mount: mount}
-	k.queue = queue{wake: wake, lines: make(map[string]*lineState)}
-	k.Tokens = newTokens(s, &k.Timings, k.queue.soon)
+// New makes the keeper of a mount. Connections and Tokens are to be loaded before use.
+func New(c Config) *Keeper {
+	k := &Keeper{
+		Connections: newConnections(c.UserAgent, c.Dial), Timings: DefaultTimings,
+		storage: c.Storage, now: c.Now, log: c.Log, mount: c.Mount,
+	}
+	k.queue = queue{wake: c.Wake, lines: make(map[string]*lineState)}
+	k.Tokens = newTokens(c.Storage, &k.Timings, k.queue.soon)
 	return k
+}
+
+// roleDeleted reports whether surely no role has an ID.
+func (k *Keeper) roleDeleted(id token.RoleID) bool {
+	roles := k.mount.Roles()
+	return roles != nil && roles.ByID(id) == nil && roles.BrokenID(id) == nil
+}
+
+// reload reads connections and roles from storage again.
+func (k *Keeper) reload(ctx context.Context) error {
+	k.Connections.Writing.Lock()
+	err := k.Connections.ReloadAll(ctx, k.storage)
+	k.Connections.Writing.Unlock()
+	roles := k.mount.Roles()
+	if err != nil || roles == nil {
+		return err
+	}
+	roles.Writing.Lock()
+	defer roles.Writing.Unlock()
+	return roles.ReloadAll(ctx, k.storage)
+}
+
+// Check proves that the credential of a connection works. It returns what the service says of the credential.
+func (k *Keeper) Check(ctx context.Context, connection string) (provider string, data map[string]any, _ error) {
+	c, err := k.Connections.find(connection)
+	if err != nil {
+		return "", nil, err
+	}
+	if data, err = c.Service.Check(ctx); err != nil {
+		return "", nil, refusal.New("connection %q: %s", c.Name(), err)
+	}
+	k.Retry(c.ID)
+	return c.Service.Provider.Name, data, nil
 }
 
 // Outcome is what a revocation came to.
@@ -103,7 +132,7 @@ func (k *Keeper) Revoke(ctx context.Context, id token.ID) (Outcome, error) {
 		release()
 		return o, nil
 	}
-	c, err := k.mount.Connection(t.ConnectionID, t.Connection)
+	c, err := k.Connections.readyByID(t.ConnectionID, t.Connection)
 	if err == nil {
 		trying, cancel := context.WithTimeout(ctx, RevokeWait)
 		err = k.revoke(trying, c, &t)
@@ -123,7 +152,7 @@ func (k *Keeper) Revoke(ctx context.Context, id token.ID) (Outcome, error) {
 }
 
 // revoke has the service revoke a token that is Ending, and forgets the token.
-func (k *Keeper) revoke(ctx context.Context, c *Connection, t *Token) error {
+func (k *Keeper) revoke(ctx context.Context, c *Ready, t *Token) error {
 	if c.Broken != nil {
 		return c.Broken
 	}
@@ -206,7 +235,7 @@ func (k *Keeper) Renew(ctx context.Context, id token.ID, hold string, now, end t
 	if !known || t.State != Live {
 		return time.Time{}, ErrEnded
 	}
-	c, err := k.mount.Connection(t.ConnectionID, t.Connection)
+	c, err := k.Connections.readyByID(t.ConnectionID, t.Connection)
 	if err != nil {
 		return time.Time{}, err
 	}

@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
@@ -15,7 +17,7 @@ const createAttempts = 3
 
 // Order is what a token is asked for with.
 type Order struct {
-	Connection *Connection
+	Connection *Ready
 	NewName    func() (string, error) // of a token at the service, different each time
 	Role       string
 	RoleID     token.RoleID
@@ -26,6 +28,19 @@ type Order struct {
 	Reserve    func() error  // of Issue: called before a token is minted; its error is returned
 	Reuse      time.Duration // for how long the token is given to others too; 0: not at all
 	Now, End   time.Time     // when it is asked for, and until when it is to live
+}
+
+// Order returns what a token of a role is asked for with.
+func (cs *Connections) Order(r *role.Role, mountPoint string, now, end time.Time) (*Order, error) {
+	c := cs.Get(r.Connection)
+	service, err := cs.service(r.Connection, c)
+	if err != nil {
+		return nil, fmt.Errorf("role %q: %w", r.Name(), err)
+	}
+	return &Order{
+		Connection: &Ready{Connection: c, Service: service}, Role: r.Name(), RoleID: r.ID, Params: r.Params, Leaseless: r.NoLease, Now: now, End: end,
+		NewName: func() (string, error) { return c.newTokenName(mountPoint, r.Name(), service.Provider.MaxName) },
+	}, nil
 }
 
 // Minted is a token that was just made, or given again.
@@ -78,7 +93,7 @@ func (k *Keeper) tryMint(ctx context.Context, o *Order) (*Minted, error) {
 	defer k.Tokens.release(id)
 	c := o.Connection
 	if err := k.Tokens.announce(ctx, Token{
-		ID: id, State: Creating, Connection: c.Name, ConnectionID: c.ID, URL: c.URL, Role: o.Role, RoleID: o.RoleID,
+		ID: id, State: Creating, Connection: c.Name(), ConnectionID: c.ID, URL: c.URL, Role: o.Role, RoleID: o.RoleID,
 		Subject: o.Subject, Name: name, Params: o.Params, CreatedAt: k.now().UTC(), EndsAt: o.End.UTC(),
 		Leaseless: o.Leaseless || o.StaticRole != "", StaticRole: o.StaticRole, Shared: o.Reuse > 0,
 	}); err != nil {
@@ -114,7 +129,7 @@ func (k *Keeper) tryMint(ctx context.Context, o *Order) (*Minted, error) {
 	announced, _ := k.Tokens.Get(id)
 	_, err = k.Tokens.change(ctx, id, Creating, take)
 	switch {
-	case (err == nil || errors.Is(err, ErrEnded)) && (k.mount.ConnectionDeleted(c.ID) || k.mount.RoleDeleted(o.RoleID)):
+	case (err == nil || errors.Is(err, ErrEnded)) && (k.Connections.deleted(c.ID) || k.roleDeleted(o.RoleID)):
 		err = &connector.Error{Message: "the role or its connection was deleted meanwhile"}
 	case errors.Is(err, ErrEnded):
 		err = &connector.Error{Message: "another process has given the token up meanwhile"}
@@ -131,24 +146,24 @@ func (k *Keeper) tryMint(ctx context.Context, o *Order) (*Minted, error) {
 
 // giveUp revokes a token that nobody gets. If that fails, the queue tries again; so it does where storage fails, by
 // the name of the token.
-func (k *Keeper) giveUp(ctx context.Context, c *Connection, t *Token) error {
+func (k *Keeper) giveUp(ctx context.Context, c *Ready, t *Token) error {
 	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), RevokeWait)
 	defer cancel()
-	if k.mount.ConnectionDeleted(c.ID) { // and with it what storage knew of the token
+	if k.Connections.deleted(c.ID) { // and with it what storage knew of the token
 		if err := c.Service.Revoke(ending, t.atService()); err != nil {
-			k.log.Warn("token left behind at a service whose connection was deleted", "connection", c.Name, "name", t.Name, "error", err)
+			k.log.Warn("token left behind at a service whose connection was deleted", "connection", c.Name(), "name", t.Name, "error", err)
 		}
 		return k.Tokens.Forget(ending, t.ID)
 	}
 	if err := k.Tokens.abandon(ending, *t, k.now()); err != nil {
-		k.log.Warn("token that nobody gets not stored as such", "connection", c.Name, "name", t.Name, "error", err)
+		k.log.Warn("token that nobody gets not stored as such", "connection", c.Name(), "name", t.Name, "error", err)
 		if err := c.Service.Revoke(ending, t.atService()); err != nil && !errors.Is(err, connector.ErrGone) {
-			k.log.Warn("token that nobody gets not revoked yet", "connection", c.Name, "name", t.Name, "error", err)
+			k.log.Warn("token that nobody gets not revoked yet", "connection", c.Name(), "name", t.Name, "error", err)
 		}
 		return nil
 	}
 	if err := k.revoke(ending, c, t); err != nil {
-		k.log.Warn("token that nobody gets not revoked yet; revocation queued", "connection", c.Name, "name", t.Name, "error", err)
+		k.log.Warn("token that nobody gets not revoked yet; revocation queued", "connection", c.Name(), "name", t.Name, "error", err)
 	}
 	return nil
 }

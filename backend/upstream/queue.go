@@ -133,7 +133,8 @@ func (k *Keeper) Look(ctx context.Context) time.Duration {
 	k.sync(ctx, now)
 	next := now.Add(k.Timings.Longest)
 	k.queue.sleeps.Store(next.UnixNano()) // what falls due from here on is seen, or wakes the queue
-	for _, c := range k.mount.Connections() {
+	for _, connection := range k.Connections.All() {
+		c := k.Connections.ready(connection)
 		at, some := k.Tokens.next(c.ID)
 		k.queue.mu.Lock()
 		l := k.queue.line(c.ID)
@@ -197,10 +198,10 @@ func (k *Keeper) Wait() { k.queue.running.Wait() }
 
 // begin completes what was cut short: the deletion of a connection or of a role, and that of a token.
 func (k *Keeper) begin(ctx context.Context) error {
-	ownerless := func(t *Token) bool { return k.mount.ConnectionDeleted(t.ConnectionID) }
-	roleless := func(t *Token) bool { return t.State == Live && k.mount.RoleDeleted(t.RoleID) }
+	ownerless := func(t *Token) bool { return k.Connections.deleted(t.ConnectionID) }
+	roleless := func(t *Token) bool { return t.State == Live && k.roleDeleted(t.RoleID) }
 	if len(k.Tokens.Where(ownerless))+len(k.Tokens.Where(roleless)) > 0 { // says memory, which may be behind
-		if err := k.mount.Refresh(ctx); err != nil {
+		if err := k.reload(ctx); err != nil {
 			return err
 		}
 	}
@@ -217,7 +218,7 @@ func (k *Keeper) begin(ctx context.Context) error {
 }
 
 // drain does what is due at a connection, the oldest first, until nothing is left or the service cannot be reached.
-func (k *Keeper) drain(ctx context.Context, c *Connection) {
+func (k *Keeper) drain(ctx context.Context, c *Ready) {
 	c = k.settleRoot(ctx, c)
 	r := &run{Keeper: k, c: c, turn: make(chan struct{}, 1)}
 	more, err := true, error(nil)
@@ -243,7 +244,7 @@ func (k *Keeper) drain(ctx context.Context, c *Connection) {
 	l.Attempt = k.Timings.After(l.Attempt, k.now(), least)
 	l.lastError = err.Error()
 	wait := l.Next.Sub(k.now()).Round(time.Second)
-	k.log.Warn("tokens at a service not revoked; trying again", "connection", c.Name, "in", fmt.Sprint(wait), "error", err)
+	k.log.Warn("tokens at a service not revoked; trying again", "connection", c.Name(), "in", fmt.Sprint(wait), "error", err)
 }
 
 // Describe returns what is known of the queue of a connection.

@@ -139,7 +139,7 @@ func (r *Root) unchanged(pending *PendingRoot) error {
 
 // settleRoot completes the rotations of a connection that were cut short. Until that is done the queue goes on with
 // the credential that is stored. It returns the connection as it is then.
-func (k *Keeper) settleRoot(ctx context.Context, c *Connection) *Connection {
+func (k *Keeper) settleRoot(ctx context.Context, c *Ready) *Ready {
 	k.queue.mu.Lock()
 	wait := !c.Unsettled() || k.now().Before(k.queue.line(c.ID).root.Next)
 	k.queue.mu.Unlock()
@@ -162,13 +162,13 @@ func (k *Keeper) settleRoot(ctx context.Context, c *Connection) *Connection {
 	now = c
 	l.root = k.Timings.After(l.root, k.now(), 0)
 	if !errors.Is(err, errUndecided) && ctx.Err() == nil {
-		k.log.Warn("rotation of a credential not settled; trying again", "connection", c.Name, "error", err)
+		k.log.Warn("rotation of a credential not settled; trying again", "connection", c.Name(), "error", err)
 	}
 	return now
 }
 
 // Finish completes the rotations of a connection that were cut short. The caller has locked its credential.
-func (k *Keeper) Finish(ctx context.Context, c *Connection) (*Connection, error) {
+func (k *Keeper) Finish(ctx context.Context, c *Ready) (*Ready, error) {
 	stored, err := k.latest(ctx, c)
 	if err != nil {
 		return c, err
@@ -181,16 +181,16 @@ func (k *Keeper) Finish(ctx context.Context, c *Connection) (*Connection, error)
 }
 
 // latest returns a connection as storage has it: what one process remembers as replaced, another may have taken back.
-func (k *Keeper) latest(ctx context.Context, c *Connection) (*Connection, error) {
+func (k *Keeper) latest(ctx context.Context, c *Ready) (*Ready, error) {
 	errSeen := errors.New("nothing is to be changed")
-	if _, err := k.mount.ChangeRoot(ctx, c.ID, func(*Root) error { return errSeen }); !errors.Is(err, errSeen) {
+	if _, err := k.changeRoot(ctx, c.ID, func(*Root) error { return errSeen }); !errors.Is(err, errSeen) {
 		return nil, err
 	}
-	return k.mount.Connection(c.ID, c.Name)
+	return k.Connections.readyByID(c.ID, c.Name())
 }
 
 // settlePending finds out what has become of a rotation that was cut short.
-func (k *Keeper) settlePending(ctx context.Context, c *Connection) (*Connection, error) {
+func (k *Keeper) settlePending(ctx context.Context, c *Ready) (*Ready, error) {
 	pending := c.Pending
 	switch {
 	case pending == nil:
@@ -204,7 +204,7 @@ func (k *Keeper) settlePending(ctx context.Context, c *Connection) (*Connection,
 	if !pending.GivenUp {
 		changed, err := k.giveUpPending(ctx, c, pending)
 		if errors.Is(err, errChanged) { // storage says otherwise
-			return k.mount.Connection(c.ID, c.Name)
+			return k.Connections.readyByID(c.ID, c.Name())
 		}
 		if err != nil {
 			return c, err
@@ -212,7 +212,7 @@ func (k *Keeper) settlePending(ctx context.Context, c *Connection) (*Connection,
 		c, pending = changed, changed.Pending
 	}
 	if !c.Service.Provider.CanFindRoot() {
-		k.log.Warn("a rotation was cut short, and the provider cannot find what it made: a credential may be left behind", "connection", c.Name, "since", pending.Since)
+		k.log.Warn("a rotation was cut short, and the provider cannot find what it made: a credential may be left behind", "connection", c.Name(), "since", pending.Since)
 		return k.dropPending(ctx, c, pending)
 	}
 	found, err := c.Service.FindRoot(ctx, pending.Name)
@@ -223,7 +223,7 @@ func (k *Keeper) settlePending(ctx context.Context, c *Connection) (*Connection,
 		if err := c.Service.RevokeRoot(ctx, &found[i]); err != nil && !errors.Is(err, connector.ErrGone) {
 			return c, err
 		}
-		k.log.Info("credential whose rotation was cut short revoked", "connection", c.Name, "name", pending.Name)
+		k.log.Info("credential whose rotation was cut short revoked", "connection", c.Name(), "name", pending.Name)
 	}
 	if k.tooEarly(c, pending) { // also for a second one, of a call that a proxy repeats
 		return c, errUndecided
@@ -233,7 +233,7 @@ func (k *Keeper) settlePending(ctx context.Context, c *Connection) (*Connection,
 
 // tooEarly reports whether a call of a rotation may still arrive, or what it has made may not be listed yet. The time
 // counts from the first look of this process: the clock of the one that has begun the rotation may be another.
-func (k *Keeper) tooEarly(c *Connection, pending *PendingRoot) bool {
+func (k *Keeper) tooEarly(c *Ready, pending *PendingRoot) bool {
 	k.queue.mu.Lock()
 	defer k.queue.mu.Unlock()
 	l, now := k.queue.line(c.ID), k.now()
@@ -244,11 +244,11 @@ func (k *Keeper) tooEarly(c *Connection, pending *PendingRoot) bool {
 }
 
 // settleChosen finds out whether the service has taken a credential that the engine has chosen.
-func (k *Keeper) settleChosen(ctx context.Context, c *Connection, pending *PendingRoot) (*Connection, error) {
+func (k *Keeper) settleChosen(ctx context.Context, c *Ready, pending *PendingRoot) (*Ready, error) {
 	_, err := c.Service.As(pending.Chosen).Check(ctx)
 	if err == nil {
-		k.log.Info("the service has taken the credential that was chosen before an interruption", "connection", c.Name)
-		return k.mount.ChangeRoot(ctx, c.ID, func(r *Root) error {
+		k.log.Info("the service has taken the credential that was chosen before an interruption", "connection", c.Name())
+		return k.changeRoot(ctx, c.ID, func(r *Root) error {
 			if err := r.unchanged(pending); err != nil {
 				return err
 			}
@@ -269,7 +269,7 @@ func (k *Keeper) settleChosen(ctx context.Context, c *Connection, pending *Pendi
 }
 
 // retire revokes the credentials that rotations have replaced.
-func (k *Keeper) retire(ctx context.Context, c *Connection) (*Connection, error) {
+func (k *Keeper) retire(ctx context.Context, c *Ready) (*Ready, error) {
 	for _, old := range c.Retiring {
 		if c.Broken != nil {
 			return c, c.Broken
@@ -279,7 +279,7 @@ func (k *Keeper) retire(ctx context.Context, c *Connection) (*Connection, error)
 				return c, err
 			}
 		}
-		changed, err := k.mount.ChangeRoot(ctx, c.ID, func(r *Root) error {
+		changed, err := k.changeRoot(ctx, c.ID, func(r *Root) error {
 			r.Retiring = slices.DeleteFunc(slices.Clone(r.Retiring), func(r RetiringRoot) bool { return equal(r.Credential, old.Credential) })
 			return nil
 		})
@@ -292,7 +292,7 @@ func (k *Keeper) retire(ctx context.Context, c *Connection) (*Connection, error)
 }
 
 // retireOne revokes a credential. One that the service does not accept, while it accepts the one in use, is gone.
-func (k *Keeper) retireOne(ctx context.Context, c *Connection, old RetiringRoot) error {
+func (k *Keeper) retireOne(ctx context.Context, c *Ready, old RetiringRoot) error {
 	err := c.Service.As(old.Credential).RetireRoot(ctx)
 	if e := (*connector.Error)(nil); errors.As(err, &e) && e.Status == http.StatusUnauthorized {
 		_, err = c.Service.Check(ctx)

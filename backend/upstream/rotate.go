@@ -5,37 +5,55 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 
 	"github.com/hashicorp/go-secure-stdlib/base62"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 )
 
-// NotRotated says why a credential was not rotated, where that is not a fault of the engine or its storage.
-type NotRotated struct{ Reason error }
+// notRotated is the reason why a credential was not rotated, if the reason is not a fault of the engine or its storage.
+type notRotated struct{ reason error }
 
-func (e *NotRotated) Error() string { return e.Reason.Error() }
+func (e *notRotated) Error() string { return e.reason.Error() }
 
-// Rotate replaces the credential of a connection by one that only the engine knows. The name is that of the new
-// credential at the service. The error may be NotRotated.
-func (k *Keeper) Rotate(ctx context.Context, c *Connection, name string) (warning string, err error) {
-	warning, err = k.rotate(ctx, c, name)
-	if errors.As(err, new(*connector.Error)) {
-		return "", &NotRotated{err}
+// RotateRoot replaces the credential of a connection by one that only the engine knows. The warning, if any, is for the
+// operator.
+func (k *Keeper) RotateRoot(ctx context.Context, connection, mountPoint string) (warning string, _ error) {
+	c, err := k.Connections.find(connection)
+	if err != nil {
+		return "", err
 	}
-	for _, reason := range []error{ErrRotating, errRetiring, errUndecided, errChanged, ErrNoConnection} {
-		if errors.Is(err, reason) {
-			return "", &NotRotated{err}
-		}
+	p := c.Service.Provider
+	if !p.CanRotateRoot() {
+		return "", refusal.Field("name", "provider %q cannot rotate its credential", p.Name)
+	}
+	name, err := c.newTokenName(mountPoint, "root", p.MaxName)
+	if err != nil {
+		return "", err
+	}
+	warning, err = k.rotate(ctx, c, name)
+	if isNotRotated(err) {
+		return "", refusal.New("connection %q: the credential was not rotated: %s", c.Name(), err)
 	}
 	return warning, err
 }
 
-// rotate is Rotate.
+func isNotRotated(err error) bool {
+	if errors.As(err, new(*connector.Error)) || errors.As(err, new(*notRotated)) {
+		return true
+	}
+	return slices.ContainsFunc([]error{ErrRotating, errRetiring, errUndecided, errChanged, ErrNoConnection}, func(reason error) bool {
+		return errors.Is(err, reason)
+	})
+}
+
+// rotate rotates the credential of a connection; the new credential has the name at the service.
 //
 // The name, and a credential that the engine chooses, are stored before the service is asked; the new credential is
 // stored in one write with the end of that and with the old one, which is revoked only then.
-func (k *Keeper) rotate(ctx context.Context, c *Connection, name string) (warning string, err error) {
+func (k *Keeper) rotate(ctx context.Context, c *Ready, name string) (warning string, err error) {
 	done, err := k.LockRoot(ctx, c.ID)
 	if err != nil {
 		return "", err
@@ -48,7 +66,7 @@ func (k *Keeper) rotate(ctx context.Context, c *Connection, name string) (warnin
 		return "", fmt.Errorf("an earlier rotation is not settled yet: %w", err)
 	}
 	if c.Broken != nil {
-		return "", &NotRotated{c.Broken}
+		return "", &notRotated{c.Broken}
 	}
 	if len(c.Retiring) >= maxRetiring {
 		return "", errRetiring
@@ -64,7 +82,7 @@ func (k *Keeper) rotate(ctx context.Context, c *Connection, name string) (warnin
 		maps.Copy(pending.Chosen, chosen)
 	}
 	before := c.Credential
-	if c, err = k.mount.ChangeRoot(ctx, c.ID, func(r *Root) error {
+	if c, err = k.changeRoot(ctx, c.ID, func(r *Root) error {
 		if r.Pending != nil || !equal(r.Credential, before) {
 			return errChanged
 		}
@@ -75,7 +93,7 @@ func (k *Keeper) rotate(ctx context.Context, c *Connection, name string) (warnin
 	}
 	if c.Broken != nil { // just now
 		_, err := k.dropPending(ctx, c, pending)
-		return "", errors.Join(&NotRotated{c.Broken}, err)
+		return "", errors.Join(&notRotated{c.Broken}, err)
 	}
 
 	credential, err := c.Service.RotateRoot(ctx, name, generated, now, now.Add(rootLifetime))
@@ -89,7 +107,7 @@ func (k *Keeper) rotate(ctx context.Context, c *Connection, name string) (warnin
 	if _, err := c.Service.As(credential).Check(ctx); err != nil {
 		return "", errors.Join(err, k.giveBack(ctx, c, pending, credential))
 	}
-	rotated, err := k.mount.ChangeRoot(ctx, c.ID, func(r *Root) error {
+	rotated, err := k.changeRoot(ctx, c.ID, func(r *Root) error {
 		if err := r.unchanged(pending); err != nil {
 			return err
 		}
@@ -146,7 +164,7 @@ func (k *Keeper) endRotation(connectionID string, mine *rotation) {
 // giveBack revokes a credential that the service has made and the engine does not take. That the engine does not is
 // stored first; what cannot be revoked now the queue revokes. Where the engine has chosen the credential, the queue
 // finds out whether it is the only one that works.
-func (k *Keeper) giveBack(ctx context.Context, c *Connection, pending *PendingRoot, credential map[string]any) error {
+func (k *Keeper) giveBack(ctx context.Context, c *Ready, pending *PendingRoot, credential map[string]any) error {
 	if pending.Chosen != nil {
 		return nil
 	}
@@ -158,7 +176,7 @@ func (k *Keeper) giveBack(ctx context.Context, c *Connection, pending *PendingRo
 	}
 	changed := err != nil
 	if err := c.Service.As(credential).RetireRoot(ending); err != nil {
-		k.log.Warn("credential that was not taken not revoked yet", "connection", c.Name, "error", err)
+		k.log.Warn("credential that was not taken not revoked yet", "connection", c.Name(), "error", err)
 		return nil
 	}
 	if !changed && c.Service.Provider.Operations.RetireRoot != nil {
@@ -170,8 +188,8 @@ func (k *Keeper) giveBack(ctx context.Context, c *Connection, pending *PendingRo
 
 // giveUpPending stores that the engine does not take the credential that a rotation has asked for. From then on no
 // write that is still on its way can have the engine take it.
-func (k *Keeper) giveUpPending(ctx context.Context, c *Connection, pending *PendingRoot) (*Connection, error) {
-	return k.mount.ChangeRoot(ctx, c.ID, func(r *Root) error {
+func (k *Keeper) giveUpPending(ctx context.Context, c *Ready, pending *PendingRoot) (*Ready, error) {
+	return k.changeRoot(ctx, c.ID, func(r *Root) error {
 		if err := r.unchanged(pending); err != nil {
 			return err
 		}
@@ -183,8 +201,8 @@ func (k *Keeper) giveUpPending(ctx context.Context, c *Connection, pending *Pend
 }
 
 // dropPending stores that a rotation has left no credential at the service.
-func (k *Keeper) dropPending(ctx context.Context, c *Connection, pending *PendingRoot) (*Connection, error) {
-	return k.mount.ChangeRoot(ctx, c.ID, func(r *Root) error {
+func (k *Keeper) dropPending(ctx context.Context, c *Ready, pending *PendingRoot) (*Ready, error) {
+	return k.changeRoot(ctx, c.ID, func(r *Root) error {
 		if err := r.unchanged(pending); err != nil {
 			return err
 		}

@@ -46,7 +46,7 @@ func (r *run) batch(ctx context.Context) (more bool, err error) {
 // run is one drain of a connection.
 type run struct {
 	*Keeper
-	c        *Connection
+	c        *Ready
 	progress atomic.Bool
 
 	turn     chan struct{} // has room for the one who checks

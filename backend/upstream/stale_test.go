@@ -54,7 +54,7 @@ func (k *Keeper) due(t *testing.T, id token.ID, now time.Time) {
 	if !known {
 		t.Fatal("not known")
 	}
-	r := &run{Keeper: k, c: &Connection{ID: "0", Broken: errWait}, turn: make(chan struct{}, 1)}
+	r := &run{Keeper: k, c: k.connect(new(logical.InmemStorage), "0"), turn: make(chan struct{}, 1)}
 	_ = r.settle(t.Context(), &u) // no service can be called
 }
 
@@ -187,16 +187,13 @@ func TestHoldUnsure(t *testing.T) {
 	}
 }
 
-// orphaned is a mount whose connection was deleted.
-type orphaned struct{ quiet }
-
-func (*orphaned) ConnectionDeleted(string) bool { return true }
-
 // What another process has made at a connection that it did not know to be deleted does not stay in storage for ever.
 func TestSyncForgetsOrphans(t *testing.T) {
 	t.Parallel()
 	k, other := pair(t)
-	k.mount = new(orphaned)
+	if err := k.Connections.Load(t.Context(), new(logical.InmemStorage)); err != nil { // which has none
+		t.Fatal(err)
+	}
 	id := live(t, other, nil)
 	k.sync(t.Context(), start)
 	k.sync(t.Context(), start.Add(k.Timings.Sync))
@@ -206,23 +203,11 @@ func TestSyncForgetsOrphans(t *testing.T) {
 	}
 }
 
-// spoilt is a mount whose connection cannot be used any more.
-type spoilt struct{ quiet }
-
-func (*spoilt) Connection(id, name string) (*Connection, error) {
-	return &Connection{ID: id, Name: name, Broken: errors.New("its provider is gone")}, nil
-}
-
-func (*spoilt) ChangeRoot(_ context.Context, _ string, change func(*Root) error) (*Connection, error) {
-	return nil, change(new(Root))
-}
-
 // A connection whose provider has gone since the request began is not rotated.
 func TestRotateBroken(t *testing.T) {
 	t.Parallel()
 	k, _ := pair(t)
-	k.mount = new(spoilt)
-	if _, err := k.Rotate(t.Context(), &Connection{ID: "0"}, "root"); !errors.As(err, new(*NotRotated)) {
+	if _, err := k.rotate(t.Context(), k.connect(k.storage, "0"), "root"); !errors.As(err, new(*notRotated)) {
 		t.Error(err)
 	}
 }

@@ -14,22 +14,16 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
-// quiet is a mount with connections that are all there and have nothing to call.
-type quiet struct{ connections []*Connection }
+// quiet is a mount whose roles are not read.
+type quiet struct{}
 
-func (q *quiet) Active(context.Context) bool                            { return true }
-func (q *quiet) Connections() []*Connection                             { return q.connections }
-func (q *quiet) ConnectionDeleted(string) bool                          { return false }
-func (q *quiet) RoleDeleted(token.RoleID) bool                          { return false }
-func (q *quiet) StaticRoleHolds(context.Context, string, token.ID) bool { return true }
-func (q *quiet) Connection(string, string) (*Connection, error)         { return nil, errors.New("not there") }
-func (q *quiet) Refresh(context.Context) error                          { return nil }
-func (q *quiet) ChangeRoot(context.Context, string, func(*Root) error) (*Connection, error) {
-	return nil, errors.New("not there")
-}
+func (quiet) Active(context.Context) bool                            { return true }
+func (quiet) Roles() *role.Store                                     { return nil }
+func (quiet) StaticRoleHolds(context.Context, string, token.ID) bool { return true }
 
 // small is storage that refuses an entry above 1 MiB, as raft does.
 type small struct{ logical.InmemStorage }
@@ -51,13 +45,25 @@ func newID(t testing.TB) token.ID {
 
 var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
-// keep is a keeper at a time that does not pass.
+// keep is a keeper at a time that does not pass, with connections whose provider is gone.
 func keep(s logical.Storage, connections int) *Keeper {
-	q := new(quiet)
+	k := New(Config{Storage: s, Now: func() time.Time { return start }, Log: hclog.NewNullLogger(), Mount: quiet{}, Wake: func() {}})
 	for i := range connections {
-		q.connections = append(q.connections, &Connection{ID: fmt.Sprint(i), Name: fmt.Sprint(i)})
+		k.connect(new(logical.InmemStorage), fmt.Sprint(i))
 	}
-	return New(s, func() time.Time { return start }, hclog.NewNullLogger(), q, func() {})
+	return k
+}
+
+// connect stores a connection whose provider is gone.
+func (k *Keeper) connect(s logical.Storage, name string) *Ready {
+	c, err := k.Connections.compile(name, Entry{ID: name, Provider: "gone", URL: "https://service.example.com"})
+	if err == nil {
+		err = k.Connections.Put(context.Background(), s, c)
+	}
+	if err != nil {
+		panic(err)
+	}
+	return k.Connections.ready(c)
 }
 
 // live stores a token that is Live.

@@ -149,7 +149,7 @@ func hold(t *testing.T, s *service, c sample, handler http.HandlerFunc) {
 		}
 		return v
 	}
-	up := &connector.Upstream{
+	up := &connector.Service{
 		Connection: "test", Provider: p, Client: client,
 		Credential: values(p.Credential, c.credential), Settings: values(p.Settings, c.settings),
 	}
