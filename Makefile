@@ -27,7 +27,8 @@ servers: ## vault, and a Gitea server for the tests where there is a C compiler 
 
 .PHONY: dev
 dev: ## run a Vault server with the plugin until Ctrl-C
-	@$(GO) run ./scripts/dev
+	@$(GO) build -o bin/dev ./scripts/dev
+	@exec bin/dev # go run would turn Ctrl-C into an error
 
 .PHONY: demo
 demo: ## show what the engine does, on a Vault server of its own

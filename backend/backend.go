@@ -156,7 +156,7 @@ func newBackend(o Options) *backend {
 			continue // RFC 6749 section 3.2: unknown parameters must be ignored
 		}
 		for operation, handler := range path.Operations {
-			path.Operations[operation] = strict(handler)
+			path.Operations[operation] = strict(path.Pattern, handler)
 		}
 	}
 	b.queue = newWorker()

@@ -19,9 +19,15 @@ import (
 
 // strictHandler refuses fields that the path does not have, and values that the framework would convert without a
 // word: a misspelt restriction must not be ignored, nor 5 become the scope "5".
-type strictHandler struct{ framework.OperationHandler }
+type strictHandler struct {
+	framework.OperationHandler
+	inPath []string // fields that are part of the path
+}
 
-func strict(h framework.OperationHandler) framework.OperationHandler { return strictHandler{h} }
+// strict wraps the handler of an operation on the path with this pattern.
+func strict(pattern string, h framework.OperationHandler) framework.OperationHandler {
+	return strictHandler{h, regexp.MustCompile(pattern).SubexpNames()}
+}
 
 func (h strictHandler) Handler() framework.OperationFunc {
 	next := h.OperationHandler.Handler()
@@ -29,7 +35,7 @@ func (h strictHandler) Handler() framework.OperationFunc {
 		for name, value := range d.Raw {
 			schema, known := d.Schema[name]
 			if !known {
-				return nil, refusal.Field(name, "is not a field of this path, which has %s", fieldNames(d.Schema))
+				return nil, refusal.Field(name, "is not a field of this path, which %s", h.takes(d.Schema))
 			}
 			if err := checkType(name, schema.Type, value); err != nil {
 				return nil, err
@@ -172,11 +178,17 @@ func jsonType(value any) string {
 	}
 }
 
-func fieldNames(schema map[string]*framework.FieldSchema) string {
-	names := make([]string, 0, len(schema))
+// takes names the fields that a request may have in its body or query.
+func (h strictHandler) takes(schema map[string]*framework.FieldSchema) string {
+	var names []string
 	for name := range schema {
-		names = append(names, name)
+		if !slices.Contains(h.inPath, name) {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return "takes no fields"
 	}
 	slices.Sort(names)
-	return strings.Join(names, ", ")
+	return "has " + strings.Join(names, ", ")
 }

@@ -41,9 +41,12 @@ func checkScope(scope string) error {
 	if len(scope) > maxScopeLen {
 		return fmt.Errorf("is %d bytes long, at most %d are allowed", len(scope), maxScopeLen)
 	}
-	for _, c := range []byte(scope) {
-		if c < 0x21 || c > 0x7e || c == '"' || c == '\\' {
-			return fmt.Errorf(`has a character that is not allowed: printable ASCII without space, " and \ is`)
+	for _, c := range scope {
+		switch {
+		case c == ' ':
+			return fmt.Errorf("contains a space: separate scopes by commas")
+		case c < 0x21 || c > 0x7e || c == '"' || c == '\\':
+			return fmt.Errorf(`contains %q: printable ASCII is allowed, except space, " and \`, c)
 		}
 	}
 	rest := scope
