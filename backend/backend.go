@@ -48,7 +48,9 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/static"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/worker"
 )
 
 // Version is what Vault shows as the running version.
@@ -73,8 +75,8 @@ type backend struct {
 	statusCache statusCache
 	limits      limits
 	upstreams   *upstream.Keeper
-	queue       *worker // has upstreams look at what is due
-	rotator     *rotator
+	queue       *worker.Worker // has upstreams look at what is due
+	statics     *static.Keeper
 	leavers     *leavers
 
 	// storage is the mount's, for work that no request waits for.
@@ -111,8 +113,9 @@ func (o Options) Factory(ctx context.Context, conf *logical.BackendConfig) (logi
 		return nil, err
 	}
 	b.upstreams = upstream.New(upstream.Config{
-		Storage: b.storage, Now: b.now, Log: b.Logger(), Mount: upstreamMount{b}, Wake: b.queue.kick, UserAgent: userAgent(), Dial: o.Dial,
+		Storage: b.storage, Now: b.now, Log: b.Logger(), Mount: upstreamMount{b}, Wake: b.queue.Wake, UserAgent: userAgent(), Dial: o.Dial,
 	})
+	b.statics = static.New(b.storage, b.now, b.Logger(), staticMount{b}, &b.upstreams.Timings)
 	return b, nil
 }
 
@@ -125,7 +128,7 @@ func newBackend(o Options) *backend {
 		Help:           strings.TrimSpace(backendHelp),
 		BackendType:    logical.TypeLogical,
 		RunningVersion: Version,
-		PathsSpecial:   &logical.Paths{SealWrapStorage: []string{native.KeysPrefix, upstream.ConnectionsPrefix, upstream.Prefix, staticPrefix}, Unauthenticated: unauthenticated},
+		PathsSpecial:   &logical.Paths{SealWrapStorage: []string{native.KeysPrefix, upstream.ConnectionsPrefix, upstream.Prefix, static.Prefix}, Unauthenticated: unauthenticated},
 		Paths: slices.Concat(
 			b.pathsConfig(),
 			b.pathsRoles(),
@@ -159,8 +162,7 @@ func newBackend(o Options) *backend {
 			path.Operations[operation] = strict(path.Pattern, handler)
 		}
 	}
-	b.queue = newWorker()
-	b.rotator = newRotator(b)
+	b.queue = worker.New()
 	b.leavers = newLeavers(b.now, b.Logger, func(ctx context.Context, entity string) (bool, error) {
 		return b.subjects.left(ctx, entity)
 	}, mountHoldings{b})
@@ -177,9 +179,9 @@ func (b *backend) now() time.Time { return b.Now() }
 func (b *backend) initialize(ctx context.Context, req *logical.InitializationRequest) error {
 	_, err := b.load(ctx, req.Storage)
 	if b.WriteSafeReplicationState() {
-		b.queue.start(b.upstreams.Look)
-		b.rotator.start(b.rotator.look)
-		b.leavers.start(b.leavers.look)
+		b.queue.Start(b.upstreams.Look)
+		b.statics.Start(b.statics.Run)
+		b.leavers.Start(b.leavers.run)
 	}
 	return err
 }
@@ -242,9 +244,9 @@ func (b *backend) invalidate(_ context.Context, key string) {
 
 // clean runs when the mount goes away or moves to another node.
 func (b *backend) clean(ctx context.Context) {
-	b.leavers.close()
-	b.rotator.close()
-	b.queue.close()
+	b.leavers.Close()
+	b.statics.Close()
+	b.queue.Close()
 	b.upstreams.Wait()
 	b.subjects.close()
 	if st := b.state.Load(); st != nil {

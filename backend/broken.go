@@ -12,6 +12,7 @@ import (
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/static"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
@@ -134,16 +135,8 @@ func (b *backend) dropBroken(ctx context.Context, req *logical.Request, st *stat
 	if name, is := strings.CutPrefix(key, upstream.ConnectionsPrefix); is {
 		return warned(b.upstreams.DropBrokenConnection(ctx, req.Storage, name, true))
 	}
-	if name, is := strings.CutPrefix(key, staticPrefix); is {
-		unlock, err := b.rotator.lock(ctx, name)
-		if err != nil {
-			return nil, err
-		}
-		defer unlock()
-		if _, err := st.statics.Latest(ctx, req.Storage, name); err != nil {
-			return nil, err
-		}
-		return nil, b.dropBrokenStatic(ctx, req.Storage, st, name)
+	if name, is := strings.CutPrefix(key, static.Prefix); is {
+		return nil, b.statics.DropBroken(ctx, req.Storage, name)
 	}
 	for prefix, part := range st.parts() {
 		if strings.HasPrefix(key, prefix) {
@@ -188,27 +181,4 @@ func (b *backend) dropBrokenRole(ctx context.Context, s logical.Storage, st *sta
 	}
 	defer st.deleted.Changed()
 	return st.roles.Delete(ctx, s, name)
-}
-
-// dropBrokenStatic deletes a static role that cannot be read, and ends those tokens of it that the inventory lists;
-// the queue ends those at an upstream. It does nothing where there is none. The caller holds the lock of the
-// static role.
-func (b *backend) dropBrokenStatic(ctx context.Context, s logical.Storage, st *state, name string) error {
-	if st.statics.Broken(name) == nil {
-		return nil
-	}
-	rows, _ := st.inventory.Page(token.ID{}, math.MaxInt, "")
-	for i := range rows {
-		if rows[i].DisplayName != staticDisplayName(name) {
-			continue
-		}
-		if err := st.revoke(ctx, s, rows[i].ID, rows[i].Status, rows[i].ExpiresAt); err != nil {
-			return err
-		}
-	}
-	if err := st.statics.Delete(ctx, s, name); err != nil {
-		return err
-	}
-	b.queue.kick()
-	return nil
 }

@@ -29,12 +29,11 @@ func (h mountHoldings) entities(ctx context.Context) ([]string, error) {
 	for row := range st.liveJWTs(now) {
 		found[row.Subject] = true
 	}
-	for _, e := range st.statics.All() {
-		if e.EntityID != "" && st.works(e, now) {
-			found[e.EntityID] = true
-		}
+	kept, err := h.b.statics.Entities(ctx)
+	if err != nil {
+		return nil, err
 	}
-	for _, entity := range st.upstreams.Subjects() {
+	for _, entity := range slices.Concat(kept, st.upstreams.Subjects()) {
 		found[entity] = true
 	}
 	return slices.Collect(maps.Keys(found)), nil
@@ -56,7 +55,7 @@ func (h mountHoldings) revoke(ctx context.Context, entities map[string]bool) (to
 	if err != nil {
 		return 0, err
 	}
-	defer h.b.rotator.kick() // a static role may have kept one
+	defer h.b.statics.Wake() // a static role may have kept one
 	now := h.b.now()
 	var failed error
 	count := func(err error) {
@@ -75,25 +74,6 @@ func (h mountHoldings) revoke(ctx context.Context, entities map[string]bool) (to
 			count(h.b.endUpstream(ctx, h.b.storage, st, id))
 		}
 	}
-	for _, e := range st.statics.All() {
-		if entities[e.EntityID] && st.works(e, now) {
-			count(h.revokeStatic(ctx, st, e.name, entities))
-		}
-	}
-	return tokens, failed
-}
-
-// revokeStatic revokes the tokens of a static role whose entity is disabled. The rotator finds that out, and makes no
-// other until the entity is enabled again.
-func (h mountHoldings) revokeStatic(ctx context.Context, st *state, name string, entities map[string]bool) error {
-	unlock, err := h.b.rotator.lock(ctx, name)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	e, err := st.statics.Latest(ctx, h.b.storage, name)
-	if err != nil || e == nil || !entities[e.EntityID] {
-		return err
-	}
-	return h.b.endStatics(ctx, h.b.storage, st, e)
+	kept, err := h.b.statics.RevokeOf(ctx, entities)
+	return tokens + kept, errors.Join(failed, err)
 }

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/worker"
 )
 
 const (
@@ -22,7 +24,7 @@ const (
 // that holds such tokens once in a round. A round takes a minute, over which it is spread, or as long as the pace
 // needs. What it revokes stays revoked when the entity is enabled again.
 type leavers struct {
-	*worker
+	*worker.Worker
 	now      func() time.Time
 	log      func() hclog.Logger
 	disabled func(ctx context.Context, entity string) (bool, error) // as of now where it is
@@ -43,11 +45,11 @@ type holdings interface {
 }
 
 func newLeavers(now func() time.Time, log func() hclog.Logger, disabled func(context.Context, string) (bool, error), h holdings) *leavers {
-	return &leavers{worker: newWorker(), now: now, log: log, disabled: disabled, holdings: h}
+	return &leavers{Worker: worker.New(), now: now, log: log, disabled: disabled, holdings: h}
 }
 
-// look looks at some entities.
-func (l *leavers) look(ctx context.Context) time.Duration {
+// run looks at some entities.
+func (l *leavers) run(ctx context.Context) time.Duration {
 	if len(l.left) == 0 {
 		if wait := l.began.Add(subjectTTL).Sub(l.now()); wait > 0 && wait <= subjectTTL {
 			return wait

@@ -137,7 +137,7 @@ func TestLeaversUpstream(t *testing.T) {
 		t.Helper()
 		for range 4 { // one entity at a time, and rounds are a minute apart
 			c.pass(time.Minute)
-			e.b.leavers.kick()
+			e.b.leavers.Wake()
 			time.Sleep(20 * time.Millisecond)
 		}
 	}
@@ -155,7 +155,7 @@ func TestLeaversUpstream(t *testing.T) {
 		if rounds%50 == 0 {
 			c.pass(time.Minute)
 		}
-		e.b.leavers.kick()
+		e.b.leavers.Wake()
 		time.Sleep(20 * time.Millisecond)
 	}
 	e = e.restart()
@@ -232,7 +232,7 @@ func TestLeaversPace(t *testing.T) {
 		p.broken = errors.New("storage is broken")
 		for end := at.Add(2 * c.round); at.Before(end); {
 			inLook = 0
-			wait := l.look(t.Context())
+			wait := l.run(t.Context())
 			most = max(most, inLook)
 			if wait <= 0 {
 				t.Fatal("it stops")

@@ -113,7 +113,7 @@ func (p *place) giveUp() {
 func (st *state) liveTokens(r *role.Role, now time.Time) int {
 	kept := make(map[token.ID]bool)
 	for _, e := range st.statics.All() {
-		for _, t := range e.tokens() {
+		for _, t := range e.Tokens() {
 			kept[t.ID] = true
 		}
 	}

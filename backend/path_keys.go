@@ -107,7 +107,7 @@ func (b *backend) keyDestroy(ctx context.Context, req *logical.Request, d *frame
 	if err != nil {
 		return nil, err
 	}
-	defer b.rotator.kick() // a static role may keep a token of the key
+	defer b.statics.Wake() // a static role may keep a token of the key
 	name := d.Get("key").(string)
 	var unknownUntil time.Time
 	switch {
@@ -121,7 +121,7 @@ func (b *backend) keyDestroy(ctx context.Context, req *logical.Request, d *frame
 	if err != nil {
 		return nil, err
 	}
-	b.rotator.kick() // a static role may keep a token made with it
+	b.statics.Wake() // a static role may keep a token made with it
 	b.Logger().Warn("destroyed a key; all tokens made with it are revoked", "key", name)
 	resp := st.keysInUse()
 	if !unknownUntil.IsZero() {

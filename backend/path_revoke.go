@@ -86,7 +86,7 @@ func (b *backend) revokeUnopened(ctx context.Context, s logical.Storage, st *sta
 
 // revokeUpstream revokes a token of a service, and warns where that is not done yet.
 func (b *backend) revokeUpstream(ctx context.Context, id token.ID) (*logical.Response, error) {
-	defer b.rotator.kick() // a static role may have kept it
+	defer b.statics.Wake() // a static role may have kept it
 	o, err := b.upstreams.Revoke(ctx, id)
 	if err != nil || !o.Queued {
 		return nil, err
@@ -108,7 +108,7 @@ func (b *backend) revokeUpstream(ctx context.Context, id token.ID) (*logical.Res
 // revokeText revokes the grant of a token, or the token at an upstream. A token that has ended is no error; one
 // that this mount did not make, or of which no key can tell the grant any more, is, with the errors of token.Open.
 func (b *backend) revokeText(ctx context.Context, s logical.Storage, st *state, text string) error {
-	defer b.rotator.kick() // a static role may have kept it
+	defer b.statics.Wake() // a static role may have kept it
 	if u, known := st.upstreams.Known(text); known {
 		return b.endUpstream(ctx, s, st, u.ID)
 	}
@@ -121,7 +121,7 @@ func (b *backend) revokeText(ctx context.Context, s logical.Storage, st *state, 
 
 // revokeID revokes the grant with an ID, and reports whether anything is known of that ID.
 func (b *backend) revokeID(ctx context.Context, s logical.Storage, st *state, id token.ID) (known bool, _ error) {
-	defer b.rotator.kick()
+	defer b.statics.Wake()
 	return st.revokeGrant(ctx, s, id, token.StatusRef{}, b.latestEnd(st))
 }
 

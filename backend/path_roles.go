@@ -13,6 +13,7 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/static"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
@@ -398,8 +399,8 @@ func (b *backend) dropRole(ctx context.Context, s logical.Storage, st *state, na
 	if err := st.statics.ReloadAll(ctx, s); err != nil {
 		return nil, err
 	}
-	if keeper := st.staticOf(r.Name()); keeper != nil {
-		return nil, refusal.Field("name", "static role %q keeps a token of role %q: delete it first", keeper.name, r.Name())
+	if keeper := static.OfRole(st.statics, r.Name()); keeper != nil {
+		return nil, refusal.Field("name", "static role %q keeps a token of role %q: delete it first", keeper.Name(), r.Name())
 	}
 	// Status lists show the tokens as revoked once the role is gone, too, however this is cut short.
 	if err := st.deleted.Add(ctx, s, r.ID, b.now().Add(b.longestOf(st, new(role.Entry)))); err != nil {

@@ -2,21 +2,12 @@ package backend
 
 import (
 	"context"
-	"fmt"
-	"time"
+	"maps"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
-	"github.com/hashicorp/vault/sdk/rotation"
 
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
-)
-
-const (
-	minRotationPeriod = 5 * time.Second
-	minRotationWindow = time.Hour
-	maxRotationPeriod = 5 * 365 * 24 * time.Hour
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/static"
 )
 
 func (b *backend) pathsStaticRoles() []*framework.Path {
@@ -66,9 +57,9 @@ func (b *backend) pathsStaticRoles() []*framework.Path {
 			ExistenceCheck: b.exists(func(st *state, name string) bool { return st.statics.Has(name) }),
 			Operations: kept(
 				&framework.PathOperation{
-					Callback: b.staticRoleRead,
+					Callback: b.pathStaticRolesRead,
 					Summary:  "Read a static role.",
-					Responses: ok(withTimes(map[string]*framework.FieldSchema{
+					Responses: ok(withRotations(map[string]*framework.FieldSchema{
 						"role":        {Type: framework.TypeString, Required: true, Description: "Role whose token is kept."},
 						"overlap":     {Type: framework.TypeInt, Required: true, Description: "Seconds for which the previous token still works after a rotation."},
 						"entity_id":   {Type: framework.TypeString, Required: true, Description: "Vault entity that the token is for; empty: none."},
@@ -77,8 +68,8 @@ func (b *backend) pathsStaticRoles() []*framework.Path {
 						"last_error":  {Type: framework.TypeString, Description: "Why the last rotation failed; absent where it succeeded."},
 					})),
 				},
-				change(b.staticRoleWrite, "Create or change a static role; what is not given stays as it is."),
-				change(b.staticRoleDelete, "Delete a static role and end its token."),
+				change(b.pathStaticRolesWrite, "Create or change a static role; what is not given stays as it is."),
+				change(b.pathStaticRolesDelete, "Delete a static role and revoke its tokens."),
 			),
 			HelpSynopsis:    "A token that is kept, and rotated.",
 			HelpDescription: "For clients that cannot read creds: one long-lived token of a role, which the engine replaces in time. A missed rotation is made up for once, and no token is kept longer than it lives. A revoked token is replaced at once.",
@@ -87,204 +78,64 @@ func (b *backend) pathsStaticRoles() []*framework.Path {
 	}
 }
 
-func (b *backend) staticRoleRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
+// withRotations adds the fields of rotations to the fields of an answer.
+func withRotations(fields map[string]*framework.FieldSchema) map[string]*framework.FieldSchema {
+	maps.Copy(fields, map[string]*framework.FieldSchema{
+		"last_vault_rotation":       {Type: framework.TypeTime, Required: true, Description: "When the token was made."},
+		"next_vault_rotation":       {Type: framework.TypeTime, Required: true, Description: "When the next rotation is due."},
+		"previous_token_expires_at": {Type: framework.TypeTime, Description: "When the previous token ends; absent where it has ended."},
+		"rotation_period":           {Type: framework.TypeInt, Required: true, Description: "Seconds; 0 where there is a schedule."},
+		"rotation_schedule":         {Type: framework.TypeString, Required: true, Description: "Cron syntax; empty where there is a period."},
+		"rotation_window":           {Type: framework.TypeInt, Required: true, Description: "Seconds; 0: any time."},
+	})
+	return fields
+}
+
+// rotations returns the values of the fields of withRotations.
+func rotations(status *static.Status) map[string]any {
+	data := map[string]any{
+		"last_vault_rotation": rfc3339(status.Current.RotatedAt),
+		"next_vault_rotation": rfc3339(status.Next),
+		"rotation_period":     int64(status.Period.Seconds()),
+		"rotation_schedule":   status.Schedule,
+		"rotation_window":     int64(status.Window.Seconds()),
+	}
+	if !status.PreviousEnds.IsZero() {
+		data["previous_token_expires_at"] = rfc3339(status.PreviousEnds)
+	}
+	return data
+}
+
+func (b *backend) pathStaticRolesRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	status, err := b.statics.Read(ctx, req.Storage, d.Get("name").(string))
+	if status == nil || err != nil {
 		return nil, err
 	}
-	name := d.Get("name").(string)
-	e := st.statics.Get(name)
-	if e == nil {
-		return unreadable(st.statics.Broken(name))
-	}
-	data := st.times(e, map[string]any{
-		"role":        e.Role,
-		"entity_id":   e.EntityID,
-		"overlap":     int64(e.Overlap.Seconds()),
-		"description": e.Description,
-		"token_id":    e.Current.ID.String(),
-	}, b.now())
-	if text := b.rotator.lastError(name); text != "" {
-		data["last_error"] = text
+	data := rotations(status)
+	data["role"] = status.Role
+	data["entity_id"] = status.EntityID
+	data["overlap"] = int64(status.Overlap.Seconds())
+	data["description"] = status.Description
+	data["token_id"] = status.Current.ID.String()
+	if status.LastError != "" {
+		data["last_error"] = status.LastError
 	}
 	return &logical.Response{Data: data}, nil
 }
 
-// onStatic has the static role of the field name changed as f says, while nobody else changes it. f is handed what
-// storage holds of it; nil where there is none.
-func (b *backend) onStatic(ctx context.Context, req *logical.Request, d *framework.FieldData, f func(st *state, name string, e *staticEntry) (*logical.Response, error)) (*logical.Response, error) {
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
-	name := d.Get("name").(string)
-	unlock, err := b.rotator.lock(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	e, err := st.statics.Latest(ctx, req.Storage, name)
-	if err != nil {
-		return nil, err
-	}
-	return f(st, name, e)
+func (b *backend) pathStaticRolesWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	return warned(b.statics.Write(ctx, req.Storage, d.Get("name").(string), &static.Change{
+		MountPoint:       req.MountPoint,
+		Role:             given[string](d, "role"),
+		EntityID:         given[string](d, "entity_id"),
+		RotationPeriod:   givenSeconds(d, "rotation_period"),
+		RotationSchedule: given[string](d, "rotation_schedule"),
+		RotationWindow:   givenSeconds(d, "rotation_window"),
+		Overlap:          givenSeconds(d, "overlap"),
+		Description:      given[string](d, "description"),
+	}))
 }
 
-func (b *backend) staticRoleWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	if name := d.Get("name").(string); len(name) > role.MaxNameLen {
-		return nil, refusal.Field("name", "is %d bytes long, at most %d are allowed", len(name), role.MaxNameLen)
-	}
-	return b.onStatic(ctx, req, d, func(st *state, name string, old *staticEntry) (*logical.Response, error) {
-		entry := &staticEntry{name: name, MountPoint: req.MountPoint}
-		if old != nil {
-			changed := *old
-			changed.MountPoint = req.MountPoint // which may have been moved
-			entry = &changed
-		}
-		if err := entry.update(d, st); err != nil {
-			return nil, err
-		}
-		var err error
-		if old == nil {
-			if err := b.dropBrokenStatic(ctx, req.Storage, st, name); err != nil { // whose tokens end
-				return nil, err
-			}
-			err = b.rotateStatic(ctx, req.Storage, st, nil, entry)
-		} else {
-			err = b.staticRoleUpdate(ctx, req.Storage, st, old, entry)
-		}
-		b.rotator.kick()
-		if isTold(err) {
-			return nil, refusal.New("%w", err)
-		}
-		if err != nil {
-			return nil, err
-		}
-		return st.rotatedEarly(name, b.now().UTC())
-	})
-}
-
-// staticRoleUpdate stores a change of old. The rotator does what follows of it.
-func (b *backend) staticRoleUpdate(ctx context.Context, s logical.Storage, st *state, old, e *staticEntry) error {
-	if _, err := b.staticRole(ctx, st, e); err != nil {
-		return err
-	}
-	if err := e.reschedule(old, b.now().UTC()); err != nil {
-		return err
-	}
-	return b.putStatic(ctx, s, st, old, e)
-}
-
-// rotatedEarly answers a write with a warning where the token lives too short for the rotation that was asked for.
-func (st *state) rotatedEarly(name string, now time.Time) (*logical.Response, error) {
-	e := st.statics.Get(name)
-	if e == nil || !e.Next.Equal(e.last()) {
-		return nil, nil
-	}
-	since := e.Current.RotatedAt
-	if e.Schedule != "" {
-		since = now
-	}
-	// The life of a token is planned to allow for the rotation that was asked for, to the second or so.
-	if asked, err := e.after(since); err != nil || asked.Sub(e.Next) < time.Minute {
-		return nil, err
-	}
-	resp := new(logical.Response)
-	resp.AddWarning(fmt.Sprintf("the token ends at %s by itself, so it is rotated at %s already",
-		e.Current.ExpiresAt.UTC().Format(time.RFC3339), e.Next.UTC().Format(time.RFC3339)))
-	return resp, nil
-}
-
-// update takes over the fields that are given, and refuses what is not allowed.
-func (e *staticEntry) update(d *framework.FieldData, st *state) error {
-	if v, given := d.GetOk("role"); given {
-		if e.Role != "" && e.Role != v.(string) {
-			return refusal.Field("role", "is %q and cannot be changed: make another static role", e.Role)
-		}
-		e.Role = v.(string)
-	}
-	if e.Role == "" {
-		return refusal.Field("role", "is needed: the role whose token is kept")
-	}
-	r := st.roles.Get(e.Role)
-	switch err := st.roles.Broken(e.Role); {
-	case err != nil:
-		return refusal.Field("role", "%s", err)
-	case r == nil:
-		return refusal.Field("role", "there is no role %q", refusal.Clip(e.Role))
-	case r.Connection == "" && (r.TokenFormat != role.FormatOpaque || r.Refresh || r.Proof != ""):
-		return refusal.Field("role", "role %q has JWTs, refresh or proof, which a token that is kept cannot have", r.Name())
-	}
-	if v, given := d.GetOk("entity_id"); given {
-		if e.EntityID = v.(string); len(e.EntityID) > role.MaxNameLen {
-			return refusal.Field("entity_id", "is %d bytes long, at most %d are allowed", len(e.EntityID), role.MaxNameLen)
-		}
-	}
-	if r.Connection == "" && r.HasTemplates() && e.EntityID == "" {
-		return refusal.Field("role", "role %q has identity templates, and a token that is kept is nobody's: set entity_id", r.Name())
-	}
-
-	_, periodGiven := d.GetOk("rotation_period")
-	_, scheduleGiven := d.GetOk("rotation_schedule")
-	if periodGiven && scheduleGiven {
-		return refusal.Field("rotation_period", "give it or rotation_schedule, not both")
-	}
-	if periodGiven {
-		e.Period, e.Schedule, e.Window = time.Duration(d.Get("rotation_period").(int))*time.Second, "", 0
-		if e.Period < minRotationPeriod || e.Period > maxRotationPeriod {
-			return refusal.Field("rotation_period", "%s is not between %s and %s", refusal.Short(e.Period), refusal.Short(minRotationPeriod), refusal.Short(maxRotationPeriod))
-		}
-	}
-	if scheduleGiven {
-		e.Period, e.Schedule = 0, d.Get("rotation_schedule").(string)
-		if _, err := new(rotation.DefaultSchedule).Parse(e.Schedule); err != nil {
-			return refusal.Field("rotation_schedule", "%q is no cron schedule such as \"0 3 * * SAT\": %s", refusal.Clip(e.Schedule), err)
-		}
-	}
-	if e.Period == 0 && e.Schedule == "" {
-		return refusal.Field("rotation_period", "is needed, or rotation_schedule: when the token is replaced")
-	}
-	if v, given := d.GetOk("rotation_window"); given {
-		e.Window = time.Duration(v.(int)) * time.Second
-		if e.Schedule == "" {
-			return refusal.Field("rotation_window", "goes with rotation_schedule")
-		}
-		if e.Window != 0 && e.Window < minRotationWindow {
-			return refusal.Field("rotation_window", "%s is less than %s", refusal.Short(e.Window), refusal.Short(minRotationWindow))
-		}
-	}
-	if v, given := d.GetOk("overlap"); given {
-		e.Overlap = time.Duration(v.(int)) * time.Second
-	}
-	if e.Period > 0 && e.Overlap > e.Period {
-		return refusal.Field("overlap", "%s is more than rotation_period, which is %s: there would be more than two tokens", refusal.Short(e.Overlap), refusal.Short(e.Period))
-	}
-	if e.Schedule != "" {
-		if between, err := e.between(st.now()); err != nil || e.Overlap > between {
-			return refusal.Field("overlap", "%s is more than the %s between two times of rotation_schedule: there would be more than two tokens", refusal.Short(e.Overlap), refusal.Short(between))
-		}
-	}
-	if v, given := d.GetOk("description"); given {
-		if e.Description = v.(string); len(e.Description) > role.MaxDescriptionLen {
-			return refusal.Field("description", "is %d bytes long, at most %d are allowed", len(e.Description), role.MaxDescriptionLen)
-		}
-	}
-	return nil
-}
-
-func (b *backend) staticRoleDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	return b.onStatic(ctx, req, d, func(st *state, name string, e *staticEntry) (*logical.Response, error) {
-		if e == nil {
-			return nil, b.dropBrokenStatic(ctx, req.Storage, st, name)
-		}
-		// Its tokens first: if this is cut short, the static role is still there, and gets another token.
-		if err := b.endStatics(ctx, req.Storage, st, e); err != nil {
-			return nil, err
-		}
-		if err := st.statics.Delete(ctx, req.Storage, name); err != nil {
-			return nil, err
-		}
-		b.rotator.note(name, nil)
-		return nil, nil
-	})
+func (b *backend) pathStaticRolesDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	return nil, b.statics.Delete(ctx, req.Storage, d.Get("name").(string))
 }

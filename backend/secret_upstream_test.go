@@ -192,7 +192,7 @@ func onShelfPrepared(t *testing.T, s *shelf, prepare func(*backend)) *engine {
 }
 
 func hurry(b *backend) {
-	b.rotator.interval = 5 * time.Millisecond
+	b.statics.Interval = 5 * time.Millisecond
 	b.upstreams.Timings = upstream.Timings{Settle: 0, Grace: time.Second, Interval: 5 * time.Millisecond, Longest: 20 * time.Millisecond, Sync: time.Hour, FirstBackoff: 5 * time.Millisecond, LongestBackoff: 20 * time.Millisecond}
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/static"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
@@ -32,7 +33,7 @@ type state struct {
 
 	connections *upstream.Connections // the same for the life of the backend
 	upstreams   *upstream.Tokens      // the same for the life of the backend
-	statics     *staticStore
+	statics     *static.Store
 }
 
 // load gives the state, reading from storage what is not in memory yet or not any more.
@@ -174,7 +175,7 @@ func (b *backend) reloadKey(ctx context.Context, s logical.Storage, st *state, k
 		return st.connections.ReloadProvider(ctx, s, key)
 	case strings.HasPrefix(key, upstream.Prefix), strings.HasPrefix(key, upstream.HoldsPrefix):
 		return st.upstreams.Reload(ctx, key)
-	case strings.HasPrefix(key, staticPrefix):
+	case strings.HasPrefix(key, static.Prefix):
 		return st.statics.Reload(ctx, s, key)
 	}
 	return nil
@@ -215,7 +216,7 @@ func (b *backend) fill(ctx context.Context, s logical.Storage, st *state) (err e
 		st.upstreams = b.upstreams.Tokens
 	}
 	if st.statics == nil {
-		st.statics, err = loadStatics(ctx, s)
+		st.statics, err = static.Load(ctx, s)
 	}
 	return err
 }

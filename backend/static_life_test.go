@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/static"
 )
 
 // clock is one that a test puts forward.
@@ -233,7 +234,7 @@ func TestStaticRotationIsNotReaped(t *testing.T) {
 	e := onShelfPrepared(t, s, c.hurried)
 	slow := &mortal{Storage: e.storage}
 	slow.before = func(op string) {
-		if strings.HasPrefix(op, "put "+staticPrefix) {
+		if strings.HasPrefix(op, "put "+static.Prefix) {
 			c.pass(time.Minute)
 			time.Sleep(100 * time.Millisecond) // for the reaper
 		}
@@ -262,8 +263,8 @@ func TestStaticWriteThatFails(t *testing.T) {
 		before := e.keptToken("kept")
 		var made string
 		fail := func(entry *logical.StorageEntry) error {
-			var stored staticEntry
-			if !strings.HasPrefix(entry.Key, staticPrefix) {
+			var stored static.Entry
+			if !strings.HasPrefix(entry.Key, static.Prefix) {
 				return nil
 			}
 			if err := entry.DecodeJSON(&stored); err != nil {

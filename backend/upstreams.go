@@ -31,7 +31,7 @@ func (m upstreamMount) Roles() *role.Store {
 
 // StaticRoleHolds implements upstream.Mount.
 func (m upstreamMount) StaticRoleHolds(ctx context.Context, staticRole string, id token.ID) bool {
-	return m.b.staticHolds(ctx, staticRole, id, m.b.now())
+	return m.b.statics.Holds(ctx, staticRole, id)
 }
 
 // endUpstream ends a token of a service for good, now or as soon as the service can be reached.

@@ -1,0 +1,129 @@
+package static
+
+import (
+	"time"
+
+	"github.com/hashicorp/vault/sdk/rotation"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
+)
+
+// What an operator may choose.
+const (
+	minRotationPeriod = 5 * time.Second
+	maxRotationPeriod = 5 * 365 * 24 * time.Hour
+	minRotationWindow = time.Hour
+)
+
+// Change is a request to write a static role. A nil field stays as it is.
+type Change struct {
+	MountPoint       string // where the mount is at the time of the request; required
+	Role             *string
+	EntityID         *string
+	RotationPeriod   *time.Duration
+	RotationSchedule *string
+	RotationWindow   *time.Duration
+	Overlap          *time.Duration
+	Description      *string
+}
+
+// set replaces a value if the request gives another.
+func set[T any](into, given *T) {
+	if given != nil {
+		*into = *given
+	}
+}
+
+// change applies a request, and refuses what a static role must not be.
+func (e *Entry) change(c *Change, roles *role.Store, now time.Time) error {
+	e.MountPoint = c.MountPoint // the mount may have been moved
+	if err := e.changeRole(c, roles); err != nil {
+		return err
+	}
+	if err := e.changeRotation(c); err != nil {
+		return err
+	}
+	set(&e.Overlap, c.Overlap)
+	if err := e.checkOverlap(now); err != nil {
+		return err
+	}
+	set(&e.Description, c.Description)
+	if len(e.Description) > role.MaxDescriptionLen {
+		return refusal.Field("description", "is %d bytes long, at most %d are allowed", len(e.Description), role.MaxDescriptionLen)
+	}
+	return nil
+}
+
+// changeRole applies which token is kept, and for which entity.
+func (e *Entry) changeRole(c *Change, roles *role.Store) error {
+	if c.Role != nil && e.Role != "" && e.Role != *c.Role {
+		return refusal.Field("role", "is %q and cannot be changed: make another static role", e.Role)
+	}
+	set(&e.Role, c.Role)
+	if e.Role == "" {
+		return refusal.Field("role", "is needed: the role whose token is kept")
+	}
+	r := roles.Get(e.Role)
+	switch err := roles.Broken(e.Role); {
+	case err != nil:
+		return refusal.Field("role", "%s", err)
+	case r == nil:
+		return refusal.Field("role", "there is no role %q", refusal.Clip(e.Role))
+	case r.TokenFormat == role.FormatJWT || r.Refresh || r.Proof != "":
+		return refusal.Field("role", "role %q has JWTs, refresh or proof, which a token that is kept cannot have", r.Name())
+	}
+	set(&e.EntityID, c.EntityID)
+	if len(e.EntityID) > role.MaxNameLen {
+		return refusal.Field("entity_id", "is %d bytes long, at most %d are allowed", len(e.EntityID), role.MaxNameLen)
+	}
+	if r.HasTemplates() && e.EntityID == "" {
+		return refusal.Field("role", "role %q has identity templates, and a token that is kept is nobody's: set entity_id", r.Name())
+	}
+	return nil
+}
+
+// changeRotation applies when the token is rotated.
+func (e *Entry) changeRotation(c *Change) error {
+	if c.RotationPeriod != nil && c.RotationSchedule != nil {
+		return refusal.Field("rotation_period", "give it or rotation_schedule, not both")
+	}
+	if c.RotationPeriod != nil {
+		e.Period, e.Schedule, e.Window = *c.RotationPeriod, "", 0
+		if e.Period < minRotationPeriod || e.Period > maxRotationPeriod {
+			return refusal.Field("rotation_period", "%s is not between %s and %s", refusal.Short(e.Period), refusal.Short(minRotationPeriod), refusal.Short(maxRotationPeriod))
+		}
+	}
+	if c.RotationSchedule != nil {
+		e.Period, e.Schedule = 0, *c.RotationSchedule
+		if _, err := new(rotation.DefaultSchedule).Parse(e.Schedule); err != nil {
+			return refusal.Field("rotation_schedule", "%q is no cron schedule such as \"0 3 * * SAT\": %s", refusal.Clip(e.Schedule), err)
+		}
+	}
+	if e.Period == 0 && e.Schedule == "" {
+		return refusal.Field("rotation_period", "is needed, or rotation_schedule: when the token is replaced")
+	}
+	if c.RotationWindow != nil {
+		e.Window = *c.RotationWindow
+		if e.Schedule == "" {
+			return refusal.Field("rotation_window", "goes with rotation_schedule")
+		}
+		if e.Window != 0 && e.Window < minRotationWindow {
+			return refusal.Field("rotation_window", "%s is less than %s", refusal.Short(e.Window), refusal.Short(minRotationWindow))
+		}
+	}
+	return nil
+}
+
+// checkOverlap refuses an overlap for which more than two tokens would work at a time.
+func (e *Entry) checkOverlap(now time.Time) error {
+	if e.Period > 0 && e.Overlap > e.Period {
+		return refusal.Field("overlap", "%s is more than rotation_period, which is %s: there would be more than two tokens", refusal.Short(e.Overlap), refusal.Short(e.Period))
+	}
+	if e.Schedule != "" {
+		if between, err := e.between(now); err != nil || e.Overlap > between {
+			return refusal.Field("overlap", "%s is more than the %s between two times of rotation_schedule: there would be more than two tokens", refusal.Short(e.Overlap), refusal.Short(between))
+		}
+	}
+	return nil
+}

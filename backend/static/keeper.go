@@ -1,0 +1,341 @@
+package static
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/worker"
+)
+
+// Keeper keeps the static roles of one mount. Its worker runs Run.
+type Keeper struct {
+	*worker.Worker
+	Interval time.Duration // least time between two runs of the worker; to be changed before the first use only
+
+	storage logical.Storage // of the mount, for work that no request waits for
+	now     func() time.Time
+	log     hclog.Logger
+	mount   Mount
+	retries *upstream.Timings
+
+	mu      sync.Mutex
+	locks   map[string]chan struct{} // name -> full while the static role is rotated or changed
+	failing map[string]failure       // name -> the last rotation, if that failed
+}
+
+// failure is why a rotation failed, and when it is retried.
+type failure struct {
+	upstream.Attempt
+	err error
+}
+
+// Mount is what a Keeper needs of the mount. Its answers are those of now.
+type Mount interface {
+	// Load returns what the mount has in memory, and reads from storage what memory lacks.
+	Load(ctx context.Context, s logical.Storage) (*State, error)
+
+	// Loaded returns what the mount has in memory; nil if storage was not read yet.
+	Loaded() *State
+
+	// MayWrite reports whether this process is the one that may write storage.
+	MayWrite() bool
+
+	// ProveWritable returns an error unless storage takes writes.
+	ProveWritable(ctx context.Context, s logical.Storage) error
+
+	// EntityDisabled reports whether a Vault entity is disabled or deleted; false for the empty ID.
+	EntityDisabled(ctx context.Context, id string) (bool, error)
+
+	// FlushInventory has the inventory written soon.
+	FlushInventory()
+
+	// WakeQueue has the queue of upstream tokens look for tokens that nobody holds any more.
+	WakeQueue()
+}
+
+// New returns the keeper of a mount. retries are the times between tries of a rotation that fails.
+func New(s logical.Storage, now func() time.Time, log hclog.Logger, mount Mount, retries *upstream.Timings) *Keeper {
+	return &Keeper{
+		Worker: worker.New(), Interval: time.Second,
+		storage: s, now: now, log: log, mount: mount, retries: retries,
+		locks: make(map[string]chan struct{}), failing: make(map[string]failure),
+	}
+}
+
+func (k *Keeper) lockOf(name string) chan struct{} {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.locks[name] == nil {
+		k.locks[name] = make(chan struct{}, 1)
+	}
+	return k.locks[name]
+}
+
+// lock keeps others from a static role until unlock. The wait ends with ctx, since whoever has the lock may be calling a
+// service.
+func (k *Keeper) lock(ctx context.Context, name string) (unlock func(), _ error) {
+	l := k.lockOf(name)
+	select {
+	case l <- struct{}{}:
+		return func() { <-l }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// tryLock is lock without a wait. It reports whether nobody else had the lock.
+func (k *Keeper) tryLock(name string) (unlock func(), ok bool) {
+	l := k.lockOf(name)
+	select {
+	case l <- struct{}{}:
+		return func() { <-l }, true
+	default:
+		return nil, false
+	}
+}
+
+// task is work on one static role, which is locked until unlock.
+type task struct {
+	*Keeper
+	*State
+	storage logical.Storage
+	name    string
+	stored  *Entry // what storage held when the task began; nil: nothing that can be read
+	unlock  func()
+}
+
+// begin begins a task for a request.
+func (k *Keeper) begin(ctx context.Context, s logical.Storage, name string) (*task, error) {
+	st, err := k.mount.Load(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	unlock, err := k.lock(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	t := &task{Keeper: k, State: st, storage: s, name: name, unlock: unlock}
+	if t.stored, err = st.Entries.Latest(ctx, s, name); err != nil {
+		unlock()
+		return nil, err
+	}
+	return t, nil
+}
+
+// Write creates or changes a static role. Write warns if the token expires too soon for the rotation that was asked
+// for.
+func (k *Keeper) Write(ctx context.Context, s logical.Storage, name string, c *Change) (warnings []string, _ error) {
+	if len(name) > role.MaxNameLen {
+		return nil, refusal.Field("name", "is %d bytes long, at most %d are allowed", len(name), role.MaxNameLen)
+	}
+	t, err := k.begin(ctx, s, name)
+	if err != nil {
+		return nil, err
+	}
+	defer t.unlock()
+	e := &Entry{name: name}
+	if t.stored != nil {
+		*e = *t.stored
+	}
+	if err := e.change(c, t.Roles, k.now()); err != nil {
+		return nil, err
+	}
+	defer k.Wake()
+	if t.stored == nil {
+		err = t.create(ctx, e)
+	} else {
+		err = t.update(ctx, e)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return k.warnings(t.Entries.Get(name))
+}
+
+// create stores a new static role with its first token.
+func (t *task) create(ctx context.Context, e *Entry) error {
+	if err := t.dropBroken(ctx); err != nil { // whose tokens are revoked
+		return err
+	}
+	return t.rotate(ctx, e)
+}
+
+// update stores a change of a static role. The worker does what follows from the change.
+func (t *task) update(ctx context.Context, e *Entry) error {
+	if _, err := t.permit(ctx, e); err != nil {
+		return err
+	}
+	if err := e.reschedule(t.stored, t.now().UTC()); err != nil {
+		return err
+	}
+	return t.put(ctx, e)
+}
+
+// warnings warns if the token of a static role expires too soon for the rotation that was asked for.
+func (k *Keeper) warnings(e *Entry) ([]string, error) {
+	if e == nil {
+		return nil, nil
+	}
+	if hastened, err := e.hastened(k.now().UTC()); !hastened || err != nil {
+		return nil, err
+	}
+	return []string{fmt.Sprintf("the token ends at %s by itself, so it is rotated at %s already",
+		e.Current.ExpiresAt.UTC().Format(time.RFC3339), e.Next.UTC().Format(time.RFC3339))}, nil
+}
+
+// Rotate rotates a static role now.
+func (k *Keeper) Rotate(ctx context.Context, s logical.Storage, name string) error {
+	t, err := k.begin(ctx, s, name)
+	if err != nil {
+		return err
+	}
+	defer t.unlock()
+	if err := t.Entries.Broken(name); err != nil {
+		return refusal.New("%w", err)
+	}
+	if t.stored == nil {
+		return refusal.Field("name", "there is no static role %q", refusal.Clip(name))
+	}
+	err = t.rotate(ctx, t.stored)
+	k.note(name, err)
+	k.Wake()
+	if refusal.As(err) != nil {
+		return refusal.New("static role %q was not rotated: %w", name, err)
+	}
+	return err
+}
+
+// Delete revokes the tokens of a static role and deletes the static role, also one that cannot be read.
+func (k *Keeper) Delete(ctx context.Context, s logical.Storage, name string) error {
+	t, err := k.begin(ctx, s, name)
+	if err != nil {
+		return err
+	}
+	defer t.unlock()
+	if t.stored == nil {
+		return t.dropBroken(ctx)
+	}
+	// The tokens first: if this is cut short, the static role is still there, and gets another token.
+	if err := t.revokeAll(ctx); err != nil {
+		return err
+	}
+	if err := t.Entries.Delete(ctx, s, name); err != nil {
+		return err
+	}
+	k.note(name, nil)
+	return nil
+}
+
+// DropBroken deletes a static role that cannot be read, and revokes its tokens as far as they are known. It does nothing
+// if the static role can be read, or there is none.
+func (k *Keeper) DropBroken(ctx context.Context, s logical.Storage, name string) error {
+	t, err := k.begin(ctx, s, name)
+	if err != nil {
+		return err
+	}
+	defer t.unlock()
+	return t.dropBroken(ctx)
+}
+
+// dropBroken revokes the native tokens that the inventory lists; the queue revokes those of an upstream service, which no
+// static role keeps any more.
+func (t *task) dropBroken(ctx context.Context) error {
+	if t.Entries.Broken(t.name) == nil {
+		return nil
+	}
+	rows, _ := t.Inventory.Page(token.ID{}, math.MaxInt, "")
+	for i := range rows {
+		if rows[i].DisplayName != displayName(t.name) {
+			continue
+		}
+		if err := t.Native.Revoke(ctx, t.storage, &role.Minted{ID: rows[i].ID, ExpiresAt: rows[i].ExpiresAt}); err != nil {
+			return err
+		}
+	}
+	if err := t.Entries.Delete(ctx, t.storage, t.name); err != nil {
+		return err
+	}
+	t.mount.WakeQueue()
+	return nil
+}
+
+// Holds reports whether a static role keeps a token of an upstream service, or may do so soon. Holds asks storage before
+// it says no, since another process may have rotated the static role.
+func (k *Keeper) Holds(ctx context.Context, name string, id token.ID) bool {
+	st := k.mount.Loaded()
+	if st == nil {
+		return true
+	}
+	unlock, free := k.tryLock(name)
+	if !free {
+		return true
+	}
+	defer unlock()
+	now := k.now()
+	if e := st.Entries.Get(name); e != nil && e.keeps(id, now) {
+		return true
+	}
+	e, err := st.Entries.Latest(ctx, k.storage, name)
+	if e == nil {
+		return err != nil || st.Entries.Broken(name) != nil
+	}
+	return e.keeps(id, now)
+}
+
+// Entities returns the Vault entities for which static roles keep tokens that work, some perhaps twice.
+func (k *Keeper) Entities(ctx context.Context) ([]string, error) {
+	st, err := k.mount.Load(ctx, k.storage)
+	if err != nil {
+		return nil, err
+	}
+	var entities []string
+	for _, e := range st.Entries.All() {
+		if e.EntityID != "" && st.works(e) {
+			entities = append(entities, e.EntityID)
+		}
+	}
+	return entities, nil
+}
+
+// RevokeOf revokes the tokens that static roles keep for entities, and returns of how many static roles. Run makes no
+// other token until an entity is enabled again.
+func (k *Keeper) RevokeOf(ctx context.Context, entities map[string]bool) (revoked int, failed error) {
+	st, err := k.mount.Load(ctx, k.storage)
+	if err != nil {
+		return 0, err
+	}
+	for _, e := range st.Entries.All() {
+		if !entities[e.EntityID] || !st.works(e) {
+			continue
+		}
+		if err := k.revokeOne(ctx, e.name, entities); err != nil {
+			failed = errors.Join(failed, err)
+			continue
+		}
+		revoked++
+	}
+	return revoked, failed
+}
+
+func (k *Keeper) revokeOne(ctx context.Context, name string, entities map[string]bool) error {
+	t, err := k.begin(ctx, k.storage, name)
+	if err != nil {
+		return err
+	}
+	defer t.unlock()
+	if t.stored == nil || !entities[t.stored.EntityID] {
+		return nil
+	}
+	return t.revokeAll(ctx)
+}
