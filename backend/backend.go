@@ -48,6 +48,7 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/static"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/worker"
@@ -71,9 +72,9 @@ type Options struct {
 type backend struct {
 	*framework.Backend
 	Options
-	subjects    *subjects
-	statusCache statusCache
-	limits      limits
+	world       native.World
+	statusLists native.StatusLists
+	limits      role.Limits
 	upstreams   *upstream.Keeper
 	queue       *worker.Worker // has upstreams look at what is due
 	statics     *static.Keeper
@@ -164,9 +165,12 @@ func newBackend(o Options) *backend {
 	}
 	b.queue = worker.New()
 	b.leavers = newLeavers(b.now, b.Logger, func(ctx context.Context, entity string) (bool, error) {
-		return b.subjects.left(ctx, entity)
+		return b.world.Subjects.DisabledNow(ctx, entity)
 	}, mountHoldings{b})
-	b.subjects = newSubjects(func() time.Time { return b.Now() }, func(id string) (*logical.Entity, error) { return b.System().EntityInfo(id) })
+	b.world = native.World{
+		Now: b.now, Log: b.Logger, Vault: func() native.Vault { return b.System() },
+		Subjects: native.NewSubjects(b.now, func(id string) (*logical.Entity, error) { return b.System().EntityInfo(id) }),
+	}
 	return b
 }
 
@@ -196,42 +200,17 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 		return err
 	}
 	now, s := b.now(), req.Storage
-	longest := b.longestLifetime(st)
+	longest := st.LongestLifetime()
 	return errors.Join( // each step runs, whatever becomes of the others
-		b.maintainKeys(ctx, s, st),
-		b.maintainSigners(ctx, s, st),
-		st.indexes.Prune(ctx, s, longest, now),
-		st.deleted.Prune(ctx, s, now),
-		st.refreshes.Prune(ctx, s, now),
-		st.inventory.Flush(ctx, s), // what an earlier flush could not write
-		st.inventory.Prune(ctx, s, st.ended(now)),
-		st.deviations.Prune(ctx, s, now),
+		st.Maintain(ctx, s),
+		st.StatusIndexes.Prune(ctx, s, longest, now),
+		st.DeletedRoles.Prune(ctx, s, now),
+		st.Refreshes.Prune(ctx, s, now),
+		st.Inventory.Flush(ctx, s), // what an earlier flush could not write
+		st.Inventory.Prune(ctx, s, st.expired(now)),
+		st.Deviations.Prune(ctx, s, now),
 		ledger.PruneWriters(ctx, s, b.writer, longest, now),
 	)
-}
-
-func (b *backend) maintainKeys(ctx context.Context, s logical.Storage, st *state) error {
-	c, err := st.config.get()
-	if err != nil {
-		return err
-	}
-	rotated, err := st.keys.Maintain(ctx, s, c.KeyRotationPeriod)
-	if rotated && err == nil {
-		b.Logger().Info("rotated the key that seals new tokens", "key", st.keys.Keys().Current().Name)
-	}
-	return err
-}
-
-func (b *backend) maintainSigners(ctx context.Context, s logical.Storage, st *state) error {
-	c, err := st.config.get()
-	if err != nil {
-		return err
-	}
-	rotated, err := st.signers.Maintain(ctx, s, c.signingPolicy())
-	if rotated && err == nil {
-		b.Logger().Info("rotated the key that signs new tokens", "key", st.signers.Keys().Current().Name)
-	}
-	return err
 }
 
 // invalidate is told that another node has written key.
@@ -248,7 +227,7 @@ func (b *backend) clean(ctx context.Context) {
 	b.statics.Close()
 	b.queue.Close()
 	b.upstreams.Wait()
-	b.subjects.close()
+	b.world.Subjects.Close()
 	if st := b.state.Load(); st != nil {
 		st.connections.Close()
 	}
@@ -282,7 +261,7 @@ func (b *backend) flush(ctx context.Context) {
 	if st == nil {
 		return
 	}
-	if err := st.inventory.Flush(ctx, b.storage); err != nil {
+	if err := st.Inventory.Flush(ctx, b.storage); err != nil {
 		b.Logger().Warn("the inventory of tokens not written; trying again within a minute", "error", err)
 	}
 }

@@ -138,7 +138,7 @@ func TestUnknownFieldsAreRefused(t *testing.T) {
 
 // sealingKey is where storage has the current sealing key.
 func (e *engine) sealingKey() string {
-	return native.KeysPrefix + "opaque/" + e.b.state.Load().keys.Keys().Current().Name
+	return native.KeysPrefix + "opaque/" + e.b.state.Load().Sealing.Keys().Current().Name
 }
 
 // What another node writes is seen here: Vault tells of each key.
@@ -158,7 +158,7 @@ func TestInvalidate(t *testing.T) {
 		written = append(written, keys...)
 	}
 	active.write("config", data{"environment": "production", "token_prefix": "new"})
-	invalidate(configKey)
+	invalidate(native.ConfigKey)
 	invalidate(active.sealingKey())
 	active.write("keys/rotate", nil)
 	invalidate(active.sealingKey())
@@ -225,7 +225,7 @@ func TestStorage(t *testing.T) {
 	e.write("revoke", data{"token": c.token})
 	e.b.flush(context.Background())
 
-	secret := e.b.state.Load().keys.Keys().Current().Secret
+	secret := e.b.state.Load().Sealing.Keys().Current().Secret
 	encodedSecret, _ := json.Marshal(secret)
 	keys, err := logical.CollectKeys(context.Background(), e.storage)
 	if err != nil || len(keys) < 4 {
@@ -306,7 +306,7 @@ func TestStorageThatCannotBeReadIsAnError(t *testing.T) {
 	e := newEngine(t)
 	e.write("roles/reader", data{"scopes": "a"})
 	e.creds("reader", nil)
-	for _, key := range []string{configKey} {
+	for _, key := range []string{native.ConfigKey} {
 		entry, err := e.storage.Get(context.Background(), key)
 		if err != nil {
 			t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/static"
@@ -52,13 +53,13 @@ func (b *backend) pathsBroken() []*framework.Path {
 
 // brokenKeys are the storage keys of all entries that cannot be read, each with the reason.
 func (st *state) brokenKeys() map[string]error {
-	keys := st.roles.Damaged()
+	keys := st.Roles.Damaged()
 	maps.Copy(keys, st.connections.Damaged())
 	maps.Copy(keys, st.connections.Providers.Damaged())
 	maps.Copy(keys, st.statics.Damaged())
 	maps.Copy(keys, st.upstreams.Damaged())
-	if err := st.config.broken(); err != nil {
-		keys[configKey] = err
+	if err := st.Config.Broken(); err != nil {
+		keys[native.ConfigKey] = err
 	}
 	for _, part := range st.parts() {
 		maps.Copy(keys, part.Damaged())
@@ -74,7 +75,7 @@ type damaged interface {
 
 // parts are the parts of the ledger and the key rings, by the prefix of their storage keys.
 func (st *state) parts() map[string]damaged {
-	parts := map[string]damaged{st.keys.Prefix(): st.keys, st.signers.Prefix(): st.signers}
+	parts := map[string]damaged{st.Sealing.Prefix(): st.Sealing, st.Signing.Prefix(): st.Signing}
 	for prefix, room := range st.rooms() {
 		parts[prefix] = room
 	}
@@ -113,21 +114,21 @@ func (b *backend) brokenDelete(ctx context.Context, req *logical.Request, d *fra
 
 // dropBroken deletes an entry that cannot be read, in the way of its kind.
 func (b *backend) dropBroken(ctx context.Context, req *logical.Request, st *state, key string) (*logical.Response, error) {
-	if key == configKey {
-		st.config.writing.Lock()
-		defer st.config.writing.Unlock()
-		dropped, err := st.config.drop(ctx, req.Storage)
+	if key == native.ConfigKey {
+		st.Config.Writing.Lock()
+		defer st.Config.Writing.Unlock()
+		dropped, err := st.Config.DropBroken(ctx, req.Storage)
 		if err != nil || !dropped {
 			return nil, err
 		}
 		resp := new(logical.Response)
-		resp.AddWarning(defaultsApply)
+		resp.AddWarning(native.DefaultsApply)
 		return resp, nil
 	}
 	if name, is := strings.CutPrefix(key, role.Prefix); is {
-		st.roles.Writing.Lock()
-		defer st.roles.Writing.Unlock()
-		if _, err := st.roles.Latest(ctx, req.Storage, name); err != nil {
+		st.Roles.Writing.Lock()
+		defer st.Roles.Writing.Unlock()
+		if _, err := st.Roles.Latest(ctx, req.Storage, name); err != nil {
 			return nil, err
 		}
 		return nil, b.dropBrokenRole(ctx, req.Storage, st, name)
@@ -159,26 +160,26 @@ func (b *backend) dropBroken(ctx context.Context, req *logical.Request, st *stat
 // dropBrokenRole deletes a role that cannot be read, and ends its tokens as far as they are known; it does nothing
 // where there is none. The caller holds writing.
 func (b *backend) dropBrokenRole(ctx context.Context, s logical.Storage, st *state, name string) error {
-	if st.roles.Broken(name) == nil {
+	if st.Roles.Broken(name) == nil {
 		return nil
 	}
 	ids := make(map[token.RoleID]bool)
-	if id := st.roles.DamagedID(name); id != (token.RoleID{}) {
+	if id := st.Roles.DamagedID(name); id != (token.RoleID{}) {
 		ids[id] = true
 	} else {
-		rows, _ := st.inventory.Page(token.ID{}, math.MaxInt, name)
+		rows, _ := st.Inventory.Page(token.ID{}, math.MaxInt, name)
 		for i := range rows {
 			ids[rows[i].RoleID] = true
 		}
 	}
 	for id := range ids {
-		if err := st.deleted.Add(ctx, s, id, b.now().Add(b.longestOf(st, new(role.Entry)))); err != nil {
+		if err := st.DeletedRoles.Add(ctx, s, id, b.now().Add(st.LongestOf(new(role.Entry)))); err != nil {
 			return err
 		}
 		if err := b.upstreams.EndRole(ctx, id); err != nil {
 			return err
 		}
 	}
-	defer st.deleted.Changed()
-	return st.roles.Delete(ctx, s, name)
+	defer st.DeletedRoles.Changed()
+	return st.Roles.Delete(ctx, s, name)
 }

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
 )
 
 // spoilConfig is a mount with tokens whose config cannot be read any more.
@@ -38,7 +40,7 @@ func TestBrokenConfig(t *testing.T) {
 	e.refused(logical.UpdateOperation, "roles/other", data{"scopes": "a"}, why)
 	e.refused(logical.UpdateOperation, "rotate-role/kept", nil, why)
 	e.refused(logical.UpdateOperation, "oauth/token", data{"grant_type": grantTypeRefresh, "refresh_token": refresh}, why)
-	e.refused(logical.UpdateOperation, "oauth/token", data{"grant_type": grantTypeExchange, "subject_token": opaque.token, "subject_token_type": typeAccessToken}, why)
+	e.refused(logical.UpdateOperation, "oauth/token", data{"grant_type": grantTypeExchange, "subject_token": opaque.token, "subject_token_type": native.TypeAccessToken}, why)
 
 	e.expect("active", opaque.token, nil)
 	e.expect("active", signed.token, nil)

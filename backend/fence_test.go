@@ -222,10 +222,10 @@ func TestPeriodicGoesOnAfterAnError(t *testing.T) {
 	if !errors.Is(err, errBroken) {
 		t.Errorf("the error is lost: %v, %v", resp, err)
 	}
-	if n := e.b.state.Load().deviations.Len(); n != 0 {
+	if n := e.b.state.Load().Deviations.Len(); n != 0 {
 		t.Errorf("%d deviations are left", n)
 	}
-	if n := e.b.state.Load().inventory.Len(); n != 0 {
+	if n := e.b.state.Load().Inventory.Len(); n != 0 {
 		t.Errorf("%d rows are left", n)
 	}
 }

@@ -3,13 +3,8 @@ package backend
 import (
 	"context"
 	"errors"
-	"iter"
 	"maps"
 	"slices"
-	"time"
-
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
 )
 
 // mountHoldings are the tokens of a mount that entities hold and that introspection alone does not end: JWTs with a
@@ -26,7 +21,7 @@ func (h mountHoldings) entities(ctx context.Context) ([]string, error) {
 	}
 	now := h.b.now()
 	found := make(map[string]bool)
-	for row := range st.liveJWTs(now) {
+	for row := range st.LiveJWTs(now) {
 		found[row.Subject] = true
 	}
 	kept, err := h.b.statics.Entities(ctx)
@@ -37,17 +32,6 @@ func (h mountHoldings) entities(ctx context.Context) ([]string, error) {
 		found[entity] = true
 	}
 	return slices.Collect(maps.Keys(found)), nil
-}
-
-// liveJWTs gives the rows of grants that are alive and have a place in a status list.
-func (st *state) liveJWTs(now time.Time) iter.Seq[ledger.Row] {
-	return func(yield func(ledger.Row) bool) {
-		for row := range st.inventory.WithStatus() {
-			if st.life(row.ID, row.ID, row.RoleID, row.ExpiresAt).Alive(now) == access.Good && !yield(row) {
-				return
-			}
-		}
-	}
 }
 
 func (h mountHoldings) revoke(ctx context.Context, entities map[string]bool) (tokens int, _ error) {
@@ -64,9 +48,9 @@ func (h mountHoldings) revoke(ctx context.Context, entities map[string]bool) (to
 		}
 		failed = errors.Join(failed, err)
 	}
-	for row := range st.liveJWTs(now) {
+	for row := range st.LiveJWTs(now) {
 		if entities[row.Subject] {
-			count(st.revoke(ctx, h.b.storage, row.ID, row.Status, row.ExpiresAt))
+			count(st.RevokeLease(ctx, h.b.storage, row.ID, row.Status, row.ExpiresAt))
 		}
 	}
 	for entity := range entities {

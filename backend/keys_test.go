@@ -284,7 +284,7 @@ func TestDestroyASigningKey(t *testing.T) {
 		}
 
 		// The successor, too, is replaced: it is published.
-		successor := e.b.state.Load().signers.Keys().Successor().Name
+		successor := e.b.state.Load().Signing.Keys().Successor().Name
 		if resp := e.do(logical.DeleteOperation, "keys/"+successor, nil); len(resp.Warnings) > 0 {
 			t.Errorf("%q", resp.Warnings)
 		}
@@ -305,7 +305,7 @@ func TestDestroyASigningKey(t *testing.T) {
 // tamperBack stores a signing key as another engine remembers it.
 func (e *engine) tamperBack(behind *engine, kid string) {
 	e.t.Helper()
-	entry, err := logical.StorageEntryJSON("keys/signing/"+kid, behind.b.state.Load().signers.Keys().Find(kid))
+	entry, err := logical.StorageEntryJSON("keys/signing/"+kid, behind.b.state.Load().Signing.Keys().Find(kid))
 	if err == nil {
 		err = e.storage.Put(context.Background(), entry)
 	}

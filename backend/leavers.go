@@ -7,6 +7,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/worker"
 )
 
@@ -51,7 +52,7 @@ func newLeavers(now func() time.Time, log func() hclog.Logger, disabled func(con
 // run looks at some entities.
 func (l *leavers) run(ctx context.Context) time.Duration {
 	if len(l.left) == 0 {
-		if wait := l.began.Add(subjectTTL).Sub(l.now()); wait > 0 && wait <= subjectTTL {
+		if wait := l.began.Add(native.SubjectTTL).Sub(l.now()); wait > 0 && wait <= native.SubjectTTL {
 			return wait
 		}
 		if err := l.begin(ctx); err != nil {
@@ -59,7 +60,7 @@ func (l *leavers) run(ctx context.Context) time.Duration {
 			return leaverInterval
 		}
 		if len(l.left) == 0 {
-			return subjectTTL
+			return native.SubjectTTL
 		}
 	}
 	n := min(l.pace, len(l.left))
@@ -96,7 +97,7 @@ func (l *leavers) begin(ctx context.Context) error {
 	}
 	slices.Sort(entities)
 	l.left, l.began = entities, l.now()
-	looks := int(subjectTTL / leaverInterval)
+	looks := int(native.SubjectTTL / leaverInterval)
 	l.pace = min(maxLeaverPace, (len(l.left)+looks-1)/looks)
 	return nil
 }

@@ -23,16 +23,6 @@ const (
 	mediaJSON = "application/json"
 )
 
-// The error codes of RFC 6749 section 5.2, RFC 8707 section 2 and RFC 7009 section 2.2.1.
-const (
-	invalidRequest       = "invalid_request"
-	invalidGrant         = "invalid_grant"
-	invalidScope         = "invalid_scope"
-	invalidTarget        = "invalid_target"
-	unsupportedGrantType = "unsupported_grant_type"
-	unsupportedTokenType = "unsupported_token_type"
-)
-
 // rawResponse is an answer that Vault passes on as it is.
 func rawResponse(status int, mediaType, cacheControl string, body []byte) *logical.Response {
 	return &logical.Response{Data: map[string]any{
@@ -55,17 +45,9 @@ func noStore(status int, answer any) (*logical.Response, error) {
 // maxAge is the Cache-Control of an answer that may be cached for so long.
 func maxAge(d time.Duration) string { return fmt.Sprintf("public, max-age=%d", int(d.Seconds())) }
 
-// oauthError refuses a request to a path of OAuth. Why a token is bad is not told: description is for what the caller
-// itself has got wrong.
-func oauthError(code, description string, args ...any) error {
-	e := refusal.New(description, args...)
-	e.Code = code
-	return e
-}
-
 // oauthRefusal renders a refusal as an error answer of RFC 6749 section 5.2.
 func oauthRefusal(e *refusal.Error) (*logical.Response, error) {
-	answer := map[string]string{"error": cmp.Or(e.Code, invalidRequest)}
+	answer := map[string]string{"error": cmp.Or(e.Code, refusal.InvalidRequest)}
 	if description := e.Error(); description != "" {
 		// The characters that section 5.2 allows.
 		answer["error_description"] = strings.Map(func(r rune) rune {
@@ -86,7 +68,7 @@ func oauthRefusal(e *refusal.Error) (*logical.Response, error) {
 func oauthForm(req *logical.Request) error {
 	for name, value := range req.Data {
 		if _, text := value.(string); !text {
-			return oauthError(invalidRequest, "%s must be text", refusal.Clip(name))
+			return refusal.OAuth(refusal.InvalidRequest, "%s must be text", refusal.Clip(name))
 		}
 	}
 	return nil

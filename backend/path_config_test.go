@@ -138,7 +138,7 @@ func TestPastPrefixesAreBounded(t *testing.T) {
 		e := newEngine(t)
 		e.write("roles/reader", data{"scopes": "a", "ttl": "1h", "max_ttl": "2h"})
 		old := e.creds("reader", nil)
-		for i := range maxPastPrefixes {
+		for i := range 20 {
 			e.write("config", data{"token_prefix": fmt.Sprintf("p%d", i)})
 		}
 		e.refused(logical.UpdateOperation, "config", data{"token_prefix": "one_more"}, "token_prefix: live tokens may still have 21 former prefixes, at most 20 are allowed")

@@ -2,7 +2,6 @@ package backend
 
 import (
 	"context"
-	"crypto/rand"
 	"maps"
 	"slices"
 	"time"
@@ -10,15 +9,15 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
 func (b *backend) pathsCreds() []*framework.Path {
 	issue := &framework.PathOperation{
-		Callback:                    b.credsIssue,
+		Callback:                    b.pathCredsUpdate,
 		Summary:                     "Issue a token.",
 		ForwardPerformanceStandby:   true,
 		ForwardPerformanceSecondary: true,
@@ -39,7 +38,7 @@ func (b *backend) pathsCreds() []*framework.Path {
 		}),
 	}
 	read := *issue
-	read.Callback = b.credsRead
+	read.Callback = b.pathCredsRead
 	read.Summary = "Issue a token that grants what the role does."
 	read.DisplayAttrs = &framework.DisplayAttributes{OperationSuffix: "credentials"}
 	update := *issue
@@ -90,33 +89,33 @@ func (b *backend) pathsCreds() []*framework.Path {
 	}}
 }
 
-// credsRead issues what the role grants. It takes no fields, so that a policy can allow read without allowing
-// everything within allowed_scopes; Vault's allowed_parameters do not hold for the query of a GET.
-func (b *backend) credsRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+// pathCredsRead issues what the role grants. Reading takes no fields, so that a policy can allow read without allowing
+// everything within allowed_scopes: Vault's allowed_parameters do not hold for the query of a GET.
+func (b *backend) pathCredsRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	for _, field := range slices.Sorted(maps.Keys(d.Raw)) {
 		if field != "role" {
 			return nil, refusal.Field(field, "reading takes no fields: a request that narrows is an update, vault write %s%s %s=...",
 				req.MountPoint, refusal.Clip(req.Path), field)
 		}
 	}
-	return b.credsIssue(ctx, req, d)
+	return b.pathCredsUpdate(ctx, req, d)
 }
 
-func (b *backend) credsIssue(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathCredsUpdate(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	st, err := b.load(ctx, req.Storage)
 	if err != nil {
 		return nil, err
 	}
 	name := d.Get("role").(string)
-	r := st.roles.Get(name)
-	if err := st.roles.Broken(name); err != nil {
+	r := st.Roles.Get(name)
+	if err := st.Roles.Broken(name); err != nil {
 		return nil, refusal.New("%w", err)
 	}
 	if r == nil {
 		return nil, refusal.Field("role", "there is no role %q", refusal.Clip(name))
 	}
 	if err := r.CheckRequester(remoteAddr(req)); err != nil {
-		return nil, logical.CodedError(403, err.Error())
+		return nil, err
 	}
 	if err := b.proveWritable(ctx, req.Storage); err != nil {
 		return nil, err
@@ -124,104 +123,65 @@ func (b *backend) credsIssue(ctx context.Context, req *logical.Request, d *frame
 	if r.Connection != "" {
 		return b.credsUpstream(ctx, req, d, st, r)
 	}
-	c, err := st.config.get()
-	if err != nil {
-		return nil, err
-	}
-	if err := c.mayIssue(r); err != nil {
-		return nil, err
-	}
+	return b.credsNative(ctx, req, d, st, r)
+}
 
-	narrowed, err := r.Narrow(&role.Request{
-		Scopes: given[[]string](d, "scopes"), Audience: given[[]string](d, "audience"), TokenBoundCIDRs: given[[]string](d, "token_bound_cidrs"),
-		DPoPJKT: given[string](d, "dpop_jkt"), X5TS256: given[string](d, "x5t_s256"),
-	})
-	if err != nil {
-		return nil, err
-	}
+// credsNative issues a token of the engine's own.
+func (b *backend) credsNative(ctx context.Context, req *logical.Request, d *framework.FieldData, st *state, r *role.Role) (*logical.Response, error) {
 	ttl, lifetime, warnings, err := b.lifetimes(r, d)
 	if err != nil {
 		return nil, err
 	}
-
-	now := b.now()
-	place, err := b.limits.reserve(st, r, now)
-	if err != nil {
-		return nil, refusal.New("%w", err)
-	}
-	defer place.giveUp()
-
-	accessTTL := ttl
-	if r.Refresh {
-		accessTTL = min(ttl, r.AccessTTL)
-	}
-	claims, err := newClaims(accessTTL, now)
+	issued, err := st.Issue(ctx, req.Storage, &native.IssueRequest{
+		Role: r, TTL: ttl, Lifetime: lifetime, MountPoint: req.MountPoint, Subject: req.EntityID, DisplayName: req.DisplayName,
+		Asked: &role.Request{
+			Scopes: given[[]string](d, "scopes"), Audience: given[[]string](d, "audience"), TokenBoundCIDRs: given[[]string](d, "token_bound_cidrs"),
+			DPoPJKT: given[string](d, "dpop_jkt"), X5TS256: given[string](d, "x5t_s256"),
+		},
+		Reserve: func() (*role.Place, error) { return b.reserve(st, r) },
+	})
 	if err != nil {
 		return nil, err
 	}
-	inherit(claims, narrowed)
-	claims.Role, claims.RoleVersion, claims.Subject, claims.Grant = r.ID, r.Version, req.EntityID, claims.ID
-	if claims.Metadata, err = r.MetadataFor(req.EntityID, b.System()); err != nil {
-		return nil, err
+	claims := issued.Claims
+	data := map[string]any{
+		"token":      issued.Text,
+		"token_id":   claims.Name(),
+		"token_type": native.PresentedAs(claims),
+		"scopes":     []string(issued.Permissions.Scopes),
+		"expires_at": rfc3339(claims.ExpiresAt),
 	}
-	if r.TokenFormat == role.FormatJWT && !r.NoLease {
-		if claims.Status, err = st.indexes.Next(ctx, req.Storage, r.ID, now); err != nil {
-			return nil, err
-		}
-		if claims.Grant, err = token.NewGrantID(rand.Reader, claims.Status); err != nil {
-			return nil, err
-		}
-		claims.ID = claims.Grant
-	}
-	i := &issuing{st: st, storage: req.Storage, config: c, role: r, mountPoint: req.MountPoint, lifetime: lifetime}
-	data := make(map[string]any)
 	if r.Refresh {
-		if data["refresh_token"], err = i.firstRefreshToken(ctx, claims, ttl, now); err != nil {
-			return nil, refuseTooLong(err)
-		}
-		data["grant_id"] = claims.Grant.String()
+		data["refresh_token"], data["grant_id"] = issued.RefreshToken, claims.Grant.String()
 	}
-	if data["token"], err = i.access(ctx, claims); err != nil {
-		return nil, refuseTooLong(err)
+	if issued.Permissions.Audience != nil {
+		data["audience"] = issued.Permissions.Audience
 	}
-
-	grant, _ := r.Permissions(claims)
-	data["token_id"] = claims.Name()
-	data["token_type"] = tokenTypeOf(claims)
-	data["scopes"] = []string(grant.Scopes)
-	data["expires_at"] = claims.ExpiresAt.UTC().Format(time.RFC3339)
-	if grant.Audience != nil {
-		data["audience"] = grant.Audience
-	}
-	addLimits(data, grant)
+	addLimits(data, issued.Permissions)
 	if r.NoLease {
 		return &logical.Response{Data: data, Warnings: warnings}, nil
 	}
-
-	end := claims.IssuedAt.Add(ttl)
-	place.fill(func() {
-		st.inventory.Add(ledger.Row{
-			ID: claims.Grant, IssuedAt: claims.IssuedAt, ExpiresAt: end, Status: claims.Status,
-			Holder: ledger.Holder{
-				Role: r.Name(), RoleID: r.ID, RoleVersion: r.Version, Scopes: grant.Scopes.Parameter(),
-				Subject: req.EntityID, DisplayName: req.DisplayName, Key: i.key,
-			},
-		})
-	})
 	b.flushSoon()
-	if st.roles.ByID(r.ID) == nil { // and whoever deleted it may not have seen the row
-		return nil, refusal.New("role %q was deleted meanwhile", r.Name())
-	}
 	l := &lease{
 		leaseTerms: leaseTerms{ttl: ttl, lifetime: lifetime},
-		grant:      claims.Grant, status: claims.Status, roleID: r.ID, role: r.Name(), expiresAt: end,
+		grant:      claims.Grant, status: claims.Status, roleID: r.ID, role: r.Name(), expiresAt: issued.GrantEnd,
 	}
 	resp := b.Secret(secretTypeToken).Response(data, l.internalData())
-	resp.Secret.TTL = ttl
-	resp.Secret.MaxTTL = lifetime
+	resp.Secret.TTL, resp.Secret.MaxTTL = ttl, lifetime
 	resp.Secret.Renewable = r.TokenFormat == role.FormatOpaque || r.Refresh // a JWT cannot be extended
 	resp.Warnings = warnings
 	return resp, nil
+}
+
+// addLimits adds to an answer where a token may be used, as far as that is limited.
+func addLimits(data map[string]any, p *access.Permissions) {
+	addresses, hosts, _ := p.Effective()
+	if addresses.Restricted() {
+		data["token_bound_cidrs"] = addresses.Strings()
+	}
+	if len(hosts) > 0 {
+		data["bound_hosts"] = slices.Clone([]string(hosts))
+	}
 }
 
 // lifetimes returns how long a token lives that a request asks for, and how long the token can live, renewals included.
@@ -240,20 +200,6 @@ func (b *backend) lifetimes(r *role.Role, d *framework.FieldData) (ttl, lifetime
 		lifetime = min(lifetime, maxTTL)
 	}
 	return ttl, lifetime, warnings, nil
-}
-
-// firstRefreshToken makes the refresh token that begins a grant, and the claims belong to that grant.
-func (i *issuing) firstRefreshToken(ctx context.Context, claims *token.Claims, ttl time.Duration, now time.Time) (text string, err error) {
-	if claims.ID, err = token.NewID(rand.Reader); err != nil { // the one it has is the grant's
-		return "", err
-	}
-	refresh, err := newClaims(ttl, now)
-	if err != nil {
-		return "", err
-	}
-	inherit(refresh, claims)
-	refresh.Generation, refresh.GrantLifetime = 1, max(i.lifetime, ttl)
-	return i.refreshToken(ctx, refresh)
 }
 
 // mountTTLs asks Vault for the mount's maximum lease TTL once, not at each use.

@@ -2,8 +2,8 @@ package backend
 
 import (
 	"context"
-	"errors"
 	"maps"
+	"strings"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -11,7 +11,6 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
@@ -45,7 +44,7 @@ func (b *backend) pathsIntrospect() []*framework.Path {
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.UpdateOperation: &framework.PathOperation{
-				Callback: b.introspect,
+				Callback: b.pathIntrospectUpdate,
 				Summary:  "Answer whether a token is good here and now.",
 				Responses: ok(map[string]*framework.FieldSchema{
 					"active":            {Type: framework.TypeBool, Required: true, Description: "Whether the token is good, for the use that was asked about."},
@@ -77,7 +76,7 @@ func (b *backend) pathsIntrospect() []*framework.Path {
 	}}
 }
 
-func (b *backend) introspect(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathIntrospectUpdate(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	st, err := b.load(ctx, req.Storage)
 	if err != nil {
 		return nil, err
@@ -90,35 +89,35 @@ func (b *backend) introspect(ctx context.Context, req *logical.Request, d *frame
 	if err != nil {
 		return nil, err
 	}
-	v, err := b.decide(ctx, req.Storage, st, text, use)
+	v, err := st.Verify(ctx, req.Storage, text, use)
 	if err != nil {
 		return nil, err
 	}
 
-	data := map[string]any{"active": v.reason == access.Good}
-	if v.reason != access.Good {
-		data["reason"] = string(v.reason)
-		data["detail"] = v.explain(use)
+	data := map[string]any{"active": v.Reason == access.Good}
+	if v.Reason != access.Good {
+		data["reason"] = string(v.Reason)
+		data["detail"] = v.Explain(use)
 	}
-	if v.claims == nil {
+	if v.Claims == nil {
 		return &logical.Response{Data: data}, nil
 	}
-	c := st.config.orDefaults()
-	maps.Copy(data, v.members(c))
-	data["token_id"] = v.claims.Name()
-	if v.claims.Grant != v.claims.ID {
-		data["grant_id"] = v.claims.Grant.String()
+	c := st.Config.OrDefaults()
+	maps.Copy(data, members(v, c))
+	data["token_id"] = v.Claims.Name()
+	if v.Claims.Grant != v.Claims.ID {
+		data["grant_id"] = v.Claims.Grant.String()
 	}
-	if st.config.broken() == nil {
-		data["environment"] = c.environment(req.MountPoint)
+	if st.Config.Broken() == nil {
+		data["environment"] = c.EnvironmentOf(req.MountPoint)
 	}
-	if v.role != nil {
-		data["role"] = v.role.Name()
+	if v.Role != nil {
+		data["role"] = v.Role.Name()
 	}
-	if v.grant != nil {
-		addLimits(data, v.grant)
-		if len(v.metadata) > 0 {
-			data["metadata"] = v.metadata
+	if v.Permissions != nil {
+		addLimits(data, v.Permissions)
+		if len(v.Metadata) > 0 {
+			data["metadata"] = v.Metadata
 		}
 	}
 	return &logical.Response{Data: data}, nil
@@ -133,7 +132,7 @@ func tokenField(d *framework.FieldData) (string, error) {
 		return "", refusal.Field("token", "is missing")
 	case len(text) > token.MaxLen:
 		return "", refusal.Field("token", "is %d bytes long, the longest token has %d", len(text), token.MaxLen)
-	case !isPrintable(text):
+	case strings.IndexFunc(text, func(r rune) bool { return r < 0x20 || r > 0x7e }) >= 0:
 		return "", refusal.Field("token", "has bytes that are not printable ASCII")
 	}
 	return text, nil
@@ -166,74 +165,33 @@ func useOf(d *framework.FieldData) (*access.Use, error) {
 	return use, nil
 }
 
-// verdict is what the engine says of a token. What it does not know is zero.
-type verdict struct {
-	reason   access.Reason
-	claims   *token.Claims
-	life     access.State // renewals included
-	role     *role.Role
-	grant    *access.Permissions
-	metadata map[string]string
-}
-
-// explain says in a sentence why the token is not good.
-func (v *verdict) explain(use *access.Use) string {
-	if v.claims != nil && v.claims.Generation > 0 && v.reason == access.WrongAudience {
-		return "this is a refresh token, which is for oauth/token and for no API"
+// members returns the members of an introspection answer (RFC 7662 section 2.2) of a token that could be opened.
+func members(v *native.Verdict, c *native.Config) map[string]any {
+	data := map[string]any{
+		"jti":        v.Claims.Name(),
+		"token_type": native.PresentedAs(v.Claims),
+		"exp":        v.Life.ExpiresAt.Unix(),
+		"iat":        v.Claims.IssuedAt.Unix(),
 	}
-	return access.Explain(v.reason, v.grant, use)
-}
-
-// open opens a token of either encoding. Another process may have made the key since Vault last told of a change:
-// an unknown one is looked up in storage.
-func (st *state) open(ctx context.Context, s logical.Storage, text string) (*token.Claims, error) {
-	if token.IsJWT(text) {
-		return native.Open(ctx, s, st.signers, text, token.OpenJWT)
+	if c.Issuer != "" {
+		data["iss"] = c.Issuer
 	}
-	return native.Open(ctx, s, st.keys, text, token.Open)
-}
-
-// decide opens a token and judges a use of it.
-func (b *backend) decide(ctx context.Context, s logical.Storage, st *state, text string, use *access.Use) (*verdict, error) {
-	claims, err := st.open(ctx, s, text)
-	switch {
-	case errors.Is(err, token.ErrMalformed):
-		return &verdict{reason: access.Malformed}, nil
-	case errors.Is(err, token.ErrUnknownKey):
-		return &verdict{reason: access.WrongEnvironment}, nil
-	case errors.Is(err, token.ErrSpentKey):
-		return &verdict{reason: access.Expired}, nil
-	case errors.Is(err, token.ErrDestroyedKey):
-		return &verdict{reason: access.Revoked}, nil
-	case errors.Is(err, token.ErrBrokenKey):
-		return nil, err
-	case err != nil:
-		return &verdict{reason: access.Unknown}, nil
+	if v.Claims.Subject != "" {
+		data["sub"] = v.Claims.Subject
 	}
-
-	now := b.now()
-	life := st.life(claims.ID, claims.Grant, claims.Role, claims.ExpiresAt)
-	v := &verdict{claims: claims, life: life, role: st.roles.ByID(claims.Role)}
-	if v.role != nil {
-		v.grant, v.metadata = v.role.Permissions(claims)
+	if v.Role != nil {
+		data["client_id"] = v.Role.Name()
 	}
-	if err := st.readable(claims.ID, claims.Grant, claims.Role); err != nil && !life.Revoked {
-		return nil, err
+	if v.Permissions != nil {
+		data["scope"] = v.Permissions.Scopes.Parameter()
+		if v.Permissions.Audience != nil {
+			data["aud"] = v.Permissions.Audience
+		}
 	}
-	if v.reason = life.Alive(now); v.reason != access.Good {
-		return v, nil
+	if cnf := v.Claims.Confirmation; cnf.JKT != "" {
+		data["cnf"] = map[string]any{"jkt": cnf.JKT}
+	} else if cnf.X5T != "" {
+		data["cnf"] = map[string]any{"x5t#S256": cnf.X5T}
 	}
-	if claims.Generation > 0 {
-		v.reason = access.WrongAudience
-		return v, nil
-	}
-	if v.grant == nil { // a version of the role that no live token has
-		v.reason = access.Expired
-		return v, nil
-	}
-	if life.SubjectDisabled, err = b.subjects.disabled(ctx, claims.Subject); err != nil {
-		return nil, err
-	}
-	v.reason = access.Decide(now, life, v.grant, use)
-	return v, nil
+	return data
 }

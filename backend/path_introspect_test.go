@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
 )
 
 func TestIntrospectTellsTokensApart(t *testing.T) {
@@ -82,7 +84,7 @@ func TestExpiredToTheSecond(t *testing.T) {
 			e.expect("expired", c.token, nil)
 		}
 		e.revokeLease(c)
-		if n := e.b.state.Load().deviations.Len(); n != 0 {
+		if n := e.b.state.Load().Deviations.Len(); n != 0 {
 			t.Errorf("a lease that has ended in time has left %d deviations", n)
 		}
 	})
@@ -96,17 +98,17 @@ func TestSubjectDisabled(t *testing.T) {
 		anonymous := e.credsAs("", "reader", nil)
 		e.expect("active", c.token, nil)
 		e.system.become(entityAnn, &logical.Entity{ID: entityAnn, Disabled: true})
-		time.Sleep(subjectTTL + time.Second)
+		time.Sleep(native.SubjectTTL + time.Second)
 		e.expect("subject_disabled", c.token, nil)
 		if state := e.write("lookup", data{"token": c.token})["state"]; state != "subject_disabled" {
 			t.Errorf("lookup says %s", state)
 		}
 		e.expect("active", anonymous.token, nil)
 		e.system.become(entityAnn, &logical.Entity{ID: entityAnn})
-		time.Sleep(subjectTTL + time.Second)
+		time.Sleep(native.SubjectTTL + time.Second)
 		e.expect("active", c.token, nil)
 		e.system.become(entityAnn, nil)
-		time.Sleep(subjectTTL + time.Second)
+		time.Sleep(native.SubjectTTL + time.Second)
 		e.expect("subject_disabled", c.token, nil)
 	})
 }

@@ -8,7 +8,6 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
@@ -72,26 +71,21 @@ func (b *backend) pathsKeys() []*framework.Path {
 	}
 }
 
-// signingPolicy is what the configuration says of the signing keys.
-func (c *config) signingPolicy() native.SigningPolicy {
-	return native.SigningPolicy{Algorithm: c.SigningAlgorithm, Period: c.KeyRotationPeriod, MaxAge: c.JWKSMaxAge}
-}
-
 func (b *backend) keysRotate(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
 	st, err := b.load(ctx, req.Storage)
 	if err != nil {
 		return nil, err
 	}
-	if err := st.keys.Rotate(ctx, req.Storage); err != nil {
+	if err := st.Sealing.Rotate(ctx, req.Storage); err != nil {
 		return nil, err
 	}
 	resp := st.keysInUse()
-	c, err := st.config.get()
+	c, err := st.Config.Get()
 	if err != nil {
 		resp.AddWarning("the signing key was not rotated: " + err.Error())
 		return resp, nil
 	}
-	tooYoungUntil, err := st.signers.Rotate(ctx, req.Storage, c.signingPolicy())
+	tooYoungUntil, err := st.Signing.Rotate(ctx, req.Storage, c.SigningPolicy())
 	if err != nil {
 		return nil, err
 	}
@@ -111,10 +105,10 @@ func (b *backend) keyDestroy(ctx context.Context, req *logical.Request, d *frame
 	name := d.Get("key").(string)
 	var unknownUntil time.Time
 	switch {
-	case st.keys.Keys().Find(name) != nil:
-		err = st.keys.Destroy(ctx, req.Storage, name)
-	case st.signers.Keys().Find(name) != nil:
-		unknownUntil, err = st.signers.Destroy(ctx, req.Storage, name, st.config.orDefaults().signingPolicy())
+	case st.Sealing.Keys().Find(name) != nil:
+		err = st.Sealing.Destroy(ctx, req.Storage, name)
+	case st.Signing.Keys().Find(name) != nil:
+		unknownUntil, err = st.Signing.Destroy(ctx, req.Storage, name, st.Config.OrDefaults().SigningPolicy())
 	default:
 		return nil, refusal.Field("key", "there is no key %q, see keys/. Nothing was destroyed", refusal.Clip(name))
 	}
@@ -133,10 +127,10 @@ func (b *backend) keyDestroy(ctx context.Context, req *logical.Request, d *frame
 // keysInUse is the answer that names the current keys.
 func (st *state) keysInUse() *logical.Response {
 	data := make(map[string]any)
-	if current := st.keys.Keys().Current(); current != nil {
+	if current := st.Sealing.Keys().Current(); current != nil {
 		data["key"] = current.Name
 	}
-	if current := st.signers.Keys().Current(); current != nil {
+	if current := st.Signing.Keys().Current(); current != nil {
 		data["signing_key"] = current.Name
 	}
 	return &logical.Response{Data: data}
@@ -152,7 +146,7 @@ func (b *backend) keysList(ctx context.Context, req *logical.Request, _ *framewo
 	for _, part := range []struct {
 		use  string
 		keys token.Keys
-	}{{"enc", st.keys.Keys()}, {"sig", st.signers.Keys()}} {
+	}{{"enc", st.Sealing.Keys()}, {"sig", st.Signing.Keys()}} {
 		for i := range part.keys {
 			names = append(names, part.keys[i].Name)
 			info[part.keys[i].Name] = describeKey(&part.keys[i], part.use)

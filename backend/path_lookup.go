@@ -10,6 +10,7 @@ import (
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
@@ -28,7 +29,7 @@ func (b *backend) pathsLookup() []*framework.Path {
 		Fields:       tokenOrIDFields(),
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.UpdateOperation: &framework.PathOperation{
-				Callback:  b.lookup,
+				Callback:  b.pathLookupUpdate,
 				Summary:   "Return what is known of a token.",
 				Responses: ok(responses),
 			},
@@ -72,7 +73,7 @@ func tokenOrID(d *framework.FieldData) (text string, grant token.ID, _ error) {
 	return "", grant, nil
 }
 
-func (b *backend) lookup(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathLookupUpdate(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	st, err := b.load(ctx, req.Storage)
 	if err != nil {
 		return nil, err
@@ -84,21 +85,21 @@ func (b *backend) lookup(ctx context.Context, req *logical.Request, d *framework
 
 	var row ledger.Row
 	var known bool
-	var v *verdict
+	var v *native.Verdict
 	reason := access.Unknown
 	if u, isUpstream := st.upstreams.Known(text); isUpstream {
 		text, id = "", u.ID
 	}
 	if text != "" {
-		if v, err = b.decide(ctx, req.Storage, st, text, &access.Use{}); err != nil {
+		if v, err = st.Verify(ctx, req.Storage, text, &access.Use{}); err != nil {
 			return nil, err
 		}
-		reason = v.reason
-		if v.claims != nil {
+		reason = v.Reason
+		if v.Claims != nil {
 			row, known = rowOf(st, v), true
 		}
 	} else {
-		row, known = st.inventory.Get(id)
+		row, known = st.Inventory.Get(id)
 	}
 	if !known {
 		return &logical.Response{Data: map[string]any{"state": string(reason), "detail": access.Explain(reason, nil, nil)}}, nil
@@ -107,36 +108,36 @@ func (b *backend) lookup(ctx context.Context, req *logical.Request, d *framework
 	if err != nil {
 		return nil, err
 	}
-	if v != nil && v.claims.Grant != v.claims.ID {
-		v.describe(data, b.now())
+	if v != nil && v.Claims.Grant != v.Claims.ID {
+		describeToken(v, data, b.now())
 	}
 	return &logical.Response{Data: data}, nil
 }
 
-// describe adds to what is known of the grant what is true of this one token of it.
-func (v *verdict) describe(data map[string]any, now time.Time) {
-	data["token_id"] = v.claims.Name()
-	data["issued_at"] = v.claims.IssuedAt.UTC().Format(time.RFC3339)
-	data["expires_at"] = v.life.ExpiresAt.UTC().Format(time.RFC3339)
-	if reason := v.life.Alive(now); reason != access.Good {
+// describeToken adds to what is known of a grant what is true of one token of the grant.
+func describeToken(v *native.Verdict, data map[string]any, now time.Time) {
+	data["token_id"] = v.Claims.Name()
+	data["issued_at"] = v.Claims.IssuedAt.UTC().Format(time.RFC3339)
+	data["expires_at"] = v.Life.ExpiresAt.UTC().Format(time.RFC3339)
+	if reason := v.Life.Alive(now); reason != access.Good {
 		data["state"], data["detail"] = string(reason), access.Explain(reason, nil, nil)
 	}
 }
 
 // rowOf gives the inventory's row of a token that was opened, or as much of one as the token says.
-func rowOf(st *state, v *verdict) ledger.Row {
-	if row, known := st.inventory.Get(v.claims.Grant); known {
+func rowOf(st *state, v *native.Verdict) ledger.Row {
+	if row, known := st.Inventory.Get(v.Claims.Grant); known {
 		return row
 	}
 	row := ledger.Row{
-		ID: v.claims.Grant, IssuedAt: v.claims.IssuedAt, ExpiresAt: v.claims.ExpiresAt,
-		Holder: ledger.Holder{RoleID: v.claims.Role, RoleVersion: v.claims.RoleVersion, Subject: v.claims.Subject},
+		ID: v.Claims.Grant, IssuedAt: v.Claims.IssuedAt, ExpiresAt: v.Claims.ExpiresAt,
+		Holder: ledger.Holder{RoleID: v.Claims.Role, RoleVersion: v.Claims.RoleVersion, Subject: v.Claims.Subject},
 	}
-	if v.role != nil {
-		row.Role = v.role.Name()
+	if v.Role != nil {
+		row.Role = v.Role.Name()
 	}
-	if v.grant != nil {
-		row.Scopes = v.grant.Scopes.Parameter()
+	if v.Permissions != nil {
+		row.Scopes = v.Permissions.Scopes.Parameter()
 	}
 	return row
 }
@@ -159,9 +160,9 @@ func tokenRowFields() map[string]*framework.FieldSchema {
 
 // describe shows a row and what has become of its token.
 func (b *backend) describe(ctx context.Context, st *state, row *ledger.Row) (map[string]any, error) {
-	life := st.rowLife(row, st.destroyedKeys())
+	life := st.rowLife(row, st.DestroyedKeys())
 	var err error
-	if life.SubjectDisabled, err = b.subjects.disabled(ctx, row.Subject); err != nil {
+	if life.SubjectDisabled, err = b.world.Subjects.Disabled(ctx, row.Subject); err != nil {
 		return nil, err
 	}
 	data := map[string]any{
@@ -175,7 +176,7 @@ func (b *backend) describe(ctx context.Context, st *state, row *ledger.Row) (map
 		"issued_at":    row.IssuedAt.UTC().Format(time.RFC3339),
 		"expires_at":   life.ExpiresAt.UTC().Format(time.RFC3339),
 	}
-	if err := st.readable(row.ID, row.ID, row.RoleID); err != nil && !life.Revoked {
+	if err := st.unreadable(row); err != nil && !life.Revoked {
 		data["state"], data["detail"] = string(access.Unknown), err.Error()
 	} else if reason := life.Alive(b.now()); reason != access.Good {
 		data["state"] = string(reason)

@@ -1,8 +1,8 @@
 package backend
 
 import (
+	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"strings"
@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
@@ -33,7 +34,7 @@ func (b *backend) pathsOAuthIntrospect() []*framework.Path {
 			},
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.UpdateOperation: &framework.PathOperation{
-					Callback:  b.oauthIntrospect,
+					Callback:  b.pathOAuthIntrospectUpdate,
 					Summary:   "Answer whether a token is active (RFC 7662).",
 					Responses: rawResponses(http.StatusOK, mediaJSON, "Introspection response of RFC 7662 section 2.2"),
 				},
@@ -51,7 +52,7 @@ func (b *backend) pathsOAuthIntrospect() []*framework.Path {
 			},
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.UpdateOperation: &framework.PathOperation{
-					Callback:                    b.oauthRevoke,
+					Callback:                    b.pathOAuthRevokeUpdate,
 					Summary:                     "Revoke a token and its grant (RFC 7009).",
 					ForwardPerformanceStandby:   true,
 					ForwardPerformanceSecondary: true,
@@ -64,48 +65,53 @@ func (b *backend) pathsOAuthIntrospect() []*framework.Path {
 	}
 }
 
-func (b *backend) oauthIntrospect(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathOAuthIntrospectUpdate(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	st, err := b.load(ctx, req.Storage)
 	if err != nil {
 		return nil, err
 	}
 	text := d.Get("token").(string)
 	if text == "" {
-		return nil, oauthError(invalidRequest, "token is missing")
+		return nil, refusal.OAuth(refusal.InvalidRequest, "token is missing")
 	}
 	use := &access.Use{Audience: d.Get("audience").(string)}
 	if use.Scopes, err = access.ParseScopes(strings.Fields(d.Get("scope").(string))); err != nil {
-		return nil, oauthError(invalidRequest, "%s", err)
+		return nil, refusal.OAuth(refusal.InvalidRequest, "%s", err)
 	}
 	if v := d.Get("client_ip").(string); v != "" {
 		if use.ClientIP, err = access.ParseClientIP(v); err != nil {
-			return nil, oauthError(invalidRequest, "client_ip: %s", err)
+			return nil, refusal.OAuth(refusal.InvalidRequest, "client_ip: %s", err)
 		}
 	}
 	if v := d.Get("host").(string); v != "" {
 		if use.Host, err = access.ParseHost(v); err != nil {
-			return nil, oauthError(invalidRequest, "host: %s", err)
+			return nil, refusal.OAuth(refusal.InvalidRequest, "host: %s", err)
 		}
 	}
 
-	v, err := b.decide(ctx, req.Storage, st, text, use)
+	v, err := st.Verify(ctx, req.Storage, text, use)
 	if err != nil {
 		return nil, err
 	}
-	c, err := st.config.get()
+	c, err := st.Config.Get()
 	if err != nil {
 		if wantsSigned(req) {
 			return nil, err
 		}
-		c = st.config.orDefaults()
+		c = st.Config.OrDefaults()
 	}
 	answer := map[string]any{"active": false}
-	if v.reason == access.Good {
-		answer = v.members(c)
+	if v.Reason == access.Good {
+		answer = members(v, c)
 		answer["active"] = true
 	}
 	if wantsSigned(req) && c.Issuer != "" {
-		return st.signIntrospection(ctx, req, c, answer)
+		audience := cmp.Or(req.EntityID, req.DisplayName) // whoever asked
+		signed, err := st.SignIntrospection(ctx, req.Storage, c, audience, answer)
+		if err != nil {
+			return nil, err
+		}
+		return rawResponse(http.StatusOK, mediaIntrospectionJWT, "no-store", []byte(signed)), nil
 	}
 	return noStore(http.StatusOK, answer)
 }
@@ -121,37 +127,14 @@ func wantsSigned(req *logical.Request) bool {
 	return false
 }
 
-// signIntrospection is the answer as a JWT (RFC 9701 section 5). It is for whoever asked, by Vault entity, or
-// display name where there is none.
-func (st *state) signIntrospection(ctx context.Context, req *logical.Request, c *config, answer map[string]any) (*logical.Response, error) {
-	audience := req.EntityID
-	if audience == "" {
-		audience = req.DisplayName
-	}
-	payload, err := json.Marshal(map[string]any{
-		"iss": c.Issuer, "aud": audience, "iat": st.now().Unix(), "token_introspection": answer,
-	})
-	if err != nil {
-		return nil, err
-	}
-	var signed string
-	if err := st.signers.Sign(ctx, req.Storage, c.SigningAlgorithm, 0, func(ring *token.SigningRing) error {
-		signed, err = ring.Sign(token.TypeTokenIntrospection, payload)
-		return err
-	}); err != nil {
-		return nil, err
-	}
-	return rawResponse(http.StatusOK, mediaIntrospectionJWT, "no-store", []byte(signed)), nil
-}
-
-func (b *backend) oauthRevoke(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathOAuthRevokeUpdate(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	st, err := b.load(ctx, req.Storage)
 	if err != nil {
 		return nil, err
 	}
 	text := d.Get("token").(string)
 	if text == "" {
-		return nil, oauthError(invalidRequest, "token is missing")
+		return nil, refusal.OAuth(refusal.InvalidRequest, "token is missing")
 	}
 	switch err := b.revokeText(ctx, req.Storage, st, text); {
 	case errors.Is(err, token.ErrMalformed), errors.Is(err, token.ErrUnknownKey), errors.Is(err, token.ErrForged):
@@ -159,7 +142,7 @@ func (b *backend) oauthRevoke(ctx context.Context, req *logical.Request, d *fram
 	case errors.Is(err, token.ErrSpentKey), errors.Is(err, token.ErrDestroyedKey):
 		// The token is dead, but its grant may not be, and section 2.1 has the client take a success for the end of the
 		// grant. So it is told that this token cannot be used for that (section 2.2.1).
-		return nil, oauthError(unsupportedTokenType, "the token is not active, but its key is gone: which grant it is of cannot be read, and no other token was revoked")
+		return nil, refusal.OAuth(refusal.UnsupportedTokenType, "the token is not active, but its key is gone: which grant it is of cannot be read, and no other token was revoked")
 	case err != nil:
 		return nil, err
 	}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
@@ -81,7 +82,7 @@ func (e *engine) refused4xx(path string, d data, code string) {
 
 func (e *engine) exchange(subject string, d data) (int, data) {
 	e.t.Helper()
-	all := data{"grant_type": grantTypeExchange, "subject_token": subject, "subject_token_type": typeAccessToken}
+	all := data{"grant_type": grantTypeExchange, "subject_token": subject, "subject_token_type": native.TypeAccessToken}
 	for k, v := range d {
 		all[k] = v
 	}
@@ -393,7 +394,7 @@ func TestStatusListIsCached(t *testing.T) {
 		e := newIssuer(t)
 		e.write("roles/reader", data{"token_format": "jwt", "scopes": "a", "audience": "api"})
 		c := e.creds("reader", nil)
-		list := strconv.FormatUint(uint64(e.b.state.Load().indexes.Lists()[0]), 10)
+		list := strconv.FormatUint(uint64(e.b.state.Load().StatusIndexes.Lists()[0]), 10)
 		fetch := func() string {
 			_, _, cache, body := e.raw(logical.ReadOperation, "oauth/status/"+list, nil)
 			if cache != "public, max-age=60" {
@@ -449,7 +450,7 @@ func TestLeaseless(t *testing.T) {
 			t.Errorf("%d writes", n)
 		}
 		e.b.flush(context.Background())
-		if n := e.b.state.Load().inventory.Len(); n != 0 {
+		if n := e.b.state.Load().Inventory.Len(); n != 0 {
 			t.Errorf("%d rows in the inventory", n)
 		}
 		claims := e.verify(text, "at+jwt")
@@ -669,7 +670,7 @@ func TestRefresh(t *testing.T) {
 
 func (e *engine) generation(refreshToken string) uint32 {
 	e.t.Helper()
-	claims, err := e.b.state.Load().open(context.Background(), e.storage, refreshToken)
+	claims, err := e.b.state.Load().Open(context.Background(), e.storage, refreshToken)
 	if err != nil {
 		e.t.Fatal(err)
 	}
@@ -678,7 +679,7 @@ func (e *engine) generation(refreshToken string) uint32 {
 
 func TestRefreshTokenReuseEndsTheGrant(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		for name, wait := range map[string]time.Duration{"too late for a retry": refreshRetry + time.Second, "the successor was used": 0} {
+		for name, wait := range map[string]time.Duration{"too late for a retry": 10*time.Second + time.Second, "the successor was used": 0} {
 			e := newIssuer(t)
 			e.write("roles/app", data{"scopes": "a", "refresh": true, "access_ttl": "5m", "ttl": "1h"})
 			c := e.creds("app", nil)
@@ -834,7 +835,7 @@ func TestExchange(t *testing.T) {
 		e.write("roles/app", data{"token_format": tokenFormat, "scopes": "a:*,b", "audience": "x,y", "exchange": true, "ttl": "1h", "token_bound_cidrs": "127.0.0.0/8", "require_bound_checks": true})
 		c := e.creds("app", nil)
 		status, answer := e.exchange(c.token, data{"scope": "a:read", "audience": "y", "ttl": "5m", "token_bound_cidrs": "127.0.0.1"})
-		if status != http.StatusOK || answer["scope"] != "a:read" || answer["issued_token_type"] != typeAccessToken || answer["token_type"] != "Bearer" || answer["expires_in"].(float64) > 300 {
+		if status != http.StatusOK || answer["scope"] != "a:read" || answer["issued_token_type"] != native.TypeAccessToken || answer["token_type"] != "Bearer" || answer["expires_in"].(float64) > 300 {
 			t.Fatalf("%d %v", status, answer)
 		}
 		child := answer["access_token"].(string)
@@ -871,7 +872,7 @@ func TestExchangeRefuses(t *testing.T) {
 	e.write("roles/bound", data{"scopes": "a", "exchange": true, "token_bound_cidrs": "10.0.0.0/8"})
 	e.write("roles/refreshed", data{"scopes": "a", "exchange": true, "refresh": true, "access_ttl": "5m"})
 	c := e.creds("app", nil)
-	good := data{"grant_type": grantTypeExchange, "subject_token": c.token, "subject_token_type": typeAccessToken}
+	good := data{"grant_type": grantTypeExchange, "subject_token": c.token, "subject_token_type": native.TypeAccessToken}
 	for _, change := range []struct {
 		field, value, code string
 	}{
@@ -882,8 +883,8 @@ func TestExchangeRefuses(t *testing.T) {
 		{"subject_token", e.creds("refreshed", nil).data["refresh_token"].(string), "invalid_grant"},
 		{"subject_token_type", "", "invalid_request"},
 		{"subject_token_type", "urn:ietf:params:oauth:token-type:id_token", "invalid_request"},
-		{"subject_token_type", typeJWT, "invalid_request"},
-		{"requested_token_type", typeJWT, "invalid_request"},
+		{"subject_token_type", native.TypeJWT, "invalid_request"},
+		{"requested_token_type", native.TypeJWT, "invalid_request"},
 		{"requested_token_type", "urn:ietf:params:oauth:token-type:refresh_token", "invalid_request"},
 		{"actor_token", "x", "invalid_request"},
 		{"scope", "b", "invalid_scope"},
@@ -1023,7 +1024,7 @@ func FuzzOAuthForm(f *testing.F) {
 	f.Add("refresh_token", c.data["refresh_token"].(string), "a", "", "")
 	f.Add(grantTypeExchange, c.token, "a", "x", "5m")
 	f.Add(grantTypeExchange, c.token, "*", "\x00", "-1")
-	parent, err := e.b.state.Load().open(context.Background(), e.storage, c.token)
+	parent, err := e.b.state.Load().Open(context.Background(), e.storage, c.token)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -1032,7 +1033,7 @@ func FuzzOAuthForm(f *testing.F) {
 		e.t = t
 		status, answer := e.form("oauth/token", data{
 			"grant_type": grantType, "refresh_token": credential, "subject_token": credential,
-			"subject_token_type": typeAccessToken, "scope": scope, "audience": audience, "ttl": ttl,
+			"subject_token_type": native.TypeAccessToken, "scope": scope, "audience": audience, "ttl": ttl,
 		})
 		if (status == http.StatusOK) == (answer["error"] != nil) {
 			t.Errorf("%d %v", status, answer)
@@ -1040,7 +1041,7 @@ func FuzzOAuthForm(f *testing.F) {
 		if status != http.StatusOK {
 			return
 		}
-		child, err := e.b.state.Load().open(context.Background(), e.storage, answer["access_token"].(string))
+		child, err := e.b.state.Load().Open(context.Background(), e.storage, answer["access_token"].(string))
 		if err != nil || child.ExpiresAt.After(parent.ExpiresAt.Add(time.Hour)) || len(access.Scopes{"a", "b"}.Missing(child.Scopes)) > 0 {
 			t.Errorf("%+v, %v", child, err)
 		}
@@ -1056,14 +1057,14 @@ func BenchmarkStatusList(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	number := st.indexes.Lists()[0]
+	number := st.StatusIndexes.Lists()[0]
 	list := "oauth/status/" + strconv.FormatUint(uint64(number), 10)
 	random := rand.New(rand.NewPCG(1, 2))
 	revoke := func() {
 		id := token.ID{byte(random.Uint32()), byte(random.Uint32()), byte(random.Uint32()), byte(random.Uint32()), byte(random.Uint32())}
 		status := token.StatusRef{List: number, Index: random.Uint32N(ledger.ListSize)}
 		now := time.Now()
-		if err := st.deviations.Revoke(b.Context(), e.storage, id, status, now.Add(time.Hour), now); err != nil {
+		if err := st.Deviations.Revoke(b.Context(), e.storage, id, status, now.Add(time.Hour), now); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 )
 
 // A token whose key is gone is not taken for one whose grant was revoked: either the grant is found, or the answer says
@@ -45,7 +47,7 @@ func TestRevokeByATokenWhoseKeyIsGone(t *testing.T) {
 				if !active() {
 					t.Fatal("nothing is left of the grant")
 				}
-				e.refused4xx("oauth/revoke", data{"token": first.token}, unsupportedTokenType)
+				e.refused4xx("oauth/revoke", data{"token": first.token}, refusal.UnsupportedTokenType)
 				if !active() {
 					t.Error("a text that anybody can write has revoked a grant")
 				}
@@ -81,7 +83,7 @@ func TestRevokeByATokenWhoseKeyHasRunOut(t *testing.T) {
 		e.minute()
 		e.expect("expired", exchanged, nil)
 		e.expect("active", first.token, nil)
-		e.refused4xx("oauth/revoke", data{"token": exchanged}, unsupportedTokenType)
+		e.refused4xx("oauth/revoke", data{"token": exchanged}, refusal.UnsupportedTokenType)
 		resp := e.do(logical.UpdateOperation, "revoke", data{"token": exchanged})
 		if resp == nil || len(resp.Warnings) != 1 || !strings.Contains(resp.Warnings[0], "may be active") {
 			t.Error(resp)

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/static"
@@ -143,21 +144,21 @@ func (b *backend) pathsRoles() []*framework.Path {
 			Pattern:        "roles/" + framework.GenericNameRegex("name"),
 			DisplayAttrs:   &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "role"},
 			Fields:         fields,
-			ExistenceCheck: b.exists(func(st *state, name string) bool { return st.roles.Has(name) }),
+			ExistenceCheck: b.exists(func(st *state, name string) bool { return st.Roles.Has(name) }),
 			Operations: kept(
 				&framework.PathOperation{
-					Callback:  b.roleRead,
+					Callback:  b.pathRolesRead,
 					Summary:   "Read a role.",
 					Responses: ok(roleResponseFields(fields)),
 				},
-				change(b.roleWrite, "Create or change a role; what is not given stays as it is."),
-				change(b.roleDelete, "Delete a role and revoke all its tokens."),
+				change(b.pathRolesWrite, "Create or change a role; what is not given stays as it is."),
+				change(b.pathRolesDelete, "Delete a role and revoke all its tokens."),
 			),
 			HelpSynopsis: "What may be issued, and how it may be used.",
 			HelpDescription: "A role says what a token may be used for, where, and how long it lives. Introspection applies a tightened role at once to the tokens " +
 				"that are out; widening a role does not widen them. Deleting a role revokes its tokens, and a new role of the same name does not revive them.",
 		},
-		b.listPath("roles", func(st *state) []string { return st.roles.Names() }),
+		b.listPath("roles", func(st *state) []string { return st.Roles.Names() }),
 	}
 }
 
@@ -179,15 +180,15 @@ func roleResponseFields(written map[string]*framework.FieldSchema) map[string]*f
 	return fields
 }
 
-func (b *backend) roleRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathRolesRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	st, err := b.load(ctx, req.Storage)
 	if err != nil {
 		return nil, err
 	}
 	name := d.Get("name").(string)
-	r := st.roles.Get(name)
+	r := st.Roles.Get(name)
 	if r == nil {
-		return unreadable(st.roles.Broken(name))
+		return unreadable(st.Roles.Broken(name))
 	}
 	return &logical.Response{Data: map[string]any{
 		"version":              int(r.Version),
@@ -232,7 +233,7 @@ func mapped[V any](m map[string]V) map[string]V {
 	return m
 }
 
-func (b *backend) roleWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathRolesWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	st, err := b.load(ctx, req.Storage)
 	if err != nil {
 		return nil, err
@@ -241,11 +242,11 @@ func (b *backend) roleWrite(ctx context.Context, req *logical.Request, d *framew
 	if len(name) > role.MaxNameLen {
 		return nil, refusal.Field("name", "is %d bytes long, at most %d are allowed", len(name), role.MaxNameLen)
 	}
-	st.roles.Writing.Lock()
-	defer st.roles.Writing.Unlock()
+	st.Roles.Writing.Lock()
+	defer st.Roles.Writing.Unlock()
 
 	entry := role.Entry{TokenFormat: role.FormatOpaque}
-	old, err := st.roles.Latest(ctx, req.Storage, name)
+	old, err := st.Roles.Latest(ctx, req.Storage, name)
 	if err != nil {
 		return nil, err
 	}
@@ -270,7 +271,7 @@ func (b *backend) roleWrite(ctx context.Context, req *logical.Request, d *framew
 			return nil, err
 		}
 		entry.Version, entry.Since = 1, b.now().UTC()
-	} else if err := entry.Succeed(&old.Entry, b.longestOf(st, &old.Entry), b.now().UTC()); err != nil {
+	} else if err := entry.Succeed(&old.Entry, st.LongestOf(&old.Entry), b.now().UTC()); err != nil {
 		return nil, err
 	}
 	r, err := role.New(name, entry)
@@ -283,7 +284,7 @@ func (b *backend) roleWrite(ctx context.Context, req *logical.Request, d *framew
 	if err := b.dropBrokenRole(ctx, req.Storage, st, name); err != nil { // whose tokens end, as it were deleted
 		return nil, err
 	}
-	if err := st.roles.Put(ctx, req.Storage, r); err != nil {
+	if err := st.Roles.Put(ctx, req.Storage, r); err != nil {
 		return nil, err
 	}
 
@@ -346,11 +347,11 @@ func changeRole(entry *role.Entry, d *framework.FieldData, connections *upstream
 
 // checkNative refuses a role of native tokens that could issue none.
 func (b *backend) checkNative(ctx context.Context, req *logical.Request, st *state, r *role.Role) error {
-	stored, err := readConfig(ctx, req.Storage) // which another process may have changed
+	stored, err := native.ReadConfig(ctx, req.Storage) // which another process may have changed
 	if err != nil {
 		return err
 	}
-	c, err := stored.get()
+	c, err := stored.Get()
 	if err != nil {
 		return err
 	}
@@ -364,15 +365,10 @@ func (b *backend) checkNative(ctx context.Context, req *logical.Request, st *sta
 		return refusal.Field("token_format", "JWTs need an issuer: vault write %sconfig issuer=<URL of this mount, such as https://vault.example.com:8200/v1/%s>",
 			req.MountPoint, strings.TrimSuffix(req.MountPoint, "/"))
 	}
-	// Verifiers should find the key before the first token.
-	if err := st.signers.Prepare(ctx, req.Storage, c.SigningAlgorithm, 0); err != nil {
-		return err
-	}
-	i := &issuing{st: st, storage: req.Storage, config: c, role: r, mountPoint: req.MountPoint}
-	return refuseTooLong(i.checkLen(b.now()))
+	return st.Prepare(ctx, req.Storage, c, r, req.MountPoint)
 }
 
-func (b *backend) roleDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathRolesDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	st, err := b.load(ctx, req.Storage)
 	if err != nil {
 		return nil, err
@@ -387,9 +383,9 @@ func (b *backend) roleDelete(ctx context.Context, req *logical.Request, d *frame
 
 // dropRole deletes a role. It returns nil where there is no role that can be read.
 func (b *backend) dropRole(ctx context.Context, s logical.Storage, st *state, name string) (*role.Role, error) {
-	st.roles.Writing.Lock()
-	defer st.roles.Writing.Unlock()
-	r, err := st.roles.Latest(ctx, s, name)
+	st.Roles.Writing.Lock()
+	defer st.Roles.Writing.Unlock()
+	r, err := st.Roles.Latest(ctx, s, name)
 	if err != nil {
 		return nil, err
 	}
@@ -403,13 +399,13 @@ func (b *backend) dropRole(ctx context.Context, s logical.Storage, st *state, na
 		return nil, refusal.Field("name", "static role %q keeps a token of role %q: delete it first", keeper.Name(), r.Name())
 	}
 	// Status lists show the tokens as revoked once the role is gone, too, however this is cut short.
-	if err := st.deleted.Add(ctx, s, r.ID, b.now().Add(b.longestOf(st, new(role.Entry)))); err != nil {
+	if err := st.DeletedRoles.Add(ctx, s, r.ID, b.now().Add(st.LongestOf(new(role.Entry)))); err != nil {
 		return nil, err
 	}
-	if err := st.roles.Delete(ctx, s, r.Name()); err != nil {
+	if err := st.Roles.Delete(ctx, s, r.Name()); err != nil {
 		return nil, err
 	}
-	st.deleted.Changed()
-	b.limits.forget(r.ID)
+	st.DeletedRoles.Changed()
+	b.limits.Forget(r.ID)
 	return r, nil
 }

@@ -73,7 +73,7 @@ func (b *backend) tokenRead(ctx context.Context, req *logical.Request, d *framew
 	if err != nil {
 		return nil, refusal.Field("token_id", "%s", err)
 	}
-	row, known := st.inventory.Get(id)
+	row, known := st.Inventory.Get(id)
 	if !known {
 		return nil, nil
 	}
@@ -106,7 +106,7 @@ func (b *backend) tokensList(ctx context.Context, req *logical.Request, d *frame
 		return nil, refusal.Field("limit", "%d is too many, at most %d are allowed", limit, maxTokensPage)
 	}
 
-	rows, more := st.inventory.Page(after, limit, d.Get("role").(string))
+	rows, more := st.Inventory.Page(after, limit, d.Get("role").(string))
 	bytes := 0
 	for i := range rows {
 		if bytes += len(rows[i].Scopes) + len(rows[i].Role) + len(rows[i].DisplayName); bytes > maxTokensBytes && i > 0 {

@@ -9,7 +9,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
@@ -80,10 +80,10 @@ func (b *backend) tokenRenew(ctx context.Context, req *logical.Request, _ *frame
 	if err != nil {
 		return nil, err
 	}
-	if err := st.readable(l.grant, l.grant, l.roleID); err != nil {
+	if err := st.Unreadable(l.grant, l.grant, l.roleID); err != nil {
 		return nil, err
 	}
-	r := st.roles.ByID(l.roleID)
+	r := st.Roles.ByID(l.roleID)
 	if r == nil {
 		return nil, refusal.New("role %q was deleted after the token was issued: it cannot be renewed", l.role)
 	}
@@ -92,13 +92,9 @@ func (b *backend) tokenRenew(ctx context.Context, req *logical.Request, _ *frame
 	if err != nil {
 		return nil, refusal.New("the token cannot be renewed: %s", err)
 	}
-	now := b.now()
-	if dead := st.life(l.grant, l.grant, l.roleID, l.expiresAt).Alive(now); dead != "" {
-		return nil, refusal.New("the token cannot be renewed: it is %s", dead)
-	}
-	err = st.deviations.Renew(ctx, req.Storage, l.grant, l.expiresAt, now.Add(ttl), now)
-	if errors.Is(err, ledger.ErrRevoked) {
-		return nil, refusal.New("the token cannot be renewed: %s", err)
+	err = st.Renew(ctx, req.Storage, l.grant, l.roleID, l.expiresAt, b.now().Add(ttl))
+	if refused := (*native.NotRenewedError)(nil); errors.As(err, &refused) {
+		return nil, refusal.New("the token cannot be renewed: it is %s", refused.Reason)
 	}
 	if err != nil {
 		return nil, err
@@ -117,5 +113,5 @@ func (b *backend) tokenRevoke(ctx context.Context, req *logical.Request, _ *fram
 	if err != nil {
 		return nil, err
 	}
-	return nil, st.revoke(ctx, req.Storage, l.grant, l.status, l.expiresAt)
+	return nil, st.RevokeLease(ctx, req.Storage, l.grant, l.status, l.expiresAt)
 }

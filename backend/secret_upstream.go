@@ -75,20 +75,17 @@ func (b *backend) credsUpstream(ctx context.Context, req *logical.Request, d *fr
 	}
 	order.Subject = req.EntityID
 
-	var room *place // of a token that is made, not of one that is given again
-	defer func() { room.giveUp() }()
+	var room *role.Place // of a token that is made, not of one that is given again
+	defer func() { room.GiveUp() }()
 	order.Reserve = func() (err error) {
 		if room == nil {
-			room, err = b.limits.reserve(st, r, now)
+			room, err = b.reserve(st, r)
 		}
 		return err
 	}
 	order.Reuse = r.Reuse
 	made, err := b.upstreams.Issue(ctx, order)
 	if err != nil {
-		if errors.As(err, new(*fullError)) {
-			return nil, refusal.New("%w", err)
-		}
 		if errors.As(err, new(*connector.Error)) {
 			return nil, refusal.New("connection %q: no token was issued: %s", r.Connection, err)
 		}
@@ -112,8 +109,8 @@ func (b *backend) credsUpstream(ctx context.Context, req *logical.Request, d *fr
 	if len(made.Data) > 0 {
 		data["upstream"] = made.Data
 	}
-	room.fill(func() {
-		st.inventory.Add(ledger.Row{
+	room.Fill(func() {
+		st.Inventory.Add(ledger.Row{
 			ID: made.ID, IssuedAt: now.Truncate(time.Second), ExpiresAt: made.End.Truncate(time.Second),
 			Holder: ledger.Holder{Role: r.Name(), RoleID: r.ID, RoleVersion: r.Version, Subject: req.EntityID, DisplayName: req.DisplayName},
 		})
@@ -151,7 +148,7 @@ func (b *backend) upstreamRenew(ctx context.Context, req *logical.Request, _ *fr
 	if !known || t.State != upstream.Live {
 		return refused("it is revoked")
 	}
-	r := st.roles.ByID(t.RoleID)
+	r := st.Roles.ByID(t.RoleID)
 	if r == nil {
 		return nil, refusal.New("role %q was deleted after the token was issued: it cannot be renewed", t.Role)
 	}

@@ -167,7 +167,7 @@ func TestLateCreationOfSlowClock(t *testing.T) {
 	s := newShelf(t)
 	e := onShelf(t, s)
 	st := e.b.state.Load()
-	c, r := st.connections.Get("shelf"), st.roles.Get("reader")
+	c, r := st.connections.Get("shelf"), st.Roles.Get("reader")
 	id, err := token.NewID(rand.Reader)
 	if err != nil {
 		t.Fatal(err)

@@ -19,18 +19,7 @@ import (
 
 // state is a mount's storage in memory.
 type state struct {
-	now func() time.Time
-
-	config     *configStore
-	keys       *native.Sealing
-	signers    *native.Signing
-	roles      *role.Store
-	deviations *ledger.Deviations
-	refreshes  *ledger.Refreshes
-	indexes    *ledger.StatusIndexes
-	deleted    *ledger.DeletedRoles
-	inventory  *ledger.Inventory
-
+	native.Tokens
 	connections *upstream.Connections // the same for the life of the backend
 	upstreams   *upstream.Tokens      // the same for the life of the backend
 	statics     *static.Store
@@ -90,11 +79,11 @@ type room interface {
 // rooms are the parts of the ledger, by the prefix of their keys.
 func (st *state) rooms() map[string]room {
 	return map[string]room{
-		ledger.DeviationsPrefix:   st.deviations,
-		ledger.RefreshesPrefix:    st.refreshes,
-		ledger.StatusPrefix:       st.indexes,
-		ledger.DeletedRolesPrefix: st.deleted,
-		ledger.InventoryPrefix:    st.inventory,
+		ledger.DeviationsPrefix:   st.Deviations,
+		ledger.RefreshesPrefix:    st.Refreshes,
+		ledger.StatusPrefix:       st.StatusIndexes,
+		ledger.DeletedRolesPrefix: st.DeletedRoles,
+		ledger.InventoryPrefix:    st.Inventory,
 	}
 }
 
@@ -102,9 +91,9 @@ func (st *state) rooms() map[string]room {
 func (b *backend) reload(ctx context.Context, s logical.Storage, old *state, stale []string, all bool) (*state, error) {
 	st := new(state)
 	if old == nil {
-		*st = state{
-			now: b.Now, deviations: ledger.NewDeviations(b.writer), refreshes: ledger.NewRefreshes(b.writer),
-			indexes: ledger.NewStatusIndexes(), deleted: ledger.NewDeletedRoles(), inventory: ledger.NewInventory(b.writer),
+		st.Tokens = native.Tokens{
+			World: &b.world, Deviations: ledger.NewDeviations(b.writer), Refreshes: ledger.NewRefreshes(b.writer),
+			StatusIndexes: ledger.NewStatusIndexes(), DeletedRoles: ledger.NewDeletedRoles(), Inventory: ledger.NewInventory(b.writer),
 		}
 	} else {
 		*st = *old
@@ -142,9 +131,9 @@ func (b *backend) reload(ctx context.Context, s logical.Storage, old *state, sta
 
 // reloadAll reads anew all but the ledger. What work in the background may be changing stays the same.
 func (b *backend) reloadAll(ctx context.Context, s logical.Storage, st *state) error {
-	st.config, st.keys, st.signers, st.connections, st.upstreams = nil, nil, nil, nil, nil
-	defer st.deleted.Changed()
-	for _, refresh := range []func(context.Context, logical.Storage) error{st.roles.ReloadAll, st.statics.ReloadAll} {
+	st.Config, st.Sealing, st.Signing, st.connections, st.upstreams = nil, nil, nil, nil, nil
+	defer st.DeletedRoles.Changed()
+	for _, refresh := range []func(context.Context, logical.Storage) error{st.Roles.ReloadAll, st.statics.ReloadAll} {
 		if err := refresh(ctx, s); err != nil {
 			return err
 		}
@@ -160,15 +149,15 @@ func (b *backend) reloadKey(ctx context.Context, s logical.Storage, st *state, k
 		}
 	}
 	switch {
-	case key == configKey:
-		st.config = nil
-	case st.keys.Owns(key):
-		return st.keys.Reload(ctx, s, key)
-	case st.signers.Owns(key):
-		return st.signers.Reload(ctx, s, key)
+	case key == native.ConfigKey:
+		st.Config = nil
+	case st.Sealing.Owns(key):
+		return st.Sealing.Reload(ctx, s, key)
+	case st.Signing.Owns(key):
+		return st.Signing.Reload(ctx, s, key)
 	case strings.HasPrefix(key, role.Prefix):
-		defer st.deleted.Changed()
-		return st.roles.Reload(ctx, s, key)
+		defer st.DeletedRoles.Changed()
+		return st.Roles.Reload(ctx, s, key)
 	case strings.HasPrefix(key, upstream.ConnectionsPrefix):
 		return st.connections.Reload(ctx, s, key)
 	case strings.HasPrefix(key, upstream.ProvidersPrefix):
@@ -183,23 +172,23 @@ func (b *backend) reloadKey(ctx context.Context, s logical.Storage, st *state, k
 
 // fill reads what the state does not have.
 func (b *backend) fill(ctx context.Context, s logical.Storage, st *state) (err error) {
-	if st.config == nil {
-		if st.config, err = loadConfig(ctx, s); err != nil {
+	if st.Config == nil {
+		if st.Config, err = native.LoadConfig(ctx, s); err != nil {
 			return err
 		}
 	}
-	if st.keys == nil {
-		if st.keys, err = native.LoadSealing(ctx, s, b.Now); err != nil {
+	if st.Sealing == nil {
+		if st.Sealing, err = native.LoadSealing(ctx, s, b.Now); err != nil {
 			return err
 		}
 	}
-	if st.signers == nil {
-		if st.signers, err = native.LoadSigning(ctx, s, b.Now); err != nil {
+	if st.Signing == nil {
+		if st.Signing, err = native.LoadSigning(ctx, s, b.Now); err != nil {
 			return err
 		}
 	}
-	if st.roles == nil {
-		if st.roles, err = role.Load(ctx, s); err != nil {
+	if st.Roles == nil {
+		if st.Roles, err = role.Load(ctx, s); err != nil {
 			return err
 		}
 	}
@@ -221,95 +210,30 @@ func (b *backend) fill(ctx context.Context, s logical.Storage, st *state) (err e
 	return err
 }
 
-// life is what the ledger and the roles know of a token of a grant that ends at ownEnd by itself. Whether
-// its subject is disabled is not looked up.
-func (st *state) life(id, grant token.ID, role token.RoleID, ownEnd time.Time) access.State {
-	r := st.roles.ByID(role)
-	life := access.State{ExpiresAt: ownEnd, RoleDeleted: r == nil}
-	if r != nil && r.Connection != "" {
-		u, known := st.upstreams.Get(id)
-		if known {
-			life.ExpiresAt = u.EndsAt
-		}
-		life.Revoked = known && u.State != upstream.Live || !known && st.upstreams.Unreadable(id) == nil
-		return life
-	}
-	if d, ok := st.deviations.Get(id); ok {
-		life.ExpiresAt = time.Unix(d.ExpiresAt, 0)
-		life.Revoked = d.Revoked
-	}
-	if grant == id {
-		return life
-	}
-	if d, ok := st.deviations.Get(grant); ok {
-		life.Revoked = life.Revoked || d.Revoked
-		if end := time.Unix(d.ExpiresAt, 0); end.Before(life.ExpiresAt) {
-			life.ExpiresAt = end
-		}
-	}
-	return life
-}
-
-// readable returns an error where it is not known what has become of a token, since storage holds something of it
-// that cannot be read.
-func (st *state) readable(id, grant token.ID, role token.RoleID) error {
-	return cmp.Or(st.roles.BrokenID(role), st.deviations.Unreadable(id), st.deviations.Unreadable(grant), st.upstreams.Unreadable(id))
-}
-
-// statusRevision changes whenever a status list may have to show something else.
-func (st *state) statusRevision(list uint32) uint64 {
-	return st.deviations.Revision(list) + st.deleted.Revision()
-}
-
-// revokedIn lists the places of a status list whose tokens were revoked, or may be tokens of deleted roles.
-func (st *state) revokedIn(list uint32) []uint32 {
-	deleted := func(id token.RoleID) bool { return st.deleted.Has(id) && st.roles.ByID(id) == nil }
-	return append(st.deviations.RevokedIn(list), st.indexes.PlacesOf(list, deleted)...)
-}
-
-// destroyedKeys are the keys that were destroyed, with when each retired.
-func (st *state) destroyedKeys() map[string]time.Time {
-	var destroyed map[string]time.Time
-	for _, keys := range []token.Keys{st.keys.Keys(), st.signers.Keys()} {
-		for i := range keys {
-			if keys[i].Destroyed {
-				if destroyed == nil {
-					destroyed = make(map[string]time.Time)
-				}
-				destroyed[keys[i].Name] = keys[i].RetiredAt
-			}
-		}
-	}
-	return destroyed
-}
-
-// rowLife is the life of a grant of the inventory. A grant whose key was destroyed is revoked, unless it was refreshed
-// with another key.
+// rowLife returns the life of a token of the inventory. It does not look up whether the subject is disabled.
 func (st *state) rowLife(row *ledger.Row, destroyed map[string]time.Time) access.State {
-	life := st.life(row.ID, row.ID, row.RoleID, row.ExpiresAt)
-	if retiredAt, gone := destroyed[row.Key]; gone {
-		last, refreshed := st.refreshes.Get(row.ID)
-		life.Revoked = life.Revoked || !refreshed || retiredAt.IsZero() || time.UnixMilli(last.At).Before(retiredAt)
+	if r := st.Roles.ByID(row.RoleID); r == nil || r.Connection == "" {
+		return st.RowLife(row, destroyed)
 	}
+	t, known := st.upstreams.Get(row.ID)
+	life := access.State{ExpiresAt: row.ExpiresAt}
+	if known {
+		life.ExpiresAt = t.EndsAt
+	}
+	life.Revoked = known && t.State != upstream.Live || !known && st.upstreams.Unreadable(row.ID) == nil
 	return life
 }
 
-// keyIsGone reports whether a sealing key opens its tokens no more, for whatever reason.
-func (st *state) keyIsGone(name string) bool {
-	key := st.keys.Keys().Find(name)
-	return key != nil && (key.Secret == nil || key.Broken != nil)
+// unreadable returns an error if the state of a token of the inventory is not known, since storage holds something of the
+// token that cannot be read.
+func (st *state) unreadable(row *ledger.Row) error {
+	return cmp.Or(st.Unreadable(row.ID, row.ID, row.RoleID), st.upstreams.Unreadable(row.ID))
 }
 
-// longestLifetime returns how long a live token may live at most, renewals included. The keys alone do not suffice: a
-// process that is behind does not know what other processes made with them.
-func (b *backend) longestLifetime(st *state) time.Duration {
-	return max(st.keys.LongestLifetime(), st.signers.LongestLifetime(), b.System().MaxLeaseTTL(), role.MaxLeaselessTTL)
-}
-
-// ended tells of a token in the inventory whether it is over for good.
-func (st *state) ended(now time.Time) func(token.ID, time.Time) bool {
+// expired reports of a token of the inventory whether the token has expired for good.
+func (st *state) expired(now time.Time) func(token.ID, time.Time) bool {
 	return func(id token.ID, ownEnd time.Time) bool {
-		if d, ok := st.deviations.Get(id); ok {
+		if d, ok := st.Deviations.Get(id); ok {
 			return d.KeepUntil <= now.Unix()
 		}
 		if _, known := st.upstreams.Get(id); known {
@@ -319,12 +243,23 @@ func (st *state) ended(now time.Time) func(token.ID, time.Time) bool {
 	}
 }
 
-// longestOf returns how long a token of a role may live that was issued up to now, also by a process whose keys this
-// process does not know.
-func (b *backend) longestOf(st *state, e *role.Entry) time.Duration {
-	longest := b.System().MaxLeaseTTL()
-	if e.MaxTTL > 0 {
-		longest = min(longest, e.MaxTTL)
-	}
-	return max(longest, st.keys.LongestLifetime(), st.signers.LongestLifetime()) + ledger.ClockSkew
+// reserve reserves a place below a role's max_tokens. Tokens that static roles keep are not counted.
+func (b *backend) reserve(st *state, r *role.Role) (*role.Place, error) {
+	now := b.now()
+	return b.limits.Reserve(r, func() int { return st.Inventory.Count(r.ID) }, func() int {
+		kept := make(map[token.ID]bool)
+		for _, e := range st.statics.All() {
+			for _, t := range e.Tokens() {
+				kept[t.ID] = true
+			}
+		}
+		live := 0
+		destroyed := st.DestroyedKeys()
+		for row := range st.Inventory.OfRole(r.ID) {
+			if !kept[row.ID] && st.rowLife(&row, destroyed).Alive(now) == access.Good {
+				live++
+			}
+		}
+		return live
+	}, now)
 }

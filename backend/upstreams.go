@@ -24,7 +24,7 @@ func (m upstreamMount) Active(ctx context.Context) bool {
 // Roles implements upstream.Mount.
 func (m upstreamMount) Roles() *role.Store {
 	if st := m.b.state.Load(); st != nil {
-		return st.roles
+		return st.Roles
 	}
 	return nil
 }

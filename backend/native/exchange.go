@@ -1,0 +1,147 @@
+package native
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+)
+
+// Token type identifiers of RFC 8693 section 3.
+const (
+	TypeAccessToken = "urn:ietf:params:oauth:token-type:access_token"
+	TypeJWT         = "urn:ietf:params:oauth:token-type:jwt"
+)
+
+// ExchangeRequest asks for a token that grants less than another token of the same grant (RFC 8693).
+type ExchangeRequest struct {
+	SubjectToken    string
+	RequestedType   string        // TypeAccessToken or TypeJWT; empty: TypeAccessToken
+	Scope           []string      // empty: the same scopes
+	Audience        []string      // empty: the same audience
+	TokenBoundCIDRs []string      // empty: the same addresses
+	TTL             time.Duration // 0: what is left of the subject token
+	MountPoint      string
+	RemoteAddr      string // where the request comes from; empty if that is not known
+}
+
+// Exchange returns a new token of the grant of a token.
+func (t *Tokens) Exchange(ctx context.Context, s logical.Storage, q *ExchangeRequest) (*Pair, error) {
+	subject, err := t.Open(ctx, s, q.SubjectToken)
+	if errors.Is(err, token.ErrBrokenKey) {
+		return nil, err
+	}
+	if err != nil || subject.Generation > 0 {
+		return nil, errInvalidGrant
+	}
+	now := t.Now()
+	r, permissions, life, err := t.grantOf(ctx, subject, q.RemoteAddr)
+	if err != nil {
+		return nil, err
+	}
+	if r == nil || !r.Exchange || !usableFrom(q.RemoteAddr, permissions, life, now) {
+		return nil, errInvalidGrant
+	}
+	claims, err := newClaims(0, now)
+	if err != nil {
+		return nil, err
+	}
+	inherit(claims, subject)
+	r.Freeze(claims, permissions)
+	ttl, err := q.narrow(claims, r, permissions, life)
+	if err != nil {
+		return nil, err
+	}
+	claims.ExpiresAt = claims.IssuedAt.Add(ttl)
+	issued := TypeAccessToken
+	if q.RequestedType == TypeJWT && r.TokenFormat == role.FormatJWT {
+		issued = TypeJWT
+	} else if q.RequestedType != "" && q.RequestedType != TypeAccessToken {
+		return nil, refusal.OAuth(refusal.InvalidRequest, "requested_token_type must be %s, or %s where the role issues JWTs", TypeAccessToken, TypeJWT)
+	}
+	left, _ := r.Permissions(claims)
+	if left.Empty() {
+		return nil, errInvalidGrant
+	}
+	c, err := t.Config.Get()
+	if err != nil {
+		return nil, err
+	}
+	m := &minting{Tokens: t, storage: s, config: c, role: r, mountPoint: q.MountPoint, lifetime: ttl}
+	text, err := m.access(ctx, claims)
+	if err != nil {
+		return nil, refuseGrant(err)
+	}
+	return &Pair{Access: text, Claims: claims, Permissions: left, IssuedType: issued}, nil
+}
+
+// usableFrom reports whether a token may be used from an address, whatever the host: an exchange is a use of the token.
+func usableFrom(remoteAddr string, permissions *access.Permissions, life access.State, now time.Time) bool {
+	use := &access.Use{}
+	use.ClientIP, _ = access.ParseClientIP(remoteAddr)
+	anyHost := *permissions
+	anyHost.Hosts = nil
+	return access.Decide(now, life, &anyHost, use) == access.Good
+}
+
+// narrow narrows claims to what the exchange asks for, if the exchanged token grants that, and returns the TTL of the new
+// token.
+func (q *ExchangeRequest) narrow(claims *token.Claims, r *role.Role, permissions *access.Permissions, life access.State) (time.Duration, error) {
+	if len(q.Scope) > 0 {
+		scopes, err := access.ParseScopes(q.Scope)
+		if err != nil {
+			return 0, refusal.OAuth(refusal.InvalidScope, "%s", err)
+		}
+		if missing := permissions.Scopes.Missing(scopes); len(missing) > 0 {
+			return 0, refusal.OAuth(refusal.InvalidScope, "%s exceeds the token, which grants %s", strings.Join(missing, " "), permissions.Scopes.Parameter())
+		}
+		claims.Scopes = scopes
+	}
+	if len(q.Audience) > 0 {
+		audience, err := access.ParseAudience(q.Audience)
+		if err != nil {
+			return 0, refusal.OAuth(refusal.InvalidTarget, "%s", err)
+		}
+		if allowed := access.IntersectAudiences(audience, permissions.Audience); len(allowed) != len(audience) {
+			return 0, refusal.OAuth(refusal.InvalidTarget, "the token is for %s", strings.Join(permissions.Audience, " "))
+		}
+		claims.Audience = audience
+	}
+	if len(q.TokenBoundCIDRs) > 0 {
+		if err := q.narrowAddresses(claims, r, permissions); err != nil {
+			return 0, err
+		}
+	}
+	left := life.ExpiresAt.Sub(claims.IssuedAt)
+	if q.TTL > left {
+		return 0, refusal.OAuth(refusal.InvalidRequest, "ttl exceeds what is left of the token: %s", refusal.Short(left.Truncate(time.Second)))
+	}
+	if q.TTL > 0 {
+		return q.TTL, nil
+	}
+	return left, nil
+}
+
+func (q *ExchangeRequest) narrowAddresses(claims *token.Claims, r *role.Role, permissions *access.Permissions) error {
+	addresses, err := access.ParseAddresses(q.TokenBoundCIDRs)
+	if err != nil {
+		return refusal.OAuth(refusal.InvalidRequest, "token_bound_cidrs: %s", err)
+	}
+	for _, allowed := range permissions.Addresses {
+		if len(allowed.Exceeding(addresses)) > 0 {
+			return refusal.OAuth(refusal.InvalidRequest, "token_bound_cidrs exceeds the token, which may be used from %s", strings.Join(allowed.Strings(), " "))
+		}
+	}
+	if addresses.Restricted() && !r.EnforcesBounds() {
+		return refusal.OAuth(refusal.InvalidRequest, "token_bound_cidrs: %s", role.Unenforced)
+	}
+	claims.Addresses = addresses.Ranges()
+	return nil
+}

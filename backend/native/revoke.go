@@ -1,0 +1,123 @@
+package native
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+)
+
+// Every door of revocation leads to Deviations.Revoke, by revokeGrant or RevokeLease. Only a lease knows when the grant
+// expires: RevokeLease stores nothing for a grant that has expired. What is known elsewhere may be behind.
+
+// Revoke revokes the grant of a token. A token that has expired is no error. A token that this mount did not make, or
+// whose grant no key can tell any more, is an error of Open.
+func (t *Tokens) Revoke(ctx context.Context, s logical.Storage, text string) error {
+	claims, err := t.Open(ctx, s, text)
+	if err != nil {
+		return err
+	}
+	return t.RevokeClaims(ctx, s, claims)
+}
+
+// RevokeUnopened revokes the grant of a token whose key is gone, as far as the token says in plain text which grant that
+// is, and reports whether anything is known of that grant. Whoever calls may revoke any ID, so the text need not be
+// trusted.
+func (t *Tokens) RevokeUnopened(ctx context.Context, s logical.Storage, text string) (known bool, _ error) {
+	grant, ok := token.PlainGrant(text)
+	if !ok {
+		return false, nil
+	}
+	return t.RevokeID(ctx, s, grant)
+}
+
+// RevokeID revokes the grant with an ID, and reports whether anything is known of that ID.
+func (t *Tokens) RevokeID(ctx context.Context, s logical.Storage, id token.ID) (known bool, _ error) {
+	return t.revokeGrant(ctx, s, id, token.StatusRef{}, t.latestEnd())
+}
+
+// RevokeClaims revokes the grant that a token belongs to.
+func (t *Tokens) RevokeClaims(ctx context.Context, s logical.Storage, claims *token.Claims) error {
+	latest := t.latestEnd()
+	switch {
+	case claims.Grant == claims.ID && t.Now().Before(claims.ExpiresAt):
+		latest = claims.ExpiresAt
+	case claims.GrantLifetime > 0: // a refresh token, which states how long its grant may live
+		latest = claims.IssuedAt.Add(claims.GrantLifetime)
+	}
+	_, err := t.revokeGrant(ctx, s, claims.Grant, claims.Status, latest)
+	return err
+}
+
+// latestEnd returns when a grant expires at the latest of which nothing else is known.
+func (t *Tokens) latestEnd() time.Time { return t.Now().Add(t.LongestLifetime()) }
+
+// revokeGrant revokes a grant that expires by itself at latest at the latest, and reports whether anything is known of
+// the grant. A grant of which nothing is known may be that of a token issued just before a crash, or without a lease.
+func (t *Tokens) revokeGrant(ctx context.Context, s logical.Storage, id token.ID, status token.StatusRef, latest time.Time) (known bool, _ error) {
+	end := latest
+	row, known := t.Inventory.Get(id)
+	if known && t.Now().Before(row.ExpiresAt) {
+		end = row.ExpiresAt
+	}
+	if known && !row.Status.IsZero() {
+		status = row.Status
+	}
+	if !known {
+		if place := id.Place(); status.IsZero() && place.Index < ledger.ListSize && t.StatusIndexes.Has(place.List) {
+			known, status = true, place // the row was lost, and the ID itself names its place
+		}
+		_, deviates := t.Deviations.Get(id)
+		known = known || deviates
+	}
+	return known, t.Deviations.Revoke(ctx, s, id, status, end, t.Now())
+}
+
+// RevokeLease revokes a grant that expires at ownEnd by itself, unless the grant has expired.
+func (t *Tokens) RevokeLease(ctx context.Context, s logical.Storage, grant token.ID, status token.StatusRef, ownEnd time.Time) error {
+	now := t.Now()
+	end := ownEnd
+	if d, ok := t.Deviations.Get(grant); ok {
+		end = time.Unix(d.ExpiresAt, 0)
+	}
+	if !now.Before(end) {
+		return nil
+	}
+	return t.Deviations.Revoke(ctx, s, grant, status, ownEnd, now)
+}
+
+// A NotRenewedError says why a token cannot be renewed.
+type NotRenewedError struct{ Reason access.Reason }
+
+func (e *NotRenewedError) Error() string { return "the token is " + string(e.Reason) }
+
+// Renew moves the end of a grant that expires at ownEnd by itself. It returns a *NotRenewedError for a grant that is not
+// alive.
+func (t *Tokens) Renew(ctx context.Context, s logical.Storage, grant token.ID, roleID token.RoleID, ownEnd, newEnd time.Time) error {
+	now := t.Now()
+	if dead := t.Life(grant, grant, roleID, ownEnd).Alive(now); dead != access.Good {
+		return &NotRenewedError{dead}
+	}
+	err := t.Deviations.Renew(ctx, s, grant, ownEnd, newEnd, now)
+	if errors.Is(err, ledger.ErrRevoked) {
+		return &NotRenewedError{access.Revoked}
+	}
+	return err
+}
+
+// LiveJWTs yields the rows of grants that are alive and have a place in a status list.
+func (t *Tokens) LiveJWTs(now time.Time) iter.Seq[ledger.Row] {
+	return func(yield func(ledger.Row) bool) {
+		for row := range t.Inventory.WithStatus() {
+			if t.Life(row.ID, row.ID, row.RoleID, row.ExpiresAt).Alive(now) == access.Good && !yield(row) {
+				return
+			}
+		}
+	}
+}

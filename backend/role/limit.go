@@ -1,0 +1,98 @@
+package role
+
+import (
+	"sync"
+	"time"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+)
+
+// recountInterval is how long a count of a role's live tokens is used. A count reads the whole inventory, so that a crash
+// loop at the limit must not cause a count at each request. A place that becomes free is noticed this much later.
+const recountInterval = time.Second
+
+// Limits holds roles to their max_tokens. The count comes from the inventory, which is all that is remembered of who got
+// a token: rows of the inventory that a crash loses are not counted. The zero Limits is ready for use.
+type Limits struct {
+	mu    sync.Mutex
+	roles map[token.RoleID]*limit // only roles with max_tokens
+}
+
+// limit is the count of one life of a role.
+type limit struct {
+	mu        sync.Mutex
+	reserved  int       // places of tokens that are being made
+	live      int       // tokens alive at countedAt and those issued since: never fewer than are alive now
+	countedAt time.Time // zero: never
+}
+
+// Place is room for one token below the max_tokens of its role, reserved before the token is made. The nil Place is that
+// of a role without a limit.
+type Place struct {
+	limit *limit // nil once the place is filled or given up
+}
+
+// Reserve reserves a place for a token of a role. It refuses if max_tokens are alive or being made. rows is
+// how many rows the inventory has of the role, which is no less than its live tokens; live counts the live tokens.
+func (l *Limits) Reserve(r *Role, rows, live func() int, now time.Time) (*Place, error) {
+	if r.MaxTokens == 0 {
+		return nil, nil
+	}
+	l.mu.Lock()
+	if l.roles == nil {
+		l.roles = make(map[token.RoleID]*limit)
+	}
+	of := l.roles[r.ID]
+	if of == nil {
+		of = new(limit)
+		l.roles[r.ID] = of
+	}
+	l.mu.Unlock()
+
+	of.mu.Lock()
+	defer of.mu.Unlock()
+	if rows()+of.reserved >= r.MaxTokens {
+		if age := now.Sub(of.countedAt); age < 0 || age >= recountInterval {
+			of.live, of.countedAt = live(), now
+		}
+		if of.live+of.reserved >= r.MaxTokens {
+			return nil, refusal.Field("max_tokens", "role %q has reached its limit of live tokens, which is %d: revoke those that are not needed (list tokens with role=%s), wait until one expires, or raise max_tokens",
+				r.name, r.MaxTokens, r.name)
+		}
+	}
+	of.reserved++
+	return &Place{of}, nil
+}
+
+// Forget drops the count of a role that was deleted.
+func (l *Limits) Forget(id token.RoleID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.roles, id)
+}
+
+// Fill adds the token to the inventory by add, and counts the token there in place of the reservation.
+func (p *Place) Fill(add func()) {
+	if p == nil || p.limit == nil {
+		add()
+		return
+	}
+	p.limit.mu.Lock()
+	defer p.limit.mu.Unlock()
+	add()
+	p.limit.reserved--
+	p.limit.live++
+	p.limit = nil
+}
+
+// GiveUp frees the place, unless it was filled.
+func (p *Place) GiveUp() {
+	if p == nil || p.limit == nil {
+		return
+	}
+	p.limit.mu.Lock()
+	defer p.limit.mu.Unlock()
+	p.limit.reserved--
+	p.limit = nil
+}
