@@ -16,6 +16,7 @@ func TestParseAddresses(t *testing.T) {
 		{"::ffff:192.0.2.0/120", "192.0.2.0/24"},
 		{"::ffff:192.0.2.1", "192.0.2.1/32"},
 		{"0.0.0.0/0", "0.0.0.0/0"},
+		{"::ffff:0.0.0.0/96", "0.0.0.0/0"},
 		{"", ""},
 		{"192.0.2.1/24", "!did you mean 192.0.2.0/24"},
 		{"::ffff:0.0.0.0/64", "!at least 96 bits"},
@@ -79,6 +80,36 @@ func TestExceeding(t *testing.T) {
 	}
 	if got := (Addresses{}).Exceeding(asked); got != nil {
 		t.Errorf("%v exceed what is not restricted", got)
+	}
+}
+
+func TestIntersectAddresses(t *testing.T) {
+	for _, c := range []struct{ a, b, want string }{
+		{"", "", ""},
+		{"10.0.0.0/8", "", "10.0.0.0/8"},
+		{"", "10.0.0.0/8", "10.0.0.0/8"},
+		{"10.0.0.0/8", "10.1.0.0/16", "10.1.0.0/16"},
+		{"10.1.0.0/16", "10.0.0.0/8", "10.1.0.0/16"},
+		{"10.0.0.0/8", "10.0.0.0/8", "10.0.0.0/8"},
+		{"10.2.0.0/16 10.0.0.0/8", "10.1.0.0/16 192.0.2.1 10.2.3.0/24", "10.1.0.0/16 10.2.3.0/24"},
+		{"0.0.0.0/0", "::/0", "nothing"},
+		{"192.0.2.1", "192.0.2.2", "nothing"},
+	} {
+		got, ok := mustAddresses(t, strings.Fields(c.a)...).Intersect(mustAddresses(t, strings.Fields(c.b)...))
+		if ok != (c.want != "nothing") || ok && strings.Join(got.Strings(), " ") != c.want {
+			t.Errorf("%q and %q: %q, %v; want %q", c.a, c.b, got.Strings(), ok, c.want)
+		}
+	}
+}
+
+// As many ranges as the limit allows are accepted, and are looked up in a table.
+func TestMaxAddresses(t *testing.T) {
+	list := make([]string, maxAddresses)
+	for i := range list {
+		list[i] = fmt.Sprintf("10.%d.%d.0/24", i/250, i%250)
+	}
+	if a := mustAddresses(t, list...); a.table == nil || !a.Contains(netip.MustParseAddr("10.3.249.9")) || a.Contains(netip.MustParseAddr("10.4.0.1")) {
+		t.Errorf("%d ranges contain the wrong addresses", len(list))
 	}
 }
 

@@ -1,7 +1,9 @@
 package access
 
 import (
+	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,12 +14,18 @@ func TestParseHosts(t *testing.T) {
 		list []string
 		want string // part of the error
 	}{
-		{[]string{"api.example.com", "*.Example.com", "localhost", "10.0.0.1", "a_b.internal"}, ""},
+		{[]string{"api.example.com", "*.Example.com", "localhost", "10.0.0.1", "a_b.internal", "az09-9.z"}, ""},
+		{[]string{strings.Repeat("a", 63) + ".com"}, ""},
+		{[]string{strings.Repeat("ab.", 84) + "c"}, ""},
+		{[]string{strings.Repeat("ab.", 84) + "cd"}, "not a host name"},
 		{[]string{"api.example.com:443"}, "without port"},
 		{[]string{"https://example.com"}, "not a host name"},
 		{[]string{"*"}, "not a host name"},
 		{[]string{"a.*.com"}, "not a host name"},
 		{[]string{"-a.com"}, "not a host name"},
+		{[]string{"a-.com"}, "not a host name"},
+		{[]string{"a/com"}, "not a host name"},
+		{[]string{"a{com"}, "not a host name"},
 		{[]string{""}, "not a host name"},
 		{[]string{"a..b"}, "not a host name"},
 		{[]string{strings.Repeat("a", 64)}, "not a host name"},
@@ -45,8 +53,135 @@ func TestHostsContain(t *testing.T) {
 			t.Errorf("contains %q: %v", s, got)
 		}
 	}
-	if _, err := ParseHost("http://x/"); err == nil {
-		t.Error("a URL is taken for a host")
+	for _, s := range []string{"http://x/", "api.example.com:65536", "api.example.com:http", ""} {
+		if host, err := ParseHost(s); err == nil {
+			t.Errorf("%q is taken for the host %q", s, host)
+		}
+	}
+	if !Hosts(nil).Contains("") || hosts.Contains("") {
+		t.Error("the empty host is only in what is not restricted")
+	}
+	if (Hosts{"*."}).Contains("localhost") {
+		t.Error("a host without a parent matches a wildcard")
+	}
+}
+
+func TestMaxHosts(t *testing.T) {
+	list := make([]string, maxHosts)
+	for i := range list {
+		list[i] = fmt.Sprintf("host-%d", i)
+	}
+	if hosts, err := ParseHosts(list); err != nil || len(hosts) != maxHosts {
+		t.Error(err)
+	}
+}
+
+func TestIntersectHosts(t *testing.T) {
+	for _, c := range []struct{ a, b, want string }{
+		{"", "", ""},
+		{"a.com", "", "a.com"},
+		{"", "a.com", "a.com"},
+		{"a.com b.com", "b.com c.com", "b.com"},
+		{"*.com", "a.com b.org", "a.com"},
+		{"a.com b.org", "*.com", "a.com"},
+		{"*.com a.com", "*.com", "*.com a.com"},
+		{"a.com", "b.com", "nothing"},
+	} {
+		got, ok := Hosts(strings.Fields(c.a)).Intersect(strings.Fields(c.b))
+		if ok != (c.want != "nothing") || ok && strings.Join(got, " ") != c.want {
+			t.Errorf("%q and %q: %q, %v; want %q", c.a, c.b, got, ok, c.want)
+		}
+	}
+}
+
+func TestAudiences(t *testing.T) {
+	long := strings.Repeat("a", maxAudienceLen)
+	many := make([]string, maxAudiences+1)
+	for i := range many {
+		many[i] = fmt.Sprint(i)
+	}
+	for _, list := range [][]string{nil, {"billing", "https://api.example.com/~x"}, {"!", "~"}, {long}, many[1:]} {
+		if got, err := ParseAudience(list); err != nil || len(got) != len(list) {
+			t.Errorf("%.80q: %v", list, err)
+		}
+	}
+	for _, list := range [][]string{{""}, {"a b"}, {"a\x7f"}, {"\u00e9"}, {long + "a"}, {"a", "b", "a"}, many} {
+		if _, err := ParseAudience(list); err == nil {
+			t.Errorf("%.80q is accepted", list)
+		}
+	}
+	for _, c := range []struct{ a, b, want []string }{
+		{nil, nil, nil},
+		{nil, []string{"a"}, []string{"a"}},
+		{[]string{"a"}, nil, []string{"a"}},
+		{[]string{"a", "b"}, []string{"b", "c"}, []string{"b"}},
+		{[]string{"a"}, []string{"b"}, []string{}},
+		{nil, []string{}, []string{}},
+	} {
+		if got := IntersectAudiences(c.a, c.b); (got == nil) != (c.want == nil) || !slices.Equal(got, c.want) {
+			t.Errorf("%q and %q: %q, want %q", c.a, c.b, got, c.want)
+		}
+	}
+}
+
+func TestEmpty(t *testing.T) {
+	some := func() *Permissions { return &Permissions{Scopes: Scopes{"a"}} }
+	with := func(f func(*Permissions)) *Permissions { p := some(); f(p); return p }
+	for name, c := range map[string]struct {
+		permissions *Permissions
+		want        bool
+	}{
+		"nil":         {nil, true},
+		"scopes":      {some(), false},
+		"no scopes":   {new(Permissions), true},
+		"an audience": {with(func(p *Permissions) { p.Audience = []string{"x"} }), false},
+		"no audience": {with(func(p *Permissions) { p.Audience = []string{} }), true},
+		"addresses": {with(func(p *Permissions) {
+			p.Addresses = []Addresses{mustAddresses(t, "10.0.0.0/8"), mustAddresses(t, "10.1.0.0/16")}
+		}), false},
+		"no address left": {with(func(p *Permissions) {
+			p.Addresses = []Addresses{mustAddresses(t, "10.0.0.0/8"), mustAddresses(t, "::1")}
+		}), true},
+		"hosts":        {with(func(p *Permissions) { p.Hosts = []Hosts{{"*.com"}, {"a.com"}} }), false},
+		"no host left": {with(func(p *Permissions) { p.Hosts = []Hosts{{"*.com"}, {"com"}} }), true},
+	} {
+		if got := c.permissions.Empty(); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	p := with(func(p *Permissions) {
+		p.Addresses = []Addresses{mustAddresses(t, "10.0.0.0/8"), mustAddresses(t, "10.1.0.0/16")}
+		p.Hosts = []Hosts{{"*.com"}, {"a.com"}}
+	})
+	if addresses, hosts, ok := p.Effective(); !ok || fmt.Sprint(addresses.Strings(), hosts) != "[10.1.0.0/16] [a.com]" {
+		t.Error(addresses.Strings(), hosts, ok)
+	}
+}
+
+func TestExplain(t *testing.T) {
+	bound := &Permissions{
+		Scopes: Scopes{"a"}, Audience: []string{"billing"}, Hosts: []Hosts{{"api.example.com"}},
+		Addresses: []Addresses{mustAddresses(t, "10.0.0.0/8"), {}, mustAddresses(t, "10.1.0.0/16")},
+	}
+	elsewhere := &Use{Scopes: []string{"a", "b"}, Audience: "hr", ClientIP: netip.MustParseAddr("192.0.2.1"), Host: "evil.example.com"}
+	for _, c := range []struct {
+		reason Reason
+		use    *Use
+		want   string // part of the sentence
+	}{
+		{WrongAudience, elsewhere, `["billing"], not for "hr"`},
+		{InsufficientScope, elsewhere, `does not cover ["b"]`},
+		{AddressNotAllowed, elsewhere, "from [10.0.0.0/8] and [10.1.0.0/16], not from 192.0.2.1"},
+		{AddressNotAllowed, new(Use), "client_ip"},
+		{HostNotAllowed, elsewhere, `not at "evil.example.com"`},
+		{HostNotAllowed, new(Use), "and host does not"},
+		{Malformed, elsewhere, "checksum"},
+		{WrongEnvironment, elsewhere, "this mount"},
+		{Unknown, elsewhere, "nothing is known"},
+	} {
+		if got := Explain(c.reason, bound, c.use); !strings.Contains(got, c.want) {
+			t.Errorf("%s: %q, want %q", c.reason, got, c.want)
+		}
 	}
 }
 

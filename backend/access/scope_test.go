@@ -1,6 +1,7 @@
 package access
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -8,12 +9,19 @@ import (
 
 func TestParseScopes(t *testing.T) {
 	many := make([]string, maxScopes+1)
+	numbered := make([]string, maxScopes+1)
+	for i := range numbered {
+		numbered[i] = fmt.Sprint(i)
+	}
 	for _, c := range []struct {
 		list []string
 		want string // part of the error; empty: it is good
 	}{
 		{[]string{"invoices:read", "invoices:*", "*", "a", "https://example.com/scope"}, ""},
 		{nil, ""},
+		{[]string{"!", "~", strings.Repeat("a", maxScopeLen)}, ""},
+		{numbered[1:], ""},
+		{[]string{"a\x7f"}, "not allowed"},
 		{[]string{""}, "is empty"},
 		{[]string{"a", "a"}, `"a" is given twice`},
 		{[]string{"a b"}, "contains a space: separate scopes by commas"},
@@ -59,6 +67,7 @@ func TestScopesCover(t *testing.T) {
 		{"invoices:*", "invoices:lines:*", true},
 		{"invoices:*", "invoices:*", true},
 		{"invoices:*", "invoices", false},
+		{"invoices:*", "invoices:", false},
 		{"invoices:*", "invoicesx:read", false},
 		{"invoices:*", "*", false},
 		{"*", "anything:at:all", true},
@@ -105,6 +114,14 @@ func TestMatching(t *testing.T) {
 	}
 	if got := (Scopes{"billing:*"}).Matching([]string{"billing:refund"}); len(got) != 1 {
 		t.Errorf("a wildcard that takes in a privileged scope is not found: %q", got)
+	}
+}
+
+func TestClip(t *testing.T) {
+	for n, want := range map[int]string{0: "", 64: strings.Repeat("a", 64), 65: strings.Repeat("a", 64) + "..."} {
+		if got := clip(strings.Repeat("a", n)); got != want {
+			t.Errorf("%d bytes are clipped to %q", n, got)
+		}
 	}
 }
 
