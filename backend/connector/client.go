@@ -72,41 +72,9 @@ const wholeListing = 1 << 30 // what listing takes of it; ending a token takes 1
 
 // NewClient checks the settings; errors name the setting.
 func NewClient(cfg ClientConfig) (*Client, error) {
-	base, err := url.Parse(cfg.URL)
-	switch {
-	case err != nil:
-		return nil, errors.New("url: is not a URL")
-	case base.Scheme != "https" && base.Scheme != "http" || base.Host == "":
-		return nil, fmt.Errorf("url: %q must be such as https://gitea.example.com", clip(cfg.URL))
-	case base.User != nil:
-		return nil, errors.New("url: must not hold a user or a password, they belong into the credential")
-	case base.RawQuery != "" || base.Fragment != "":
-		return nil, errors.New("url: must not have a query or a fragment")
-	}
-	tlsConfig := &tls.Config{MinVersion: tls.VersionTLS12}
-	if cfg.CACert != "" {
-		tlsConfig.RootCAs = x509.NewCertPool()
-		if !tlsConfig.RootCAs.AppendCertsFromPEM([]byte(cfg.CACert)) {
-			return nil, errors.New("ca_cert: has no certificate in PEM")
-		}
-	}
-	if (cfg.ClientCert == "") != (cfg.ClientKey == "") {
-		return nil, errors.New("client_cert: and client_key belong together")
-	}
-	if cfg.ClientCert != "" {
-		pair, err := tls.X509KeyPair([]byte(cfg.ClientCert), []byte(cfg.ClientKey))
-		if err != nil {
-			return nil, errors.New("client_cert: is no certificate in PEM that fits client_key")
-		}
-		tlsConfig.Certificates = []tls.Certificate{pair}
-	}
-	proxy := http.ProxyFromEnvironment
-	if cfg.ProxyURL != "" {
-		u, err := url.Parse(cfg.ProxyURL)
-		if err != nil || u.Host == "" {
-			return nil, errors.New("proxy_url: must be such as http://proxy.example.com:3128")
-		}
-		proxy = http.ProxyURL(u)
+	base, err := parseBase(cfg.URL)
+	if err != nil {
+		return nil, err
 	}
 	if cfg.RateLimit < 0 || math.IsNaN(cfg.RateLimit) {
 		return nil, errors.New("rate_limit: must be requests a second, or 0 for no limit")
@@ -116,9 +84,56 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	}
 	cfg.Timeout = cmp.Or(cfg.Timeout, DefaultTimeout)
 	cfg.MaxConcurrent = cmp.Or(cfg.MaxConcurrent, DefaultConcurrent)
-
 	if cfg.Dial == nil {
 		cfg.Dial = (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext
+	}
+	transport, err := cfg.transport()
+	if err != nil {
+		return nil, err
+	}
+	return &Client{base: base, cfg: cfg, listing: semaphore.NewWeighted(wholeListing), http: &retryablehttp.Client{
+		HTTPClient: &http.Client{
+			Transport: transport,
+			// A redirect would carry the credential to where nobody has sent it.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+		RetryMax:     maxRetries,
+		RetryWaitMin: 100 * time.Millisecond,
+		RetryWaitMax: 5 * time.Second,
+		CheckRetry:   checkRetry,
+		Backoff:      backoff,
+		ErrorHandler: retryablehttp.PassthroughErrorHandler,
+	}}, nil
+}
+
+func parseBase(text string) (*url.URL, error) {
+	base, err := url.Parse(text)
+	switch {
+	case err != nil:
+		return nil, errors.New("url: is not a URL")
+	case base.Scheme != "https" && base.Scheme != "http" || base.Host == "":
+		return nil, fmt.Errorf("url: %q must be such as https://gitea.example.com", clip(text))
+	case base.User != nil:
+		return nil, errors.New("url: must not hold a user or a password, they belong into the credential")
+	case base.RawQuery != "" || base.Fragment != "":
+		return nil, errors.New("url: must not have a query or a fragment")
+	}
+	return base, nil
+}
+
+// transport returns the pool of connections, within the limits of the config.
+func (cfg *ClientConfig) transport() (*limitedTransport, error) {
+	tlsConfig, err := cfg.tls()
+	if err != nil {
+		return nil, err
+	}
+	proxy := http.ProxyFromEnvironment
+	if cfg.ProxyURL != "" {
+		u, err := url.Parse(cfg.ProxyURL)
+		if err != nil || u.Host == "" {
+			return nil, errors.New("proxy_url: must be such as http://proxy.example.com:3128")
+		}
+		proxy = http.ProxyURL(u)
 	}
 	limited := &limitedTransport{
 		next: &http.Transport{
@@ -138,19 +153,28 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	if cfg.RateLimit > 0 {
 		limited.limiter = rate.NewLimiter(rate.Limit(cfg.RateLimit), max(1, int(cfg.RateLimit)))
 	}
-	return &Client{base: base, cfg: cfg, listing: semaphore.NewWeighted(wholeListing), http: &retryablehttp.Client{
-		HTTPClient: &http.Client{
-			Transport: limited,
-			// A redirect would carry the credential to where nobody has sent it.
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
-		RetryMax:     maxRetries,
-		RetryWaitMin: 100 * time.Millisecond,
-		RetryWaitMax: 5 * time.Second,
-		CheckRetry:   checkRetry,
-		Backoff:      backoff,
-		ErrorHandler: retryablehttp.PassthroughErrorHandler,
-	}}, nil
+	return limited, nil
+}
+
+func (cfg *ClientConfig) tls() (*tls.Config, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if cfg.CACert != "" {
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM([]byte(cfg.CACert)) {
+			return nil, errors.New("ca_cert: has no certificate in PEM")
+		}
+	}
+	if (cfg.ClientCert == "") != (cfg.ClientKey == "") {
+		return nil, errors.New("client_cert: and client_key belong together")
+	}
+	if cfg.ClientCert != "" {
+		pair, err := tls.X509KeyPair([]byte(cfg.ClientCert), []byte(cfg.ClientKey))
+		if err != nil {
+			return nil, errors.New("client_cert: is no certificate in PEM that fits client_key")
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	return config, nil
 }
 
 // Close drops the idle connections.

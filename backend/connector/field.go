@@ -2,6 +2,7 @@ package connector
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -62,102 +63,122 @@ func (f *Field) zero() any {
 	return ""
 }
 
-// convert gives a string, an int64, a bool or a []string.
+// convert returns a string, an int64, a bool or a []string, or an error that says what is allowed.
 func (f *Field) convert(value any) (any, error) {
-	var texts []string // what allowed and pattern are about
-	var converted any
 	switch f.Type {
 	case TypeString:
 		s, ok := value.(string)
 		if !ok {
 			return nil, fmt.Errorf("must be a string, not %T", value)
 		}
-		converted, texts = s, []string{s}
+		return s, f.checkValues(s)
 	case TypeInt:
-		var n int64
-		switch v := value.(type) {
-		case int:
-			n = int64(v)
-		case int64:
-			n = v
-		case float64:
-			if v != math.Trunc(v) || math.Abs(v) > 1<<53 {
-				return nil, fmt.Errorf("%v is not a whole number", v)
-			}
-			n = int64(v)
-		case json.Number:
-			return f.convert(v.String())
-		case string:
-			var err error
-			if n, err = strconv.ParseInt(v, 10, 64); err != nil {
-				return nil, fmt.Errorf("%q is not a whole number", clip(v))
-			}
-		default:
-			return nil, fmt.Errorf("must be a whole number, not %T", value)
+		n, err := toInt(value)
+		if err != nil {
+			return nil, err
 		}
-		converted, texts = n, []string{strconv.FormatInt(n, 10)}
+		return n, f.checkValues(strconv.FormatInt(n, 10))
 	case TypeBool:
-		switch v := value.(type) {
-		case bool:
-			converted = v
-		case string:
-			b, err := strconv.ParseBool(v)
-			if err != nil {
-				return nil, fmt.Errorf("%q is not true or false", clip(v))
-			}
-			converted = b
-		default:
-			return nil, fmt.Errorf("must be true or false, not %T", value)
-		}
+		return toBool(value)
 	case TypeList:
-		list := []string{}
-		switch v := value.(type) {
-		case []string:
-			list = append(list, v...)
-		case []any:
-			for _, one := range v {
-				s, ok := one.(string)
-				if !ok {
-					return nil, fmt.Errorf("must be a list of strings, not of %T", one)
-				}
-				list = append(list, s)
-			}
-		case string:
-			for s := range strings.SplitSeq(v, ",") {
-				if s = strings.TrimSpace(s); s != "" {
-					list = append(list, s)
-				}
-			}
-		default:
-			return nil, fmt.Errorf("must be a list, not %T", value)
+		list, err := toList(value)
+		if err != nil {
+			return nil, err
 		}
 		if f.Required && len(list) == 0 {
-			return nil, fmt.Errorf("needs at least one")
+			return nil, errors.New("needs at least one")
 		}
-		converted, texts = list, list
+		return list, f.checkValues(list...)
 	}
+	return nil, fmt.Errorf("is of the unknown type %q", f.Type)
+}
+
+// toInt reads a whole number. JSON knows only floats, and the command line only strings.
+func toInt(value any) (int64, error) {
+	switch v := value.(type) {
+	case int:
+		return int64(v), nil
+	case int64:
+		return v, nil
+	case float64:
+		if v != math.Trunc(v) || math.Abs(v) > 1<<53 {
+			return 0, fmt.Errorf("%v is not a whole number", v)
+		}
+		return int64(v), nil
+	case json.Number:
+		return toInt(v.String())
+	case string:
+		n, err := strconv.ParseInt(v, 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("%q is not a whole number", clip(v))
+		}
+		return n, nil
+	}
+	return 0, fmt.Errorf("must be a whole number, not %T", value)
+}
+
+func toBool(value any) (bool, error) {
+	switch v := value.(type) {
+	case bool:
+		return v, nil
+	case string:
+		b, err := strconv.ParseBool(v)
+		if err != nil {
+			return false, fmt.Errorf("%q is not true or false", clip(v))
+		}
+		return b, nil
+	}
+	return false, fmt.Errorf("must be true or false, not %T", value)
+}
+
+// toList reads a list, or a string of values between commas. The list is never nil.
+func toList(value any) ([]string, error) {
+	list := []string{}
+	switch v := value.(type) {
+	case []string:
+		return append(list, v...), nil
+	case []any:
+		for _, one := range v {
+			s, ok := one.(string)
+			if !ok {
+				return nil, fmt.Errorf("must be a list of strings, not of %T", one)
+			}
+			list = append(list, s)
+		}
+		return list, nil
+	case string:
+		for s := range strings.SplitSeq(v, ",") {
+			if s = strings.TrimSpace(s); s != "" {
+				list = append(list, s)
+			}
+		}
+		return list, nil
+	}
+	return nil, fmt.Errorf("must be a list, not %T", value)
+}
+
+// checkValues holds values against the length, the allowed values and the pattern. An error does not show a secret.
+func (f *Field) checkValues(values ...string) error {
 	re, err := f.pattern()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	for _, s := range texts {
+	for _, s := range values {
+		shown := strconv.Quote(clip(s)) + " "
+		if f.Secret {
+			shown = ""
+		}
 		switch {
 		case len(s) > maxValue:
-			return nil, fmt.Errorf("is %d bytes long, at most %d are allowed", len(s), maxValue)
+			return fmt.Errorf("is %d bytes long, at most %d are allowed", len(s), maxValue)
 		case s == "" && f.Type == TypeString && !f.Required: // as if it was not given
 		case len(f.Allowed) > 0 && !slices.Contains(f.Allowed, s):
-			if f.Secret {
-				return nil, fmt.Errorf("is not one of: %s", strings.Join(f.Allowed, ", "))
-			}
-			return nil, fmt.Errorf("%q is not one of: %s", clip(s), strings.Join(f.Allowed, ", "))
+			return fmt.Errorf("%sis not one of: %s", shown, strings.Join(f.Allowed, ", "))
 		case re != nil && !re.MatchString(s):
-			if f.Secret {
-				return nil, fmt.Errorf("does not match %s", f.Pattern)
-			}
-			return nil, fmt.Errorf("%q does not match %s", clip(s), f.Pattern)
+			return fmt.Errorf("%sdoes not match %s", shown, f.Pattern)
 		}
 	}
-	return converted, nil
+	return nil
 }
 
 func sortedKeys[V any](m map[string]V) []string {
