@@ -54,37 +54,9 @@ func (ps *pages[V]) prunePage(ctx context.Context, s logical.Storage, number int
 			}
 		}
 	}
-	values := len(p.entries)
-	rewrite := make(map[string]bool)
-	var done []string // former files that nobody needs once the others are rewritten
-	for name, f := range p.files {
-		if !ps.isFormer(name, values) {
-			if !lasts(f.from, now) {
-				rewrite[name] = true
-			}
-			continue
-		}
-		if !f.disposable(now, *left) {
-			continue
-		}
-		// The file may have been written since it was read, by a writer that is not so former.
-		lasting, err := ps.read(ctx, s, p, name, now)
-		if err != nil {
-			return err
-		}
-		f, there := p.files[name]
-		if !there || !f.disposable(now, *left) {
-			continue
-		}
-		if lasting {
-			*left--
-			for id := range p.entries {
-				if in(name, id) {
-					rewrite[ps.own(id, values)] = true
-				}
-			}
-		}
-		done = append(done, name)
+	rewrite, done, err := ps.outdated(ctx, s, p, left, now)
+	if err != nil {
+		return err
 	}
 	if !p.over(now) && len(rewrite) == 0 && len(done) == 0 {
 		return nil
@@ -105,6 +77,43 @@ func (ps *pages[V]) prunePage(ctx context.Context, s logical.Storage, number int
 		p.forget(name)
 	}
 	return nil
+}
+
+// outdated returns the files of this writer to rewrite, and the former files that nobody needs once that is done. The
+// caller holds writing.
+func (ps *pages[V]) outdated(ctx context.Context, s logical.Storage, p *page[V], left *int, now time.Time) (rewrite map[string]bool, done []string, _ error) {
+	values := len(p.entries)
+	rewrite = make(map[string]bool)
+	for name, f := range p.files {
+		if !ps.isFormer(name, values) {
+			if !lasts(f.from, now) {
+				rewrite[name] = true
+			}
+			continue
+		}
+		if !f.disposable(now, *left) {
+			continue
+		}
+		// The file may have been written since it was read, by a writer that is not so former.
+		lasting, err := ps.read(ctx, s, p, name, now)
+		if err != nil {
+			return nil, nil, err
+		}
+		f, there := p.files[name]
+		if !there || !f.disposable(now, *left) {
+			continue
+		}
+		if lasting {
+			*left--
+			for id := range p.entries {
+				if in(name, id) {
+					rewrite[ps.own(id, values)] = true
+				}
+			}
+		}
+		done = append(done, name)
+	}
+	return rewrite, done, nil
 }
 
 // isFormer reports whether this writer does not write a file any more, when its page holds so many values.
