@@ -121,28 +121,9 @@ func (w *world) registered(ro *role, before []roleState, subject string, asked [
 			w.broken(4, "creds of %s says expires_at %s, and the lease ends at %s", ro.name, end, leaseEnd)
 		}
 	}
+	g.ends = timeline[period]{{mark: m, value: period{end, end}}}
 	if ro.upstream {
-		u := w.model.upstreams[text]
-		if u == nil {
-			u = &upstreamToken{text: text, id: id}
-			w.model.upstreams[text] = u
-		}
-		if u.revoked.seq != 0 && u.revoked.seq < a.began {
-			w.broken(2, "creds of %s hands out token %s, whose revocation was acknowledged before", ro.name, id)
-		}
-		if w.disowned(u, a.began) {
-			w.broken(3, "creds of %s hands out token %s of a connection that was deleted before", ro.name, id)
-		}
-		g.upstream = u
-		u.grants = append(u.grants, g)
-		if w.everDisabled(subject) {
-			g.mayBeSwept()
-		}
-		g.ends = timeline[period]{{mark: m, value: period{end, end}}}
-		w.say("issue %s at node %d for %s: grant %d, token %s %s, ends %s, lease %v", ro.name, n.n, short(subject), g.n, id, text, clock(end), g.lease != nil)
-		if !w.service.alive(text) && w.quiet() {
-			w.broken(4, "creds of %s hands out token %s, which does not work at the service", ro.name, id)
-		}
+		w.registeredUpstream(g, text, id, end, a)
 		return g
 	}
 	if w.everDisabled(subject) {
@@ -150,19 +131,12 @@ func (w *world) registered(ro *role, before []roleState, subject string, asked [
 	}
 	scopes, _ := d["scopes"].([]string)
 	g.scopes = scopes
-	allowed := false
-	for _, s := range before {
-		allowed = allowed || within(scopes, s.allowed) && (asked == nil || within(scopes, asked))
-	}
-	for _, s := range ro.states.possible(n) {
-		allowed = allowed || within(scopes, s.allowed) && (asked == nil || within(scopes, asked))
-	}
-	if !allowed {
+	allowed := func(s roleState) bool { return within(scopes, s.allowed) && (asked == nil || within(scopes, asked)) }
+	if !slices.ContainsFunc(before, allowed) && !slices.ContainsFunc(ro.states.possible(n), allowed) {
 		w.broken(1, "creds of %s grants %q, more than was asked for (%q), or more than the role allows", ro.name, scopes, asked)
 	}
 	tok := w.token(g, m, text, id, scopes, end)
 	tok.moves = !ro.jwt && !ro.refresh
-	g.ends = timeline[period]{{mark: m, value: period{end, end}}}
 	if ro.refresh {
 		g.ends = timeline[period]{{mark: m, value: period{leaseEnd.Add(-time.Second), leaseEnd.Add(time.Second)}}}
 		grantID, _ := d["grant_id"].(string)
@@ -172,6 +146,30 @@ func (w *world) registered(ro *role, before []roleState, subject string, asked [
 	}
 	w.say("issue %s at node %d for %s: grant %d, token %s, scopes %q, ends %s", ro.name, n.n, short(subject), g.n, id, scopes, clock(end))
 	return g
+}
+
+// registeredUpstream notes which token of the service a grant holds. The caller holds mu.
+func (w *world) registeredUpstream(g *grant, text, id string, end time.Time, a *answer) {
+	u := w.model.upstreams[text]
+	if u == nil {
+		u = &upstreamToken{text: text, id: id}
+		w.model.upstreams[text] = u
+	}
+	if u.revoked.seq != 0 && u.revoked.seq < a.began {
+		w.broken(2, "creds of %s hands out token %s, whose revocation was acknowledged before", g.role.name, id)
+	}
+	if w.disowned(u, a.began) {
+		w.broken(3, "creds of %s hands out token %s of a connection that was deleted before", g.role.name, id)
+	}
+	g.upstream = u
+	u.grants = append(u.grants, g)
+	if w.everDisabled(g.subject) {
+		g.mayBeSwept()
+	}
+	w.say("issue %s at node %d for %s: grant %d, token %s %s, ends %s, lease %v", g.role.name, a.node.n, short(g.subject), g.n, id, text, clock(end), g.lease != nil)
+	if !w.service.alive(text) && w.quiet() {
+		w.broken(4, "creds of %s hands out token %s, which does not work at the service", g.role.name, id)
+	}
 }
 
 func short(entity string) string {

@@ -117,29 +117,7 @@ func (w *world) checkToken(n *node, tok *issued) {
 		tok.id = id
 	}
 	if active {
-		scopes := strings.Fields(d["scope"].(string))
-		_, maybe := w.roleAlive(n, g)
-		switch {
-		case tok.refresh:
-			w.broken(1, "a refresh token is active: %s", what())
-		case g.revoked.seq != 0 && g.revoked.seq < a.began && n.knows(g.revoked.seq, g.revoked.by):
-			w.broken(2, "active after its revocation was acknowledged: %s", what())
-		case w.keyGone(tok.text, a):
-			w.broken(2, "active after its key was destroyed: %s", what())
-		case !maybe:
-			w.broken(2, "active after its role was deleted: %s", what())
-		case !now.Before(last):
-			w.broken(1, "active %s after its end: %s", now.Sub(last), what())
-		case !within(scopes, tok.scopes):
-			w.broken(1, "grants %q, and was issued with %q: %s", scopes, tok.scopes, what())
-		case !within(scopes, w.possiblyAllowed(n, g)):
-			w.broken(1, "grants %q, and its role allows %q: %s", scopes, w.possiblyAllowed(n, g), what())
-		case w.disabledFor(g.subject) > subjectLag:
-			w.broken(1, "active long after its entity was disabled: %s", what())
-		}
-		if exp, ok := d["exp"].(int64); ok && time.Unix(exp, 0).After(last.Add(time.Second)) {
-			w.broken(4, "says that it ends at %s, and it ends at %s: %s", clock(time.Unix(exp, 0)), clock(last), what())
-		}
+		w.checkActive(n, tok, a, last, what)
 		return
 	}
 	if w.keyGone(tok.text, a) && now.Before(first) && n.knows(tok.seq, tok.by) && reason == "wrong_environment" {
@@ -151,6 +129,34 @@ func (w *world) checkToken(n *node, tok *issued) {
 	}
 	if live && (!tok.refresh || reason != "wrong_audience") {
 		w.broken(4, "a live token is called %s: %s", reason, what())
+	}
+}
+
+// checkActive holds against the model that a token is active. The token may be active until last.
+func (w *world) checkActive(n *node, tok *issued, a *answer, last time.Time, what func() string) {
+	g, d, now := tok.grant, a.data(), n.now()
+	scopes := strings.Fields(d["scope"].(string))
+	_, maybe := w.roleAlive(n, g)
+	switch {
+	case tok.refresh:
+		w.broken(1, "a refresh token is active: %s", what())
+	case g.revoked.seq != 0 && g.revoked.seq < a.began && n.knows(g.revoked.seq, g.revoked.by):
+		w.broken(2, "active after its revocation was acknowledged: %s", what())
+	case w.keyGone(tok.text, a):
+		w.broken(2, "active after its key was destroyed: %s", what())
+	case !maybe:
+		w.broken(2, "active after its role was deleted: %s", what())
+	case !now.Before(last):
+		w.broken(1, "active %s after its end: %s", now.Sub(last), what())
+	case !within(scopes, tok.scopes):
+		w.broken(1, "grants %q, and was issued with %q: %s", scopes, tok.scopes, what())
+	case !within(scopes, w.possiblyAllowed(n, g)):
+		w.broken(1, "grants %q, and its role allows %q: %s", scopes, w.possiblyAllowed(n, g), what())
+	case w.disabledFor(g.subject) > subjectLag:
+		w.broken(1, "active long after its entity was disabled: %s", what())
+	}
+	if exp, ok := d["exp"].(int64); ok && time.Unix(exp, 0).After(last.Add(time.Second)) {
+		w.broken(4, "says that it ends at %s, and it ends at %s: %s", clock(time.Unix(exp, 0)), clock(last), what())
 	}
 }
 

@@ -182,14 +182,18 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if do != answers {
 		s.world.say("      the service: %s %s: fault %d", r.Method, r.URL.Path, int(do))
 	}
-	answer := func(int, any) {}
-	serve := func() { s.serve(r, in.Name, in.Ends, answer) }
+	s.answer(w, r, do, func(answer func(int, any)) { s.serve(r, in.Name, in.Ends, answer) })
+}
+
+// answer answers a request in the way of a fault; serve does what the request asks for.
+func (s *service) answer(w http.ResponseWriter, r *http.Request, do fault, serve func(answer func(status int, body any))) {
+	silently := func() { serve(func(int, any) {}) }
 	cut := func() {
 		if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
 			conn.Close()
 		}
 	}
-	if s.world.hungUpAtService(serve, cut) {
+	if s.world.hungUpAtService(silently, cut) {
 		return
 	}
 	switch do {
@@ -198,21 +202,19 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		cut()
 		return
 	case resetsDone:
-		serve()
+		silently()
 		cut()
 		return
 	case twice:
-		serve()
+		silently()
 		cut()
 		if r.Method == http.MethodPost {
-			if !s.world.calm.Load() {
-				time.Sleep(5 * time.Second)
-			}
-			serve()
+			s.wait(5 * time.Second)
+			silently()
 		}
 		return
 	case cutShort:
-		serve()
+		silently()
 		w.Header().Set("Content-Length", "1000")
 		_, _ = w.Write([]byte(`{"id": "1", "tok`))
 		return
@@ -220,21 +222,16 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(500)
 		return
 	case failsDone:
-		serve()
+		silently()
 		w.WriteHeader(500)
 		return
 	case late:
-		if !s.world.calm.Load() {
-			time.Sleep(3 * time.Second)
-		}
+		s.wait(3 * time.Second)
 	case muchLater:
-		if !s.world.calm.Load() {
-			time.Sleep(20 * time.Second)
-		}
+		s.wait(20 * time.Second)
 	case nonsense:
 		status := http.StatusOK
-		answer = func(told int, _ any) { status = told } // what is refused is refused in nonsense, too
-		serve()
+		serve(func(told int, _ any) { status = told }) // what is refused is refused in nonsense, too
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(status)
 		_, _ = w.Write([]byte(`{"unexpected": [{}]}`))
@@ -244,12 +241,18 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(429)
 		return
 	}
-	answer = func(status int, body any) {
+	serve(func(status int, body any) {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(status)
 		_ = json.NewEncoder(w).Encode(body)
+	})
+}
+
+// wait delays an answer, unless the world has come to rest.
+func (s *service) wait(d time.Duration) {
+	if !s.world.calm.Load() {
+		time.Sleep(d)
 	}
-	serve()
 }
 
 // serve does what is asked.

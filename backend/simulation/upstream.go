@@ -182,32 +182,16 @@ func (w *world) checkService() {
 			}
 		}
 	}
-	held := make(map[string]string)
+	held := make(map[string]bool)
 	for _, u := range w.model.upstreams {
-		for _, g := range u.grants {
-			if g.lease != nil && w.leases.alive(g.lease) && n.now().Before(g.lease.expires) {
-				held[u.text] = "lease " + itoa(g.lease.n)
-				surely, _ := w.roleAlive(n, g)
-				if !w.service.alive(u.text) && u.revoked.seq == 0 && !u.doubtful && !g.doubtful && surely && !w.disownedText(u.text) {
-					w.broken(3, "token %s of lease %d does not work at the service", u.text, g.lease.n)
-				}
-			}
-			if g.lease == nil && n.now().Before(g.ends.last().hi.Add(time.Minute)) {
-				held[u.text] = "grant without a lease"
-			}
-		}
-		if u.revoked.seq != 0 {
-			delete(held, u.text)
-		}
-	}
-	for _, u := range w.model.upstreams {
+		held[u.text] = w.checkHeld(n, u) && u.revoked.seq == 0
 		if g := u.grants[0]; !g.role.shared && w.disabledFor(g.subject) > 5*time.Minute && w.service.alive(u.text) && !w.disownedText(u.text) {
 			w.broken(3, "token %s works at the service, and the entity that asked for it has long been disabled", u.text)
 		}
 	}
 	for _, t := range w.service.live(false) {
 		previous := strings.Contains(t.name, "-upstream-kept-") && kept != ""
-		if held[t.text] == "" && t.text != kept && !previous && !w.mayBeLeft(t) {
+		if !held[t.text] && t.text != kept && !previous && !w.mayBeLeft(t) {
 			w.broken(3, "token %s %q is left behind at the service, and nothing holds it", t.text, t.name)
 		}
 	}
@@ -225,6 +209,25 @@ func (w *world) checkService() {
 		w.broken(3, "the service has %d credentials of ours: %q", len(roots), names)
 	}
 	w.checkQueue(n, life)
+}
+
+// checkHeld reports whether a grant holds a token. The token of a live lease must work at the service.
+func (w *world) checkHeld(n *node, u *upstreamToken) (held bool) {
+	for _, g := range u.grants {
+		if g.lease == nil {
+			held = held || n.now().Before(g.ends.last().hi.Add(time.Minute))
+			continue
+		}
+		if !w.leases.alive(g.lease) || !n.now().Before(g.lease.expires) {
+			continue
+		}
+		held = true
+		surely, _ := w.roleAlive(n, g)
+		if !w.service.alive(u.text) && u.revoked.seq == 0 && !u.doubtful && !g.doubtful && surely && !w.disownedText(u.text) {
+			w.broken(3, "token %s of lease %d does not work at the service", u.text, g.lease.n)
+		}
+	}
+	return held
 }
 
 // mayRemain are the keys that storage may hold when all tokens have ended.
