@@ -96,21 +96,9 @@ func run(ctx context.Context, mount bool, then string, command []string) error {
 	defer server.Stop()
 
 	audit := filepath.Join(dir, "audit.log")
-	sys := server.Client().Sys()
-	if err := sys.EnableAuditWithOptionsWithContext(ctx, "file", &api.EnableAuditOptions{
-		Type: "file", Options: map[string]string{"file_path": audit},
-	}); err != nil {
+	if err := enable(ctx, server, audit, mount); err != nil {
 		return err
 	}
-	if mount {
-		if err := server.Register(ctx, vaultserver.PluginName); err != nil {
-			return err
-		}
-		if err := sys.MountWithContext(ctx, "apitoken", &api.MountInput{Type: vaultserver.PluginName}); err != nil {
-			return err
-		}
-	}
-
 	env := append(os.Environ(),
 		"VAULT_ADDR="+server.Addr,
 		"VAULT_TOKEN="+server.Token,
@@ -122,13 +110,7 @@ func run(ctx context.Context, mount bool, then string, command []string) error {
 		if err := runWith(ctx, env, command[0], command[1:]...); err != nil || then == "" {
 			return err
 		}
-		fmt.Println("\nNow for tokens of another service: a Gitea server.")
-		more, stop, err := startGitea(ctx, root, dir)
-		if err != nil {
-			return err
-		}
-		defer stop()
-		return runWith(ctx, append(env, more...), then)
+		return runWithGitea(ctx, root, dir, env, then)
 	}
 
 	fmt.Printf(`
@@ -150,12 +132,37 @@ Ctrl-C stops it and deletes everything.
 	return nil
 }
 
+// enable writes an audit log, and mounts the plugin.
+func enable(ctx context.Context, server *vaultserver.Server, audit string, mount bool) error {
+	sys := server.Client().Sys()
+	if err := sys.EnableAuditWithOptionsWithContext(ctx, "file", &api.EnableAuditOptions{
+		Type: "file", Options: map[string]string{"file_path": audit},
+	}); err != nil || !mount {
+		return err
+	}
+	if err := server.Register(ctx, vaultserver.PluginName); err != nil {
+		return err
+	}
+	return sys.MountWithContext(ctx, "apitoken", &api.MountInput{Type: vaultserver.PluginName})
+}
+
 // runWith runs a command in an environment, on the terminal.
 func runWith(ctx context.Context, env []string, name string, args ...string) error {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.Env = env
 	return cmd.Run()
+}
+
+// runWithGitea runs a command beside a Gitea server.
+func runWithGitea(ctx context.Context, root, dir string, env []string, name string) error {
+	fmt.Println("\nNow for tokens of another service: a Gitea server.")
+	more, stop, err := startGitea(ctx, root, dir)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	return runWith(ctx, append(env, more...), name)
 }
 
 // startGitea runs a Gitea server until stop is called. The environment says where it is, or why there is none.

@@ -30,6 +30,7 @@ func main() {
 	}
 }
 
+//nolint:funlen // a table of paths
 func factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
 	leased := &framework.Secret{
 		Type: "floor",
