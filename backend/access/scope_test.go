@@ -21,7 +21,7 @@ func TestParseScopes(t *testing.T) {
 		{nil, ""},
 		{[]string{"!", "~", strings.Repeat("a", maxScopeLen)}, ""},
 		{numbered[1:], ""},
-		{[]string{"a\x7f"}, "not allowed"},
+		{[]string{"a\x7f"}, "printable ASCII"},
 		{[]string{""}, "is empty"},
 		{[]string{"a", "a"}, `"a" is given twice`},
 		{[]string{"a b"}, "contains a space: separate scopes by commas"},
