@@ -71,25 +71,25 @@ func pageOf(p *Provider) string {
 		}
 	}
 	expiry := map[Expiry]string{
-		ExpiryNone:    "The service knows no end of a token: the engine revokes the token when its lease ends. Renewing the lease needs no call.",
-		ExpirySeconds: "The service expires a token by itself, after its lease.",
-		ExpiryDays:    "The service expires a token by itself, at the start of a day (UTC) after its lease.",
+		ExpiryNone:    "The service does not expire tokens: the engine revokes a token when its lease ends. Renewing a lease needs no call.",
+		ExpirySeconds: "The service expires a token by itself, after the end of the lease.",
+		ExpiryDays:    "The service expires a token by itself, at the start of a day (UTC) after the end of the lease.",
 	}[p.Expiry]
 	if create := p.operations[opCreate]; p.Expiry != ExpiryNone && !create.refersTo("expires_at") && !create.refersTo("ttl") {
-		expiry = "The service decides when a token expires. A lease is never longer than that, and may be shorter."
+		expiry = "The service decides when a token expires. The lease never outlives the token, and may be shorter."
 	}
 	if !p.CanRenew() {
-		expiry += " The end cannot be moved: leases are not renewable, read creds again."
+		expiry += " The expiry cannot be moved: leases are not renewable. Read creds again."
 	}
-	lost := "A token whose answer was lost is found by its name and revoked."
+	lost := "If the answer to a create is lost, the engine finds the token by its name and revokes the token."
 	if !p.CanFind() {
-		lost = "A token whose answer was lost cannot be found: it expires by itself."
+		lost = "If the answer to a create is lost, the engine cannot find the token. The token expires by itself."
 	}
 	rotate := "The credential cannot be rotated."
 	if p.CanRotateRoot() {
 		rotate = "`rotate-root` replaces the credential."
 		if p.CanFindRoot() {
-			rotate += " One whose answer was lost is found by its name and revoked."
+			rotate += " If the answer is lost, the engine finds the new credential by its name and revokes the credential."
 		}
 	}
 	fmt.Fprintf(&b, "\n## What to know\n\n- %s\n- %s\n- %s\n\n## The service's own documentation\n\n", expiry, lost, rotate)
