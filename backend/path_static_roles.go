@@ -83,7 +83,7 @@ func withRotations(fields map[string]*framework.FieldSchema) map[string]*framewo
 	maps.Copy(fields, map[string]*framework.FieldSchema{
 		"last_vault_rotation":       {Type: framework.TypeTime, Required: true, Description: "When the token was made."},
 		"next_vault_rotation":       {Type: framework.TypeTime, Required: true, Description: "When the next rotation is due."},
-		"previous_token_expires_at": {Type: framework.TypeTime, Description: "When the previous token ends; absent where it has ended."},
+		"previous_token_expires_at": {Type: framework.TypeTime, Description: "When the previous token ends; absent if no previous token works."},
 		"rotation_period":           {Type: framework.TypeInt, Required: true, Description: "Seconds; 0 where there is a schedule."},
 		"rotation_schedule":         {Type: framework.TypeString, Required: true, Description: "Cron syntax; empty where there is a period."},
 		"rotation_window":           {Type: framework.TypeInt, Required: true, Description: "Seconds; 0: any time."},

@@ -28,7 +28,7 @@ type Change struct {
 	Description      *string
 }
 
-// set replaces a value if the request gives another.
+// set replaces a value if the request holds another.
 func set[T any](into, given *T) {
 	if given != nil {
 		*into = *given

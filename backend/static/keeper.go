@@ -82,8 +82,8 @@ func (k *Keeper) lockOf(name string) chan struct{} {
 	return k.locks[name]
 }
 
-// lock keeps others from a static role until unlock. The wait ends with ctx, since whoever has the lock may be calling a
-// service.
+// lock keeps others from a static role until unlock. The wait ends with ctx, since a service may be called under
+// the lock.
 func (k *Keeper) lock(ctx context.Context, name string) (unlock func(), _ error) {
 	l := k.lockOf(name)
 	select {
@@ -237,8 +237,8 @@ func (k *Keeper) Delete(ctx context.Context, s logical.Storage, name string) err
 	return nil
 }
 
-// DropBroken deletes a static role that cannot be read, and revokes its tokens as far as they are known. It does nothing
-// if the static role can be read, or there is none.
+// DropBroken deletes a static role that cannot be read, and revokes its tokens as far as they are known. A static role that
+// can be read stays.
 func (k *Keeper) DropBroken(ctx context.Context, s logical.Storage, name string) error {
 	t, err := k.begin(ctx, s, name)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 type Status struct {
 	*Entry
 	TTL          time.Duration // until the current token is rotated or expires
-	PreviousEnds time.Time     // when the previous token ends; zero: there is none, or it has ended
+	PreviousEnds time.Time     // when the previous token ends; zero: no previous token works
 	LastError    string        // why the last rotation failed; empty: it did not
 }
 
@@ -42,8 +42,8 @@ func (k *Keeper) Read(ctx context.Context, s logical.Storage, name string) (*Sta
 	return k.status(st, e), nil
 }
 
-// ReadToken is Read for somebody at an address who wants the token. ReadToken refuses whoever may not have the token,
-// and a token that does not work.
+// ReadToken is Read for a request that wants the token and comes from an address. ReadToken refuses an address that the
+// role does not allow, and a token that does not work.
 func (k *Keeper) ReadToken(ctx context.Context, s logical.Storage, name, remoteAddr string) (*Status, error) {
 	st, err := k.mount.Load(ctx, s)
 	if err != nil {

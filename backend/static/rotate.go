@@ -168,7 +168,7 @@ func (k *Keeper) list(st *State, e *Entry) {
 	}
 }
 
-// settle has each token before the current one end when it must. It does nothing that is done already.
+// settle has each token before the current one end when it must. A step that is done already costs nothing.
 func (t *task) settle(ctx context.Context, e *Entry) error {
 	for i := range e.Ended {
 		if err := t.revoke(ctx, &e.Ended[i]); err != nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 )
 
-// Minter is the role.Minter of the tokens of upstream services. The Keeper is required. It has a storage of its own, and
-// ignores the storage of a request.
+// Minter is the role.Minter of the tokens of upstream services. The Keeper is required: its storage is the mount's,
+// and the storage of a request is ignored.
 type Minter struct{ Keeper *Keeper }
 
 // Permit implements role.Minter: the settings of the mount forbid no role with a connection.
