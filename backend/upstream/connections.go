@@ -98,11 +98,6 @@ func (cs *Connections) Service(name string) (*connector.Service, error) {
 	return cs.service(name, cs.Get(name))
 }
 
-// ServiceOf returns the service of the connection that minted a token, ready for calls.
-func (cs *Connections) ServiceOf(t *Token) (*connector.Service, error) {
-	return cs.service(t.Connection, cs.ByID(t.ConnectionID))
-}
-
 // service returns the service of a connection; c is nil if the connection of the name was deleted.
 func (cs *Connections) service(name string, c *Connection) (*connector.Service, error) {
 	if err := cs.Broken(name); err != nil {

@@ -4,84 +4,31 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
-	"time"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
 // createAttempts is how often a token is asked for whose creation ended unsure, under another name each time.
 const createAttempts = 3
 
-// Order is what a token is asked for with.
-type Order struct {
-	Connection *Ready
-	NewName    func() (string, error) // of a token at the service, different each time
-	Role       string
-	RoleID     token.RoleID
-	Params     map[string]any
-	Subject    string        // Vault entity that asks; "": none
-	StaticRole string        // that holds the token in place of a lease
-	Leaseless  bool          // no lease revokes the token
-	Reserve    func() error  // of Issue: called before a token is minted; its error is returned
-	Reuse      time.Duration // for how long the token is given to others too; 0: not at all
-	Now, End   time.Time     // when it is asked for, and until when it is to live
-}
-
-// Order returns what a token of a role is asked for with.
-func (cs *Connections) Order(r *role.Role, mountPoint string, now, end time.Time) (*Order, error) {
-	c := cs.Get(r.Connection)
-	service, err := cs.service(r.Connection, c)
-	if err != nil {
-		return nil, fmt.Errorf("role %q: %w", r.Name(), err)
-	}
-	return &Order{
-		Connection: &Ready{Connection: c, Service: service}, Role: r.Name(), RoleID: r.ID, Params: r.Params, Leaseless: r.NoLease, Now: now, End: end,
-		NewName: func() (string, error) { return c.newTokenName(mountPoint, r.Name(), service.Provider.MaxName) },
-	}, nil
-}
-
-// Minted is a token that was just made, or given again.
-type Minted struct {
-	Token                  // with Text and Data
-	Hold    string         // what the lease of a shared token is to call itself
-	End     time.Time      // until when the requester has it
-	Granted map[string]any // params that the service granted otherwise than asked
-}
-
-// Issue returns a token for a requester: a new one, or where Reuse allows it one that others have too.
-func (k *Keeper) Issue(ctx context.Context, o *Order) (*Minted, error) {
-	if o.Reuse > 0 {
-		return k.share(ctx, o)
-	}
-	if err := o.Reserve(); err != nil {
-		return nil, err
-	}
-	return k.Mint(ctx, o)
-}
-
-// Mint creates a token. Storage knows of the token before the service does, so that whatever is cut short, the queue
-// finds it by its name and revokes it.
-func (k *Keeper) Mint(ctx context.Context, o *Order) (*Minted, error) {
-	if o.Connection.Broken != nil {
-		return nil, o.Connection.Broken
-	}
+// mint creates a token at a service. Storage knows of the token before the service does: if mint is cut short, the queue
+// finds the token by its name and revokes it.
+func (k *Keeper) mint(ctx context.Context, c *Ready, q *IssueRequest) (*Minted, error) {
 	started := k.now()
 	for attempt := 1; ; attempt++ {
-		m, err := k.tryMint(ctx, o)
+		m, err := k.tryMint(ctx, c, q)
 		var e *connector.Error
 		again := errors.As(err, &e) && e.Unsure && attempt < createAttempts && ctx.Err() == nil &&
-			k.now().Sub(started) < o.Connection.Service.Client.Timeout()/2
+			k.now().Sub(started) < c.CallTimeout()/2
 		if !again {
 			return m, err
 		}
 	}
 }
 
-func (k *Keeper) tryMint(ctx context.Context, o *Order) (*Minted, error) {
-	name, err := o.NewName()
+func (k *Keeper) tryMint(ctx context.Context, c *Ready, q *IssueRequest) (*Minted, error) {
+	name, err := c.newTokenName(q.MountPoint, q.Role.Name(), c.Service.Provider.MaxName)
 	if err != nil {
 		return nil, err
 	}
@@ -91,15 +38,14 @@ func (k *Keeper) tryMint(ctx context.Context, o *Order) (*Minted, error) {
 	}
 	k.Tokens.claimNew(id)
 	defer k.Tokens.release(id)
-	c := o.Connection
 	if err := k.Tokens.announce(ctx, Token{
-		ID: id, State: Creating, Connection: c.Name(), ConnectionID: c.ID, URL: c.URL, Role: o.Role, RoleID: o.RoleID,
-		Subject: o.Subject, Name: name, Params: o.Params, CreatedAt: k.now().UTC(), EndsAt: o.End.UTC(),
-		Leaseless: o.Leaseless || o.StaticRole != "", StaticRole: o.StaticRole, Shared: o.Reuse > 0,
+		ID: id, State: Creating, Connection: c.Name(), ConnectionID: c.ID, URL: c.URL, Role: q.Role.Name(), RoleID: q.Role.ID,
+		Subject: q.Subject, Name: name, Params: q.Role.Params, CreatedAt: k.now().UTC(), EndsAt: q.End.UTC(),
+		Leaseless: q.Role.NoLease || q.StaticRole != "", StaticRole: q.StaticRole, Shared: q.shared(),
 	}); err != nil {
 		return nil, err
 	}
-	created, err := c.Service.Create(ctx, name, o.Role, o.Params, o.Now, o.End)
+	created, err := c.Service.Create(ctx, name, q.Role.Name(), q.Role.Params, q.Now, q.End)
 	if err != nil {
 		if e := (*connector.Error)(nil); errors.As(err, &e) && !e.Unsure {
 			// There is surely no token. If this fails, the queue finds out.
@@ -129,7 +75,7 @@ func (k *Keeper) tryMint(ctx context.Context, o *Order) (*Minted, error) {
 	announced, _ := k.Tokens.Get(id)
 	_, err = k.Tokens.change(ctx, id, Creating, take)
 	switch {
-	case (err == nil || errors.Is(err, ErrEnded)) && (k.Connections.deleted(c.ID) || k.roleDeleted(o.RoleID)):
+	case (err == nil || errors.Is(err, ErrEnded)) && (k.Connections.deleted(c.ID) || k.roleDeleted(q.Role.ID)):
 		err = &connector.Error{Message: "the role or its connection was deleted meanwhile"}
 	case errors.Is(err, ErrEnded):
 		err = &connector.Error{Message: "another process has given the token up meanwhile"}
@@ -166,50 +112,4 @@ func (k *Keeper) giveUp(ctx context.Context, c *Ready, t *Token) error {
 		k.log.Warn("token that nobody gets not revoked yet; revocation queued", "connection", c.Name(), "name", t.Name, "error", err)
 	}
 	return nil
-}
-
-// share returns a token that others of the role have too, under a hold of its own; or it mints the next one, once for
-// all who ask at the same time. A token is given again only if it is good for as long as is asked for.
-func (k *Keeper) share(ctx context.Context, o *Order) (*Minted, error) {
-	id, err := token.NewID(rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	name, key := id.String(), shareKey(o.RoleID, o.Params)
-	for ctx.Err() == nil {
-		t, found := k.Tokens.young(key, o.Now.Add(-o.Reuse), o.End)
-		if !found {
-			made, err, _ := k.minting.Do(key, func() (any, error) {
-				if err := o.Reserve(); err != nil {
-					return nil, err
-				}
-				long := *o
-				long.End = o.End.Add(o.Reuse) // the last requester must get the full ttl too
-				m, err := k.Mint(context.WithoutCancel(ctx), &long)
-				if err != nil {
-					return nil, err
-				}
-				return m.ID, nil
-			})
-			if err != nil {
-				return nil, err
-			}
-			// It is good for less than is asked for where the service gives no more.
-			if t, found = k.Tokens.Get(made.(token.ID)); !found {
-				continue
-			}
-		}
-		end, err := k.Tokens.hold(ctx, t.ID, name, o.Subject, o.End, k.now())
-		if errors.Is(err, ErrEnded) {
-			continue // just now
-		}
-		if err != nil {
-			return nil, err
-		}
-		if !end.After(k.now()) {
-			return nil, errors.Join(&connector.Error{Message: "the service made a token that has ended already"}, k.Unhold(ctx, t.ID, name))
-		}
-		return &Minted{Token: t, Hold: name, End: end}, nil
-	}
-	return nil, ctx.Err()
 }

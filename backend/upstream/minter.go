@@ -2,13 +2,10 @@ package upstream
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 )
 
@@ -21,15 +18,9 @@ func (m Minter) Permit(*role.Role) error { return nil }
 
 // Mint implements role.Minter.
 func (m Minter) Mint(ctx context.Context, _ logical.Storage, q *role.MintRequest) (*role.Minted, error) {
-	order, err := m.Keeper.Connections.Order(q.Role, q.MountPoint, q.Now, q.End)
-	if err != nil {
-		return nil, refusal.New("%w", err)
-	}
-	order.StaticRole, order.Subject = q.StaticRole, q.EntityID
-	made, err := m.Keeper.Mint(ctx, order)
-	if errors.As(err, new(*connector.Error)) {
-		return nil, refusal.New("connection %q: no token was issued: %w", q.Role.Connection, err)
-	}
+	made, err := m.Keeper.Mint(ctx, &IssueRequest{
+		Role: q.Role, MountPoint: q.MountPoint, StaticRole: q.StaticRole, Subject: q.EntityID, Now: q.Now, End: q.End,
+	})
 	if err != nil {
 		return nil, err
 	}

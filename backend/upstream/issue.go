@@ -1,0 +1,154 @@
+package upstream
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+)
+
+// IssueRequest asks for a token of a role with a connection. Fields without a remark are required.
+type IssueRequest struct {
+	Role       *role.Role
+	MountPoint string    // of the engine
+	Subject    string    // Vault entity that the token is for; empty: none
+	StaticRole string    // that holds the token in place of a lease; empty: none
+	Now        time.Time // of the request
+	End        time.Time // until when the token is to live
+
+	// Reserve reserves a place below the role's max_tokens. Issue calls Reserve before it mints a token, perhaps more than
+	// once, and not if it gives a shared token again. Mint does not call it.
+	Reserve func() error
+}
+
+// shared reports whether others may get the same token.
+func (q *IssueRequest) shared() bool { return q.Role.Reuse > 0 && q.StaticRole == "" }
+
+// Minted is a token that was just made, or given again.
+type Minted struct {
+	Token                  // with Text and Data
+	Hold    string         // what the lease of a shared token is to call itself
+	End     time.Time      // until when the requester has it
+	Granted map[string]any // params that the service granted otherwise than asked
+}
+
+// Issued is a token as its requester gets it.
+type Issued struct {
+	*Minted
+	TTL       time.Duration // of the lease
+	Renewable bool          // whether the lease can be renewed
+	Warnings  []string      // what was granted otherwise than asked
+}
+
+// Issue returns a token for a requester: a new token, or a token that others have too if the role has reuse.
+func (k *Keeper) Issue(ctx context.Context, q *IssueRequest) (*Issued, error) {
+	c, err := k.connectionOf(q.Role)
+	if err != nil {
+		return nil, err
+	}
+	m, err := k.mintOrShare(ctx, c, q)
+	if err != nil {
+		return nil, notIssued(c, err)
+	}
+	issued := &Issued{Minted: m, TTL: q.End.Sub(q.Now), Renewable: c.Service.Provider.CanRenew()}
+	for _, name := range slices.Sorted(maps.Keys(m.Granted)) {
+		issued.Warnings = append(issued.Warnings, fmt.Sprintf("%s: the upstream granted %v, not %v as the role asks for", name, m.Granted[name], q.Role.Params[name]))
+	}
+	if m.End.Before(q.End) {
+		issued.TTL = m.End.Sub(q.Now).Truncate(time.Second)
+		issued.Warnings = append(issued.Warnings, fmt.Sprintf("ttl: the upstream lets the token live for no longer than %s", refusal.Short(issued.TTL)))
+	}
+	return issued, nil
+}
+
+// Mint returns a new token for a static role.
+func (k *Keeper) Mint(ctx context.Context, q *IssueRequest) (*Minted, error) {
+	c, err := k.connectionOf(q.Role)
+	if err != nil {
+		return nil, err
+	}
+	m, err := k.mint(ctx, c, q)
+	return m, notIssued(c, err)
+}
+
+// connectionOf returns the connection of a role, and refuses to issue a token if the service cannot be called.
+func (k *Keeper) connectionOf(r *role.Role) (*Ready, error) {
+	c := k.Connections.Get(r.Connection)
+	service, err := k.Connections.service(r.Connection, c)
+	if err != nil {
+		return nil, refusal.New("role %q: %w", r.Name(), err)
+	}
+	return &Ready{Connection: c, Service: service}, nil
+}
+
+// notIssued returns a refusal if a service did not issue a token, and any other error as it is.
+func notIssued(c *Ready, err error) error {
+	if errors.As(err, new(*connector.Error)) {
+		return refusal.New("connection %q: no token was issued: %w", c.Name(), err)
+	}
+	return err
+}
+
+func (k *Keeper) mintOrShare(ctx context.Context, c *Ready, q *IssueRequest) (*Minted, error) {
+	if q.shared() {
+		return k.share(ctx, c, q)
+	}
+	if err := q.Reserve(); err != nil {
+		return nil, err
+	}
+	return k.mint(ctx, c, q)
+}
+
+// share returns a token that others of the role have too, under a hold of its own; or it mints the next one, once for
+// all who ask at the same time. A token is given again only if it is good for as long as is asked for.
+func (k *Keeper) share(ctx context.Context, c *Ready, q *IssueRequest) (*Minted, error) {
+	id, err := token.NewID(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	name, key := id.String(), shareKey(q.Role.ID, q.Role.Params)
+	for ctx.Err() == nil {
+		t, found := k.Tokens.young(key, q.Now.Add(-q.Role.Reuse), q.End)
+		if !found {
+			made, err, _ := k.minting.Do(key, func() (any, error) {
+				if err := q.Reserve(); err != nil {
+					return nil, err
+				}
+				long := *q
+				long.End = q.End.Add(q.Role.Reuse) // the last requester must get the full ttl too
+				m, err := k.mint(context.WithoutCancel(ctx), c, &long)
+				if err != nil {
+					return nil, err
+				}
+				return m.ID, nil
+			})
+			if err != nil {
+				return nil, err
+			}
+			// It is good for less than is asked for where the service gives no more.
+			if t, found = k.Tokens.Get(made.(token.ID)); !found {
+				continue
+			}
+		}
+		end, err := k.Tokens.hold(ctx, t.ID, name, q.Subject, q.End, k.now())
+		if errors.Is(err, ErrEnded) {
+			continue // just now
+		}
+		if err != nil {
+			return nil, err
+		}
+		if !end.After(k.now()) {
+			return nil, errors.Join(&connector.Error{Message: "the service made a token that has ended already"}, k.Unhold(ctx, t.ID, name))
+		}
+		return &Minted{Token: t, Hold: name, End: end}, nil
+	}
+	return nil, ctx.Err()
+}
