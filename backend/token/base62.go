@@ -19,11 +19,8 @@ const (
 // digitsFor is the number of base62 digits that a block of so many bytes takes.
 var digitsFor = [blockBytes + 1]int{0, 2, 3, 5, 6, 7, 9, 10, blockDigits}
 
-// bytesFor inverts digitsFor; -1 marks a number of digits that no block has.
+// bytesFor inverts digitsFor; 0 marks a number of digits that no block has.
 var bytesFor = func() (b [blockDigits + 1]int) {
-	for i := range b {
-		b[i] = -1
-	}
 	for n, d := range digitsFor {
 		b[d] = n
 	}
@@ -73,11 +70,11 @@ func appendBase62Decoded(dst []byte, src string) (_ []byte, ok bool) {
 	for len(src) > 0 {
 		digits := min(len(src), blockDigits)
 		n := bytesFor[digits]
-		if n < 0 {
+		if n == 0 {
 			return nil, false
 		}
 		value, ok := parseDigits(src[:digits])
-		if !ok || (n < blockBytes && value>>(8*n) != 0) {
+		if !ok || value>>(8*n) != 0 { // of eight bytes no bit is left over
 			return nil, false
 		}
 		var block [blockBytes]byte

@@ -1,6 +1,7 @@
 package token
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
@@ -59,15 +60,7 @@ func (id ID) IsZero() bool { return id == ID{} }
 
 // Compare orders IDs as their text forms are ordered: -1, 0 or 1.
 func (id ID) Compare(other ID) int {
-	for i := range id {
-		switch {
-		case id[i] < other[i]:
-			return -1
-		case id[i] > other[i]:
-			return 1
-		}
-	}
-	return 0
+	return bytes.Compare(id[:], other[:])
 }
 
 // RoleID names one life of a role: 64 random bits, made when the role is created. A role that is

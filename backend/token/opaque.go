@@ -114,7 +114,8 @@ func Mint(ring *Ring, prefix string, claims *Claims) (string, error) {
 		return "", err
 	}
 
-	// One buffer: the additional data (prefix and header), then the ciphertext behind it.
+	// One buffer: the additional data (prefix and header), then the ciphertext behind it. The capacities, here and of
+	// the text, only save allocations.
 	sealed := make([]byte, 0, len(prefix)+headerBytes+len(plain)+16)
 	sealed = append(sealed, prefix...)
 	sealed = append(sealed, opaqueVersion)

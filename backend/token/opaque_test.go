@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"net/netip"
 	"reflect"
 	"regexp"
@@ -94,10 +93,7 @@ func TestOpenTellsWhatIsWrong(t *testing.T) {
 		t.Fatal(err)
 	}
 	// reseal gives s a checksum that fits.
-	reseal := func(s string) string {
-		s = s[:len(s)-checksumDigits]
-		return string(appendDigits([]byte(s), uint64(crc32.ChecksumIEEE([]byte(s))), checksumDigits))
-	}
+	reseal := func(s string) string { return withChecksum(s[:len(s)-checksumDigits]) }
 	without := func(f func(*Key)) *Ring {
 		keys := slices.Clone(ring.Keys)
 		f(&keys[0])
