@@ -74,7 +74,6 @@ type backend struct {
 	Options
 	world       native.World
 	statusLists native.StatusLists
-	limits      role.Limits
 	upstreams   *upstream.Keeper
 	queue       *worker.Worker // has upstreams look at what is due
 	statics     *static.Keeper
@@ -168,7 +167,7 @@ func newBackend(o Options) *backend {
 		return b.world.Subjects.DisabledNow(ctx, entity)
 	}, mountHoldings{b})
 	b.world = native.World{
-		Now: b.now, Log: b.Logger, Vault: func() native.Vault { return b.System() },
+		Now: b.now, Log: b.Logger, Limits: new(role.Limits), Vault: func() native.Vault { return b.System() },
 		Subjects: native.NewSubjects(b.now, func(id string) (*logical.Entity, error) { return b.System().EntityInfo(id) }),
 	}
 	return b

@@ -3,7 +3,6 @@ package backend
 import (
 	"context"
 	"maps"
-	"math"
 	"slices"
 	"strings"
 
@@ -14,7 +13,6 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/static"
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
 
@@ -126,12 +124,7 @@ func (b *backend) dropBroken(ctx context.Context, req *logical.Request, st *stat
 		return resp, nil
 	}
 	if name, is := strings.CutPrefix(key, role.Prefix); is {
-		st.Roles.Writing.Lock()
-		defer st.Roles.Writing.Unlock()
-		if _, err := st.Roles.Latest(ctx, req.Storage, name); err != nil {
-			return nil, err
-		}
-		return nil, b.dropBrokenRole(ctx, req.Storage, st, name)
+		return nil, st.DropBrokenRole(ctx, req.Storage, name, roleUpstreams{b, st})
 	}
 	if name, is := strings.CutPrefix(key, upstream.ConnectionsPrefix); is {
 		return warned(b.upstreams.DropBrokenConnection(ctx, req.Storage, name, true))
@@ -155,31 +148,4 @@ func (b *backend) dropBroken(ctx context.Context, req *logical.Request, st *stat
 	}
 	name, _ := strings.CutPrefix(key, upstream.ProvidersPrefix)
 	return nil, b.upstreams.DropBrokenProvider(ctx, req.Storage, name)
-}
-
-// dropBrokenRole deletes a role that cannot be read, and ends its tokens as far as they are known; it does nothing
-// where there is none. The caller holds writing.
-func (b *backend) dropBrokenRole(ctx context.Context, s logical.Storage, st *state, name string) error {
-	if st.Roles.Broken(name) == nil {
-		return nil
-	}
-	ids := make(map[token.RoleID]bool)
-	if id := st.Roles.DamagedID(name); id != (token.RoleID{}) {
-		ids[id] = true
-	} else {
-		rows, _ := st.Inventory.Page(token.ID{}, math.MaxInt, name)
-		for i := range rows {
-			ids[rows[i].RoleID] = true
-		}
-	}
-	for id := range ids {
-		if err := st.DeletedRoles.Add(ctx, s, id, b.now().Add(st.LongestOf(new(role.Entry)))); err != nil {
-			return err
-		}
-		if err := b.upstreams.EndRole(ctx, id); err != nil {
-			return err
-		}
-	}
-	defer st.DeletedRoles.Changed()
-	return st.Roles.Delete(ctx, s, name)
 }

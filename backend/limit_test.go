@@ -134,7 +134,7 @@ func TestMaxTokensOfAnUpstream(t *testing.T) {
 		t.Errorf("%d tokens are at the upstream", n)
 	}
 	e.revokeLease(first)
-	e.b.limits.Forget(e.b.state.Load().Roles.Get("reader").ID) // as a second later
+	e.b.world.Limits.Forget(e.b.state.Load().Roles.Get("reader").ID) // as a second later
 	e.creds("reader", nil)
 	e.refused(logical.ReadOperation, "creds/reader", nil, full)
 

@@ -13,11 +13,7 @@ import (
 func (b *backend) pathsConfig() []*framework.Path {
 	defaults := native.DefaultConfig()
 	fields := map[string]*framework.FieldSchema{
-		"environment": {
-			Type:         framework.TypeString,
-			Description:  "Name that this mount's tokens go by, such as \"production\"; given by introspection. Default: the mount's path.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Environment"},
-		},
+		"environment": field(framework.TypeString, "Environment", "Name that this mount's tokens go by, such as \"production\"; given by introspection. Default: the mount's path."),
 		"token_prefix": {
 			Type:         framework.TypeString,
 			Description:  "What every opaque token begins with: 2 to 16 of a-z, 0-9 and _, a letter first. After a change older tokens keep working. Default: apt.",
@@ -28,16 +24,8 @@ func (b *backend) pathsConfig() []*framework.Path {
 			Description:  "How long a key seals new tokens before the next one does, at least 1h. Default: 720h.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Key rotation period", Value: int(defaults.KeyRotationPeriod.Seconds())},
 		},
-		"privileged_scopes": {
-			Type:         framework.TypeCommaStringSlice,
-			Description:  "Scopes that a role may hold only with allow_privileged. A pattern such as admin:* stands for all scopes below it, except that * stands for the scope * alone. Default: *, admin, admin:*.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Privileged scopes"},
-		},
-		"issuer": {
-			Type:         framework.TypeString,
-			Description:  "URL under which API servers reach this mount: the \"iss\" of JWTs. It ends with the mount's path, such as https://vault.example.com:8200/v1/apitoken, after its namespace where there is one. Needed before a role with token_format=jwt.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Issuer"},
-		},
+		"privileged_scopes": field(framework.TypeCommaStringSlice, "Privileged scopes", "Scopes that a role may hold only with allow_privileged. A pattern such as admin:* stands for all scopes below it, except that * stands for the scope * alone. Default: *, admin, admin:*."),
+		"issuer":            field(framework.TypeString, "Issuer", "URL under which API servers reach this mount: the \"iss\" of JWTs. It ends with the mount's path, such as https://vault.example.com:8200/v1/apitoken, after its namespace where there is one. Needed before a role with token_format=jwt."),
 		"signing_algorithm": {
 			Type:          framework.TypeString,
 			Description:   "Algorithm that new JWTs are signed with: ES256, EdDSA or RS256. A change takes effect once the new key has been published for jwks_max_age. Default: ES256.",

@@ -48,35 +48,13 @@ func (b *backend) pathsCreds() []*framework.Path {
 		Pattern:      "creds/" + framework.GenericNameRegex("role"),
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "generate"},
 		Fields: map[string]*framework.FieldSchema{
-			"role": {
-				Type:        framework.TypeString,
-				Description: "Name of the role.",
-				Required:    true,
-			},
-			"scopes": {
-				Type:        framework.TypeCommaStringSlice,
-				Description: "Scopes of the token, within the role's allowed_scopes. Default: the role's scopes.",
-			},
-			"ttl": {
-				Type:        framework.TypeDurationSecond,
-				Description: "How long the token lives, within the role's max_ttl. Default: the role's ttl.",
-			},
-			"token_bound_cidrs": {
-				Type:        framework.TypeCommaStringSlice,
-				Description: "Where the token may be used from, within the role's token_bound_cidrs.",
-			},
-			"audience": {
-				Type:        framework.TypeCommaStringSlice,
-				Description: "APIs that the token is for, within the role's audience.",
-			},
-			"dpop_jkt": {
-				Type:        framework.TypeString,
-				Description: "Thumbprint of the key that the token is to be bound to (RFC 9449 section 6.1); for a role with proof=dpop.",
-			},
-			"x5t_s256": {
-				Type:        framework.TypeString,
-				Description: "Thumbprint of the certificate that the token is to be bound to (RFC 8705 section 3.1); for a role with proof=mtls.",
-			},
+			"role":              {Type: framework.TypeString, Required: true, Description: "Name of the role."},
+			"scopes":            {Type: framework.TypeCommaStringSlice, Description: "Scopes of the token, within the role's allowed_scopes. Default: the role's scopes."},
+			"ttl":               {Type: framework.TypeDurationSecond, Description: "How long the token lives, within the role's max_ttl. Default: the role's ttl."},
+			"token_bound_cidrs": {Type: framework.TypeCommaStringSlice, Description: "Where the token may be used from, within the role's token_bound_cidrs."},
+			"audience":          {Type: framework.TypeCommaStringSlice, Description: "APIs that the token is for, within the role's audience."},
+			"dpop_jkt":          {Type: framework.TypeString, Description: "Thumbprint of the key that the token is to be bound to (RFC 9449 section 6.1); for a role with proof=dpop."},
+			"x5t_s256":          {Type: framework.TypeString, Description: "Thumbprint of the certificate that the token is to be bound to (RFC 8705 section 3.1); for a role with proof=mtls."},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ReadOperation:   &read,

@@ -25,22 +25,10 @@ func (b *backend) pathsIntrospect() []*framework.Path {
 				Required:     true,
 				DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
 			},
-			"required_scopes": {
-				Type:        framework.TypeCommaStringSlice,
-				Description: "Scopes that the call to the API needs. Default: none; the API compares with \"scope\" itself.",
-			},
-			"audience": {
-				Type:        framework.TypeString,
-				Description: "The API that asks, as roles name it in their audience. Default: not checked.",
-			},
-			"client_ip": {
-				Type:        framework.TypeString,
-				Description: "Address that the token was used from. A token that is bound to addresses is not good without it.",
-			},
-			"host": {
-				Type:        framework.TypeString,
-				Description: "Host that the token was used at, as in the Host header. A token that is bound to hosts is not good without it.",
-			},
+			"required_scopes": {Type: framework.TypeCommaStringSlice, Description: "Scopes that the call to the API needs. Default: none; the API compares with \"scope\" itself."},
+			"audience":        {Type: framework.TypeString, Description: "The API that asks, as roles name it in their audience. Default: not checked."},
+			"client_ip":       {Type: framework.TypeString, Description: "Address that the token was used from. A token that is bound to addresses is not good without it."},
+			"host":            {Type: framework.TypeString, Description: "Host that the token was used at, as in the Host header. A token that is bound to hosts is not good without it."},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.UpdateOperation: &framework.PathOperation{

@@ -47,10 +47,7 @@ func tokenOrIDFields() map[string]*framework.FieldSchema {
 			Description:  "The token. Give it or token_id.",
 			DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
 		},
-		"token_id": {
-			Type:        framework.TypeString,
-			Description: "The token's public name: 24 hexadecimal digits; those of the grant, a dot and 24 more for a token that was refreshed or exchanged.",
-		},
+		"token_id": {Type: framework.TypeString, Description: "The token's public name: 24 hexadecimal digits; those of the grant, a dot and 24 more for a token that was refreshed or exchanged."},
 	}
 }
 

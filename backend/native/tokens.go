@@ -21,6 +21,7 @@ type World struct {
 	Log      func() hclog.Logger
 	Vault    func() Vault
 	Subjects *Subjects // which Vault entities are disabled
+	Limits   *role.Limits
 }
 
 // Vault is what Vault tells a mount; logical.SystemView implements it.

@@ -146,7 +146,7 @@ func (e *Entry) ChangeConnected(c *Change, checkParams func(map[string]any) (map
 	set(&e.Params, c.Params)
 	var err error
 	if e.Params, err = checkParams(e.Params); err != nil {
-		return refusal.Field("params", "%s", err)
+		return err
 	}
 	set(&e.Reuse, c.Reuse)
 	e.TokenFormat = ""

@@ -14,6 +14,11 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 )
 
+// field describes a field of a request, which the UI of Vault shows under a title.
+func field(kind framework.FieldType, title, description string) *framework.FieldSchema {
+	return &framework.FieldSchema{Type: kind, Description: description, DisplayAttrs: &framework.DisplayAttributes{Name: title}}
+}
+
 // ok describes the answer 200 with these fields.
 func ok(fields map[string]*framework.FieldSchema) map[int][]framework.Response {
 	return map[int][]framework.Response{http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: fields}}}
