@@ -1,0 +1,68 @@
+package backend
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// Each Go file that docs/architecture.md names exists, and has the functions that stand behind the file's name.
+func TestArchitecture(t *testing.T) {
+	text, err := os.ReadFile("../docs/architecture.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := regexp.MustCompile("[`\"]([\\w/]+\\.go)(?:`: ((?:`[\\w.]+`(?:, )?)+))?").FindAllStringSubmatch(string(text), -1)
+	if len(named) < 10 {
+		t.Errorf("only %d files are named", len(named))
+	}
+	for _, n := range named {
+		source, err := os.ReadFile(strings.TrimPrefix(n[1], "backend/"))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		for function := range strings.SplitSeq(n[2], ", ") {
+			function = strings.Trim(function, "`")
+			function = function[strings.LastIndex(function, ".")+1:]
+			if function != "" && !regexp.MustCompile(`(?m)^func .*\b`+function+`\(`).Match(source) {
+				t.Errorf("%s has no function %s", n[1], function)
+			}
+		}
+	}
+}
+
+// The log lines and errors that docs/setup.md tells operators to watch are those of the code.
+func TestWatchedTexts(t *testing.T) {
+	var source strings.Builder
+	err := filepath.WalkDir(".", func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		source.Write(text)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	setup, err := os.ReadFile("../docs/setup.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	docs := strings.Join(strings.Fields(string(setup)), " ")
+	for _, text := range []string{
+		"the storage of this mount cannot be written",
+		"tokens of disabled or deleted entities revoked",
+		"stored entry cannot be read",
+		"tokens at a service not revoked",
+		"static role not rotated",
+	} {
+		if !strings.Contains(docs, "`"+text+"`") || !strings.Contains(source.String(), text) {
+			t.Errorf("%q is not both in docs/setup.md and in the code", text)
+		}
+	}
+}
