@@ -22,7 +22,7 @@ import (
 func (b *backend) pathsBroken() []*framework.Path {
 	list := b.listPath("broken", func(st *state) []string { return slices.Sorted(maps.Keys(st.brokenKeys())) })
 	list.Operations[logical.ListOperation] = &framework.PathOperation{
-		Callback: b.brokenList,
+		Callback: b.pathBrokenList,
 		Summary:  "List the stored entries that cannot be read.",
 		Responses: ok(map[string]*framework.FieldSchema{
 			"keys":     {Type: framework.TypeStringSlice, Description: "Storage keys; absent where there are none."},
@@ -41,7 +41,7 @@ func (b *backend) pathsBroken() []*framework.Path {
 				"key": {Type: framework.TypeString, Required: true, Description: "Storage key of the entry, as the list says."},
 			},
 			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.DeleteOperation: change(b.brokenDelete, "Delete a stored entry that cannot be read."),
+				logical.DeleteOperation: change(b.pathBrokenDelete, "Delete a stored entry that cannot be read."),
 			},
 			HelpSynopsis:    "Delete a stored entry that cannot be read.",
 			HelpDescription: "What the entry held is lost. Deleting a role or a static role revokes its tokens, as far as they are known; docs/api.md says what else a deletion costs. An entry that can be read is not deleted here.",
@@ -80,7 +80,7 @@ func (st *state) parts() map[string]damaged {
 	return parts
 }
 
-func (b *backend) brokenList(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathBrokenList(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	st, err := b.load(ctx, req.Storage)
 	if err != nil {
 		return nil, err
@@ -98,7 +98,7 @@ func (b *backend) brokenList(ctx context.Context, req *logical.Request, d *frame
 	return logical.ListResponseWithInfo(keys, info), nil
 }
 
-func (b *backend) brokenDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathBrokenDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	st, err := b.load(ctx, req.Storage)
 	if err != nil {
 		return nil, err

@@ -38,9 +38,9 @@ func change(callback framework.OperationFunc, summary string) *framework.PathOpe
 	}
 }
 
-// kept are the operations on something that has a name: read with the fields of its answer, create and update
+// crud are the operations on something that has a name: read with the fields of its answer, create and update
 // in one, and delete.
-func kept(read, write, remove *framework.PathOperation) map[logical.Operation]framework.OperationHandler {
+func crud(read, write, remove *framework.PathOperation) map[logical.Operation]framework.OperationHandler {
 	write.DisplayAttrs = &framework.DisplayAttributes{OperationVerb: "write"}
 	return map[logical.Operation]framework.OperationHandler{
 		logical.ReadOperation:   read,

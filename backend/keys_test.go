@@ -62,7 +62,7 @@ func TestRefreshesAreForgottenWithTheirGrant(t *testing.T) {
 	})
 }
 
-// Of the keys that were spent the oldest are forgotten, and never one that a live token was made with.
+// Of the expired keys the oldest are forgotten, and never one that a live token was made with.
 func TestForgettingKeysSparesLiveOnes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
@@ -76,8 +76,8 @@ func TestForgettingKeysSparesLiveOnes(t *testing.T) {
 		e.minute()
 		for _, e := range []*engine{e, mountOn(t, e.storage, e.system)} {
 			e.expect("active", c.token, nil)
-			if n := strings.Count(e.keyStates(), "spent"); n != 1000 {
-				t.Errorf("%d spent keys are remembered", n)
+			if n := strings.Count(e.keyStates(), "expired"); n != 1000 {
+				t.Errorf("%d expired keys are remembered", n)
 			}
 		}
 	})

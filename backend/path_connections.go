@@ -111,7 +111,7 @@ func (b *backend) pathsConnections() []*framework.Path {
 			DisplayAttrs:   &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "connection"},
 			Fields:         fields,
 			ExistenceCheck: b.exists(func(st *state, name string) bool { return st.connections.Has(name) }),
-			Operations: kept(
+			Operations: crud(
 				&framework.PathOperation{
 					Callback:  b.pathConnectionsRead,
 					Summary:   "Read a connection, without its secrets.",

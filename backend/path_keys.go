@@ -14,7 +14,7 @@ import (
 
 func (b *backend) pathsKeys() []*framework.Path {
 	list := listResponseFields("key number, or \"kid\" of a signing key, oldest first")
-	list["key_info"] = &framework.FieldSchema{Type: framework.TypeMap, Description: "Of each key: algorithm, use (enc: seals opaque tokens, sig: signs JWTs), state (successor, current, retired, spent, destroyed or broken), created_at, and once retired retired_at and needed_until."}
+	list["key_info"] = &framework.FieldSchema{Type: framework.TypeMap, Description: "Of each key: algorithm, use (enc: seals opaque tokens, sig: signs JWTs), state (successor, current, retired, expired, destroyed or broken), created_at, and once retired retired_at and needed_until."}
 	inUse := map[string]*framework.FieldSchema{
 		"key":         {Type: framework.TypeString, Description: "Number of the key that seals opaque tokens from now on; absent where no token was issued."},
 		"signing_key": {Type: framework.TypeString, Description: "The \"kid\" of the key that signs JWTs from now on; absent where no role issues JWTs."},
@@ -25,7 +25,7 @@ func (b *backend) pathsKeys() []*framework.Path {
 			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "rotate", OperationSuffix: "key"},
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.UpdateOperation: &framework.PathOperation{
-					Callback:                    b.keysRotate,
+					Callback:                    b.pathKeysRotateUpdate,
 					Summary:                     "Seal new tokens with a new key.",
 					ForwardPerformanceStandby:   true,
 					ForwardPerformanceSecondary: true,
@@ -44,7 +44,7 @@ func (b *backend) pathsKeys() []*framework.Path {
 			},
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.DeleteOperation: &framework.PathOperation{
-					Callback:                    b.keyDestroy,
+					Callback:                    b.pathKeysDelete,
 					Summary:                     "Destroy a key that was compromised, and with it all tokens made with it.",
 					ForwardPerformanceStandby:   true,
 					ForwardPerformanceSecondary: true,
@@ -60,18 +60,18 @@ func (b *backend) pathsKeys() []*framework.Path {
 			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "keys"},
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.ListOperation: &framework.PathOperation{
-					Callback:  b.keysList,
+					Callback:  b.pathKeysList,
 					Summary:   "List the key ring, without the secrets.",
 					Responses: ok(list),
 				},
 			},
 			HelpSynopsis:    "List the key ring, without the secrets.",
-			HelpDescription: "The current key seals new tokens; retired keys open those that they have sealed; of spent and destroyed keys only the public part is remembered.",
+			HelpDescription: "The current key seals new tokens; retired keys open those that they have sealed; of expired and destroyed keys only the public part is remembered.",
 		},
 	}
 }
 
-func (b *backend) keysRotate(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathKeysRotateUpdate(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
 	st, err := b.load(ctx, req.Storage)
 	if err != nil {
 		return nil, err
@@ -96,7 +96,7 @@ func (b *backend) keysRotate(ctx context.Context, req *logical.Request, _ *frame
 	return resp, nil
 }
 
-func (b *backend) keyDestroy(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathKeysDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	st, err := b.load(ctx, req.Storage)
 	if err != nil {
 		return nil, err
@@ -136,7 +136,7 @@ func (st *state) keysInUse() *logical.Response {
 	return &logical.Response{Data: data}
 }
 
-func (b *backend) keysList(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathKeysList(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
 	st, err := b.load(ctx, req.Storage)
 	if err != nil {
 		return nil, err

@@ -56,18 +56,18 @@ func TestKeyRotation(t *testing.T) {
 		e.minute()
 		for _, e := range []*engine{e, mountOn(t, e.storage, e.system)} {
 			e.expect("expired", first.token, nil)
-			if states := e.keyStates(); states != "spent current" {
+			if states := e.keyStates(); states != "expired current" {
 				t.Error(states)
 			}
 		}
 		if secret := e.b.state.Load().Sealing.Keys()[0].Secret; secret != nil {
-			t.Error("the secret of a spent key is kept")
+			t.Error("the secret of an expired key is kept")
 		}
 		e.write("revoke", data{"token": first.token}) // long gone
 
 		time.Sleep(22 * time.Hour)
 		e.minute()
-		if states := e.keyStates(); states != "spent retired current" {
+		if states := e.keyStates(); states != "expired retired current" {
 			t.Errorf("after the rotation period: %s", states)
 		}
 	})

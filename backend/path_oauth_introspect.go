@@ -139,7 +139,7 @@ func (b *backend) pathOAuthRevokeUpdate(ctx context.Context, req *logical.Reques
 	switch err := b.revokeText(ctx, req.Storage, st, text); {
 	case errors.Is(err, token.ErrMalformed), errors.Is(err, token.ErrUnknownKey), errors.Is(err, token.ErrForged):
 		// A token that is not known needs no revoking (RFC 7009 section 2.2).
-	case errors.Is(err, token.ErrSpentKey), errors.Is(err, token.ErrDestroyedKey):
+	case errors.Is(err, token.ErrExpiredKey), errors.Is(err, token.ErrDestroyedKey):
 		// The token is dead, but its grant may not be, and section 2.1 has the client take a success for the end of the
 		// grant. So it is told that this token cannot be used for that (section 2.2.1).
 		return nil, refusal.OAuth(refusal.UnsupportedTokenType, "the token is not active, but its key is gone: which grant it is of cannot be read, and no other token was revoked")

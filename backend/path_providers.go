@@ -27,7 +27,7 @@ func (b *backend) pathsProviders() []*framework.Path {
 				},
 			},
 			ExistenceCheck: b.exists(func(st *state, name string) bool { return st.connections.Providers.Has(name) }),
-			Operations: kept(
+			Operations: crud(
 				&framework.PathOperation{
 					Callback: b.pathProvidersRead,
 					Summary:  "Read what a provider needs, and how it is defined.",

@@ -59,7 +59,7 @@ func (b *backend) pathRevokeUpdate(ctx context.Context, req *logical.Request, d 
 	switch err := b.revokeText(ctx, req.Storage, st, text); {
 	case errors.Is(err, token.ErrMalformed):
 		return nil, refusal.Field("token", "is no token: its checksum does not fit, is it mistyped or cut short? Nothing was revoked")
-	case errors.Is(err, token.ErrSpentKey), errors.Is(err, token.ErrDestroyedKey):
+	case errors.Is(err, token.ErrExpiredKey), errors.Is(err, token.ErrDestroyedKey):
 		return b.revokeUnopened(ctx, req.Storage, st, text, err)
 	case errors.Is(err, token.ErrUnknownKey), errors.Is(err, token.ErrForged):
 		return nil, refusal.Field("token", "was not made by this mount, revoke it where it was. Nothing was revoked")

@@ -65,7 +65,7 @@ func (b *backend) pathsRoles() []*framework.Path {
 			DisplayAttrs:   &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "role"},
 			Fields:         roleFields,
 			ExistenceCheck: b.exists(func(st *state, name string) bool { return st.Roles.Has(name) }),
-			Operations: kept(
+			Operations: crud(
 				&framework.PathOperation{
 					Callback:  b.pathRolesRead,
 					Summary:   "Read a role.",

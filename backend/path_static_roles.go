@@ -55,7 +55,7 @@ func (b *backend) pathsStaticRoles() []*framework.Path {
 			DisplayAttrs:   &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "static-role"},
 			Fields:         fields,
 			ExistenceCheck: b.exists(func(st *state, name string) bool { return st.statics.Has(name) }),
-			Operations: kept(
+			Operations: crud(
 				&framework.PathOperation{
 					Callback: b.pathStaticRolesRead,
 					Summary:  "Read a static role.",

@@ -39,7 +39,7 @@ func (b *backend) pathsTokens() []*framework.Path {
 			},
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.ReadOperation: &framework.PathOperation{
-					Callback:  b.tokenRead,
+					Callback:  b.pathTokensRead,
 					Summary:   "Read who got a token, and its state.",
 					Responses: ok(tokenRowFields()),
 				},
@@ -53,7 +53,7 @@ func (b *backend) pathsTokens() []*framework.Path {
 			Fields:       listFields,
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.ListOperation: &framework.PathOperation{
-					Callback:  b.tokensList,
+					Callback:  b.pathTokensList,
 					Summary:   "List the tokens that may still be live.",
 					Responses: ok(listResponse),
 				},
@@ -64,7 +64,7 @@ func (b *backend) pathsTokens() []*framework.Path {
 	}
 }
 
-func (b *backend) tokenRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathTokensRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	st, err := b.load(ctx, req.Storage)
 	if err != nil {
 		return nil, err
@@ -84,7 +84,7 @@ func (b *backend) tokenRead(ctx context.Context, req *logical.Request, d *framew
 	return &logical.Response{Data: data}, nil
 }
 
-func (b *backend) tokensList(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathTokensList(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	st, err := b.load(ctx, req.Storage)
 	if err != nil {
 		return nil, err

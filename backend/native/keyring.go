@@ -25,8 +25,8 @@ const (
 	// goes on with a key for some time after another process has retired it.
 	clockSkew = 10 * time.Minute
 
-	// maxSpentKeys is how many keys are remembered after their secret was dropped.
-	maxSpentKeys = 1000
+	// maxExpiredKeys is how many keys are remembered after their secret was dropped.
+	maxExpiredKeys = 1000
 
 	// readers is how many keys are read from storage at once.
 	readers = 16
@@ -226,14 +226,14 @@ func (k *keyring[R]) drop(ctx context.Context, s logical.Storage, now time.Time)
 			return err
 		}
 	}
-	var spent []token.Key // oldest first
+	var expired []token.Key // oldest first
 	for _, key := range k.Keys() {
-		if key.State() == "spent" || (key.State() == "destroyed" && over(&key)) {
-			spent = append(spent, key)
+		if key.State() == "expired" || (key.State() == "destroyed" && over(&key)) {
+			expired = append(expired, key)
 		}
 	}
-	for ; len(spent) > maxSpentKeys; spent = spent[1:] {
-		if err := k.forget(ctx, s, &spent[0]); err != nil {
+	for ; len(expired) > maxExpiredKeys; expired = expired[1:] {
+		if err := k.forget(ctx, s, &expired[0]); err != nil {
 			return err
 		}
 	}
@@ -258,7 +258,7 @@ func (k *keyring[R]) destroyable(ctx context.Context, s logical.Storage, name st
 		return false, err
 	}
 	key := k.Keys().Find(name)
-	return key != nil && !key.Destroyed && key.State() != "spent", nil
+	return key != nil && !key.Destroyed && key.State() != "expired", nil
 }
 
 // forget removes a key. The caller holds mu.

@@ -87,7 +87,7 @@ func (m Minter) Works(t *role.Minted) bool {
 		}
 	}
 	_, err := token.Open(m.Sealing.Ring(), t.Text)
-	return !errors.Is(err, token.ErrDestroyedKey) && !errors.Is(err, token.ErrSpentKey)
+	return !errors.Is(err, token.ErrDestroyedKey) && !errors.Is(err, token.ErrExpiredKey)
 }
 
 // ShortenTo implements role.Minter.

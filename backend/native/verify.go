@@ -80,7 +80,7 @@ func unopened(err error) (*Verdict, error) {
 		return &Verdict{Reason: access.Malformed}, nil
 	case errors.Is(err, token.ErrUnknownKey):
 		return &Verdict{Reason: access.WrongEnvironment}, nil
-	case errors.Is(err, token.ErrSpentKey):
+	case errors.Is(err, token.ErrExpiredKey):
 		return &Verdict{Reason: access.Expired}, nil
 	case errors.Is(err, token.ErrDestroyedKey):
 		return &Verdict{Reason: access.Revoked}, nil

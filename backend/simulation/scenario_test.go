@@ -35,7 +35,7 @@ func TestScenario(t *testing.T) {
 		{"stale-writer", native, nil, staleWriter},
 		{"static-expired", native, nil, staticExpired},
 		{"clock-skew-prune", native, []time.Duration{-150 * time.Second, 150 * time.Second}, clockSkew},
-		{"spent-key-prune", native, nil, spentKeys},
+		{"expired-key-prune", native, nil, expiredKeys},
 		{"refresh-key-destroyed", native, nil, refreshKey},
 		{"revoke-by-id-of-access-token", native, nil, revokeByAccessID},
 		{"exchanged-jwt-by-id", native, nil, exchangedByID},
@@ -331,7 +331,7 @@ func clockSkew(w *world) {
 }
 
 // Many keys come and go while one is needed.
-func spentKeys(w *world) {
+func expiredKeys(w *world) {
 	w.endless = true
 	w.model.statics["kept"] = &static{name: "kept", role: "kept", exists: true}
 	w.must("static-roles/kept", map[string]any{"role": "kept", "rotation_period": 300 * 24 * 3600})

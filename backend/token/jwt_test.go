@@ -165,7 +165,7 @@ func TestOpenJWTRefuses(t *testing.T) {
 	}{
 		"good":                     {ring, good, nil},
 		"another mount's":          {ring, foreign, ErrUnknownKey},
-		"a spent key":              {without(func(k *Key) { k.Secret = nil }), good, ErrSpentKey},
+		"an expired key":           {without(func(k *Key) { k.Secret = nil }), good, ErrExpiredKey},
 		"a destroyed key":          {without(func(k *Key) { k.Secret, k.Destroyed = nil, true }), good, ErrDestroyedKey},
 		"a damaged key":            {without(func(k *Key) { k.Secret = []byte("x") }), good, ErrBrokenKey},
 		"another key of that name": {without(func(k *Key) { k.Secret = other.Current().Secret }), good, ErrBrokenKey},

@@ -14,7 +14,7 @@ import (
 type Key struct {
 	Name      string    `json:"-"`                  // public: 8 hexadecimal digits of a sealing key; the "kid" of a signing key
 	Algorithm string    `json:"algorithm"`          // AlgorithmGCM, or one of Algorithms
-	Secret    []byte    `json:"secret,omitempty"`   // an AES-256 key, or a private key in PKCS #8; nil once the key is spent
+	Secret    []byte    `json:"secret,omitempty"`   // an AES-256 key, or a private key in PKCS #8; nil once the key expired
 	CreatedAt time.Time `json:"created_at"`         // a signing key is published from then on
 	UsedFrom  time.Time `json:"used_from,omitzero"` // when it began to make tokens; zero: it is a successor
 	Made      uint64    `json:"made,omitempty"`     // how many tokens it has sealed, up to a minute ago
@@ -37,7 +37,7 @@ func (k *Key) NeededUntil() time.Time {
 	return k.RetiredAt.Add(k.LongestLifetime)
 }
 
-// State is what the key does: successor, current, retired, spent, destroyed or broken.
+// State is what the key does: successor, current, retired, expired, destroyed or broken.
 func (k *Key) State() string {
 	switch {
 	case k.Destroyed:
@@ -45,7 +45,7 @@ func (k *Key) State() string {
 	case k.Broken != nil:
 		return "broken"
 	case k.Secret == nil:
-		return "spent"
+		return "expired"
 	case k.UsedFrom.IsZero():
 		return "successor"
 	case !k.RetiredAt.IsZero():
@@ -62,7 +62,7 @@ func (k *Key) refusal() error {
 	case k.Broken != nil:
 		return ErrBrokenKey
 	case k.Secret == nil:
-		return ErrSpentKey
+		return ErrExpiredKey
 	}
 	return nil
 }
@@ -70,7 +70,7 @@ func (k *Key) refusal() error {
 // The reasons for which a token is refused without a look at it, because of its key.
 var (
 	ErrUnknownKey   = errors.New("made with a key that is not in this ring")
-	ErrSpentKey     = errors.New("made with a key whose last token has expired")
+	ErrExpiredKey   = errors.New("made with a key whose last token has expired")
 	ErrDestroyedKey = errors.New("made with a key that was destroyed")
 	ErrBrokenKey    = errors.New("made with a key that cannot be read from storage")
 )

@@ -124,7 +124,7 @@ func TestOpenTellsWhatIsWrong(t *testing.T) {
 		{"a changed ciphertext", ring, reseal(good[:60] + other(good[60]) + good[61:]), ErrForged},
 		{"another mount's", testRing(t, 8), good, ErrUnknownKey},
 		{"no key at all", new(Ring), good, ErrUnknownKey},
-		{"a spent key", without(func(k *Key) { k.Secret = nil }), good, ErrSpentKey},
+		{"an expired key", without(func(k *Key) { k.Secret = nil }), good, ErrExpiredKey},
 		{"a destroyed key", without(func(k *Key) { k.Secret, k.Destroyed = nil, true }), good, ErrDestroyedKey},
 		{"a damaged key", without(func(k *Key) { k.Secret = k.Secret[:16] }), good, ErrBrokenKey},
 		{"another algorithm", without(func(k *Key) { k.Algorithm = "A128GCM" }), good, ErrBrokenKey},
@@ -264,8 +264,8 @@ func TestKeysInOrder(t *testing.T) {
 	broken := Key{Name: "0000000a", Broken: errors.New("damaged")}
 	destroyed := at("00000003", 3)
 	destroyed.Secret, destroyed.Destroyed = nil, true
-	spent := at("00000000", 0)
-	spent.Secret = nil
+	expired := at("00000000", 0)
+	expired.Secret = nil
 	for name, c := range map[string]struct {
 		keys               []Key
 		states             string
@@ -273,13 +273,13 @@ func TestKeysInOrder(t *testing.T) {
 	}{
 		"none":                     {nil, "", "", ""},
 		"one":                      {[]Key{at("00000001", 1)}, "current", "00000001", ""},
-		"out of order":             {[]Key{at("00000002", 2), spent, at("00000001", 1)}, "spent retired current", "00000002", ""},
+		"out of order":             {[]Key{at("00000002", 2), expired, at("00000001", 1)}, "expired retired current", "00000002", ""},
 		"begun at once":            {[]Key{at("00000002", 1), at("00000001", 1)}, "retired current", "00000002", ""},
 		"a successor":              {[]Key{successor, at("00000001", 1)}, "current successor", "00000001", "00000009"},
 		"the last is destroyed":    {[]Key{at("00000001", 1), destroyed}, "retired destroyed", "", ""},
 		"one before is destroyed":  {[]Key{at("00000004", 4), at("00000001", 1), destroyed}, "retired destroyed current", "00000004", ""},
 		"one that cannot be read":  {[]Key{broken, at("00000001", 1), successor}, "current broken successor", "00000001", "00000009"},
-		"nothing but one retired":  {[]Key{spent}, "spent", "", ""},
+		"nothing but one retired":  {[]Key{expired}, "expired", "", ""},
 		"a name that is no number": {[]Key{at("hello", 2), at("00000001", 1)}, "retired broken", "", ""},
 	} {
 		ring := NewRing(c.keys)
