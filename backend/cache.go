@@ -247,16 +247,10 @@ func (st *state) expired(now time.Time) func(token.ID, time.Time) bool {
 func (b *backend) reserve(st *state, r *role.Role) (*role.Place, error) {
 	now := b.now()
 	return b.world.Limits.Reserve(r, func() int { return st.Inventory.Count(r.ID) }, func() int {
-		kept := make(map[token.ID]bool)
-		for _, e := range st.statics.All() {
-			for _, t := range e.Tokens() {
-				kept[t.ID] = true
-			}
-		}
 		live := 0
 		destroyed := st.DestroyedKeys()
 		for row := range st.Inventory.OfRole(r.ID) {
-			if !kept[row.ID] && st.rowLife(&row, destroyed).Alive(now) == access.Good {
+			if row.StaticRole == "" && st.rowLife(&row, destroyed).Alive(now) == access.Good {
 				live++
 			}
 		}

@@ -351,3 +351,19 @@ func (s *mortal) Delete(ctx context.Context, key string) error {
 	}
 	return s.Storage.Delete(ctx, key)
 }
+
+// A token that a static role gave up does not count for max_tokens either, not even on a node whose clock is behind, by
+// which the token still works.
+func TestStaticTokensDoNotCount(t *testing.T) {
+	t.Parallel()
+	c := new(clock)
+	e := mountPrepared(t, new(storage), newSystem(), c.hurried)
+	e.write("roles/reader", data{"scopes": "a", "max_tokens": 1})
+	e.write("static-roles/kept", data{"role": "reader", "rotation_period": "24h", "overlap": "1h"})
+	e.write("rotate-role/kept", nil)
+	c.pass(time.Hour + time.Minute)
+	e.write("rotate-role/kept", nil) // the overlap of the first token is over
+	c.pass(-2 * time.Minute)
+	e.creds("reader", nil)
+	e.refused(logical.UpdateOperation, "creds/reader", nil, "max_tokens")
+}

@@ -35,6 +35,7 @@ type Holder struct {
 	Scopes      string // what was granted, separated by spaces
 	Subject     string // Vault entity id; empty where there is none
 	DisplayName string // of the Vault token that asked
+	StaticRole  string // that keeps the token; empty: none
 	Key         string // name of the key that the token was made with; of a grant with a refresh token, that one's
 }
 

@@ -55,6 +55,7 @@ type storedRow struct {
 	Scopes      string
 	Subject     string
 	DisplayName string
+	StaticRole  string
 	Status      token.StatusRef
 	Key         string
 }
@@ -64,7 +65,7 @@ func (e entry) stored() (cbor.RawMessage, error) {
 	return cbor.Marshal(storedRow{
 		ID: e.id, IssuedAt: e.issuedAt, ExpiresAt: e.expiresAt,
 		Role: h.Role, RoleID: h.RoleID, RoleVersion: h.RoleVersion,
-		Scopes: h.Scopes, Subject: h.Subject, DisplayName: h.DisplayName, Key: h.Key, Status: e.status,
+		Scopes: h.Scopes, Subject: h.Subject, DisplayName: h.DisplayName, StaticRole: h.StaticRole, Key: h.Key, Status: e.status,
 	})
 }
 
@@ -73,7 +74,7 @@ func (r *storedRow) entry(seg *segment) entry {
 		id: r.ID,
 		holder: unique.Make(Holder{
 			Role: r.Role, RoleID: r.RoleID, RoleVersion: r.RoleVersion,
-			Scopes: r.Scopes, Subject: r.Subject, DisplayName: r.DisplayName, Key: r.Key,
+			Scopes: r.Scopes, Subject: r.Subject, DisplayName: r.DisplayName, StaticRole: r.StaticRole, Key: r.Key,
 		}),
 		issuedAt: r.IssuedAt, expiresAt: r.ExpiresAt, segment: seg, status: r.Status,
 	}

@@ -52,8 +52,8 @@ func (e *Entry) Identity() struct{} { return struct{}{} }
 // Stored implements store.Named.
 func (e *Entry) Stored() any { return e }
 
-// Tokens returns the tokens that may be alive, the current token last.
-func (e *Entry) Tokens() []Token {
+// tokens returns the tokens that may be alive, the current token last.
+func (e *Entry) tokens() []Token {
 	all := slices.Clone(e.Ended)
 	if e.Previous != nil {
 		all = append(all, *e.Previous)
@@ -117,7 +117,8 @@ func (st *State) row(e *Entry) ledger.Row {
 	row := ledger.Row{
 		ID: t.ID, IssuedAt: t.RotatedAt.Truncate(time.Second), ExpiresAt: t.ExpiresAt.Truncate(time.Second),
 		Holder: ledger.Holder{
-			Role: e.Role, RoleID: t.RoleID, RoleVersion: t.Version, Subject: e.EntityID, DisplayName: displayName(e.name), Key: t.Key,
+			Role: e.Role, RoleID: t.RoleID, RoleVersion: t.Version, Subject: e.EntityID,
+			DisplayName: "static role " + e.name, StaticRole: e.name, Key: t.Key,
 		},
 	}
 	if r := st.Roles.ByID(t.RoleID); r != nil {
@@ -127,6 +128,3 @@ func (st *State) row(e *Entry) ledger.Row {
 	}
 	return row
 }
-
-// displayName returns what the inventory calls the holder of a token of a static role.
-func displayName(name string) string { return "static role " + name }

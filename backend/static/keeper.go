@@ -256,7 +256,7 @@ func (t *task) dropBroken(ctx context.Context) error {
 	}
 	rows, _ := t.Inventory.Page(token.ID{}, math.MaxInt, "")
 	for i := range rows {
-		if rows[i].DisplayName != displayName(t.name) {
+		if rows[i].StaticRole != t.name {
 			continue
 		}
 		if err := t.Native.Revoke(ctx, t.storage, &role.Minted{ID: rows[i].ID, ExpiresAt: rows[i].ExpiresAt}); err != nil {

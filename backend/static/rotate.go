@@ -192,7 +192,7 @@ func (t *task) revoke(ctx context.Context, one *Token) error {
 
 // revokeAll revokes all tokens of the static role, the current token last.
 func (t *task) revokeAll(ctx context.Context) error {
-	for _, one := range t.stored.Tokens() {
+	for _, one := range t.stored.tokens() {
 		if err := t.revoke(ctx, &one); err != nil {
 			return err
 		}
