@@ -1,14 +1,12 @@
 package connector
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -17,11 +15,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/hashicorp/go-retryablehttp"
 	"golang.org/x/sync/semaphore"
@@ -39,7 +34,8 @@ type ClientConfig struct {
 	RateLimit     float64       // requests a second; default: no limit
 	MaxConcurrent int           // requests at once; default DefaultConcurrent
 	UserAgent     string
-	Dial          DialFunc // default: the network
+	Dial          DialFunc         // default: the network
+	Now           func() time.Time // the clock that expressions see; default: time.Now
 }
 
 // DialFunc makes a connection to a service, as net.Dialer.DialContext does.
@@ -84,6 +80,9 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	}
 	cfg.Timeout = cmp.Or(cfg.Timeout, DefaultTimeout)
 	cfg.MaxConcurrent = cmp.Or(cfg.MaxConcurrent, DefaultConcurrent)
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	if cfg.Dial == nil {
 		cfg.Dial = (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext
 	}
@@ -191,133 +190,6 @@ func (c *Client) hold(ctx context.Context, part int64) (release func(), err erro
 	return func() { c.listing.Release(part) }, nil
 }
 
-// limitedTransport holds every request, retries too, to the limits of the connection.
-type limitedTransport struct {
-	next    http.RoundTripper
-	limiter *rate.Limiter // nil: no limit
-	slots   chan struct{}
-}
-
-// errNotSent wraps what kept a request from being sent.
-type errNotSent struct{ error }
-
-func (e errNotSent) Unwrap() error { return e.error }
-
-func (t *limitedTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	ctx := req.Context()
-	if t.limiter != nil {
-		if err := t.limiter.Wait(ctx); err != nil {
-			return nil, errNotSent{errors.New("the connection's rate_limit leaves no time for it")}
-		}
-	}
-	select {
-	case t.slots <- struct{}{}:
-	case <-ctx.Done():
-		return nil, errNotSent{fmt.Errorf("waiting for one of max_concurrent requests: %w", ctx.Err())}
-	}
-	defer func() { <-t.slots }()
-	return t.next.RoundTrip(req)
-}
-
-// CloseIdleConnections is what http.Client looks for.
-func (t *limitedTransport) CloseIdleConnections() { t.next.(*http.Transport).CloseIdleConnections() }
-
-// notSent tells whether surely nothing has reached the upstream.
-func notSent(err error) bool {
-	if errors.As(err, new(errNotSent)) {
-		return true
-	}
-	var op *net.OpError
-	if errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect") {
-		return true
-	}
-	return errors.As(err, new(*net.DNSError)) || errors.As(err, new(*tls.CertificateVerificationError))
-}
-
-// retryPolicy says how a request may be repeated.
-type retryPolicy struct {
-	repeatable bool  // doing it twice is as good as once
-	statuses   []int // besides the usual
-}
-
-type retryPolicyKey struct{}
-
-var retryStatuses = []int{http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout}
-
-func checkRetry(ctx context.Context, resp *http.Response, err error) (bool, error) {
-	if ctx.Err() != nil {
-		return false, ctx.Err()
-	}
-	policy, _ := ctx.Value(retryPolicyKey{}).(retryPolicy)
-	if err != nil {
-		if errors.As(err, new(errNotSent)) || errors.As(err, new(*tls.CertificateVerificationError)) {
-			return false, err
-		}
-		return policy.repeatable || notSent(err), nil
-	}
-	wait, told := retryAfter(resp)
-	// An upstream that says when to come back has not done it.
-	refused := resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusServiceUnavailable && told
-	switch {
-	case !slices.Contains(retryStatuses, resp.StatusCode) && !slices.Contains(policy.statuses, resp.StatusCode):
-		return false, nil
-	case !policy.repeatable && !refused:
-		return false, nil
-	}
-	if deadline, ok := ctx.Deadline(); ok && time.Now().Add(wait).After(deadline) {
-		return false, nil
-	}
-	return true, nil
-}
-
-func backoff(least, most time.Duration, attempt int, resp *http.Response) time.Duration {
-	if wait, told := retryAfter(resp); told {
-		return wait
-	}
-	return retryablehttp.LinearJitterBackoff(least<<attempt, min(most, least<<(attempt+1)), 0, nil)
-}
-
-// retryAfter reads when the upstream wants to be asked again (RFC 9110 section 10.2.3).
-func retryAfter(resp *http.Response) (time.Duration, bool) {
-	if resp == nil {
-		return 0, false
-	}
-	text := resp.Header.Get("Retry-After")
-	if seconds, err := strconv.Atoi(text); err == nil && seconds >= 0 && seconds < 1<<31 {
-		return time.Duration(seconds) * time.Second, true
-	}
-	if at, err := http.ParseTime(text); err == nil {
-		return max(0, time.Until(at)), true
-	}
-	return 0, false
-}
-
-// Error says why an upstream has not done what it was asked to.
-type Error struct {
-	Status     int           // of its answer; 0 where there was none
-	Message    string        // what it said, or what went wrong on the way; without secrets
-	Denied     bool          // the credential is not good for it
-	Unsure     bool          // it may have been done nevertheless
-	RetryAfter time.Duration // when it wants to be asked again; 0: it did not say
-}
-
-func (e *Error) Error() string {
-	text := e.Message
-	if e.Status != 0 {
-		text = strings.TrimSpace(fmt.Sprintf("status %d %s", e.Status, http.StatusText(e.Status)))
-		if e.Message != "" {
-			text += ": " + e.Message
-		}
-	}
-	if e.Denied {
-		text += " (the connection's credential is not accepted, or not allowed to do this)"
-	}
-	if e.RetryAfter > 0 {
-		text += fmt.Sprintf(" (it asks to come back in %s)", e.RetryAfter)
-	}
-	return text
-}
-
 // outgoing is a request that is ready to be sent.
 type outgoing struct {
 	method, path string
@@ -327,14 +199,6 @@ type outgoing struct {
 	body         []byte
 	secrets      []string // headers that a secret is in, in whatever form
 	policy       retryPolicy
-}
-
-// answer is what came back, decoded.
-type answer struct {
-	status  int
-	headers map[string]string // names in lower case -> the first value
-	body    any               // JSON, or the text
-	after   time.Duration     // Retry-After
 }
 
 // send makes the request. An *Error says that no complete answer came.
@@ -384,96 +248,6 @@ func (c *Client) send(ctx context.Context, out *outgoing) (*answer, error) {
 		return nil, &Error{Status: resp.StatusCode, Message: err.Error(), Unsure: resp.StatusCode < 300}
 	}
 	return a, nil
-}
-
-// reason tells what went wrong on the way, without the URL and its query.
-func reason(err error) string {
-	if u := (*url.Error)(nil); errors.As(err, &u) {
-		err = u.Err
-	}
-	if errors.Is(err, context.DeadlineExceeded) {
-		return "no answer within the connection's timeout"
-	}
-	return printable(err.Error())
-}
-
-// decodeBody reads JSON where the answer says so or looks like it; anything else is text.
-func decodeBody(text []byte, mediaType string) (any, error) {
-	trimmed := bytes.TrimSpace(text)
-	if len(trimmed) == 0 {
-		return nil, nil
-	}
-	if !strings.Contains(mediaType, "json") && trimmed[0] != '{' && trimmed[0] != '[' {
-		return string(text), nil
-	}
-	depth, values := 0, 1
-	for _, c := range trimmed { // what is in strings counts too: bounds need not be exact
-		switch c {
-		case ',':
-			if values++; values > maxValues {
-				return nil, fmt.Errorf("the answer has more than %d values", maxValues)
-			}
-		case '{', '[':
-			if depth++; depth > maxDepth {
-				return nil, fmt.Errorf("the answer is nested deeper than %d", maxDepth)
-			}
-		case '}', ']':
-			depth--
-		}
-	}
-	decoder := json.NewDecoder(bytes.NewReader(trimmed))
-	decoder.UseNumber()
-	var body any
-	if err := decoder.Decode(&body); err != nil {
-		return nil, errors.New("the answer is not JSON")
-	}
-	if decoder.InputOffset() != int64(len(trimmed)) {
-		return nil, errors.New("the answer is more than one JSON value")
-	}
-	return numbers(body), nil
-}
-
-// exact is from where a float64 no longer tells whole numbers apart.
-const exact = 1 << 53
-
-// numbers makes whole numbers int64, so that ids stay what they are. A number that neither an int64 nor a
-// float64 holds exactly stays the text that the upstream wrote.
-func numbers(value any) any {
-	switch v := value.(type) {
-	case json.Number:
-		if n, err := v.Int64(); err == nil {
-			return n
-		}
-		f, err := v.Float64()
-		if err != nil || math.Abs(f) >= exact {
-			return v.String()
-		}
-		return f
-	case map[string]any:
-		for key, one := range v {
-			v[key] = numbers(one)
-		}
-	case []any:
-		for i, one := range v {
-			v[i] = numbers(one)
-		}
-	}
-	return value
-}
-
-// printable makes what an upstream said fit for a log and a terminal.
-func printable(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || r == unicode.ReplacementChar {
-			return ' '
-		}
-		return r
-	}, s)
-	s = strings.Join(strings.Fields(s), " ")
-	if len(s) > maxMessage {
-		s = strings.ToValidUTF8(s[:maxMessage], "") + "..."
-	}
-	return s
 }
 
 func basicAuth(user, password string) string {

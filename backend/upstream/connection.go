@@ -50,14 +50,14 @@ type Connection struct {
 	names  template.StringTemplate
 }
 
-// newConnection compiles an entry. Its errors name the field.
-func newConnection(name string, entry Entry, userAgent string, dial connector.DialFunc) (*Connection, error) {
+// newConnection compiles an entry. config holds what all connections of a mount share. Its errors name the field.
+func newConnection(name string, entry Entry, config connector.ClientConfig) (*Connection, error) {
 	c := &Connection{Entry: entry, name: name}
+	config.URL, config.ProxyURL = entry.URL, entry.ProxyURL
+	config.CACert, config.ClientCert, config.ClientKey = entry.CACert, entry.ClientCert, entry.ClientKey
+	config.Timeout, config.RateLimit, config.MaxConcurrent = entry.Timeout, entry.RateLimit, entry.MaxConcurrent
 	var err error
-	if c.client, err = connector.NewClient(connector.ClientConfig{
-		URL: entry.URL, CACert: entry.CACert, ClientCert: entry.ClientCert, ClientKey: entry.ClientKey, ProxyURL: entry.ProxyURL,
-		Timeout: entry.Timeout, RateLimit: entry.RateLimit, MaxConcurrent: entry.MaxConcurrent, UserAgent: userAgent, Dial: dial,
-	}); err != nil {
+	if c.client, err = connector.NewClient(config); err != nil {
 		return nil, err
 	}
 	if c.names, err = template.NewTemplate(template.Template(cmp.Or(entry.NameTemplate, DefaultNameTemplate))); err != nil {

@@ -22,13 +22,12 @@ type Connections struct {
 	*store.Store[string, *Connection]
 	Providers Providers
 
-	userAgent string
-	dial      connector.DialFunc
-	loaded    atomic.Bool
+	client connector.ClientConfig // what all connections share
+	loaded atomic.Bool
 }
 
-func newConnections(userAgent string, dial connector.DialFunc) *Connections {
-	cs := &Connections{userAgent: userAgent, dial: dial}
+func newConnections(client connector.ClientConfig) *Connections {
+	cs := &Connections{client: client}
 	cs.Store = store.New(ConnectionsPrefix, true, func(name string, stored *logical.StorageEntry) (*Connection, error) {
 		var entry Entry
 		if err := stored.DecodeJSON(&entry); err != nil {
@@ -40,7 +39,7 @@ func newConnections(userAgent string, dial connector.DialFunc) *Connections {
 }
 
 func (cs *Connections) compile(name string, entry Entry) (*Connection, error) {
-	return newConnection(name, entry, cs.userAgent, cs.dial)
+	return newConnection(name, entry, cs.client)
 }
 
 // Load reads all providers and connections from storage, also again when memory may be behind.

@@ -62,7 +62,7 @@ type Config struct {
 // New makes the keeper of a mount. Connections and Tokens are to be loaded before use.
 func New(c Config) *Keeper {
 	k := &Keeper{
-		Connections: newConnections(c.UserAgent, c.Dial), Timings: DefaultTimings,
+		Connections: newConnections(connector.ClientConfig{UserAgent: c.UserAgent, Dial: c.Dial, Now: c.Now}), Timings: DefaultTimings,
 		storage: c.Storage, now: c.Now, log: c.Log, mount: c.Mount,
 	}
 	k.queue = queue{wake: c.Wake, lines: make(map[string]*lineState)}

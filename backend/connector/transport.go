@@ -1,0 +1,54 @@
+package connector
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+
+	"golang.org/x/time/rate"
+)
+
+// limitedTransport holds every request, retries too, to the limits of the connection.
+type limitedTransport struct {
+	next    http.RoundTripper
+	limiter *rate.Limiter // nil: no limit
+	slots   chan struct{}
+}
+
+// errNotSent wraps what kept a request from being sent.
+type errNotSent struct{ error }
+
+func (e errNotSent) Unwrap() error { return e.error }
+
+func (t *limitedTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	ctx := req.Context()
+	if t.limiter != nil {
+		if err := t.limiter.Wait(ctx); err != nil {
+			return nil, errNotSent{errors.New("the connection's rate_limit leaves no time for it")}
+		}
+	}
+	select {
+	case t.slots <- struct{}{}:
+	case <-ctx.Done():
+		return nil, errNotSent{fmt.Errorf("waiting for one of max_concurrent requests: %w", ctx.Err())}
+	}
+	defer func() { <-t.slots }()
+	return t.next.RoundTrip(req)
+}
+
+// CloseIdleConnections is what http.Client looks for.
+func (t *limitedTransport) CloseIdleConnections() { t.next.(*http.Transport).CloseIdleConnections() }
+
+// notSent tells whether surely nothing has reached the upstream.
+func notSent(err error) bool {
+	if errors.As(err, new(errNotSent)) {
+		return true
+	}
+	var op *net.OpError
+	if errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect") {
+		return true
+	}
+	return errors.As(err, new(*net.DNSError)) || errors.As(err, new(*tls.CertificateVerificationError))
+}
