@@ -182,7 +182,7 @@ func (b *backend) now() time.Time { return b.Now() }
 func (b *backend) initialize(ctx context.Context, req *logical.InitializationRequest) error {
 	_, err := b.load(ctx, req.Storage)
 	if b.WriteSafeReplicationState() {
-		b.queue.Start(b.upstreams.Look)
+		b.queue.Start(b.upstreams.Run)
 		b.statics.Start(b.statics.Run)
 		b.leavers.Start(b.leavers.run)
 	}

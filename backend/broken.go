@@ -124,7 +124,7 @@ func (b *backend) dropBroken(ctx context.Context, req *logical.Request, st *stat
 		return resp, nil
 	}
 	if name, is := strings.CutPrefix(key, role.Prefix); is {
-		return nil, st.DropBrokenRole(ctx, req.Storage, name, roleUpstreams{b, st})
+		return nil, st.DropBrokenRole(ctx, req.Storage, name, b.upstreams)
 	}
 	if name, is := strings.CutPrefix(key, upstream.ConnectionsPrefix); is {
 		return warned(b.upstreams.DropBrokenConnection(ctx, req.Storage, name, true))

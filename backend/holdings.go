@@ -55,7 +55,8 @@ func (h mountHoldings) revoke(ctx context.Context, entities map[string]bool) (to
 	}
 	for entity := range entities {
 		for _, id := range st.upstreams.OfSubject(entity) {
-			count(h.b.endUpstream(ctx, h.b.storage, st, id))
+			_, err := h.b.upstreams.Revoke(ctx, id)
+			count(err)
 		}
 	}
 	kept, err := h.b.statics.RevokeOf(ctx, entities)

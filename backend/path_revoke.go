@@ -98,7 +98,8 @@ func (b *backend) revokeUpstream(ctx context.Context, id token.ID) (*logical.Res
 func (b *backend) revokeText(ctx context.Context, s logical.Storage, st *state, text string) error {
 	defer b.statics.Wake() // a static role may have kept the token
 	if u, known := st.upstreams.Known(text); known {
-		return b.endUpstream(ctx, s, st, u.ID)
+		_, err := b.upstreams.Revoke(ctx, u.ID)
+		return err
 	}
 	return st.Revoke(ctx, s, text)
 }

@@ -9,12 +9,10 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/static"
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
 // roleFields are the fields of a role.
@@ -160,7 +158,7 @@ func (b *backend) pathRolesWrite(ctx context.Context, req *logical.Request, d *f
 	}
 	r, err := st.WriteRole(ctx, req.Storage, &native.WriteRoleRequest{
 		Name: d.Get("name").(string), Connection: given[string](d, "connection"), Given: slices.Collect(maps.Keys(d.Raw)),
-		MountPoint: req.MountPoint, Upstreams: roleUpstreams{b, st},
+		MountPoint: req.MountPoint, Upstreams: b.upstreams,
 		Change: &role.Change{
 			TokenFormat:        given[string](d, "token_format"),
 			Scopes:             given[[]string](d, "scopes"),
@@ -207,40 +205,5 @@ func (b *backend) pathRolesDelete(ctx context.Context, req *logical.Request, d *
 			return refusal.Field("name", "static role %q keeps a token of role %q: delete it first", keeper.Name(), r.Name())
 		}
 		return nil
-	}, roleUpstreams{b, st})
-}
-
-// roleUpstreams implements native.Upstreams.
-type roleUpstreams struct {
-	b  *backend
-	st *state
-}
-
-// CheckConnection implements native.Upstreams.
-func (u roleUpstreams) CheckConnection(name string) error {
-	if !u.st.connections.Has(name) {
-		return refusal.Field("connection", "there is no connection %q", refusal.Clip(name))
-	}
-	if _, err := u.st.connections.Service(name); err != nil {
-		return refusal.Field("connection", "%s", err)
-	}
-	return nil
-}
-
-// Params implements native.Upstreams.
-func (u roleUpstreams) Params(connection string, params map[string]any) (map[string]any, error) {
-	service, err := u.st.connections.Service(connection)
-	if err != nil {
-		return nil, refusal.Field("connection", "%s", err)
-	}
-	values, err := connector.Values(service.Provider.Params, params)
-	if err != nil {
-		return nil, refusal.Field("params", "%s (provider %q)", err, service.Provider.Name)
-	}
-	return values, nil
-}
-
-// RevokeRole implements native.Upstreams.
-func (u roleUpstreams) RevokeRole(ctx context.Context, id token.RoleID) error {
-	return u.b.upstreams.EndRole(ctx, id)
+	}, b.upstreams)
 }

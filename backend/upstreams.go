@@ -3,8 +3,6 @@ package backend
 import (
 	"context"
 
-	"github.com/hashicorp/vault/sdk/logical"
-
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
@@ -32,10 +30,4 @@ func (m upstreamMount) Roles() *role.Store {
 // StaticRoleHolds implements upstream.Mount.
 func (m upstreamMount) StaticRoleHolds(ctx context.Context, staticRole string, id token.ID) bool {
 	return m.b.statics.Holds(ctx, staticRole, id)
-}
-
-// endUpstream ends a token of a service for good, now or as soon as the service can be reached.
-func (b *backend) endUpstream(ctx context.Context, _ logical.Storage, _ *state, id token.ID) error {
-	_, err := b.upstreams.Revoke(ctx, id)
-	return err
 }

@@ -176,7 +176,7 @@ func (ts *Tokens) holdNames(id token.ID) map[string]bool {
 }
 
 // hold adds a lease to a shared token. It returns the end of the hold: the end that is asked for, or that of the
-// token at the service where that comes first. A token that is not Live is ErrEnded.
+// token at the service where that comes first. A token that is not Live is ErrRevoked.
 func (ts *Tokens) hold(ctx context.Context, id token.ID, name, subject string, end, now time.Time) (time.Time, error) {
 	defer ts.lockShared(id)()
 	held, err := ts.putHold(ctx, id, name, hold{End: end, Subject: subject}, now)
@@ -197,7 +197,7 @@ func (ts *Tokens) moveHold(ctx context.Context, id token.ID, name string, end, n
 		return time.Time{}, err
 	}
 	if h == nil {
-		return time.Time{}, ErrEnded
+		return time.Time{}, ErrRevoked
 	}
 	return ts.putHold(ctx, id, name, hold{End: end, Subject: h.Subject}, now)
 }
@@ -206,7 +206,7 @@ func (ts *Tokens) moveHold(ctx context.Context, id token.ID, name string, end, n
 func (ts *Tokens) putHold(ctx context.Context, id token.ID, name string, h hold, now time.Time) (time.Time, error) {
 	t, err := ts.recall(ctx, id)
 	if err == nil && t.State != Live {
-		err = ErrEnded
+		err = ErrRevoked
 	}
 	if err != nil {
 		return time.Time{}, err
@@ -226,7 +226,7 @@ func (ts *Tokens) putHold(ctx context.Context, id token.ID, name string, h hold,
 	}
 	if stored == nil || stored.State != Live {
 		ts.show(id, stored)
-		return time.Time{}, ErrEnded
+		return time.Time{}, ErrRevoked
 	}
 	ts.setHold(id, name, &h)
 	return h.End, ts.dropLost(ctx, id, now)
@@ -238,12 +238,12 @@ func (ts *Tokens) unhold(ctx context.Context, id token.ID, name string, now time
 	if left, err := ts.dropHold(ctx, id, name); err != nil || left > 0 {
 		return false, err
 	}
-	t, err := ts.endIf(ctx, id, now, func(*Token) bool {
+	t, err := ts.revokeIf(ctx, id, now, func(*Token) bool {
 		ts.mu.RLock()
 		defer ts.mu.RUnlock()
 		return ts.holds[id] == nil
 	})
-	if errors.Is(err, ErrEnded) {
+	if errors.Is(err, ErrRevoked) {
 		return false, nil
 	}
 	return t.State == Ending, err

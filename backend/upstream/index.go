@@ -29,7 +29,7 @@ func (ts *Tokens) show(id token.ID, t *Token) {
 		ts.countSubjects(id, i, 1)
 	}
 	if old != nil && old.State == t.State {
-		i.tries, i.note, i.looked = old.tries, old.note, old.looked
+		i.tries, i.note, i.searched = old.tries, old.note, old.searched
 	}
 	ts.link(id, i)
 	at := i.at

@@ -139,7 +139,7 @@ func (k *Keeper) share(ctx context.Context, c *Ready, q *IssueRequest) (*Minted,
 			}
 		}
 		end, err := k.Tokens.hold(ctx, t.ID, name, q.Subject, q.End, k.now())
-		if errors.Is(err, ErrEnded) {
+		if errors.Is(err, ErrRevoked) {
 			continue // just now
 		}
 		if err != nil {

@@ -54,7 +54,7 @@ type Config struct {
 	Now       func() time.Time
 	Log       hclog.Logger
 	Mount     Mount
-	Wake      func()             // has Look called at once
+	Wake      func()             // has Run called at once
 	UserAgent string             // names the plugin to the services
 	Dial      connector.DialFunc // how the services are reached; nil: the network
 }
@@ -110,8 +110,9 @@ type Outcome struct {
 	Service string    // name of the connection
 }
 
-// Revoke ends a token for good, whatever holds it: from now on it is not given to anybody, and the service is told
-// at once, or as soon as it can be reached; a token with many holds in the background. A token that storage does not know has ended.
+// Revoke revokes a token for good, whatever holds the token: from now on nobody gets the token, and the service revokes it
+// now, or as soon as the service can be reached. A token with many holds is revoked in the background. A token that storage
+// does not know is revoked already.
 func (k *Keeper) Revoke(ctx context.Context, id token.ID) (Outcome, error) {
 	mine := k.Tokens.claim(id) // before the queue sees that there is something to do
 	release := func() {
@@ -119,10 +120,10 @@ func (k *Keeper) Revoke(ctx context.Context, id token.ID) (Outcome, error) {
 			k.Tokens.release(id)
 		}
 	}
-	t, err := k.Tokens.End(ctx, id, k.now())
+	t, err := k.Tokens.Revoke(ctx, id, k.now())
 	if err != nil {
 		release()
-		if errors.Is(err, ErrEnded) {
+		if errors.Is(err, ErrRevoked) {
 			err = nil
 		}
 		return Outcome{}, err
@@ -177,24 +178,14 @@ var errOtherURL = errors.New("the service does not have the token, which does no
 
 func isUnrevocable(err error) bool { return errors.Is(err, connector.ErrCannotRevoke) }
 
-// EndRole moves all tokens of a role that was deleted to Ending, and leaves their revocation to the queue.
-func (k *Keeper) EndRole(ctx context.Context, id token.RoleID) error {
-	defer k.queue.wake()
-	err := k.endAll(ctx, k.Tokens.OfRole(id))
-	if err != nil {
-		k.queue.begun.Store(false) // the queue completes it
-	}
-	return err
-}
-
-// endAll moves tokens to Ending.
-func (k *Keeper) endAll(ctx context.Context, tokens []Token) error {
+// revokeAll moves tokens to Ending.
+func (k *Keeper) revokeAll(ctx context.Context, tokens []Token) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(loaders)
 	for _, t := range tokens {
 		group.Go(func() error {
-			_, err := k.Tokens.End(ctx, t.ID, k.now())
-			if errors.Is(err, ErrEnded) {
+			_, err := k.Tokens.Revoke(ctx, t.ID, k.now())
+			if errors.Is(err, ErrRevoked) {
 				return nil
 			}
 			return err
@@ -219,7 +210,7 @@ func (k *Keeper) Shorten(ctx context.Context, id token.ID, end time.Time) error 
 		return nil
 	}
 	_, err := k.Tokens.change(ctx, id, Live, func(t *Token) { t.EndsAt = end.UTC() })
-	if errors.Is(err, ErrEnded) {
+	if errors.Is(err, ErrRevoked) {
 		return nil
 	}
 	return err

@@ -75,9 +75,9 @@ func (k *Keeper) tryMint(ctx context.Context, c *Ready, q *IssueRequest) (*Minte
 	announced, _ := k.Tokens.Get(id)
 	_, err = k.Tokens.change(ctx, id, Creating, take)
 	switch {
-	case (err == nil || errors.Is(err, ErrEnded)) && (k.Connections.deleted(c.ID) || k.roleDeleted(q.Role.ID)):
+	case (err == nil || errors.Is(err, ErrRevoked)) && (k.Connections.deleted(c.ID) || k.roleDeleted(q.Role.ID)):
 		err = &connector.Error{Message: "the role or its connection was deleted meanwhile"}
-	case errors.Is(err, ErrEnded):
+	case errors.Is(err, ErrRevoked):
 		err = &connector.Error{Message: "another process has given the token up meanwhile"}
 	case err == nil && !m.TokenEnd.IsZero() && !m.TokenEnd.After(k.now()):
 		err = &connector.Error{Message: "the service made a token that has ended already"}

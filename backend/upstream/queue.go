@@ -22,8 +22,8 @@ type Timings struct {
 	// lease, and storage cannot tell whether Vault has got the answer.
 	Grace time.Duration
 
-	// Interval is the shortest time between two looks: what falls due within it is done together. Longest is the
-	// longest, whatever a clock that is set says.
+	// Interval is the shortest time between two runs: what becomes due within Interval is done together. Longest is
+	// the longest time between two runs, even if the clock is set.
 	Interval, Longest time.Duration
 
 	// Sync is how often storage is asked which tokens there are.
@@ -42,7 +42,7 @@ var DefaultTimings = Timings{
 
 const (
 	workers   = 4               // tokens of a connection that are revoked at once
-	batch     = 1000            // tokens of a connection that are looked at in one go
+	batch     = 1000            // tokens of a connection that one batch takes
 	checkLife = 5 * time.Second // for which the result of a check of a connection is used
 )
 
@@ -75,14 +75,14 @@ type queue struct {
 
 // lineState is what is known of one connection.
 type lineState struct {
-	Attempt           // after a failure that is the connection's
-	root      Attempt // after a failure to settle a rotation of the credential
-	rootError error
-	lookedFor string    // the credential that may have been made, by its name
-	looked    time.Time // when it was first looked for in vain
-	running   bool
-	ready     time.Time // Interval after it last ran
-	lastError string
+	Attempt             // after a failure that is the connection's
+	root        Attempt // after a failure to settle a rotation of the credential
+	rootError   error
+	searchedFor string    // name of a credential that may have been made
+	searched    time.Time // when this process first searched for it in vain
+	running     bool
+	ready       time.Time // Interval after it last ran
+	lastError   string
 }
 
 // soon wakes the queue if it sleeps for longer than until at.
@@ -121,8 +121,8 @@ func (k *Keeper) Retry(connectionID string) {
 	k.queue.wake()
 }
 
-// Look starts what is due, and returns after how long it is to be called again.
-func (k *Keeper) Look(ctx context.Context) time.Duration {
+// Run starts what is due, and returns after how long Run is due again.
+func (k *Keeper) Run(ctx context.Context) time.Duration {
 	if !k.mount.Active(ctx) {
 		return k.Timings.Longest
 	}
@@ -173,7 +173,7 @@ func (k *Keeper) sync(ctx context.Context, now time.Time) {
 	k.queue.mu.Lock()
 	defer k.queue.mu.Unlock()
 	if k.queue.synced.IsZero() {
-		k.queue.synced = now // with the first look
+		k.queue.synced = now // with the first run
 	}
 	if k.queue.syncing || now.Before(k.queue.synced.Add(k.Timings.Sync)) {
 		return
@@ -193,7 +193,7 @@ func (k *Keeper) sync(ctx context.Context, now time.Time) {
 	})
 }
 
-// Wait waits until nothing runs that Look has started. The context of Look has ended.
+// Wait waits until nothing runs that Run has started. The context of Run is done.
 func (k *Keeper) Wait() { k.queue.running.Wait() }
 
 // begin completes what was cut short: the deletion of a connection or of a role, and that of a token.
@@ -211,7 +211,7 @@ func (k *Keeper) begin(ctx context.Context) error {
 		}
 		k.log.Warn("token left behind at a service whose connection was deleted", "connection", t.Connection, "name", t.Name)
 	}
-	if err := k.endAll(ctx, k.Tokens.Where(roleless)); err != nil {
+	if err := k.revokeAll(ctx, k.Tokens.Where(roleless)); err != nil {
 		return err
 	}
 	return k.Tokens.dropOrphans(ctx)

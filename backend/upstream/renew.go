@@ -46,7 +46,7 @@ func (k *Keeper) Renew(ctx context.Context, q *Renewal) (ttl time.Duration, _ er
 	}
 	end, err := k.renew(ctx, service, &t, q, q.Now.Add(ttl))
 	switch {
-	case errors.Is(err, ErrEnded):
+	case errors.Is(err, ErrRevoked):
 		return 0, notRenewed("it is revoked")
 	case errors.As(err, new(*connector.Error)):
 		return 0, refusal.New("connection %q: the token was not renewed: %w", service.Connection, err)
@@ -63,7 +63,7 @@ func notRenewed(format string, args ...any) error {
 	return refusal.New("the token cannot be renewed: "+format, args...)
 }
 
-// renew has a token live until end. It returns when the token really ends; ErrEnded if the token was revoked meanwhile.
+// renew has a token live until end. It returns when the token really ends; ErrRevoked if the token was revoked meanwhile.
 func (k *Keeper) renew(ctx context.Context, service *connector.Service, t *Token, q *Renewal, end time.Time) (time.Time, error) {
 	asked := end
 	if q.Hold != "" && t.EndsAt.After(end) {

@@ -232,15 +232,15 @@ func (k *Keeper) settlePending(ctx context.Context, c *Ready) (*Ready, error) {
 }
 
 // tooEarly reports whether a call of a rotation may still arrive, or what it has made may not be listed yet. The time
-// counts from the first look of this process: the clock of the one that has begun the rotation may be another.
+// counts from the first search of this process: the clock of the one that has begun the rotation may be another.
 func (k *Keeper) tooEarly(c *Ready, pending *PendingRoot) bool {
 	k.queue.mu.Lock()
 	defer k.queue.mu.Unlock()
 	l, now := k.queue.line(c.ID), k.now()
-	if l.lookedFor != pending.Name {
-		l.lookedFor, l.looked = pending.Name, now
+	if l.searchedFor != pending.Name {
+		l.searchedFor, l.searched = pending.Name, now
 	}
-	return now.Sub(l.looked) < k.Timings.Settle+c.Service.Client.Timeout()
+	return now.Sub(l.searched) < k.Timings.Settle+c.Service.Client.Timeout()
 }
 
 // settleChosen finds out whether the service has taken a credential that the engine has chosen.

@@ -122,8 +122,8 @@ func (r *run) onlyThisToken(ctx context.Context, err error) bool {
 func (r *run) settle(ctx context.Context, t *Token) error {
 	now := r.now()
 	if t.State == Live {
-		ended, err := r.Tokens.endIf(ctx, t.ID, now, func(t *Token) bool { return !now.Before(r.end(ctx, t)) })
-		if errors.Is(err, ErrEnded) {
+		ended, err := r.Tokens.revokeIf(ctx, t.ID, now, func(t *Token) bool { return !now.Before(r.end(ctx, t)) })
+		if errors.Is(err, ErrRevoked) {
 			return nil
 		}
 		if err != nil {
@@ -224,7 +224,7 @@ func (r *run) settleLost(ctx context.Context, t *Token, found []connector.Token,
 	// A call that was cut short may still be on its way, also one of another process, whose clock may be another; or a
 	// proxy repeats the call, and what was found is the first of two. And one look may miss what is there, where the
 	// service lists what it has created with a delay.
-	if now.Sub(r.Tokens.lookedFor(t.ID, now)) < r.Timings.Settle+r.c.Service.Client.Timeout() {
+	if now.Sub(r.Tokens.searchedSince(t.ID, now)) < r.Timings.Settle+r.c.Service.Client.Timeout() {
 		return errWait
 	}
 	return r.Tokens.Forget(ctx, t.ID)

@@ -22,7 +22,7 @@ func earlier(a, b dueItem) bool {
 	return a.id.Compare(b.id) < 0
 }
 
-// due is when the queue is to look at a token for the first time.
+// due returns when the queue is to process a token for the first time.
 func (t *Token) due(hs *holds, grace time.Duration) time.Time {
 	switch {
 	case t.State != Live:
@@ -47,7 +47,7 @@ func (ts *Tokens) dueAt(t *Token) time.Time {
 	return t.due(ts.holds[t.ID], ts.timings.Grace)
 }
 
-// schedule has the queue look at a token at a time; zero: not at all. The caller holds mu.
+// schedule has the queue process a token at a time; never if the time is zero. The caller holds mu.
 func (ts *Tokens) schedule(id token.ID, i *item, at time.Time) {
 	l := ts.connections[i.ConnectionID]
 	if !i.at.IsZero() {
@@ -123,21 +123,21 @@ func (ts *Tokens) tries(id token.ID) int {
 	return 0
 }
 
-// lookedFor is when this process first looked for a token whose creation was cut short; now, if this is the first time.
-func (ts *Tokens) lookedFor(id token.ID, now time.Time) time.Time {
+// searchedSince returns when this process first searched for a token whose creation was cut short; now if it never has.
+func (ts *Tokens) searchedSince(id token.ID, now time.Time) time.Time {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
 	i := ts.all[id]
 	if i == nil {
 		return now
 	}
-	if i.looked.IsZero() {
-		i.looked = now
+	if i.searched.IsZero() {
+		i.searched = now
 	}
-	return i.looked
+	return i.searched
 }
 
-// wakeAll has the queue look at all tokens of a connection that rest.
+// wakeAll has the queue process all resting tokens of a connection now.
 func (ts *Tokens) wakeAll(connectionID string) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
@@ -191,7 +191,7 @@ type waiting struct {
 	note        error     // what the last try of the oldest came to
 }
 
-// waiting describes the queue of a connection. It looks at what is in the queue, not at all tokens.
+// waiting describes the queue of a connection. It reads what is in the queue, not all tokens.
 func (ts *Tokens) waiting(connectionID string, now time.Time) (w waiting) {
 	ts.mu.RLock()
 	defer ts.mu.RUnlock()

@@ -6,7 +6,7 @@
 //	Creating -> Live -> Ending -> forgotten
 //
 // Each step is in storage before the service is asked for anything that depends on it. Whatever is cut short, by an
-// error, a crash or a failover, the queue completes: it looks for a token that is Creating by its name, and revokes
+// error, a crash or a failover, the queue completes: it searches for a token that is Creating by its name, and revokes
 // one that is Ending until the service has confirmed that. A change of one token is made under a lock of that
 // token, and is based on what storage holds.
 //
@@ -64,8 +64,8 @@ type Token struct {
 	EndingSince  time.Time         `json:"ending_since,omitzero"` // when it became Ending
 }
 
-// ErrEnded is returned for a token that is revoked, or about to be.
-var ErrEnded = errors.New("the token is revoked")
+// ErrRevoked is returned for a token that is revoked, or about to be.
+var ErrRevoked = errors.New("the token is revoked")
 
 // since is when a token that waits in the queue began to wait.
 func (t *Token) since() time.Time {

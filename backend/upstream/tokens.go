@@ -38,7 +38,7 @@ const (
 type Tokens struct {
 	storage logical.Storage
 	timings *Timings
-	soon    func(at time.Time) // the queue is to look at a token then
+	soon    func(at time.Time) // wakes the queue in time for a token
 
 	// locks serialise the changes of a token. A lock is held while storage is read and written, never while a
 	// service is called. Holds of one token do not exclude each other: they take it for reading.
@@ -60,11 +60,11 @@ type Tokens struct {
 // item is a token in memory. The Token does not change; the rest does, under Tokens.mu.
 type item struct {
 	*Token
-	at    time.Time // when the queue is to look at the token; zero: not before release
+	at    time.Time // when the queue is to process the token; zero: not before release
 	tries int       // of the queue in vain, in this state
 	note  error     // what the last try came to
 
-	looked time.Time // when the queue first looked for the token at the service
+	searched time.Time // when the queue first searched for the token at the service
 }
 
 // line is the tokens of one connection.
@@ -137,15 +137,15 @@ func (ts *Tokens) announce(ctx context.Context, t Token) error {
 }
 
 // change stores a change of a token that is in a state, and stays there or moves on. The change is based on what
-// storage holds: it returns ErrEnded where another process has moved the token on, or forgotten it.
+// storage holds: it returns ErrRevoked where another process has moved the token on, or forgotten it.
 func (ts *Tokens) change(ctx context.Context, id token.ID, state State, change func(*Token)) (Token, error) {
 	defer ts.lock(id)()
 	if t, known := ts.Get(id); known && t.State != state {
-		return Token{}, ErrEnded
+		return Token{}, ErrRevoked
 	}
 	t, err := ts.reread(ctx, id)
 	if err == nil && t.State != state {
-		err = ErrEnded
+		err = ErrRevoked
 	}
 	if err != nil {
 		return Token{}, err
@@ -154,7 +154,7 @@ func (ts *Tokens) change(ctx context.Context, id token.ID, state State, change f
 	return t, ts.put(ctx, &t)
 }
 
-// reread reads a token from storage again, where another process may have changed it. It returns ErrEnded where there
+// reread reads a token from storage again, where another process may have changed it. It returns ErrRevoked where there
 // is none. The caller has locked it.
 func (ts *Tokens) reread(ctx context.Context, id token.ID) (Token, error) {
 	t, err := ts.read(ctx, id)
@@ -166,12 +166,12 @@ func (ts *Tokens) reread(ctx context.Context, id token.ID) (Token, error) {
 	}
 	ts.show(id, t)
 	if t == nil {
-		return Token{}, ErrEnded
+		return Token{}, ErrRevoked
 	}
 	return *t, nil
 }
 
-// recall returns a token from memory, or from storage where another process has made it. It returns ErrEnded where
+// recall returns a token from memory, or from storage where another process has made it. It returns ErrRevoked where
 // there is none. The caller has locked it.
 func (ts *Tokens) recall(ctx context.Context, id token.ID) (Token, error) {
 	if t, known := ts.Get(id); known {
@@ -184,26 +184,26 @@ func (ts *Tokens) recall(ctx context.Context, id token.ID) (Token, error) {
 func (ts *Tokens) Find(ctx context.Context, id token.ID) (_ Token, known bool, _ error) {
 	defer ts.lock(id)()
 	t, err := ts.recall(ctx, id)
-	if errors.Is(err, ErrEnded) {
+	if errors.Is(err, ErrRevoked) {
 		return Token{}, false, nil
 	}
 	return t, err == nil, err
 }
 
-// End moves a token to Ending, and returns it. Ending is right whatever has become of a token that is known, so that
-// storage is asked only for one that is not. Where there is none it has ended: ErrEnded.
-func (ts *Tokens) End(ctx context.Context, id token.ID, now time.Time) (Token, error) {
+// Revoke moves a token to Ending, and returns the token. Ending is right whatever has become of a known token, so that
+// storage is asked only for an unknown token. Revoke returns ErrRevoked if there is no token.
+func (ts *Tokens) Revoke(ctx context.Context, id token.ID, now time.Time) (Token, error) {
 	defer ts.lock(id)()
 	t, err := ts.recall(ctx, id)
 	if err != nil || t.State != Live {
 		return t, err
 	}
-	return ts.end(ctx, t, now)
+	return ts.revoke(ctx, t, now)
 }
 
-// endIf is End for a token of which something is true, by what storage holds of it and of its holds: another process
-// may have renewed or given it meanwhile. It returns any other as it is.
-func (ts *Tokens) endIf(ctx context.Context, id token.ID, now time.Time, over func(*Token) bool) (Token, error) {
+// revokeIf revokes a token if over is true of what storage holds of the token and of its holds: another process may have
+// renewed the token, or given it to another requester. revokeIf returns any other token as it is.
+func (ts *Tokens) revokeIf(ctx context.Context, id token.ID, now time.Time, over func(*Token) bool) (Token, error) {
 	defer ts.lock(id)()
 	if t, known := ts.Get(id); known && (t.State != Live || !over(&t)) {
 		return t, nil
@@ -215,11 +215,11 @@ func (ts *Tokens) endIf(ctx context.Context, id token.ID, now time.Time, over fu
 	if err != nil || t.State != Live || !over(&t) {
 		return t, err
 	}
-	return ts.end(ctx, t, now)
+	return ts.revoke(ctx, t, now)
 }
 
-// end stores that a token is Ending. The caller has locked it.
-func (ts *Tokens) end(ctx context.Context, t Token, now time.Time) (Token, error) {
+// revoke stores that a token is Ending. The caller has locked it.
+func (ts *Tokens) revoke(ctx context.Context, t Token, now time.Time) (Token, error) {
 	t.State, t.EndingSince = Ending, now.UTC()
 	return t, ts.put(ctx, &t)
 }
@@ -227,7 +227,7 @@ func (ts *Tokens) end(ctx context.Context, t Token, now time.Time) (Token, error
 // abandon stores a token that was minted and that nobody gets, to be revoked.
 func (ts *Tokens) abandon(ctx context.Context, t Token, now time.Time) error {
 	defer ts.lock(t.ID)()
-	_, err := ts.end(ctx, t, now)
+	_, err := ts.revoke(ctx, t, now)
 	return err
 }
 
@@ -327,7 +327,7 @@ func (ts *Tokens) Subjects() []string {
 	return entities
 }
 
-// Where returns the tokens of which something is true. It looks at all of them.
+// Where returns the tokens that keep selects. Where reads all tokens.
 func (ts *Tokens) Where(keep func(*Token) bool) []Token {
 	ts.mu.RLock()
 	defer ts.mu.RUnlock()

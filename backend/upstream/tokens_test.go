@@ -144,7 +144,7 @@ func TestHoldsRunOut(t *testing.T) {
 	if hs := k.Tokens.holds[id]; len(hs.all) != 2 {
 		t.Error("the lost hold is kept", hs.all)
 	}
-	if _, err := k.Tokens.moveHold(t.Context(), id, "lost", start.Add(time.Hour), start); !errors.Is(err, ErrEnded) {
+	if _, err := k.Tokens.moveHold(t.Context(), id, "lost", start.Add(time.Hour), start); !errors.Is(err, ErrRevoked) {
 		t.Error("a hold that has run out is moved:", err)
 	}
 	if err := k.Unhold(t.Context(), id, "long"); err != nil {
@@ -157,7 +157,7 @@ func TestHoldsRunOut(t *testing.T) {
 	if u, _ := k.Tokens.Get(id); u.State != Ending {
 		t.Error(u.State)
 	}
-	if _, err := k.Tokens.hold(t.Context(), id, "late", "", start.Add(time.Hour), start); !errors.Is(err, ErrEnded) {
+	if _, err := k.Tokens.hold(t.Context(), id, "late", "", start.Add(time.Hour), start); !errors.Is(err, ErrRevoked) {
 		t.Error(err)
 	}
 }
@@ -172,7 +172,7 @@ func TestTokensMoveForward(t *testing.T) {
 	if err := other.Tokens.Load(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := other.Tokens.End(t.Context(), id, start); err != nil {
+	if _, err := other.Tokens.Revoke(t.Context(), id, start); err != nil {
 		t.Fatal(err)
 	}
 	if err := k.Shorten(t.Context(), id, start.Add(time.Minute)); err != nil {
@@ -184,7 +184,7 @@ func TestTokensMoveForward(t *testing.T) {
 	if err := other.Tokens.Forget(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := k.Tokens.change(t.Context(), id, Ending, func(*Token) {}); !errors.Is(err, ErrEnded) {
+	if _, err := k.Tokens.change(t.Context(), id, Ending, func(*Token) {}); !errors.Is(err, ErrRevoked) {
 		t.Error(err)
 	}
 	if _, known := k.Tokens.Get(id); known {
@@ -196,10 +196,10 @@ func TestTokensMoveForward(t *testing.T) {
 	if err := other.Tokens.Load(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := other.Tokens.End(t.Context(), shared, start); err != nil {
+	if _, err := other.Tokens.Revoke(t.Context(), shared, start); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := k.Tokens.hold(t.Context(), shared, "late", "", start.Add(time.Hour), start); !errors.Is(err, ErrEnded) {
+	if _, err := k.Tokens.hold(t.Context(), shared, "late", "", start.Add(time.Hour), start); !errors.Is(err, ErrRevoked) {
 		t.Error(err)
 	}
 	if _, found := k.Tokens.young(shareKey(token.RoleID{}, nil), start, start.Add(time.Minute)); found {
@@ -260,7 +260,7 @@ func TestTokensMoveForward(t *testing.T) {
 			wg.Go(func() { _ = k.Unhold(context.Background(), id, fmt.Sprint(i)) })
 		}
 		wg.Go(func() {
-			if _, err := k.Tokens.End(context.Background(), id, start); err != nil {
+			if _, err := k.Tokens.Revoke(context.Background(), id, start); err != nil {
 				t.Error(err)
 			}
 		})
@@ -299,7 +299,7 @@ func TestSubjects(t *testing.T) {
 			t.Error(got)
 		}
 		for _, id := range []token.ID{own, shared} {
-			if _, err := ts.End(t.Context(), id, start); err != nil {
+			if _, err := ts.Revoke(t.Context(), id, start); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -331,10 +331,10 @@ func BenchmarkIdleQueue(b *testing.B) {
 	for i := range 100_000 {
 		live(b, k, func(u *Token) { u.ConnectionID = fmt.Sprint(i % 20) })
 	}
-	k.Look(b.Context()) // which completes what was cut short, once
+	k.Run(b.Context()) // which completes what was cut short, once
 	b.ResetTimer()
 	for range b.N {
-		k.Look(b.Context())
+		k.Run(b.Context())
 	}
 }
 
