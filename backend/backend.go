@@ -22,7 +22,7 @@
 // <w> is the writer id of a process: a key with <w> is rewritten by that process only, and loading merges the keys of
 // all writers. Files of large pages have one more digit in <xxx>.
 //
-// All of it is also in memory (state.go). It is read when a process first needs it, when Vault says that another node
+// All of it is also in memory (cache.go). It is read when a process first needs it, when Vault says that another node
 // wrote it, and after a write that Vault refused for lack of leadership. Introspection reads no storage, except for a
 // key that memory does not have. Issuing an opaque token writes nothing on the request path, except for the first token
 // of a process, the first of a mount, and one with a longer life than any before it.
