@@ -1,7 +1,7 @@
 #!/bin/sh
 # Changes packages one operator at a time, and lists the changes that no test of the package notices.
 # Run it from the root of the repository. Arguments are packages below backend; default: all that are to be mutated.
-# MUTATEFLAGS are flags of gremlins: -E "status|inventory" leaves these files out.
+# MUTATEFLAGS are flags of gremlins: '-E status|inventory' leaves these files out.
 set -eu
 
 packages="token access ledger role native upstream"

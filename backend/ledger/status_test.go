@@ -182,7 +182,38 @@ func TestDeletedRoles(t *testing.T) {
 	if err := d.Prune(ctx, s, inAnHour.Add(ClockSkew-time.Second)); err != nil || !load().Has(roleA) {
 		t.Error("forgotten too early", err)
 	}
-	if err := d.Prune(ctx, s, inAnHour.Add(ClockSkew)); err != nil || d.Has(roleA) || load().Has(roleA) {
+	for name, d := range map[string]*DeletedRoles{"in memory": d, "on a standby": standby} {
+		if err := d.Prune(ctx, s, inAnHour.Add(ClockSkew)); err != nil || d.Has(roleA) || load().Has(roleA) {
+			t.Errorf("%s: still remembered: %v", name, err)
+		}
+	}
+	for _, role := range []token.RoleID{roleA, roleB} {
+		if err := d.Add(ctx, s, role, inAnHour); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if d := load(); !d.Has(roleA) || !d.Has(roleB) {
+		t.Errorf("after a restart: %v", d.until)
+	}
+}
+
+// A role whose entry cannot be read was deleted nevertheless. Nobody knows for how long its tokens live.
+func TestDamagedDeletedRole(t *testing.T) {
+	ctx, s := context.Background(), new(logical.InmemStorage)
+	for _, name := range []string{roleA.String(), "noise"} {
+		if err := s.Put(ctx, &logical.StorageEntry{Key: DeletedRolesPrefix + name, Value: []byte("noise")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d := NewDeletedRoles()
+	if err := d.Load(ctx, s, now); err != nil || len(d.Damaged()) != 2 {
+		t.Errorf("%v, %v", err, d.Damaged())
+	}
+	const year = 365 * 24 * time.Hour
+	if err := d.Prune(ctx, s, now.Add(9*year)); err != nil || !d.Has(roleA) {
+		t.Error("forgotten too early", err)
+	}
+	if err := d.Prune(ctx, s, now.Add(11*year)); err != nil || d.Has(roleA) {
 		t.Error("still remembered", err)
 	}
 }

@@ -8,7 +8,6 @@ tool (
 	github.com/vale-cli/vale/v3/cmd/vale
 	github.com/zricethezav/gitleaks/v8
 	golang.org/x/vuln/cmd/govulncheck
-	honnef.co/go/tools/cmd/staticcheck
 )
 
 require (
