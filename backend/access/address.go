@@ -80,13 +80,13 @@ func NewAddresses(ranges []netip.Prefix) Addresses {
 	return a
 }
 
-// Restricted tells whether there is an address that a does not contain.
+// Restricted reports whether there may be an address that a does not contain.
 func (a Addresses) Restricted() bool { return len(a.ranges) > 0 }
 
 // Ranges lists the ranges; nil when a is not restricted.
 func (a Addresses) Ranges() []netip.Prefix { return a.ranges }
 
-// Contains tells whether addr is in one of the ranges. An IPv4-mapped IPv6 address counts as the IPv4
+// Contains reports whether addr is in one of the ranges. An IPv4-mapped IPv6 address counts as the IPv4
 // address, and a zone is ignored. An invalid address is only in a set that is not restricted.
 func (a Addresses) Contains(addr netip.Addr) bool {
 	if !a.Restricted() {
@@ -122,8 +122,7 @@ next:
 	return outside
 }
 
-// Intersect gives the addresses that are in both sets. It is restricted to nothing, and ok false, where
-// there are none.
+// Intersect returns the addresses that are in both sets; ok is false if there are none.
 func (a Addresses) Intersect(other Addresses) (_ Addresses, ok bool) {
 	switch {
 	case !a.Restricted():

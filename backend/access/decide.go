@@ -37,8 +37,8 @@ type Permissions struct {
 	Hosts     []Hosts     // it must be used at a host that is in each; nil: at any host
 }
 
-// Effective gives the one set of addresses and the one of hosts that the grant comes down to; ok is false
-// where nothing is left of one.
+// Effective returns the intersection of all sets of addresses, and of all sets of hosts; ok is false if one of them is
+// empty.
 func (p *Permissions) Effective() (addresses Addresses, hosts Hosts, ok bool) {
 	for _, a := range p.Addresses {
 		if addresses, ok = addresses.Intersect(a); !ok {
@@ -62,14 +62,14 @@ func (p *Permissions) Empty() bool {
 	return !ok
 }
 
-// Use is the use that is asked about. An API asks for what it needs in Scopes and Audience, and tells
-// what it sees in ClientIP and Host. A fact that is not told does not satisfy a token that is bound by
-// it: what a token is bound to holds also where an API forgets to ask.
+// Use is a use of a token. An API states what it requires in Scopes and Audience, and what it sees in ClientIP and Host.
+// A bound token is not good for a use that does not state the fact it is bound to: bounds hold even if an API forgets to
+// ask.
 type Use struct {
-	Scopes   []string   // must all be granted; nil: not asked
-	Audience string     // must be in the audience; empty: not asked
-	ClientIP netip.Addr // where the token was used from; invalid: not told
-	Host     string     // the API host it was used at, as ParseHost gives it; empty: not told
+	Scopes   []string   // must all be granted; nil: nothing is required
+	Audience string     // must be in the audience; empty: not required
+	ClientIP netip.Addr // where the token was used from; invalid: not stated
+	Host     string     // the API host it was used at, as ParseHost returns it; empty: not stated
 }
 
 // State is what is known of a token apart from its grants.
@@ -80,7 +80,7 @@ type State struct {
 	SubjectDisabled bool
 }
 
-// Alive looks at the token's own life, whatever it is used for.
+// Alive checks the state of the token, whatever its use.
 func (s State) Alive(now time.Time) Reason {
 	switch {
 	case !now.Before(s.ExpiresAt):
@@ -95,8 +95,8 @@ func (s State) Alive(now time.Time) Reason {
 	return Good
 }
 
-// Decide tells whether a token in this state, with this grant, is good for this use now. It is the
-// only place that decides this, for every way to ask.
+// Decide returns why a token with this state and these permissions is not good for this use now. Every path that accepts
+// a token calls Decide.
 func Decide(now time.Time, state State, permissions *Permissions, use *Use) Reason {
 	if reason := state.Alive(now); reason != Good {
 		return reason
@@ -142,7 +142,7 @@ func (p *Permissions) allowsHost(host string) bool {
 	return true
 }
 
-// Explain says in a sentence what Decide found wrong, for somebody who may know. It is empty for Good.
+// Explain describes a reason in a sentence, for a caller who may know the permissions; empty for Good.
 func Explain(reason Reason, permissions *Permissions, use *Use) string {
 	switch reason {
 	case Malformed:

@@ -73,7 +73,7 @@ func ParseHost(s string) (string, error) {
 	return host, nil
 }
 
-// Intersect gives the hosts that are in both sets; ok is false where there are none.
+// Intersect returns the hosts that are in both sets; ok is false if there are none.
 func (h Hosts) Intersect(other Hosts) (_ Hosts, ok bool) {
 	switch {
 	case len(h) == 0:
@@ -92,7 +92,7 @@ func (h Hosts) Intersect(other Hosts) (_ Hosts, ok bool) {
 	return both, len(both) > 0
 }
 
-// Contains tells whether host, as ParseHost gives it, is one of the names. The empty host is only in a
+// Contains reports whether host, as ParseHost returns it, is one of the names. The empty host is only in a
 // set that is not restricted.
 func (h Hosts) Contains(host string) bool {
 	if len(h) == 0 {

@@ -64,7 +64,7 @@ func checkScope(scope string) error {
 	}
 }
 
-// covers tells whether every scope that narrow stands for is one that wide stands for.
+// covers reports whether wide stands for every scope that narrow stands for.
 func covers(wide, narrow string) bool {
 	if wide == narrow || wide == "*" {
 		return true
@@ -73,7 +73,7 @@ func covers(wide, narrow string) bool {
 	return isWild && len(narrow) > len(stem) && strings.HasPrefix(narrow, stem)
 }
 
-// Covers tells whether s allows scope.
+// Covers reports whether s allows scope.
 func (s Scopes) Covers(scope string) bool {
 	for _, wide := range s {
 		if covers(wide, scope) {
@@ -94,7 +94,7 @@ func (s Scopes) Missing(wanted []string) []string {
 	return missing
 }
 
-// Intersect gives the scopes that both sets allow.
+// Intersect returns the scopes that both sets allow.
 func (s Scopes) Intersect(other Scopes) Scopes {
 	both := Scopes{}
 	add := func(scope string) {

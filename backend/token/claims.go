@@ -95,10 +95,10 @@ type Confirmation struct {
 	X5T string `json:"x5t#S256,omitempty"`
 }
 
-// IsZero tells whether c binds to no key.
+// IsZero reports whether c binds to no key.
 func (c Confirmation) IsZero() bool { return c == Confirmation{} }
 
-// CheckThumbprint tells whether s is a SHA-256 thumbprint in base64url.
+// CheckThumbprint returns an error unless s is a SHA-256 thumbprint in base64url.
 func CheckThumbprint(s string) error {
 	if b, err := base64.RawURLEncoding.Strict().DecodeString(s); err != nil || len(b) != sha256.Size {
 		return errors.New("must be a SHA-256 thumbprint: 32 bytes as 43 characters of base64url")

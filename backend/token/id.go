@@ -8,9 +8,9 @@ import (
 	"io"
 )
 
-// ID is the public name of a token or of a grant: 96 random bits, but for NewGrantID. It is safe to log, and for an
-// opaque token it is the nonce under which the claims are sealed, so it must come from a
-// cryptographic source of randomness. The zero ID names nothing.
+// ID is the public name of a token or of a grant: 96 random bits, except for NewGrantID. An ID is safe to log. The ID of
+// an opaque token is the nonce under which its claims are sealed, so it must come from a cryptographic source of
+// randomness. The zero ID names nothing.
 type ID [12]byte
 
 // NewID reads a new ID from random.
@@ -49,13 +49,13 @@ func ParseID(s string) (ID, error) {
 // String is the text form that ParseID reads.
 func (id ID) String() string { return hex.EncodeToString(id[:]) }
 
-// MarshalText gives String, for JSON.
+// MarshalText returns String, for JSON.
 func (id ID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
 
 // UnmarshalText reads what MarshalText wrote.
 func (id *ID) UnmarshalText(text []byte) error { return parseHex(id[:], string(text)) }
 
-// IsZero tells whether id names nothing.
+// IsZero reports whether id names nothing.
 func (id ID) IsZero() bool { return id == ID{} }
 
 // Compare orders IDs as their text forms are ordered: -1, 0 or 1.
@@ -79,7 +79,7 @@ func NewRoleID(random io.Reader) (RoleID, error) {
 // String is 16 lower-case hexadecimal digits.
 func (id RoleID) String() string { return hex.EncodeToString(id[:]) }
 
-// MarshalText gives String, for JSON.
+// MarshalText returns String, for JSON.
 func (id RoleID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
 
 // UnmarshalText reads what MarshalText wrote.

@@ -110,13 +110,13 @@ func MintJWT(ring *SigningRing, payload *JWT) (string, error) {
 	return text, nil
 }
 
-// IsJWT tells a JWT from an opaque token by its looks: no opaque token has a dot.
+// IsJWT reports whether s has the shape of a JWT: no opaque token has a dot.
 func IsJWT(s string) bool { return strings.Count(s, ".") == 2 }
 
 var allAlgorithms = []jose.SignatureAlgorithm{jose.ES256, jose.EdDSA, jose.RS256}
 
-// OpenJWT checks a token and gives its claims, with the errors of Open. The key's own algorithm and no
-// other is accepted, whatever the header says (RFC 8725 section 3.1); a key in the header is not looked at.
+// OpenJWT verifies a token and returns its claims, with the errors of Open. OpenJWT accepts only the algorithm of the
+// key, whatever the header says (RFC 8725 section 3.1), and ignores a key in the header.
 func OpenJWT(ring *SigningRing, s string) (*Claims, error) {
 	if len(s) > MaxLen || !IsJWT(s) {
 		return nil, ErrMalformed

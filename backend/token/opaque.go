@@ -42,7 +42,7 @@ var (
 
 var prefixPattern = regexp.MustCompile(`^[a-z][a-z0-9_]{1,15}$`)
 
-// CheckPrefix tells whether prefix may stand before a token.
+// CheckPrefix returns an error unless prefix may stand before a token.
 func CheckPrefix(prefix string) error {
 	if !prefixPattern.MatchString(prefix) {
 		return fmt.Errorf("must be 2 to 16 of a-z, 0-9 and _, a letter first")
@@ -135,8 +135,8 @@ func Mint(ring *Ring, prefix string, claims *Claims) (string, error) {
 	return string(text), nil
 }
 
-// Checksum tells whether s has the shape of a token with some prefix and its checksum is right. Its
-// answer needs no key: it sorts out typing errors and look-alikes, not forgeries.
+// Checksum reports whether s has the shape of a token with some prefix, and the right checksum. Checksum needs no key:
+// it rejects typing errors and look-alikes, not forgeries.
 func Checksum(s string) bool {
 	_, _, ok := split(s)
 	return ok
@@ -159,8 +159,8 @@ func split(s string) (prefix, body string, ok bool) {
 	return s[:underscore], s[underscore+1 : end], true
 }
 
-// Open checks a token and gives its claims. It says whether the engine made the token, not whether it
-// is still good. The error is ErrMalformed, ErrForged, or one of those of its key.
+// Open authenticates a token and returns its claims. A token that opens was made by the engine; it may have expired or
+// been revoked since. The error is ErrMalformed, ErrForged, or one of those of its key.
 func Open(ring *Ring, s string) (*Claims, error) {
 	prefix, text, ok := split(s)
 	if !ok {

@@ -14,8 +14,8 @@ import (
 // AlgorithmGCM is the algorithm of the keys that seal opaque tokens (RFC 7518 section 5.1).
 const AlgorithmGCM = "A256GCM"
 
-// NewKey makes a key that seals from now on. It does not know its ring: the caller draws again when the name is
-// taken.
+// NewKey makes a key that seals from now on. The caller must draw again if its ring
+// already has a key of the same name.
 func NewKey(random io.Reader, now time.Time) (Key, error) {
 	var b [4 + 32]byte
 	if _, err := io.ReadFull(random, b[:]); err != nil {

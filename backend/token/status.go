@@ -16,10 +16,10 @@ type StatusRef struct {
 	Index uint32
 }
 
-// IsZero tells whether r is no place.
+// IsZero reports whether r is no place.
 func (r StatusRef) IsZero() bool { return r.List == 0 }
 
-// EncodeStatusList gives the "lst" of a list of so many tokens with one bit each, in which the bits of
+// EncodeStatusList returns the "lst" of a list with one bit for each of size tokens, in which the bits of
 // these places are set (draft-ietf-oauth-status-list section 4): bits of a byte counted from the least
 // significant one, compressed with zlib, base64url.
 func EncodeStatusList(size int, set []uint32) (string, error) {
@@ -38,7 +38,7 @@ func EncodeStatusList(size int, set []uint32) (string, error) {
 	return base64.RawURLEncoding.EncodeToString(compressed.Bytes()), nil
 }
 
-// DecodeStatusList gives the list that "lst" encodes; bytes of it are not checked for what they mean.
+// DecodeStatusList returns the list that "lst" encodes. The meaning of its bits is not checked.
 func DecodeStatusList(lst string) ([]byte, error) {
 	compressed, err := base64.RawURLEncoding.DecodeString(lst)
 	if err != nil {
