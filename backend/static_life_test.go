@@ -367,3 +367,16 @@ func TestStaticTokensDoNotCount(t *testing.T) {
 	e.creds("reader", nil)
 	e.refused(logical.UpdateOperation, "creds/reader", nil, "max_tokens")
 }
+
+// A role that has become one of JWTs has no token for a static role any more, and the operator learns why.
+func TestStaticRoleOfJWTs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("config", data{"issuer": "https://vault.example.com/v1/apitoken"})
+		e.write("roles/reader", data{"scopes": "a"})
+		e.write("static-roles/kept", data{"role": "reader", "rotation_period": "1h"})
+		e.write("roles/reader", data{"token_format": "jwt", "audience": "x"})
+		e.refused(logical.UpdateOperation, "rotate-role/kept", nil, `static role "kept" was not rotated: the role issues JWTs now`)
+		e.refused(logical.UpdateOperation, "static-roles/kept", data{"overlap": "1m"}, `role: role "reader" has JWTs`)
+	})
+}

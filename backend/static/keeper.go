@@ -2,7 +2,6 @@ package static
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"sync"
@@ -71,66 +70,6 @@ func New(s logical.Storage, now func() time.Time, log hclog.Logger, mount Mount,
 		storage: s, now: now, log: log, mount: mount, retries: retries,
 		locks: make(map[string]chan struct{}), failing: make(map[string]failure),
 	}
-}
-
-func (k *Keeper) lockOf(name string) chan struct{} {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.locks[name] == nil {
-		k.locks[name] = make(chan struct{}, 1)
-	}
-	return k.locks[name]
-}
-
-// lock keeps others from a static role until unlock. The wait ends with ctx, since a service may be called under
-// the lock.
-func (k *Keeper) lock(ctx context.Context, name string) (unlock func(), _ error) {
-	l := k.lockOf(name)
-	select {
-	case l <- struct{}{}:
-		return func() { <-l }, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-// tryLock is lock without a wait. It reports whether nobody else had the lock.
-func (k *Keeper) tryLock(name string) (unlock func(), ok bool) {
-	l := k.lockOf(name)
-	select {
-	case l <- struct{}{}:
-		return func() { <-l }, true
-	default:
-		return nil, false
-	}
-}
-
-// task is work on one static role, which is locked until unlock.
-type task struct {
-	*Keeper
-	*State
-	storage logical.Storage
-	name    string
-	stored  *Entry // what storage held when the task began; nil: nothing that can be read
-	unlock  func()
-}
-
-// begin begins a task for a request.
-func (k *Keeper) begin(ctx context.Context, s logical.Storage, name string) (*task, error) {
-	st, err := k.mount.Load(ctx, s)
-	if err != nil {
-		return nil, err
-	}
-	unlock, err := k.lock(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	t := &task{Keeper: k, State: st, storage: s, name: name, unlock: unlock}
-	if t.stored, err = st.Entries.Latest(ctx, s, name); err != nil {
-		unlock()
-		return nil, err
-	}
-	return t, nil
 }
 
 // Write creates or changes a static role. Write warns if the token expires too soon for the rotation that was asked
@@ -291,51 +230,4 @@ func (k *Keeper) Holds(ctx context.Context, name string, id token.ID) bool {
 		return err != nil || st.Entries.Broken(name) != nil
 	}
 	return e.keeps(id, now)
-}
-
-// Entities returns the Vault entities for which static roles keep tokens that work, some perhaps twice.
-func (k *Keeper) Entities(ctx context.Context) ([]string, error) {
-	st, err := k.mount.Load(ctx, k.storage)
-	if err != nil {
-		return nil, err
-	}
-	var entities []string
-	for _, e := range st.Entries.All() {
-		if e.EntityID != "" && st.works(e) {
-			entities = append(entities, e.EntityID)
-		}
-	}
-	return entities, nil
-}
-
-// RevokeOf revokes the tokens that static roles keep for entities, and returns of how many static roles. Run makes no
-// other token until an entity is enabled again.
-func (k *Keeper) RevokeOf(ctx context.Context, entities map[string]bool) (revoked int, failed error) {
-	st, err := k.mount.Load(ctx, k.storage)
-	if err != nil {
-		return 0, err
-	}
-	for _, e := range st.Entries.All() {
-		if !entities[e.EntityID] || !st.works(e) {
-			continue
-		}
-		if err := k.revokeOne(ctx, e.name, entities); err != nil {
-			failed = errors.Join(failed, err)
-			continue
-		}
-		revoked++
-	}
-	return revoked, failed
-}
-
-func (k *Keeper) revokeOne(ctx context.Context, name string, entities map[string]bool) error {
-	t, err := k.begin(ctx, k.storage, name)
-	if err != nil {
-		return err
-	}
-	defer t.unlock()
-	if t.stored == nil || !entities[t.stored.EntityID] {
-		return nil
-	}
-	return t.revokeAll(ctx)
 }

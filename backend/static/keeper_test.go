@@ -146,7 +146,7 @@ func (w *world) run() {
 	}
 }
 
-// text returns the token that a static role gives.
+// text returns the current token of a static role, or why there is none.
 func (w *world) text(name string) string {
 	w.t.Helper()
 	status, err := w.keeper.ReadToken(w.t.Context(), w.storage, name, "")
@@ -254,7 +254,7 @@ func TestRotationBacksOff(t *testing.T) {
 	}
 }
 
-// Nobody gets the token of an entity that is disabled, and the sweep revokes the token.
+// The token of a disabled entity is refused to everybody, and the sweep revokes the token.
 func TestDisabledEntity(t *testing.T) {
 	w := newWorld(t)
 	c := daily("native")
@@ -330,7 +330,7 @@ func TestDropBroken(t *testing.T) {
 	}
 }
 
-// A token that the service lets live for less is rotated sooner, and the operator is told.
+// A token that the service lets live for less is rotated sooner, and the operator learns of it.
 func TestTokenThatExpiresSooner(t *testing.T) {
 	w := newWorld(t)
 	w.upstream.lifetime = 4 * time.Hour
