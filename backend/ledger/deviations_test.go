@@ -86,6 +86,20 @@ func TestRenew(t *testing.T) {
 			t.Errorf("renewed to %s: %+v, want %+v", step.end, got, want)
 		}
 	}
+	// A renewal that changes nothing writes nothing. Only what the token says itself can make it remembered longer.
+	for _, step := range []struct {
+		own, end time.Duration
+		revision uint32
+	}{
+		{time.Hour, time.Hour, 1}, {time.Hour, time.Hour, 1}, {time.Hour + time.Second, time.Hour, 2},
+	} {
+		if err := d.Renew(ctx, s, id(2), now.Add(step.own), now.Add(step.end), now); err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := d.Get(id(2)); got.Revision != step.revision || got.KeepUntil != now.Add(step.own).Unix() {
+			t.Errorf("%+v: %+v", step, got)
+		}
+	}
 	// A revocation is remembered for as long as anything could make the token look good again.
 	if err := d.Revoke(ctx, s, id(1), token.StatusRef{}, inAnHour, now); err != nil {
 		t.Fatal(err)
@@ -192,6 +206,9 @@ func TestDamagedPage(t *testing.T) {
 	}
 	if got, _ := loadDeviations(t, s).Get(on); !got.Revoked {
 		t.Error("a revocation beside a damaged page is lost")
+	}
+	if err := d.Revoke(ctx, s, token.ID{0x00, 0x0f}, token.StatusRef{}, inAnHour, now); err != nil { // on the page before
+		t.Error(err)
 	}
 	if err := d.Prune(ctx, s, inAnHour.Add(-time.Minute)); err != nil || d.Unreadable(on) == nil {
 		t.Errorf("the damaged page goes by itself: %v", err)

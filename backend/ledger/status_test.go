@@ -246,4 +246,7 @@ func TestRevokedIn(t *testing.T) {
 	if err := d.Load(ctx, s, now); err != nil || d.Revision(1) == before {
 		t.Error("lists are not made anew when all is read again", err)
 	}
+	if d.Revision(1) == first {
+		t.Error("a revision comes back")
+	}
 }

@@ -117,8 +117,15 @@ func TestPlainGrant(t *testing.T) {
 	if grant, ok := PlainGrant(header); !ok || !grant.IsZero() {
 		t.Error(grant, ok)
 	}
-	if _, err := Open(testRing(t, 0), header); !errors.Is(err, ErrMalformed) {
-		t.Error(err)
+	nothingSealed := append([]byte{opaqueVersion, 0, 0, 0, 7}, make([]byte, headerBytes-5)...)
+	for s, want := range map[string]error{
+		header: ErrMalformed, // of an unknown version
+		short:  ErrMalformed,
+		withChecksum("apt_" + string(appendBase62(nil, nothingSealed))): ErrForged,
+	} {
+		if _, err := Open(testRing(t, 0, 7), s); !errors.Is(err, want) {
+			t.Errorf("%q: %v, want %v", s, err, want)
+		}
 	}
 }
 
@@ -198,6 +205,14 @@ func TestJWTThatGrantsNothing(t *testing.T) {
 		}
 		if claims, err := OpenJWT(ring, text); !errors.Is(err, ErrMalformed) {
 			t.Errorf("%s: %+v, %v", name, claims, err)
+		}
+	}
+}
+
+func TestChecksumNeedsAPrefix(t *testing.T) {
+	for s, good := range map[string]bool{"a_0": true, "apt_0": true, "_0": false, "apt0": false, "": false} {
+		if got := Checksum(withChecksum(s)); got != good {
+			t.Errorf("%q: %v", s, got)
 		}
 	}
 }

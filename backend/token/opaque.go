@@ -149,7 +149,7 @@ func split(s string) (prefix, body string, ok bool) {
 	}
 	underscore := strings.LastIndexByte(s, '_')
 	end := len(s) - checksumDigits
-	if underscore < 0 || end <= underscore {
+	if underscore < 1 || end <= underscore { // no token is without a prefix
 		return "", "", false
 	}
 	sum, ok := parseDigits(s[end:])
