@@ -243,7 +243,7 @@ func (st *state) expired(now time.Time) func(token.ID, time.Time) bool {
 	}
 }
 
-// reserve reserves a place below a role's max_tokens. Tokens that static roles keep are not counted.
+// reserve reserves a place below a role's max_tokens. Tokens of static roles are not counted.
 func (b *backend) reserve(st *state, r *role.Role) (*role.Place, error) {
 	now := b.now()
 	return b.world.Limits.Reserve(r, func() int { return st.Inventory.Count(r.ID) }, func() int {

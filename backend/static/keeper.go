@@ -147,7 +147,9 @@ func (k *Keeper) Rotate(ctx context.Context, s logical.Storage, name string) err
 		return refusal.Field("name", "there is no static role %q", refusal.Clip(name))
 	}
 	err = t.rotate(ctx, t.stored)
-	k.note(name, err)
+	if ctx.Err() == nil { // a client that hung up says nothing about the next rotation
+		k.note(name, err)
+	}
 	k.Wake()
 	if refusal.As(err) != nil {
 		return refusal.New("static role %q was not rotated: %w", name, err)
