@@ -27,10 +27,18 @@
 // key that memory does not have. Issuing an opaque token writes nothing on the request path, except for the first token
 // of a process, the first of a mount, and one with a longer life than any before it.
 //
-// Locks, in the order in which they are taken: that of a static role; that of a connection's credential
-// (upstream.Keeper.LockRoot); connections.Writing, then roles.Writing; config.writing; that of a key ring; those of
-// upstream tokens; the ledger's. Only the first two are held while an upstream is called: the lock of the static role, or of
-// the credential, that is being rotated.
+// A goroutine that takes several locks takes them in this order:
+//
+//	the lock of a static role
+//	the lock of a connection's credential (upstream.Keeper.LockRoot)
+//	connections.Writing
+//	roles.Writing
+//	config.Writing
+//	the lock of a key ring
+//	the locks of upstream tokens
+//	the locks of the ledger
+//
+// Only the first two are held during a call to a service: while the static role's token, or the credential, is rotated.
 package backend
 
 import (
