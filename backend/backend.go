@@ -30,7 +30,7 @@
 // A goroutine that takes several locks takes them in this order:
 //
 //	the lock of a static role
-//	the lock of a connection's credential (upstream.Keeper.LockRoot)
+//	the lock of a connection's credential (lockRoot of package upstream)
 //	connections.Writing
 //	roles.Writing
 //	config.Writing

@@ -45,8 +45,8 @@ func (k *Keeper) WriteConnection(ctx context.Context, s logical.Storage, name st
 	cs := k.Connections
 	if c := cs.Get(name); c != nil && change.Credential != nil {
 		// A rotation must not replace another credential than the credential that it began with.
-		unlock, err := k.LockRoot(ctx, c.ID)
-		if errors.Is(err, ErrRotating) {
+		unlock, err := k.lockRoot(ctx, c.ID)
+		if errors.Is(err, errRotating) {
 			return nil, refusal.Field("credential", "of connection %q is being rotated, try again", name)
 		}
 		if err != nil {
@@ -74,8 +74,8 @@ func (k *Keeper) WriteConnection(ctx context.Context, s logical.Storage, name st
 	if err := entry.change(change, &cs.Providers); err != nil {
 		return nil, err
 	}
-	if old != nil && !maps.Equal(old.destination(), entry.destination()) && entry.Unsettled() {
-		entry.Leave() // credentials of the old service must not be sent to another
+	if old != nil && !maps.Equal(old.destination(), entry.destination()) && entry.unsettled() {
+		entry.leave() // credentials of the old service must not be sent to another
 		warnings = append(warnings, fmt.Sprintf("a rotation of the credential was not finished: a credential may be left behind at %s, revoke it there", old.URL))
 	}
 	c, err := cs.compile(name, entry)
@@ -170,7 +170,7 @@ func (e *Entry) changeMembers(c *Change, p *connector.Provider) error {
 		return err
 	}
 	if c.Credential != nil || e.Credential == nil {
-		e.Replace(credential, p)
+		e.replace(credential, p)
 	}
 	settings, err := changed("settings", e.Settings, c.Settings, p.Settings)
 	if err != nil {

@@ -174,14 +174,14 @@ func (k *Keeper) changeRoot(ctx context.Context, id string, change func(*Root) e
 	defer cs.Writing.Unlock()
 	known := cs.ByID(id)
 	if known == nil {
-		return nil, ErrNoConnection
+		return nil, errNoConnection
 	}
 	c, err := cs.Latest(ctx, k.storage, known.name)
 	if err != nil {
 		return nil, err
 	}
 	if c == nil || c.ID != id {
-		return nil, ErrNoConnection
+		return nil, errNoConnection
 	}
 	changed := *c
 	if err := change(&changed.Root); err != nil {

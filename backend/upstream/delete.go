@@ -29,16 +29,16 @@ func (k *Keeper) DeleteConnection(ctx context.Context, s logical.Storage, d Dele
 	if err := k.refuseUsed(c, d); err != nil {
 		return nil, err
 	}
-	unlock, err := k.LockRoot(ctx, c.ID)
-	if errors.Is(err, ErrRotating) {
+	unlock, err := k.lockRoot(ctx, c.ID)
+	if errors.Is(err, errRotating) {
 		return nil, refusal.New("connection %q: %s, try again", c.name, err)
 	}
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	if c.Unsettled() {
-		if _, err := k.Finish(ctx, k.Connections.ready(c)); err != nil && !d.Force {
+	if c.unsettled() {
+		if _, err := k.finishRotations(ctx, k.Connections.ready(c)); err != nil && !d.Force {
 			return nil, refusal.New("connection %q: a rotation of the credential is not finished: %s. Wait for it, or delete with force=true and leave a credential behind", c.name, err)
 		} else if err != nil {
 			warnings = append(warnings, fmt.Sprintf("a rotation of the credential was not finished: a credential may be left behind at %s, revoke it there: %s", c.URL, err))

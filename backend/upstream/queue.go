@@ -139,7 +139,7 @@ func (k *Keeper) Run(ctx context.Context) time.Duration {
 		k.queue.mu.Lock()
 		l := k.queue.line(c.ID)
 		_, rotating := k.rotating.Load(c.ID) // by somebody who wakes the queue at the end
-		if root := l.root.Next; c.Unsettled() && !rotating && (!some || root.Before(at)) {
+		if root := l.root.Next; c.unsettled() && !rotating && (!some || root.Before(at)) {
 			at, some = root, true
 		}
 		for _, wait := range []time.Time{l.Next, l.ready} {

@@ -49,8 +49,8 @@ type RetiringRoot struct {
 	Credential map[string]any `json:"credential"`
 }
 
-// Unsettled reports whether a rotation has left something to do.
-func (r *Root) Unsettled() bool { return r.Pending != nil || len(r.Retiring) > 0 }
+// unsettled reports whether a rotation has left something to do.
+func (r *Root) unsettled() bool { return r.Pending != nil || len(r.Retiring) > 0 }
 
 // left says what rotations have left to do; "" where nothing.
 func (r *Root) left() string {
@@ -65,9 +65,9 @@ func (r *Root) left() string {
 	return ""
 }
 
-// Replace takes over a credential that an operator gives. What rotations have made at the service stays to be revoked,
+// replace takes over a credential that an operator gives. What rotations have made at the service stays to be revoked,
 // unless it is what is given.
-func (r *Root) Replace(credential map[string]any, p *connector.Provider) {
+func (r *Root) replace(credential map[string]any, p *connector.Provider) {
 	if some, _ := p.CommonSecrets(r.Credential, credential); !some {
 		if r.Made && p.Operations.RetireRoot != nil {
 			r.Retiring = append(slices.Clone(r.Retiring), RetiringRoot{Credential: r.Credential})
@@ -98,8 +98,8 @@ func (r *Root) take(credential map[string]any, p *connector.Provider, at time.Ti
 	r.Credential, r.Pending, r.RotatedAt, r.Made = credential, nil, at, true
 }
 
-// Leave drops what rotations have left to do at a service that is not to be called any more.
-func (r *Root) Leave() { r.Pending, r.Retiring = nil, nil }
+// leave drops what rotations have left to do at a service that is not to be called any more.
+func (r *Root) leave() { r.Pending, r.Retiring = nil, nil }
 
 // equal compares credentials, one of which may have been read from storage.
 func equal(a, b map[string]any) bool {
@@ -114,11 +114,11 @@ func equal(a, b map[string]any) bool {
 }
 
 var (
-	// ErrRotating says that another request rotates the credential.
-	ErrRotating = errors.New("the credential is being rotated already")
+	// errRotating says that another request rotates the credential.
+	errRotating = errors.New("the credential is being rotated already")
 
-	// ErrNoConnection says that a connection was deleted.
-	ErrNoConnection = errors.New("the connection was deleted")
+	// errNoConnection says that a connection was deleted.
+	errNoConnection = errors.New("the connection was deleted")
 
 	errRetiring = errors.New("too many credentials that were replaced are not revoked yet: see root of the connection's queue")
 
@@ -141,7 +141,7 @@ func (r *Root) unchanged(pending *PendingRoot) error {
 // the credential that is stored. It returns the connection as it is then.
 func (k *Keeper) settleRoot(ctx context.Context, c *Ready) *Ready {
 	k.queue.mu.Lock()
-	wait := !c.Unsettled() || k.now().Before(k.queue.line(c.ID).root.Next)
+	wait := !c.unsettled() || k.now().Before(k.queue.line(c.ID).root.Next)
 	k.queue.mu.Unlock()
 	mine := &rotation{byQueue: true, done: make(chan struct{})}
 	if wait {
@@ -151,7 +151,7 @@ func (k *Keeper) settleRoot(ctx context.Context, c *Ready) *Ready {
 		return c
 	}
 	defer k.endRotation(c.ID, mine)
-	now, err := k.Finish(ctx, c)
+	now, err := k.finishRotations(ctx, c)
 	k.queue.mu.Lock()
 	defer k.queue.mu.Unlock()
 	l := k.queue.line(c.ID)
@@ -167,8 +167,8 @@ func (k *Keeper) settleRoot(ctx context.Context, c *Ready) *Ready {
 	return now
 }
 
-// Finish completes the rotations of a connection that were cut short. The caller has locked its credential.
-func (k *Keeper) Finish(ctx context.Context, c *Ready) (*Ready, error) {
+// finishRotations completes the rotations of a connection that were cut short. The caller has locked its credential.
+func (k *Keeper) finishRotations(ctx context.Context, c *Ready) (*Ready, error) {
 	stored, err := k.latest(ctx, c)
 	if err != nil {
 		return c, err

@@ -44,7 +44,7 @@ func isNotRotated(err error) bool {
 	if errors.As(err, new(*connector.Error)) || errors.As(err, new(*notRotated)) {
 		return true
 	}
-	return slices.ContainsFunc([]error{ErrRotating, errRetiring, errUndecided, errChanged, ErrNoConnection}, func(reason error) bool {
+	return slices.ContainsFunc([]error{errRotating, errRetiring, errUndecided, errChanged, errNoConnection}, func(reason error) bool {
 		return errors.Is(err, reason)
 	})
 }
@@ -54,7 +54,7 @@ func isNotRotated(err error) bool {
 // The name, and a credential that the engine chooses, are stored before the service is asked; the new credential is
 // stored in one write with the end of that and with the old one, which is revoked only then.
 func (k *Keeper) rotate(ctx context.Context, c *Ready, name string) (warning string, err error) {
-	done, err := k.LockRoot(ctx, c.ID)
+	done, err := k.lockRoot(ctx, c.ID)
 	if err != nil {
 		return "", err
 	}
@@ -114,7 +114,7 @@ func (k *Keeper) rotate(ctx context.Context, c *Ready, name string) (warning str
 		r.take(credential, c.Service.Provider, now)
 		return nil
 	})
-	if errors.Is(err, errChanged) || errors.Is(err, ErrNoConnection) {
+	if errors.Is(err, errChanged) || errors.Is(err, errNoConnection) {
 		return "", errors.Join(err, k.giveBack(ctx, c, pending, credential))
 	}
 	if err != nil {
@@ -133,9 +133,9 @@ type rotation struct {
 	done    chan struct{}
 }
 
-// LockRoot keeps others from rotating the credential of a connection until done is called. It waits for the queue, and
-// returns ErrRotating where another request has locked the credential.
-func (k *Keeper) LockRoot(ctx context.Context, connectionID string) (done func(), err error) {
+// lockRoot keeps others from rotating the credential of a connection until done is called. It waits for the queue, and
+// returns errRotating where another request has locked the credential.
+func (k *Keeper) lockRoot(ctx context.Context, connectionID string) (done func(), err error) {
 	mine := &rotation{done: make(chan struct{})}
 	for {
 		other, busy := k.rotating.LoadOrStore(connectionID, mine)
@@ -146,7 +146,7 @@ func (k *Keeper) LockRoot(ctx context.Context, connectionID string) (done func()
 			}, nil
 		}
 		if !other.(*rotation).byQueue {
-			return nil, ErrRotating
+			return nil, errRotating
 		}
 		select {
 		case <-other.(*rotation).done:
@@ -171,7 +171,7 @@ func (k *Keeper) giveBack(ctx context.Context, c *Ready, pending *PendingRoot, c
 	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), RevokeWait)
 	defer cancel()
 	given, err := k.giveUpPending(ending, c, pending)
-	if err != nil && !errors.Is(err, errChanged) && !errors.Is(err, ErrNoConnection) {
+	if err != nil && !errors.Is(err, errChanged) && !errors.Is(err, errNoConnection) {
 		return nil // storage: the queue does it
 	}
 	changed := err != nil

@@ -1,5 +1,5 @@
-// Package upstream keeps the tokens that the engine has minted at other people's services: it mints, shares, renews
-// and revokes them, and it rotates the credentials that they are minted with.
+// Package upstream keeps the connections to other people's services and the tokens that the engine has minted there: it
+// mints, shares, renews and revokes the tokens, and rotates the credentials that the tokens are minted with.
 //
 // A token has states, and moves through them in one direction only:
 //
@@ -12,6 +12,8 @@
 //
 // What storage holds:
 //
+//	provider/<name>            a provider of an operator's own
+//	connection/<name>          a service and the credential for it
 //	upstream/<token id>        a token
 //	hold/<token id>/<hold id>  that one of several leases holds a shared token, and until when
 package upstream
