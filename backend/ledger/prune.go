@@ -40,7 +40,7 @@ func (ps *pages[V]) others(ctx context.Context, s logical.Storage) (map[int][]st
 func (ps *pages[V]) prunePage(ctx context.Context, s logical.Storage, number int, p *page[V], others func() (map[int][]string, error), left *int, now time.Time) error {
 	p.writing.Lock()
 	defer p.writing.Unlock()
-	if len(p.entries) == 0 && len(p.files) == 0 {
+	if len(p.entries) == 0 && len(p.files) == 0 { // this and the next early return only save work
 		return nil
 	}
 	if p.over(now) { // as far as this writer knows: another one may have renewed what this one has revoked
