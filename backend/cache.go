@@ -25,7 +25,7 @@ type state struct {
 	statics     *static.Store
 }
 
-// load gives the state, reading from storage what is not in memory yet or not any more.
+// load returns the state. It reads from storage what memory does not have or what is stale.
 func (b *backend) load(ctx context.Context, s logical.Storage) (*state, error) {
 	if st := b.state.Load(); st != nil && !b.stale.Load() {
 		return st, nil
@@ -67,8 +67,8 @@ func (b *backend) load(ctx context.Context, s logical.Storage) (*state, error) {
 	return st, nil
 }
 
-// room is a part of the ledger. It stays the same when its storage is read again, since requests may be
-// changing it: it adds to what it knows.
+// room is a part of the ledger. A room stays the same when its storage is read again, since requests may be changing the
+// room: Load and Reload add to what the room has.
 type room interface {
 	Load(ctx context.Context, s logical.Storage, now time.Time) error
 	Reload(ctx context.Context, s logical.Storage, key string, now time.Time) error
@@ -87,7 +87,7 @@ func (st *state) rooms() map[string]room {
 	}
 }
 
-// reload gives a state in which the stale keys have been read anew; all of them when all is set or old is nil.
+// reload returns a state in which the stale keys were read again; all keys if all is set or old is nil.
 func (b *backend) reload(ctx context.Context, s logical.Storage, old *state, stale []string, all bool) (*state, error) {
 	st := new(state)
 	if old == nil {
@@ -129,7 +129,7 @@ func (b *backend) reload(ctx context.Context, s logical.Storage, old *state, sta
 	return st, nil
 }
 
-// reloadAll reads anew all but the ledger. What work in the background may be changing stays the same.
+// reloadAll reads everything but the ledger again. What background work may be changing stays the same object.
 func (b *backend) reloadAll(ctx context.Context, s logical.Storage, st *state) error {
 	st.Config, st.Sealing, st.Signing, st.connections, st.upstreams = nil, nil, nil, nil, nil
 	defer st.DeletedRoles.Changed()
@@ -141,31 +141,46 @@ func (b *backend) reloadAll(ctx context.Context, s logical.Storage, st *state) e
 	return nil
 }
 
-// reloadKey reads anew what another node wrote at a key, or has fill do so.
-func (b *backend) reloadKey(ctx context.Context, s logical.Storage, st *state, key string) error {
-	for prefix, room := range st.rooms() {
-		if strings.HasPrefix(key, prefix) {
-			return room.Reload(ctx, s, key, b.now())
-		}
+// reloader reads again what another node wrote at a storage key.
+type reloader struct {
+	prefix string // of the storage keys; the first prefix that fits counts
+	reload func(ctx context.Context, s logical.Storage, key string) error
+}
+
+// reloaders is the table of what is read again: prefix of the storage key -> how.
+func (b *backend) reloaders(st *state) []reloader {
+	upstreamTokens := func(ctx context.Context, _ logical.Storage, key string) error { return st.upstreams.Reload(ctx, key) }
+	table := []reloader{
+		{native.ConfigKey, func(context.Context, logical.Storage, string) error {
+			st.Config = nil // which fill reads
+			return nil
+		}},
+		{native.SealingPrefix, st.Sealing.Reload},
+		{native.SigningPrefix, st.Signing.Reload},
+		{role.Prefix, func(ctx context.Context, s logical.Storage, key string) error {
+			defer st.DeletedRoles.Changed()
+			return st.Roles.Reload(ctx, s, key)
+		}},
+		{upstream.ConnectionsPrefix, st.connections.Reload},
+		{upstream.ProvidersPrefix, st.connections.ReloadProvider},
+		{upstream.Prefix, upstreamTokens},
+		{upstream.HoldsPrefix, upstreamTokens},
+		{static.Prefix, st.statics.Reload},
 	}
-	switch {
-	case key == native.ConfigKey:
-		st.Config = nil
-	case st.Sealing.Owns(key):
-		return st.Sealing.Reload(ctx, s, key)
-	case st.Signing.Owns(key):
-		return st.Signing.Reload(ctx, s, key)
-	case strings.HasPrefix(key, role.Prefix):
-		defer st.DeletedRoles.Changed()
-		return st.Roles.Reload(ctx, s, key)
-	case strings.HasPrefix(key, upstream.ConnectionsPrefix):
-		return st.connections.Reload(ctx, s, key)
-	case strings.HasPrefix(key, upstream.ProvidersPrefix):
-		return st.connections.ReloadProvider(ctx, s, key)
-	case strings.HasPrefix(key, upstream.Prefix), strings.HasPrefix(key, upstream.HoldsPrefix):
-		return st.upstreams.Reload(ctx, key)
-	case strings.HasPrefix(key, static.Prefix):
-		return st.statics.Reload(ctx, s, key)
+	for prefix, room := range st.rooms() {
+		table = append(table, reloader{prefix, func(ctx context.Context, s logical.Storage, key string) error {
+			return room.Reload(ctx, s, key, b.now())
+		}})
+	}
+	return table
+}
+
+// reloadKey reads again what another node wrote at a storage key.
+func (b *backend) reloadKey(ctx context.Context, s logical.Storage, st *state, key string) error {
+	for _, part := range b.reloaders(st) {
+		if strings.HasPrefix(key, part.prefix) {
+			return part.reload(ctx, s, key)
+		}
 	}
 	return nil
 }

@@ -116,7 +116,7 @@ func (b *backend) pathKeysDelete(ctx context.Context, req *logical.Request, d *f
 		return nil, err
 	}
 	b.statics.Wake() // a static role may keep a token made with it
-	b.Logger().Warn("destroyed a key; all tokens made with it are revoked", "key", name)
+	b.Logger().Warn("key destroyed; its tokens revoked", "key", name)
 	resp := st.keysInUse()
 	if !unknownUntil.IsZero() {
 		resp.AddWarning(fmt.Sprintf("API servers that cache the published keys may not know the key that signs from now on until %s, and refuse new JWTs until then", rfc3339(unknownUntil)))

@@ -10,50 +10,24 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/static"
 )
 
+// staticRoleFields are the fields of a static role.
+var staticRoleFields = map[string]*framework.FieldSchema{
+	"name":              {Type: framework.TypeString, Required: true, Description: "Name of the static role."},
+	"role":              field(framework.TypeString, "Role", "Role whose token is kept: a role of opaque tokens without refresh and proof, or a role with a connection. It cannot be changed."),
+	"rotation_period":   field(framework.TypeDurationSecond, "Rotation period", "How long a token is kept, at least 5s. Give rotation_period or rotation_schedule."),
+	"rotation_schedule": field(framework.TypeString, "Rotation schedule", "When the token is rotated, in cron syntax, in UTC: \"0 3 * * SAT\" is Saturdays at three."),
+	"rotation_window":   field(framework.TypeDurationSecond, "Rotation window", "How long after a time of rotation_schedule a rotation may still begin, at least 1h. Default: any time."),
+	"overlap":           field(framework.TypeDurationSecond, "Overlap", "How long the previous token still works after a rotation. Default: 0."),
+	"entity_id":         field(framework.TypeString, "Entity ID", "Vault entity that the token is for: once the entity is disabled or deleted, the token is revoked and not replaced. Default: none."),
+	"description":       field(framework.TypeString, "Description", "What the static role is for."),
+}
+
 func (b *backend) pathsStaticRoles() []*framework.Path {
-	fields := map[string]*framework.FieldSchema{
-		"name": {Type: framework.TypeString, Required: true, Description: "Name of the static role."},
-		"role": {
-			Type:         framework.TypeString,
-			Description:  "Role whose token is kept: a role of opaque tokens without refresh and proof, or a role with a connection. It cannot be changed.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Role"},
-		},
-		"rotation_period": {
-			Type:         framework.TypeDurationSecond,
-			Description:  "How long a token is kept, at least 5s. Give rotation_period or rotation_schedule.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Rotation period"},
-		},
-		"rotation_schedule": {
-			Type:         framework.TypeString,
-			Description:  "When the token is rotated, in cron syntax, in UTC: \"0 3 * * SAT\" is Saturdays at three.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Rotation schedule"},
-		},
-		"rotation_window": {
-			Type:         framework.TypeDurationSecond,
-			Description:  "How long after a time of rotation_schedule a rotation may still begin, at least 1h. Default: any time.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Rotation window"},
-		},
-		"overlap": {
-			Type:         framework.TypeDurationSecond,
-			Description:  "How long the previous token still works after a rotation. Default: 0.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Overlap"},
-		},
-		"entity_id": {
-			Type:         framework.TypeString,
-			Description:  "Vault entity that the token is for: once the entity is disabled or deleted, the token is revoked and not replaced. Default: none.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Entity ID"},
-		},
-		"description": {
-			Type:         framework.TypeString,
-			Description:  "What the static role is for.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Description"},
-		},
-	}
 	return []*framework.Path{
 		{
 			Pattern:        "static-roles/" + framework.GenericNameRegex("name"),
 			DisplayAttrs:   &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "static-role"},
-			Fields:         fields,
+			Fields:         staticRoleFields,
 			ExistenceCheck: b.exists(func(st *state, name string) bool { return st.statics.Has(name) }),
 			Operations: crud(
 				&framework.PathOperation{

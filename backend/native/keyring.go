@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,6 +19,13 @@ import (
 const (
 	// KeysPrefix is where all keys are in storage; it is to be seal-wrapped.
 	KeysPrefix = "keys/"
+
+	// SealingPrefix and SigningPrefix begin the storage keys of the keys of each ring, the destroyed keys included.
+	SealingPrefix = KeysPrefix + sealing
+	SigningPrefix = KeysPrefix + signing
+
+	sealing = "opaque"
+	signing = "signing"
 
 	// clockSkew is how much longer than needed a key is kept: for a process whose clock is slower, and for one that
 	// goes on with a key for some time after another process has retired it.
@@ -101,11 +107,6 @@ func same(keys []token.Key, known token.Keys) bool {
 
 // Prefix is where the ring keeps its keys in storage.
 func (k *keyring[R]) Prefix() string { return k.prefix }
-
-// Owns reports whether a storage key is of this ring.
-func (k *keyring[R]) Owns(key string) bool {
-	return strings.HasPrefix(key, k.prefix) || strings.HasPrefix(key, k.destroyed)
-}
 
 // errGone is returned for a change of a key that another process has removed.
 var errGone = errors.New("the key was removed meanwhile: try again")

@@ -22,7 +22,7 @@ type Sealing struct {
 
 // LoadSealing reads the keys from storage.
 func LoadSealing(ctx context.Context, s logical.Storage, now func() time.Time) (*Sealing, error) {
-	k := &Sealing{keyring: newKeyring("opaque", now, token.NewRing)}
+	k := &Sealing{keyring: newKeyring(sealing, now, token.NewRing)}
 	return k, k.read(ctx, s, "")
 }
 

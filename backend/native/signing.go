@@ -23,7 +23,7 @@ type SigningPolicy struct {
 
 // LoadSigning reads the keys from storage.
 func LoadSigning(ctx context.Context, s logical.Storage, now func() time.Time) (*Signing, error) {
-	k := &Signing{newKeyring("signing", now, token.NewSigningRing)}
+	k := &Signing{newKeyring(signing, now, token.NewSigningRing)}
 	return k, k.read(ctx, s, "")
 }
 
