@@ -8,17 +8,19 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
 
-// hangingUp is storage whose client hangs up while a role is written: whoever has not detached the write from the
+// hangingUp is storage whose client hangs up while a key below a prefix is written: whoever has not detached the write from the
 // request learns nothing of it, and it is done.
 type hangingUp struct {
 	logical.Storage
+	prefix string
 	hangUp func()
 }
 
 func (h *hangingUp) reached(key string) {
-	if strings.HasPrefix(key, role.Prefix) {
+	if strings.HasPrefix(key, h.prefix) {
 		h.hangUp()
 	}
 }
@@ -55,11 +57,36 @@ func TestAWriteWhoseClientHangsUpIsKnown(t *testing.T) {
 	} {
 		ctx, cancel := context.WithCancel(t.Context())
 		_, _ = e.b.HandleRequest(ctx, &logical.Request{
-			Operation: change.op, Path: change.path, Data: change.data, Storage: &hangingUp{e.storage, cancel}, MountPoint: "apitoken/",
+			Operation: change.op, Path: change.path, Data: change.data, Storage: &hangingUp{e.storage, role.Prefix, cancel}, MountPoint: "apitoken/",
 			Connection: &logical.Connection{RemoteAddr: "127.0.0.1"},
 		})
 		cancel()
 		e.expect(change.expected, token, data{"required_scopes": "b"})
 		mountOn(t, e.storage, e.system).expect(change.expected, token, data{"required_scopes": "b"})
+	}
+}
+
+// A deletion of a connection whose client hangs up is completed, and nobody gets a token of the deleted connection from
+// another connection of the same name.
+func TestADeletionOfAConnectionWhoseClientHangsUpIsCompleted(t *testing.T) {
+	s := newShelf(t)
+	e := onShelf(t, s)
+	e.write("roles/reader", data{"reuse": "1h"})
+	first := e.creds("reader", nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	_, _ = e.b.HandleRequest(ctx, &logical.Request{
+		Operation: logical.DeleteOperation, Path: "connections/shelf", Data: data{"force": true}, MountPoint: "apitoken/",
+		Storage: &hangingUp{e.storage, upstream.ConnectionsPrefix, cancel}, Connection: &logical.Connection{RemoteAddr: "127.0.0.1"},
+	})
+	if ctx.Err() == nil || e.b.upstreams.Connections.Has("shelf") {
+		t.Fatal("the connection was not deleted, or the client has not hung up")
+	}
+	e.write("connections/shelf", data{"provider": "shelf", "url": s.URL, "credential": data{"password": "open sesame"}})
+	if second := e.creds("reader", nil); second.token == first.token {
+		t.Error("a token of the deleted connection was issued again")
+	}
+	if !eventually(func() bool { return len(e.b.upstreams.Tokens.Where(func(*upstream.Token) bool { return true })) == 1 }) {
+		t.Error("the token of the deleted connection is still stored")
 	}
 }

@@ -173,3 +173,28 @@ func (w *world) impatient(r *rand.Rand, do func(*world, *rand.Rand)) {
 	do(w, r)
 	w.nextHangUp.CompareAndSwap(h, nil)
 }
+
+// unknownHold is a hold of a shared token that nobody knows of: the answer to the entity that asked was lost.
+type unknownHold struct {
+	subject  string
+	from, to time.Time // from the request to the loss
+}
+
+// near is how long after an answer that was lost others may get the token of that answer, or before.
+const near = reuse + time.Minute
+
+// doubtShared notes of shared tokens that the engine may revoke them: an entity that may hold the token by an answer
+// that was lost is disabled, and then all requesters of the token lose it. The caller holds mu.
+func (w *world) doubtShared(ro *role, disabled func(entity string) bool) {
+	for _, h := range ro.unknown {
+		if !disabled(h.subject) {
+			continue
+		}
+		for _, g := range w.model.grants {
+			given, slack := g.ends[0].at, near+w.spread()
+			if g.role == ro && g.upstream != nil && given.After(h.from.Add(-slack)) && given.Before(h.to.Add(slack)) {
+				g.upstream.doubtful = true
+			}
+		}
+	}
+}

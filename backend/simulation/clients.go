@@ -57,7 +57,7 @@ func (w *world) issue(r *rand.Rand) {
 func (w *world) issueFrom(n *node, name, subject string, r *rand.Rand) *grant {
 	w.mu.Lock()
 	ro := w.model.roles[name]
-	as := ro.asks(n)
+	as := ro.asks(n, subject)
 	before := as.before
 	parent := w.leases.someParent(r, subject, n.now())
 	w.mu.Unlock()
@@ -88,7 +88,7 @@ func (w *world) issueFrom(n *node, name, subject string, r *rand.Rand) *grant {
 		g = w.registered(ro, before, subject, asked, earliest, req.Path, a)
 		g.lease.belong(parent, n.now())
 	} else {
-		w.say("issue %s at node %d: %s", name, n.n, a)
+		w.say("issue %s at node %d for %s: %s", name, n.n, short(subject), a)
 	}
 	w.answered(ro, as, g, a)
 	return g
@@ -662,6 +662,8 @@ func (w *world) changeConfig(r *rand.Rand) {
 
 func (w *world) changeEntity(r *rand.Rand) {
 	id := entities[1+r.IntN(len(entities)-1)]
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.entitiesMu.Lock()
 	defer w.entitiesMu.Unlock()
 	if _, off := w.disabled[id]; off {
@@ -675,6 +677,9 @@ func (w *world) changeEntity(r *rand.Rand) {
 			if g.subject == id {
 				g.mayBeSwept()
 			}
+		}
+		for _, ro := range w.model.roles {
+			w.doubtShared(ro, func(entity string) bool { return entity == id })
 		}
 	}
 }

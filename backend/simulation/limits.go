@@ -16,6 +16,7 @@ const flushed = 2 * time.Second
 
 // asking is a request for creds while it is on its way.
 type asking struct {
+	subject string
 	at      time.Time
 	before  []roleState // of its role, as the node may know it
 	flying  int         // others that were on their way
@@ -23,8 +24,8 @@ type asking struct {
 }
 
 // asks notes that creds of a role are asked for. The caller holds mu.
-func (ro *role) asks(n *node) *asking {
-	as := &asking{time.Now(), ro.states.possible(n), ro.flying, ro.begun + 1}
+func (ro *role) asks(n *node, subject string) *asking {
+	as := &asking{subject, time.Now(), ro.states.possible(n), ro.flying, ro.begun + 1}
 	ro.flying++
 	ro.begun++
 	return as
@@ -51,6 +52,10 @@ func limitOf(states []roleState) (least, most int) {
 func (w *world) answered(ro *role, as *asking, g *grant, a *answer) {
 	ro.flying--
 	n := a.node
+	if g == nil && ro.shared && (a.lost || a.err != nil) {
+		ro.unknown = append(ro.unknown, unknownHold{as.subject, as.at, time.Now()})
+	}
+	w.doubtShared(ro, w.everDisabled)
 	states := slices.Concat(as.before, ro.states.possible(n))
 	least, most := limitOf(states)
 	switch {

@@ -60,6 +60,8 @@ type role struct {
 	flying int         // requests for creds that are on their way
 	begun  int         // requests for creds so far
 	lost   []time.Time // when tokens end at the latest whose answers were lost
+
+	unknown []unknownHold // of shared tokens
 }
 
 // period is the end of a grant: not before lo, and not after hi.

@@ -137,9 +137,13 @@ func (k *Keeper) DropBrokenConnection(ctx context.Context, s logical.Storage, na
 	return []string{fmt.Sprintf("%d tokens are left behind at the service of connection %q, and nobody will end them", len(left), name)}, nil
 }
 
+// forgetAll forgets the tokens of a connection that was deleted. If that fails, or if the client hangs up, the queue
+// forgets the rest.
 func (k *Keeper) forgetAll(ctx context.Context, tokens []Token) error {
 	for _, t := range tokens {
 		if err := k.Tokens.Forget(ctx, t.ID); err != nil {
+			k.queue.begun.Store(false)
+			k.queue.wake()
 			return err
 		}
 	}

@@ -63,7 +63,7 @@ func (ts *Tokens) link(id token.ID, i *item) {
 	}
 	ts.roles[i.RoleID][id] = i
 	if i.State == Live && i.Shared {
-		key := shareKey(i.RoleID, i.Params)
+		key := shareKey(i.RoleID, i.ConnectionID, i.Params)
 		if newest := ts.shared[key]; newest == nil || !i.CreatedAt.Before(newest.CreatedAt) {
 			ts.shared[key] = i
 		}
@@ -91,7 +91,7 @@ func (ts *Tokens) unlink(id token.ID, i *item) {
 	}
 	if i.State == Live && i.Shared {
 		// An older one is not given again: the next requester gets a new one.
-		if key := shareKey(i.RoleID, i.Params); ts.shared[key] == i {
+		if key := shareKey(i.RoleID, i.ConnectionID, i.Params); ts.shared[key] == i {
 			delete(ts.shared, key)
 		}
 	}

@@ -114,7 +114,7 @@ func (k *Keeper) share(ctx context.Context, c *Ready, q *IssueRequest) (*Minted,
 	if err != nil {
 		return nil, err
 	}
-	name, key := id.String(), shareKey(q.Role.ID, q.Role.Params)
+	name, key := id.String(), shareKey(q.Role.ID, c.ID, q.Role.Params)
 	for ctx.Err() == nil {
 		t, found := k.Tokens.young(key, q.Now.Add(-q.Role.Reuse), q.End)
 		if !found {

@@ -126,8 +126,8 @@ func (k *Keeper) Run(ctx context.Context) time.Duration {
 	if !k.mount.Active(ctx) {
 		return k.Timings.Longest
 	}
-	if !k.queue.begun.Load() {
-		k.queue.begun.Store(k.begin(ctx) == nil)
+	if !k.queue.begun.Swap(true) && k.begin(ctx) != nil {
+		k.queue.begun.Store(false)
 	}
 	now := k.now()
 	k.sync(ctx, now)

@@ -153,7 +153,7 @@ func (r *run) end(ctx context.Context, t *Token) time.Time {
 func (r *run) search(ctx context.Context, lost []Token) error {
 	groups := make(map[string][]Token)
 	for _, t := range lost {
-		key := shareKey(token.RoleID{}, t.Params)
+		key := shareKey(token.RoleID{}, t.ConnectionID, t.Params)
 		groups[key] = append(groups[key], t)
 	}
 	var failed error

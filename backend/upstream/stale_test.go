@@ -253,3 +253,17 @@ func TestScheduleAfterClockStep(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// A token of a connection that was deleted is not given to who asks a connection of the same name, although the token
+// is not forgotten yet.
+func TestATokenIsNotSharedByConnections(t *testing.T) {
+	t.Parallel()
+	k := keep(new(logical.InmemStorage), 2)
+	id := live(t, k, func(u *Token) { u.Shared = true })
+	for connection, shared := range map[string]bool{"0": true, "1": false} {
+		u, found := k.Tokens.young(shareKey(token.RoleID{}, connection, nil), start, start.Add(time.Minute))
+		if found != shared || found && u.ID != id {
+			t.Errorf("connection %s: found %v, want %v", connection, found, shared)
+		}
+	}
+}

@@ -98,10 +98,11 @@ func (t *Token) atService() *connector.Token {
 	return &connector.Token{Name: t.Name, ID: t.UpstreamID, Text: t.Text, Params: t.Params, Record: t.Record}
 }
 
-// shareKey is equal for tokens that can be given in place of each other.
-func shareKey(role token.RoleID, params map[string]any) string {
+// shareKey returns the same text for tokens that can be issued in place of each other. Tokens of two connections never
+// can, even if the connections had the same name one after the other.
+func shareKey(role token.RoleID, connectionID string, params map[string]any) string {
 	text, _ := json.Marshal(params) // params come from JSON
-	return role.String() + string(text)
+	return role.String() + connectionID + string(text)
 }
 
 // HashOf returns what a token can be recognised by, and not be used: tokens are random enough for SHA-256.

@@ -202,7 +202,7 @@ func TestTokensMoveForward(t *testing.T) {
 	if _, err := k.Tokens.hold(t.Context(), shared, "late", "", start.Add(time.Hour), start); !errors.Is(err, ErrRevoked) {
 		t.Error(err)
 	}
-	if _, found := k.Tokens.young(shareKey(token.RoleID{}, nil), start, start.Add(time.Minute)); found {
+	if _, found := k.Tokens.young(shareKey(token.RoleID{}, "0", nil), start, start.Add(time.Minute)); found {
 		t.Error("a token that has ended is found")
 	}
 
