@@ -82,3 +82,18 @@ func TestRefreshConcurrently(t *testing.T) {
 		t.Errorf("%d grants are kept, %v", g.Len(), err)
 	}
 }
+
+// Of two refreshes of a grant by two writers the later one counts, and is kept as long as either.
+func TestMergeRefreshes(t *testing.T) {
+	early, late, next := Refresh{Generation: 2, At: 10, KeepUntil: 300}, Refresh{Generation: 2, At: 20, KeepUntil: 200}, Refresh{Generation: 3, At: 5, KeepUntil: 100}
+	for _, c := range []struct{ a, b, want Refresh }{
+		{early, early, early},
+		{early, late, Refresh{Generation: 2, At: 20, KeepUntil: 300}},
+		{late, next, Refresh{Generation: 3, At: 5, KeepUntil: 200}},
+		{early, next, Refresh{Generation: 3, At: 5, KeepUntil: 300}},
+	} {
+		if got, back := c.a.merge(c.b), c.b.merge(c.a); got != c.want || back != c.want {
+			t.Errorf("%+v and %+v: %+v and %+v, want %+v", c.a, c.b, got, back, c.want)
+		}
+	}
+}
