@@ -13,109 +13,61 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
 
-func (b *backend) pathsConnections() []*framework.Path {
-	fields := map[string]*framework.FieldSchema{
-		"name": {Type: framework.TypeString, Required: true, Description: "Name of the connection."},
-		"provider": {
-			Type:         framework.TypeString,
-			Description:  "How the service is asked for tokens: one of providers. It cannot be changed.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Provider"},
-		},
-		"url": {
-			Type:         framework.TypeString,
-			Description:  "Where the service is, such as https://gitea.example.com. A change needs the secrets of the credential again.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "URL"},
-		},
-		"credential": {
-			Type:         framework.TypeMap,
-			Description:  "What the engine authenticates with, as the provider says; what is not given stays as it is. Secrets of it are never read back.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Credential", Sensitive: true},
-		},
-		"settings": {
-			Type:         framework.TypeMap,
-			Description:  "Further settings, as the provider says.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Settings"},
-		},
-		"name_template": {
-			Type:         framework.TypeString,
-			Description:  "Template of the names of tokens at the service. Default: " + upstream.DefaultNameTemplate + ".",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Name template"},
-		},
-		"timeout": {
-			Type:         framework.TypeDurationSecond,
-			Description:  "How long a call may take, retries included. Default: 30s.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Timeout"},
-		},
-		"rate_limit": {
-			Type:         framework.TypeFloat,
-			Description:  "Requests a second. Default: no limit.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Rate limit"},
-		},
-		"max_concurrent": {
-			Type:         framework.TypeInt,
-			Description:  "Requests at once. Default: 16.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Maximum concurrent requests"},
-		},
-		"ca_cert": {
-			Type:         framework.TypeString,
-			Description:  "Certificates of the authorities that sign the service's certificate, in PEM. Default: the system's. A change needs the secrets of the credential again.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "CA certificate", EditType: "file"},
-		},
-		"client_cert": {
-			Type:         framework.TypeString,
-			Description:  "Certificate in PEM that the engine shows to the service.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Client certificate", EditType: "file"},
-		},
-		"client_key": {
-			Type:         framework.TypeString,
-			Description:  "Private key of client_cert, in PEM. It is never read back.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Client key", EditType: "file", Sensitive: true},
-		},
-		"proxy_url": {
-			Type:         framework.TypeString,
-			Description:  "HTTP proxy to the service. Default: that of the server's environment. A change needs the secrets of the credential again.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Proxy URL"},
-		},
-		"description": {
-			Type:         framework.TypeString,
-			Description:  "What the connection is for.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Description"},
-		},
-		"revoke_on_delete": {
-			Type:         framework.TypeBool,
-			Description:  "Revoke the credential at the service when the connection is deleted, where the provider can. If that fails, the connection is deleted all the same, with a warning. Default: false.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Revoke on delete"},
-		},
-		"force": {
-			Type:        framework.TypeBool,
-			Description: "Of a delete: delete the connection although roles or tokens use it. The answer says which tokens are left behind.",
-			Query:       true,
-		},
-	}
+// connectionFields are the fields of a connection.
+var connectionFields = map[string]*framework.FieldSchema{
+	"name":             {Type: framework.TypeString, Required: true, Description: "Name of the connection."},
+	"provider":         field(framework.TypeString, "Provider", "How the service is asked for tokens: one of providers. It cannot be changed."),
+	"url":              field(framework.TypeString, "URL", "Where the service is, such as https://gitea.example.com. A change needs the secrets of the credential again."),
+	"credential":       {Type: framework.TypeMap, Description: "What the engine authenticates with, as the provider says; what is not given stays as it is. Secrets of it are never read back.", DisplayAttrs: &framework.DisplayAttributes{Name: "Credential", Sensitive: true}},
+	"settings":         field(framework.TypeMap, "Settings", "Further settings, as the provider says."),
+	"name_template":    field(framework.TypeString, "Name template", "Template of the names of tokens at the service. Default: "+upstream.DefaultNameTemplate+"."),
+	"timeout":          field(framework.TypeDurationSecond, "Timeout", "How long a call may take, retries included. Default: 30s."),
+	"rate_limit":       field(framework.TypeFloat, "Rate limit", "Requests a second. Default: no limit."),
+	"max_concurrent":   field(framework.TypeInt, "Maximum concurrent requests", "Requests at once. Default: 16."),
+	"ca_cert":          {Type: framework.TypeString, Description: "Certificates of the authorities that sign the service's certificate, in PEM. Default: the system's. A change needs the secrets of the credential again.", DisplayAttrs: &framework.DisplayAttributes{Name: "CA certificate", EditType: "file"}},
+	"client_cert":      {Type: framework.TypeString, Description: "Certificate in PEM that the engine shows to the service.", DisplayAttrs: &framework.DisplayAttributes{Name: "Client certificate", EditType: "file"}},
+	"client_key":       {Type: framework.TypeString, Description: "Private key of client_cert, in PEM. It is never read back.", DisplayAttrs: &framework.DisplayAttributes{Name: "Client key", EditType: "file", Sensitive: true}},
+	"proxy_url":        field(framework.TypeString, "Proxy URL", "HTTP proxy to the service. Default: that of the server's environment. A change needs the secrets of the credential again."),
+	"description":      field(framework.TypeString, "Description", "What the connection is for."),
+	"revoke_on_delete": field(framework.TypeBool, "Revoke on delete", "Revoke the credential at the service when the connection is deleted, where the provider can. If that fails, the connection is deleted all the same, with a warning. Default: false."),
+	"force": {
+		Type:        framework.TypeBool,
+		Description: "Of a delete: delete the connection although roles or tokens use it. The answer says which tokens are left behind.",
+		Query:       true,
+	},
+}
+
+// connectionResponseFields are the fields of a connection as it is read: those of a write but for its secrets, and its
+// state.
+func connectionResponseFields() map[string]*framework.FieldSchema {
 	read := map[string]*framework.FieldSchema{
 		"rotated_at": {Type: framework.TypeString, Required: true, Description: "When rotate-root last replaced the credential; empty: never."},
 		"tokens":     {Type: framework.TypeInt, Required: true, Description: "Live tokens at the service."},
 		"queue":      {Type: framework.TypeMap, Required: true, Description: "Tokens that are to be revoked yet: count, oldest (when it came to be), last_error, next_try where the service could not be reached, unrevocable (tokens that the service cannot revoke) and unrevocable_until. root: what a rotation of the credential has left to do."},
 	}
-	for name, field := range fields {
+	for name, field := range connectionFields {
 		switch name {
 		case "name", "client_key", "force":
 			continue
 		}
 		read[name] = &framework.FieldSchema{Type: field.Type, Required: true, Description: field.Description}
 	}
-	nameOnly := map[string]*framework.FieldSchema{"name": fields["name"]}
+	return read
+}
+
+func (b *backend) pathsConnections() []*framework.Path {
+	nameOnly := map[string]*framework.FieldSchema{"name": connectionFields["name"]}
 	return []*framework.Path{
 		{
 			Pattern:        "connections/" + framework.GenericNameRegex("name"),
 			DisplayAttrs:   &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "connection"},
-			Fields:         fields,
+			Fields:         connectionFields,
 			ExistenceCheck: b.exists(func(st *state, name string) bool { return st.connections.Has(name) }),
 			Operations: crud(
 				&framework.PathOperation{
 					Callback:  b.pathConnectionsRead,
 					Summary:   "Read a connection, without its secrets.",
-					Responses: ok(read),
+					Responses: ok(connectionResponseFields()),
 				},
 				change(b.pathConnectionsWrite, "Create or change a connection; what is not given stays as it is."),
 				change(b.pathConnectionsDelete, "Delete a connection that nothing uses."),
