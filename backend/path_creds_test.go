@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -130,7 +131,7 @@ func TestRequestBoundCIDRs(t *testing.T) {
 			t.Errorf("from %q: %v, %v", addr, resp, err)
 		}
 		if !allowed {
-			if coded, ok := err.(logical.HTTPCodedError); !ok || coded.Code() != 403 {
+			if coded := logical.HTTPCodedError(nil); !errors.As(err, &coded) || coded.Code() != 403 {
 				t.Errorf("from %q: %v is not a 403", addr, err)
 			}
 		}

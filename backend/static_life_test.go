@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -149,7 +150,7 @@ func TestStaticRoleIsHeldToItsRole(t *testing.T) {
 		resp, err := e.request(&logical.Request{
 			Operation: logical.ReadOperation, Path: "static-creds/boss", Connection: &logical.Connection{RemoteAddr: "10.1.2.3"},
 		})
-		if coded, is := err.(logical.HTTPCodedError); !is || coded.Code() != 403 {
+		if coded := logical.HTTPCodedError(nil); !errors.As(err, &coded) || coded.Code() != 403 {
 			t.Errorf("read from elsewhere: %v, %v", resp, err)
 		}
 

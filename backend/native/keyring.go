@@ -20,8 +20,10 @@ const (
 	// KeysPrefix is where all keys are in storage; it is to be seal-wrapped.
 	KeysPrefix = "keys/"
 
-	// SealingPrefix and SigningPrefix begin the storage keys of the keys of each ring, the destroyed keys included.
+	// SealingPrefix begins the storage keys of all sealing keys, the destroyed keys included.
 	SealingPrefix = KeysPrefix + sealing
+
+	// SigningPrefix begins the storage keys of all signing keys, the destroyed keys included.
 	SigningPrefix = KeysPrefix + signing
 
 	sealing = "opaque"

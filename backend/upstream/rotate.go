@@ -49,54 +49,21 @@ func isNotRotated(err error) bool {
 	})
 }
 
-// rotate rotates the credential of a connection; the new credential has the name at the service.
+// rotate rotates the credential of a connection. The new credential has the name at the service.
 //
-// The name, and a credential that the engine chooses, are stored before the service is asked; the new credential is
-// stored in one write with the end of that and with the old one, which is revoked only then.
+// The name, and a credential that the engine chooses, are stored before the engine calls the service. One write stores
+// the new credential, drops the name, and marks the old credential to be revoked. Only then is the old credential revoked.
 func (k *Keeper) rotate(ctx context.Context, c *Ready, name string) (warning string, err error) {
 	done, err := k.lockRoot(ctx, c.ID)
 	if err != nil {
 		return "", err
 	}
 	defer done()
-	if c, err = k.latest(ctx, c); err != nil {
-		return "", err
-	}
-	if c, err = k.settlePending(ctx, c); err != nil {
-		return "", fmt.Errorf("an earlier rotation is not settled yet: %w", err)
-	}
-	if c.Broken != nil {
-		return "", &notRotated{c.Broken}
-	}
-	if len(c.Retiring) >= maxRetiring {
-		return "", errRetiring
-	}
-	generated, err := base62.Random(generatedLen)
+	c, pending, generated, err := k.beginRotation(ctx, c, name)
 	if err != nil {
 		return "", err
 	}
-	now := k.now().UTC()
-	pending := &PendingRoot{Name: name, Since: now}
-	if chosen := c.Service.Provider.Generates(generated); chosen != nil {
-		pending.Chosen = maps.Clone(c.Credential)
-		maps.Copy(pending.Chosen, chosen)
-	}
-	before := c.Credential
-	if c, err = k.changeRoot(ctx, c.ID, func(r *Root) error {
-		if r.Pending != nil || !equal(r.Credential, before) {
-			return errChanged
-		}
-		r.Pending = pending
-		return nil
-	}); err != nil {
-		return "", err
-	}
-	if c.Broken != nil { // just now
-		_, err := k.dropPending(ctx, c, pending)
-		return "", errors.Join(&notRotated{c.Broken}, err)
-	}
-
-	credential, err := c.Service.RotateRoot(ctx, name, generated, now, now.Add(rootLifetime))
+	credential, err := c.Service.RotateRoot(ctx, name, generated, pending.Since, pending.Since.Add(rootLifetime))
 	if err != nil {
 		if e := (*connector.Error)(nil); errors.As(err, &e) && !e.Unsure {
 			_, dropErr := k.dropPending(ctx, c, pending) // there is surely no other credential
@@ -111,7 +78,7 @@ func (k *Keeper) rotate(ctx context.Context, c *Ready, name string) (warning str
 		if err := r.unchanged(pending); err != nil {
 			return err
 		}
-		r.take(credential, c.Service.Provider, now)
+		r.take(credential, c.Service.Provider, pending.Since)
 		return nil
 	})
 	if errors.Is(err, errChanged) || errors.Is(err, errNoConnection) {
@@ -125,6 +92,46 @@ func (k *Keeper) rotate(ctx context.Context, c *Ready, name string) (warning str
 		return fmt.Sprintf("the credential was rotated, but the old one is not revoked at the service yet: %s", err), nil
 	}
 	return "", nil
+}
+
+// beginRotation settles an earlier rotation and stores the name of the next credential. It returns the connection as
+// stored, what it stored, and a random text of which a provider may make the credential.
+func (k *Keeper) beginRotation(ctx context.Context, c *Ready, name string) (_ *Ready, _ *PendingRoot, generated string, err error) {
+	if c, err = k.latest(ctx, c); err != nil {
+		return nil, nil, "", err
+	}
+	if c, err = k.settlePending(ctx, c); err != nil {
+		return nil, nil, "", fmt.Errorf("an earlier rotation is not settled yet: %w", err)
+	}
+	if c.Broken != nil {
+		return nil, nil, "", &notRotated{c.Broken}
+	}
+	if len(c.Retiring) >= maxRetiring {
+		return nil, nil, "", errRetiring
+	}
+	if generated, err = base62.Random(generatedLen); err != nil {
+		return nil, nil, "", err
+	}
+	pending := &PendingRoot{Name: name, Since: k.now().UTC()}
+	if chosen := c.Service.Provider.Generates(generated); chosen != nil {
+		pending.Chosen = maps.Clone(c.Credential)
+		maps.Copy(pending.Chosen, chosen)
+	}
+	before := c.Credential
+	if c, err = k.changeRoot(ctx, c.ID, func(r *Root) error {
+		if r.Pending != nil || !equal(r.Credential, before) {
+			return errChanged
+		}
+		r.Pending = pending
+		return nil
+	}); err != nil {
+		return nil, nil, "", err
+	}
+	if c.Broken != nil { // just now
+		_, err := k.dropPending(ctx, c, pending)
+		return nil, nil, "", errors.Join(&notRotated{c.Broken}, err)
+	}
+	return c, pending, generated, nil
 }
 
 // rotation keeps others from the credential of a connection.
