@@ -1,31 +1,31 @@
-// Package backend is the secrets engine as Vault sees it: one Vault path a file, and the wiring.
+// Package backend connects the secrets engine to Vault: one file for each Vault path, and the wiring.
 //
-// What storage holds:
+// Storage holds:
 //
 //	config                  the mount's settings
 //	keys/opaque/<number>    a key that seals opaque tokens, seal-wrapped
 //	keys/signing/<kid>      a key that signs JWTs, seal-wrapped
-//	keys/<kind>-destroyed/  the public part of a key of either kind that was destroyed
+//	keys/<kind>-destroyed/  the public part of a destroyed key of either kind
 //	role/<name>             a role and its past versions
 //	ledger/writers/<w>      a process that has issued tokens
 //	ledger/deviations/<xxx>-<w>  tokens that were revoked or renewed
-//	ledger/refreshes/<xxx>-<w>   the last refresh of grants that were refreshed
-//	ledger/status/<n>       which places in status lists are taken
-//	ledger/deleted-roles/<id>    a role that was deleted, whose tokens may not have expired
+//	ledger/refreshes/<xxx>-<w>   the last refresh of each refreshed grant
+//	ledger/status/<n>       the places of status lists that are taken
+//	ledger/deleted-roles/<id>    a deleted role whose tokens may not have expired
 //	ledger/inventory/<w>-<n>     who got which token when
-//	provider/<name>         a provider of an operator's own
-//	connection/<name>       an upstream service and the credential for it, seal-wrapped
-//	static-role/<name>      a token that is kept rotated, seal-wrapped
-//	upstream/<id>           a token at an upstream that exists, or may exist, seal-wrapped
-//	hold/<id>/<hold>        that a lease holds such a token which several share
+//	provider/<name>         a provider that an operator defined
+//	connection/<name>       an upstream service and its credential, seal-wrapped
+//	static-role/<name>      a static role and its tokens, seal-wrapped
+//	upstream/<id>           an upstream token that exists or may exist, seal-wrapped
+//	hold/<id>/<hold>        a lease's hold on a shared upstream token
 //
-// <w> is the writer id of a process: a key with <w> is rewritten by that process only, and loading merges the keys of
-// all writers. Files of large pages have one more digit in <xxx>.
+// <w> is the writer id of a process. Only that process rewrites a key with <w>. Loading merges the keys of all writers.
+// Large pages have one more digit in <xxx>.
 //
-// All of it is also in memory (cache.go). It is read when a process first needs it, when Vault says that another node
-// wrote it, and after a write that Vault refused for lack of leadership. Introspection reads no storage, except for a
-// key that memory does not have. Issuing an opaque token writes nothing on the request path, except for the first token
-// of a process, the first of a mount, and one with a longer life than any before it.
+// Memory holds a copy of storage (cache.go). A process reads storage when it first needs an entry, when Vault reports a
+// write by another node, and after Vault rejected a write for lack of leadership. Introspection reads no storage, except
+// for a key that memory lacks. Issuing an opaque token writes no storage on the request path, except for the first token
+// of a process, the first token of a mount, and a token with a longer lifetime than every token before.
 //
 // A goroutine that takes several locks takes them in this order:
 //
@@ -38,7 +38,7 @@
 //	the locks of upstream tokens
 //	the locks of the ledger
 //
-// Only the first two are held during a call to a service: while the static role's token, or the credential, is rotated.
+// Only the first two locks are held during a call to a service: while a static role's token or a credential is rotated.
 package backend
 
 import (
@@ -62,19 +62,19 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/worker"
 )
 
-// Version is what Vault shows as the running version.
+// Version is the running version that Vault shows.
 const Version = "v0.1.0"
 
-// operationPrefix begins the OpenAPI operation ids of all paths.
+// operationPrefix is the prefix of the OpenAPI operation ids of all paths.
 const operationPrefix = "apitoken"
 
-// flushDelay is how long the inventory gathers rows before it writes them: what a crash may lose of it.
+// flushDelay is how long the inventory gathers rows before writing them. A crash loses at most the rows of this time.
 const flushDelay = time.Second
 
-// Options are what a mount needs of the world besides storage and Vault. The zero Options are those of production.
+// Options are the dependencies of a mount besides storage and Vault. Production uses the zero Options.
 type Options struct {
 	Now  func() time.Time   // the clock; nil: time.Now
-	Dial connector.DialFunc // how upstream services are reached; nil: the network
+	Dial connector.DialFunc // opens connections to upstream services; nil: the network
 }
 
 type backend struct {
@@ -83,35 +83,35 @@ type backend struct {
 	world       native.World
 	statusLists native.StatusLists
 	upstreams   *upstream.Keeper
-	queue       *worker.Worker // has upstreams look at what is due
+	queue       *worker.Worker // runs upstreams.Run
 	statics     *static.Keeper
 	leavers     *leavers
 
-	// storage is the mount's, for work that no request waits for.
+	// storage is the mount's storage, for background work.
 	storage logical.Storage
 
-	loading chan struct{} // has room for the one request that reads state from storage; the others wait, or give up
+	loading chan struct{} // full while a request reads state from storage; other requests wait or give up
 	state   atomic.Pointer[state]
-	stale   atomic.Bool // there are staleKeys, or staleAll is set
+	stale   atomic.Bool // staleKeys is not empty, or staleAll is set
 
 	staleMu   sync.Mutex
 	staleKeys []string // storage keys that another node wrote
-	staleAll  bool     // this node may not have written what it was to
+	staleAll  bool     // Vault rejected a write for lack of leadership
 
 	writer     string // id of this process in the keys of the ledger
 	leadership leadership
 
 	flushMu    sync.Mutex
-	flushTimer *time.Timer // set while rows wait to be written
+	flushTimer *time.Timer // not nil while rows wait to be written
 	stopped    bool
 }
 
-// Factory makes the backend of one mount.
+// Factory returns the backend of one mount.
 func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
 	return Options{}.Factory(ctx, conf)
 }
 
-// Factory makes the backend of one mount with another clock or another network.
+// Factory returns the backend of one mount, with the clock and the network of the options.
 func (o Options) Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
 	b := newBackend(o)
 	b.storage = &fence{Storage: conf.StorageView, b: b, background: true}
@@ -181,12 +181,12 @@ func newBackend(o Options) *backend {
 	return b
 }
 
-// now is the time by the mount's clock.
+// now returns the time by the mount's clock.
 func (b *backend) now() time.Time { return b.Now() }
 
-// initialize runs once after the mount is there, on every node; also after a crash of the plugin. It
-// reads storage so that the first request need not. Where storage cannot be read Vault goes on with the mount, and does
-// not ask again: what works in the background reads it later.
+// initialize reads storage, so that the first request need not, and starts the workers. Vault calls initialize once on
+// every node after mounting, and again after a crash of the plugin. If initialize fails, Vault keeps the mount and does
+// not retry: the workers read storage later.
 func (b *backend) initialize(ctx context.Context, req *logical.InitializationRequest) error {
 	_, err := b.load(ctx, req.Storage)
 	if b.WriteSafeReplicationState() {
@@ -197,7 +197,7 @@ func (b *backend) initialize(ctx context.Context, req *logical.InitializationReq
 	return err
 }
 
-// periodic runs once a minute on every node.
+// periodic prunes and maintains storage. Vault calls periodic once a minute on every node.
 func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 	if !b.WriteSafeReplicationState() {
 		return nil
@@ -208,19 +208,19 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 	}
 	now, s := b.now(), req.Storage
 	longest := st.LongestLifetime()
-	return errors.Join( // each step runs, whatever becomes of the others
+	return errors.Join( // every step runs, even if another step fails
 		st.Maintain(ctx, s),
 		st.StatusIndexes.Prune(ctx, s, longest, now),
 		st.DeletedRoles.Prune(ctx, s, now),
 		st.Refreshes.Prune(ctx, s, now),
-		st.Inventory.Flush(ctx, s), // what an earlier flush could not write
+		st.Inventory.Flush(ctx, s), // rows that an earlier flush could not write
 		st.Inventory.Prune(ctx, s, st.expired(now)),
 		st.Deviations.Prune(ctx, s, now),
 		ledger.PruneWriters(ctx, s, b.writer, longest, now),
 	)
 }
 
-// invalidate is told that another node has written key.
+// invalidate marks key as stale. Vault calls invalidate after another node wrote key.
 func (b *backend) invalidate(_ context.Context, key string) {
 	b.staleMu.Lock()
 	b.staleKeys = append(b.staleKeys, key)
@@ -228,7 +228,7 @@ func (b *backend) invalidate(_ context.Context, key string) {
 	b.stale.Store(true)
 }
 
-// clean runs when the mount goes away or moves to another node.
+// clean stops the workers and writes the inventory. Vault calls clean when the mount is removed or moves to another node.
 func (b *backend) clean(ctx context.Context) {
 	b.leavers.Close()
 	b.statics.Close()
@@ -249,7 +249,7 @@ func (b *backend) clean(ctx context.Context) {
 	}
 }
 
-// flushSoon has the inventory written within flushDelay.
+// flushSoon schedules a write of the inventory within flushDelay.
 func (b *backend) flushSoon() {
 	b.flushMu.Lock()
 	defer b.flushMu.Unlock()
@@ -269,14 +269,14 @@ func (b *backend) flush(ctx context.Context) {
 		return
 	}
 	if err := st.Inventory.Flush(ctx, b.storage); err != nil {
-		b.Logger().Warn("the inventory of tokens not written; trying again within a minute", "error", err)
+		b.Logger().Warn("inventory not written, retried within a minute", "error", err)
 	}
 }
 
 const backendHelp = `
-The API token secrets engine hands out scoped API tokens as leased secrets.
+The API token secrets engine issues scoped API tokens as leased secrets.
 
-A role says what a token may be used for, where and how long. Reading
-"creds/<role>" issues one; an API server asks "introspect" whether a token that
-it was shown is good. Revoking the lease revokes the token.
+A role defines what a token may be used for, where, and how long. Reading
+"creds/<role>" issues a token. An API server checks a token by "introspect".
+Revoking the lease revokes the token.
 `

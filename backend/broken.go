@@ -16,8 +16,8 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
 
-// What storage holds and nobody can read, after a mistake in an upgrade or a fault of a disk, costs only what needs
-// it. It is listed here, and can be deleted.
+// An entry that cannot be read, after a failed upgrade or a disk fault, affects only the requests that need the entry. The
+// paths of this file list and delete such entries.
 
 func (b *backend) pathsBroken() []*framework.Path {
 	list := b.listPath("broken", func(st *state) []string { return slices.Sorted(maps.Keys(st.brokenKeys())) })
@@ -25,31 +25,31 @@ func (b *backend) pathsBroken() []*framework.Path {
 		Callback: b.pathBrokenList,
 		Summary:  "List the stored entries that cannot be read.",
 		Responses: ok(map[string]*framework.FieldSchema{
-			"keys":     {Type: framework.TypeStringSlice, Description: "Storage keys; absent where there are none."},
-			"key_info": {Type: framework.TypeMap, Description: "Of each key the error: why the entry cannot be read."},
+			"keys":     {Type: framework.TypeStringSlice, Description: "Storage keys; absent if empty."},
+			"key_info": {Type: framework.TypeMap, Description: "Storage key to error: why the entry cannot be read."},
 		}),
 	}
 	list.DisplayAttrs.OperationSuffix = "broken-entries"
 	list.HelpSynopsis = "List the stored entries that cannot be read."
-	list.HelpDescription = "An entry that cannot be decoded, or does not compile, costs only what needs it. Write the role, connection, provider, static role or config again, or delete the entry."
+	list.HelpDescription = "An entry that cannot be decoded or compiled affects only the requests that need the entry. Write the role, connection, provider, static role or config again, or delete the entry."
 	return []*framework.Path{
 		list,
 		{
 			Pattern:      "broken/(?P<key>.+)",
 			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "broken-entry"},
 			Fields: map[string]*framework.FieldSchema{
-				"key": {Type: framework.TypeString, Required: true, Description: "Storage key of the entry, as the list says."},
+				"key": {Type: framework.TypeString, Required: true, Description: "Storage key of the entry, as listed."},
 			},
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.DeleteOperation: change(b.pathBrokenDelete, "Delete a stored entry that cannot be read."),
 			},
 			HelpSynopsis:    "Delete a stored entry that cannot be read.",
-			HelpDescription: "What the entry held is lost. Deleting a role or a static role revokes its tokens, as far as they are known; docs/api.md says what else a deletion costs. An entry that can be read is not deleted here.",
+			HelpDescription: "The content of the entry is lost. Deleting a role or a static role revokes its known tokens; docs/api.md lists the other effects of a deletion. An entry that can be read is not deleted.",
 		},
 	}
 }
 
-// brokenKeys are the storage keys of all entries that cannot be read, each with the reason.
+// brokenKeys returns the storage keys of all entries that cannot be read, each with the reason.
 func (st *state) brokenKeys() map[string]error {
 	keys := st.Roles.Damaged()
 	maps.Copy(keys, st.connections.Damaged())
@@ -65,13 +65,13 @@ func (st *state) brokenKeys() map[string]error {
 	return keys
 }
 
-// damaged is a part of what is stored, which goes on without what it cannot read.
+// damaged is a part of the state that works without its unreadable entries.
 type damaged interface {
 	Damaged() map[string]error
 	DropDamaged(ctx context.Context, s logical.Storage, key string) error
 }
 
-// parts are the parts of the ledger and the key rings, by the prefix of their storage keys.
+// parts returns the parts of the ledger and the key rings, by the prefix of their storage keys.
 func (st *state) parts() map[string]damaged {
 	parts := map[string]damaged{st.Sealing.Prefix(): st.Sealing, st.Signing.Prefix(): st.Signing}
 	for prefix, room := range st.rooms() {
@@ -110,7 +110,7 @@ func (b *backend) pathBrokenDelete(ctx context.Context, req *logical.Request, d 
 	return b.dropBroken(ctx, req, st, key)
 }
 
-// dropBroken deletes an entry that cannot be read, in the way of its kind.
+// dropBroken deletes an entry that cannot be read, by the room that owns the key.
 func (b *backend) dropBroken(ctx context.Context, req *logical.Request, st *state, key string) (*logical.Response, error) {
 	if key == native.ConfigKey {
 		st.Config.Writing.Lock()

@@ -20,12 +20,12 @@ import (
 // state is a mount's storage in memory.
 type state struct {
 	native.Tokens
-	connections *upstream.Connections // the same for the life of the backend
-	upstreams   *upstream.Tokens      // the same for the life of the backend
+	connections *upstream.Connections // the same object for the life of the backend
+	upstreams   *upstream.Tokens      // the same object for the life of the backend
 	statics     *static.Store
 }
 
-// load returns the state. It reads from storage what memory does not have or what is stale.
+// load returns the state, and reads the missing or stale parts from storage.
 func (b *backend) load(ctx context.Context, s logical.Storage) (*state, error) {
 	if st := b.state.Load(); st != nil && !b.stale.Load() {
 		return st, nil
@@ -40,8 +40,8 @@ func (b *backend) load(ctx context.Context, s logical.Storage) (*state, error) {
 		return st, nil // read while this request waited
 	}
 
-	// Memory counts as stale until all is read: a request that begins meanwhile waits, and does not answer by what
-	// is being read anew.
+	// Memory counts as stale until everything is read. A request that begins meanwhile waits: the request must not
+	// be answered from stale memory.
 	b.staleMu.Lock()
 	keys, all := b.staleKeys, b.staleAll
 	b.staleKeys, b.staleAll = nil, false
@@ -67,8 +67,8 @@ func (b *backend) load(ctx context.Context, s logical.Storage) (*state, error) {
 	return st, nil
 }
 
-// room is a part of the ledger. A room stays the same when its storage is read again, since requests may be changing the
-// room: Load and Reload add to what the room has.
+// room is a part of the ledger. Reading storage again keeps the same room, since requests may be changing the room: Load
+// and Reload merge storage into the room.
 type room interface {
 	Load(ctx context.Context, s logical.Storage, now time.Time) error
 	Reload(ctx context.Context, s logical.Storage, key string, now time.Time) error
@@ -76,7 +76,7 @@ type room interface {
 	DropDamaged(ctx context.Context, s logical.Storage, key string) error
 }
 
-// rooms are the parts of the ledger, by the prefix of their keys.
+// rooms returns the parts of the ledger by the prefix of their storage keys.
 func (st *state) rooms() map[string]room {
 	return map[string]room{
 		ledger.DeviationsPrefix:   st.Deviations,
@@ -87,7 +87,7 @@ func (st *state) rooms() map[string]room {
 	}
 }
 
-// reload returns a state in which the stale keys were read again; all keys if all is set or old is nil.
+// reload returns a state after reading the stale keys again. If all is set or old is nil, reload reads every key.
 func (b *backend) reload(ctx context.Context, s logical.Storage, old *state, stale []string, all bool) (*state, error) {
 	st := new(state)
 	if old == nil {
@@ -113,7 +113,7 @@ func (b *backend) reload(ctx context.Context, s logical.Storage, old *state, sta
 		}
 	}
 	if old != nil && all {
-		b.Logger().Warn("everything is read from storage again: a write failed because this node may not write")
+		b.Logger().Warn("write rejected for lack of leadership, all of storage read again")
 		if err := b.reloadAll(ctx, s, st); err != nil {
 			return nil, err
 		}
@@ -129,7 +129,7 @@ func (b *backend) reload(ctx context.Context, s logical.Storage, old *state, sta
 	return st, nil
 }
 
-// reloadAll reads everything but the ledger again. What background work may be changing stays the same object.
+// reloadAll reads everything but the ledger again. Objects that background work may be changing stay the same.
 func (b *backend) reloadAll(ctx context.Context, s logical.Storage, st *state) error {
 	st.Config, st.Sealing, st.Signing, st.connections, st.upstreams = nil, nil, nil, nil, nil
 	defer st.DeletedRoles.Changed()
@@ -141,18 +141,18 @@ func (b *backend) reloadAll(ctx context.Context, s logical.Storage, st *state) e
 	return nil
 }
 
-// reloader reads again what another node wrote at a storage key.
+// reloader reads a storage key again after another node wrote the key.
 type reloader struct {
-	prefix string // of the storage keys; the first prefix that fits counts
+	prefix string // of the storage keys; the first matching prefix counts
 	reload func(ctx context.Context, s logical.Storage, key string) error
 }
 
-// reloaders is the table of what is read again: prefix of the storage key -> how.
+// reloaders returns the reloader of each prefix, in the order of the match.
 func (b *backend) reloaders(st *state) []reloader {
 	upstreamTokens := func(ctx context.Context, _ logical.Storage, key string) error { return st.upstreams.Reload(ctx, key) }
 	table := []reloader{
 		{native.ConfigKey, func(context.Context, logical.Storage, string) error {
-			st.Config = nil // which fill reads
+			st.Config = nil // fill reads the config again
 			return nil
 		}},
 		{native.SealingPrefix, st.Sealing.Reload},
@@ -175,7 +175,7 @@ func (b *backend) reloaders(st *state) []reloader {
 	return table
 }
 
-// reloadKey reads again what another node wrote at a storage key.
+// reloadKey reads a storage key again. Keys without a reloader are ignored.
 func (b *backend) reloadKey(ctx context.Context, s logical.Storage, st *state, key string) error {
 	for _, part := range b.reloaders(st) {
 		if strings.HasPrefix(key, part.prefix) {
@@ -185,7 +185,7 @@ func (b *backend) reloadKey(ctx context.Context, s logical.Storage, st *state, k
 	return nil
 }
 
-// fill reads what the state does not have.
+// fill reads the missing parts of the state.
 func (b *backend) fill(ctx context.Context, s logical.Storage, st *state) (err error) {
 	if st.Config == nil {
 		if st.Config, err = native.LoadConfig(ctx, s); err != nil {
@@ -225,7 +225,7 @@ func (b *backend) fill(ctx context.Context, s logical.Storage, st *state) (err e
 	return err
 }
 
-// rowLife returns the life of a token of the inventory. It does not look up whether the subject is disabled.
+// rowLife returns the life of a token of the inventory, without checking whether the subject is disabled.
 func (st *state) rowLife(row *ledger.Row, destroyed map[string]time.Time) access.State {
 	if r := st.Roles.ByID(row.RoleID); r == nil || r.Connection == "" {
 		return st.RowLife(row, destroyed)
@@ -239,13 +239,12 @@ func (st *state) rowLife(row *ledger.Row, destroyed map[string]time.Time) access
 	return life
 }
 
-// unreadable returns an error if the state of a token of the inventory is not known, since storage holds something of the
-// token that cannot be read.
+// unreadable returns an error if the state of a token of the inventory depends on a stored entry that cannot be read.
 func (st *state) unreadable(row *ledger.Row) error {
 	return cmp.Or(st.Unreadable(row.ID, row.ID, row.RoleID), st.upstreams.Unreadable(row.ID))
 }
 
-// expired reports of a token of the inventory whether the token has expired for good.
+// expired returns a function that reports whether a token of the inventory has expired for good.
 func (st *state) expired(now time.Time) func(token.ID, time.Time) bool {
 	return func(id token.ID, ownEnd time.Time) bool {
 		if d, ok := st.Deviations.Get(id); ok {

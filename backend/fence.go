@@ -13,28 +13,28 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
 )
 
-// leadership is what this process knows of its right to write storage.
+// leadership is the state of this process's right to write storage.
 type leadership struct {
 	mu   sync.RWMutex  // read-held during a write
-	term atomic.Uint64 // counts the writes that failed because this node may not write
+	term atomic.Uint64 // incremented when storage rejects a write for lack of leadership
 
-	proven  atomic.Bool  // storage has taken a write, and refused none since
-	refused atomic.Bool  // storage has refused a write, and taken none since
-	restful atomic.Int64 // until when memory is not read again for another refusal, in nanoseconds since 1970
+	proven  atomic.Bool  // storage accepted a write, and rejected no write since
+	refused atomic.Bool  // storage rejected a write, and accepted no write since
+	restful atomic.Int64 // until then another rejection does not make memory stale, in nanoseconds since 1970
 }
 
-// restFactor is how much longer than it took to read all of storage it is not read again, while write after write
-// is refused: a large mount must go on answering introspection meanwhile.
+// restFactor bounds how often all of storage is read again while storage rejects write after write: the pause between two
+// reads is restFactor times as long as a read. A large mount must keep answering introspection meanwhile.
 const restFactor = 10
 
-// fence is the mount's storage. A write that fails because this node may not write makes all memory stale: another
-// node has written meanwhile, or will. Whoever began before that is then refused to write, since what it would
-// write is based on the stale memory.
+// fence is the mount's storage. A write that storage rejects for lack of leadership makes all memory stale, since another
+// node may have written. The fence then rejects the writes of requests that began before: such a write would be based on
+// stale memory.
 type fence struct {
 	logical.Storage
 	b          *backend
-	term       uint64 // of the request that writes
-	background bool   // what writes belongs to no request, and to every term
+	term       uint64 // when the request began
+	background bool   // the writer is no request; the term is not checked
 }
 
 // fenced returns the storage of a request that begins now.
@@ -52,11 +52,11 @@ func (f *fence) Delete(ctx context.Context, key string) error {
 	return f.write(ctx, func(ctx context.Context) error { return f.Storage.Delete(ctx, key) })
 }
 
-// writeWait bounds a write, whoever has asked for it.
+// writeWait is the time limit of a write.
 const writeWait = 30 * time.Second
 
-// write does a write. It goes on where the client hangs up meanwhile: of a write that is given up nobody knows whether
-// storage takes it, now or later, and memory would contradict storage.
+// write runs a write, and completes the write even if the client hangs up. After an abandoned write nobody would know
+// whether storage holds the new value, and memory could contradict storage.
 func (f *fence) write(ctx context.Context, do func(context.Context) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -78,12 +78,12 @@ func (f *fence) write(ctx context.Context, do func(context.Context) error) error
 		l.proven.Store(false)
 		f.b.outdate(term)
 	case err == nil && l.refused.Load() && l.refused.CompareAndSwap(true, false):
-		f.b.staleEverything() // another node may have written since the last refusal
+		f.b.staleEverything() // another node may have written since the last rejection
 	}
 	return err
 }
 
-// outdate makes stale what is known since a term began, unless that was read just now, and ends the term.
+// outdate ends a term and marks all memory as stale. If memory was read again just now, outdate does nothing.
 func (b *backend) outdate(term uint64) {
 	l := &b.leadership
 	l.mu.Lock()
@@ -101,11 +101,11 @@ func (b *backend) staleEverything() {
 	b.stale.Store(true)
 }
 
-// errOutdated is returned to whoever has begun before this node was told that it may not write.
+// errOutdated is returned to requests that began before storage rejected a write for lack of leadership.
 var errOutdated = logical.CodedError(http.StatusServiceUnavailable, "this node may have lost its leadership meanwhile, and nothing was written: try again")
 
-// proveWritable makes sure, before the first token is issued, that storage takes writes: a token that is issued
-// while it does not could neither be renewed nor revoked. Once that is proven it costs nothing.
+// proveWritable returns an error unless storage accepts writes: a token issued without writable storage could neither be
+// renewed nor revoked. After the first success proveWritable costs nothing until storage rejects a write.
 func (b *backend) proveWritable(ctx context.Context, s logical.Storage) error {
 	l := &b.leadership
 	if l.proven.Load() {

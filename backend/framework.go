@@ -14,20 +14,20 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 )
 
-// field describes a field of a request, which the UI of Vault shows under a title.
+// field returns the schema of a request field. Vault's UI shows the title.
 func field(kind framework.FieldType, title, description string) *framework.FieldSchema {
 	return &framework.FieldSchema{Type: kind, Description: description, DisplayAttrs: &framework.DisplayAttributes{Name: title}}
 }
 
-// ok describes the answer 200 with these fields.
+// ok returns the schema of a 200 answer with these fields.
 func ok(fields map[string]*framework.FieldSchema) map[int][]framework.Response {
 	return map[int][]framework.Response{http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: fields}}}
 }
 
 var noContent = map[int][]framework.Response{http.StatusNoContent: {{Description: http.StatusText(http.StatusNoContent)}}}
 
-// change is an operation that writes storage, and so runs on the active node of the primary cluster. It answers
-// with nothing but warnings.
+// change returns an operation that writes storage. The operation runs on the active node of the primary cluster, and
+// answers with nothing but warnings.
 func change(callback framework.OperationFunc, summary string) *framework.PathOperation {
 	return &framework.PathOperation{
 		Callback:                    callback,
@@ -38,8 +38,7 @@ func change(callback framework.OperationFunc, summary string) *framework.PathOpe
 	}
 }
 
-// crud are the operations on something that has a name: read with the fields of its answer, create and update
-// in one, and delete.
+// crud returns the operations on a named thing. Create and update share one operation.
 func crud(read, write, remove *framework.PathOperation) map[logical.Operation]framework.OperationHandler {
 	write.DisplayAttrs = &framework.DisplayAttributes{OperationVerb: "write"}
 	return map[logical.Operation]framework.OperationHandler{
@@ -50,7 +49,7 @@ func crud(read, write, remove *framework.PathOperation) map[logical.Operation]fr
 	}
 }
 
-// exists is the existence check of a path with the field name.
+// exists returns the existence check of a path with the field "name".
 func (b *backend) exists(has func(st *state, name string) bool) framework.ExistenceFunc {
 	return func(ctx context.Context, req *logical.Request, d *framework.FieldData) (bool, error) {
 		st, err := b.load(ctx, req.Storage)
@@ -61,7 +60,7 @@ func (b *backend) exists(has func(st *state, name string) bool) framework.Existe
 	}
 }
 
-// listPath is the path that lists what there is of a kind, such as "static-roles", by its sorted names.
+// listPath returns the path that lists the sorted names of a kind of thing, such as "static-roles".
 func (b *backend) listPath(kind string, names func(*state) []string) *framework.Path {
 	words := strings.ReplaceAll(kind, "-", " ")
 	key := strings.TrimSuffix(words, "s") + " name"
@@ -88,27 +87,27 @@ func (b *backend) listPath(kind string, names func(*state) []string) *framework.
 			},
 		},
 		HelpSynopsis:    "List the " + words + ".",
-		HelpDescription: "Names in alphabetical order, a page at a time where after or limit is given.",
+		HelpDescription: "Returns the names in alphabetical order. after and limit select a page.",
 	}
 }
 
-// pageFields are the fields of a path that lists in pages.
+// pageFields returns the fields of a path that lists in pages.
 func pageFields(key string) map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		"after": {
 			Type:        framework.TypeString,
-			Description: "List only what comes after this " + key + ": the last of the page before.",
+			Description: "Last " + key + " of the previous page; the list begins after it. Default: begin with the first.",
 			Query:       true,
 		},
 		"limit": {
 			Type:        framework.TypeInt,
-			Description: "Maximum number of entries to return.",
+			Description: "Maximum number of entries to return. Default: all.",
 			Query:       true,
 		},
 	}
 }
 
-// pageOf reads the fields of pageFields; without limit there is no limit.
+// pageOf returns the values of the fields of pageFields. Without a limit in the request, limit is math.MaxInt.
 func pageOf(d *framework.FieldData) (after string, limit int, _ error) {
 	after = d.Get("after").(string)
 	limit = math.MaxInt
@@ -120,7 +119,7 @@ func pageOf(d *framework.FieldData) (after string, limit int, _ error) {
 	return after, limit, nil
 }
 
-// page gives those of the sorted names that are asked for.
+// page returns at most limit of the sorted names after a name.
 func page(names []string, after string, limit int) []string {
 	i, found := slices.BinarySearch(names, after)
 	if found {
@@ -132,7 +131,7 @@ func page(names []string, after string, limit int) []string {
 
 func listResponseFields(key string) map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
-		"keys": {Type: framework.TypeStringSlice, Description: "Each is a " + key + "; absent where there are none."},
+		"keys": {Type: framework.TypeStringSlice, Description: "List of " + key + "s; absent if empty."},
 	}
 }
 
@@ -156,7 +155,7 @@ func givenSeconds(d *framework.FieldData, field string) *time.Duration {
 	return &value
 }
 
-// warned answers a change with its warnings.
+// warned returns the answer of a change with its warnings.
 func warned(warnings []string, err error) (*logical.Response, error) {
 	if err != nil || len(warnings) == 0 {
 		return nil, err
@@ -164,7 +163,7 @@ func warned(warnings []string, err error) (*logical.Response, error) {
 	return &logical.Response{Warnings: warnings}, nil
 }
 
-// unreadable answers a request for an entry that is not there, or that cannot be read for a reason.
+// unreadable returns the answer to a request for a missing entry (reason is nil) or an unreadable entry.
 func unreadable(reason error) (*logical.Response, error) {
 	if reason == nil {
 		return nil, nil

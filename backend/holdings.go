@@ -7,8 +7,8 @@ import (
 	"slices"
 )
 
-// mountHoldings are the tokens of a mount that entities hold and that introspection alone does not end: JWTs with a
-// place in a status list, tokens at upstreams, and tokens of static roles.
+// mountHoldings are the tokens of a mount that stay valid outside the engine until revoked: JWTs with a place in a status
+// list, upstream tokens, and tokens of static roles.
 type mountHoldings struct{ b *backend }
 
 func (h mountHoldings) entities(ctx context.Context) ([]string, error) {
@@ -39,7 +39,7 @@ func (h mountHoldings) revoke(ctx context.Context, entities map[string]bool) (to
 	if err != nil {
 		return 0, err
 	}
-	defer h.b.statics.Wake() // a static role may have kept one
+	defer h.b.statics.Wake() // a static role may have kept a revoked token
 	now := h.b.now()
 	var failed error
 	count := func(err error) {

@@ -11,17 +11,17 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 )
 
-// leaseVersion is the version of the leases' internal data.
+// leaseVersion is the version of a lease's internal data.
 const leaseVersion = "1"
 
-// leaseTerms are what every lease remembers of how long it was meant to be. It is kept as strings, as all that
-// a lease remembers: numbers come back from Vault as floating point.
+// leaseTerms are the durations that every lease stores. A lease stores strings only: Vault returns numbers as floating
+// point.
 type leaseTerms struct {
-	ttl      time.Duration // what it was issued for; the default of a renewal
-	lifetime time.Duration // renewals included, counted from the issue
+	ttl      time.Duration // TTL at the issue; the default of a renewal
+	lifetime time.Duration // longest lifetime from the issue, renewals included
 }
 
-// internalData adds the terms to what else a lease remembers.
+// internalData adds the terms to a lease's internal data.
 func (t leaseTerms) internalData(data map[string]any) map[string]any {
 	data["version"] = leaseVersion
 	data["ttl"] = t.ttl.String()
@@ -29,7 +29,7 @@ func (t leaseTerms) internalData(data map[string]any) map[string]any {
 	return data
 }
 
-// parseLeaseTerms reads the terms; text gives what else the lease remembers, "" where there is nothing.
+// parseLeaseTerms returns the terms of a lease. text returns another string of the lease's internal data; empty if absent.
 func parseLeaseTerms(secret *logical.Secret) (t leaseTerms, text func(key string) string, err error) {
 	if secret == nil {
 		return t, nil, errors.New("the request has no lease")
@@ -50,8 +50,8 @@ func parseLeaseTerms(secret *logical.Secret) (t leaseTerms, text func(key string
 	return t, text, nil
 }
 
-// renewal tells for how long a lease is renewed, and how long it may live in all. Neither the role nor the mount
-// can lengthen a life that was promised shorter.
+// renewal returns the TTL and the longest lifetime of a renewed lease. A later change of the role or the mount does not
+// extend the lifetime that the lease was issued with.
 func (b *backend) renewal(secret *logical.Secret, t leaseTerms, r *role.Role) (ttl, maxTTL time.Duration, err error) {
 	maxTTL = t.lifetime
 	if r.MaxTTL > 0 {
@@ -61,8 +61,7 @@ func (b *backend) renewal(secret *logical.Secret, t leaseTerms, r *role.Role) (t
 	return ttl, maxTTL, err
 }
 
-// renewed is the answer to a renewal. Vault computes the end of the lease once more, from it, and warns of what
-// was capped.
+// renewed returns the answer to a renewal. Vault computes the lease's end from the answer, and warns if a limit caps the TTL.
 func renewed(secret *logical.Secret, ttl, maxTTL time.Duration) *logical.Response {
 	secret.TTL, secret.MaxTTL = ttl, maxTTL
 	return &logical.Response{Secret: secret}

@@ -12,36 +12,37 @@ import (
 )
 
 const (
-	// leaverInterval is the time between two looks of leavers.
+	// leaverInterval is the time between two runs of leavers.
 	leaverInterval = time.Second
 
-	// maxLeaverPace is how many entities Vault is asked about in a look. With more of them than a minute has room
-	// for, a round takes longer: 400 s for 100,000.
+	// maxLeaverPace is the maximum number of entities checked in a run. A round over more entities than fit into a
+	// minute takes longer: 400 s for 100,000.
 	maxLeaverPace = 250
 )
 
-// leavers revokes the tokens that entities hold once Vault says that an entity is disabled or deleted. Introspection
-// finds that out by itself; services and those who verify JWTs offline have to be told. It looks at every entity
-// that holds such tokens once in a round. A round takes a minute, over which it is spread, or as long as the pace
-// needs. What it revokes stays revoked when the entity is enabled again.
+// leavers revokes the tokens of entities that Vault reports as disabled or deleted. Introspection checks entities by
+// itself; upstream services and offline verifiers of JWTs learn only by a revocation. leavers checks every entity with
+// such tokens once a round. The checks of a round are spread over a minute, or over longer if the pace requires. A revoked
+// token stays revoked after the entity is enabled again.
 type leavers struct {
 	*worker.Worker
 	now      func() time.Time
 	log      func() hclog.Logger
-	disabled func(ctx context.Context, entity string) (bool, error) // as of now where it is
+	disabled func(ctx context.Context, entity string) (bool, error)
 	holdings holdings
 
-	began time.Time // this round
-	left  []string  // the entities of this round that are to be looked at yet
-	pace  int       // how many of them in a look
+	began time.Time // beginning of this round
+	left  []string  // entities not yet checked in this round
+	pace  int       // entities to check in a run
 }
 
-// holdings are the tokens that do not end by introspection alone.
+// holdings are the tokens of a mount that stay valid outside the engine until revoked.
 type holdings interface {
-	// entities returns each that holds tokens once; nil where this node is not the active one.
+	// entities returns the entities that hold tokens, each once; nil if this node is not the active node.
 	entities(ctx context.Context) ([]string, error)
 
-	// revoke revokes all tokens that entities hold. What it could not revoke they still hold.
+	// revoke revokes all tokens that entities hold, and returns the number of revoked tokens. The entities still hold
+	// the tokens that revoke failed to revoke.
 	revoke(ctx context.Context, entities map[string]bool) (tokens int, _ error)
 }
 
@@ -49,14 +50,14 @@ func newLeavers(now func() time.Time, log func() hclog.Logger, disabled func(con
 	return &leavers{Worker: worker.New(), now: now, log: log, disabled: disabled, holdings: h}
 }
 
-// run looks at some entities.
+// run checks the next entities of the round, and returns when to run again.
 func (l *leavers) run(ctx context.Context) time.Duration {
 	if len(l.left) == 0 {
 		if wait := l.began.Add(native.SubjectTTL).Sub(l.now()); wait > 0 && wait <= native.SubjectTTL {
 			return wait
 		}
 		if err := l.begin(ctx); err != nil {
-			l.log().Warn("entities of live tokens not looked at, retried", "error", err)
+			l.log().Warn("entities not listed, retried", "error", err)
 			return leaverInterval
 		}
 		if len(l.left) == 0 {
@@ -70,8 +71,8 @@ func (l *leavers) run(ctx context.Context) time.Duration {
 		switch {
 		case ctx.Err() != nil:
 			return leaverInterval
-		case err != nil: // which says nothing of the entity
-			l.log().Warn("entity not looked at, retried", "entity_id", entity, "error", err)
+		case err != nil: // an error proves nothing about the entity
+			l.log().Warn("entity not checked, retried", "entity_id", entity, "error", err)
 		case disabled:
 			gone[entity] = true
 		}

@@ -14,8 +14,8 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 )
 
-// The paths below oauth/ speak OAuth and not Vault: form-encoded requests, bodies and status codes as the
-// standards have them, so that clients that know nothing of Vault can use them.
+// The paths below oauth/ follow OAuth instead of Vault's conventions: form-encoded requests, bodies and status codes of the
+// standards. OAuth clients need no knowledge of Vault.
 
 const (
 	oauthPrefix = "oauth/"
@@ -23,7 +23,7 @@ const (
 	mediaJSON = "application/json"
 )
 
-// rawResponse is an answer that Vault passes on as it is.
+// rawResponse returns an answer whose body Vault passes on unchanged.
 func rawResponse(status int, mediaType, cacheControl string, body []byte) *logical.Response {
 	return &logical.Response{Data: map[string]any{
 		logical.HTTPStatusCode:         status,
@@ -33,7 +33,7 @@ func rawResponse(status int, mediaType, cacheControl string, body []byte) *logic
 	}}
 }
 
-// noStore keeps an answer with a token, or about one, out of caches (RFC 6749 section 5.1).
+// noStore returns a JSON answer that caches must not store (RFC 6749 section 5.1): the answer holds or describes a token.
 func noStore(status int, answer any) (*logical.Response, error) {
 	body, err := json.Marshal(answer)
 	if err != nil {
@@ -42,10 +42,10 @@ func noStore(status int, answer any) (*logical.Response, error) {
 	return rawResponse(status, mediaJSON, "no-store", body), nil
 }
 
-// maxAge is the Cache-Control of an answer that may be cached for so long.
+// maxAge returns the Cache-Control of an answer that may be cached for d.
 func maxAge(d time.Duration) string { return fmt.Sprintf("public, max-age=%d", int(d.Seconds())) }
 
-// oauthRefusal renders a refusal as an error answer of RFC 6749 section 5.2.
+// oauthRefusal returns the error answer of RFC 6749 section 5.2 for a refusal.
 func oauthRefusal(e *refusal.Error) (*logical.Response, error) {
 	answer := map[string]string{"error": cmp.Or(e.Code, refusal.InvalidRequest)}
 	if description := e.Error(); description != "" {
@@ -63,8 +63,8 @@ func oauthRefusal(e *refusal.Error) (*logical.Response, error) {
 	return noStore(http.StatusBadRequest, answer)
 }
 
-// oauthForm refuses a parameter that is no text, before the framework can answer in Vault's way. One that a
-// form gives twice, which RFC 6749 section 3.2 forbids, comes here with its values joined by commas.
+// oauthForm rejects a parameter that is not text, before the framework answers with a Vault error. RFC 6749 section 3.2
+// forbids a parameter that a form gives twice; Vault joins the values of such a parameter by commas.
 func oauthForm(req *logical.Request) error {
 	for name, value := range req.Data {
 		if _, text := value.(string); !text {
@@ -74,7 +74,7 @@ func oauthForm(req *logical.Request) error {
 	return nil
 }
 
-// rawResponses describe answers that are no JSON of Vault's.
+// rawResponses returns the schema of answers that rawResponse makes.
 func rawResponses(status int, mediaType, description string) map[int][]framework.Response {
 	return map[int][]framework.Response{status: {{Description: description, MediaType: mediaType}}}
 }

@@ -10,8 +10,7 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 )
 
-// HandleRequest is where requests come in, and where refusals are rendered: into an OAuth error below oauth/, into a
-// Vault error elsewhere.
+// HandleRequest handles a request, and renders a refusal: into an OAuth error below oauth/, into a Vault error elsewhere.
 func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*logical.Response, error) {
 	resp, err := b.handle(ctx, req)
 	refused := refusal.As(err)
@@ -39,7 +38,7 @@ func (b *backend) handle(ctx context.Context, req *logical.Request) (*logical.Re
 	}
 	resp, err := b.Backend.HandleRequest(ctx, req)
 	if err == nil && resp.IsError() && strings.HasPrefix(resp.Error().Error(), "Field validation failed") {
-		// The framework's message shows the value, which may be a token, and errors stand in the audit log in plain text.
+		// The framework's message shows the value. The value may be a token, and the audit log holds errors in plain text.
 		if err := b.checkTypes(req); err != nil {
 			return nil, err
 		}
@@ -47,15 +46,15 @@ func (b *backend) handle(ctx context.Context, req *logical.Request) (*logical.Re
 	return resp, err
 }
 
-// HandleExistenceCheck is what Vault asks first, to tell a create from an update. The name in the path is enough for the
-// answer. The fields are checked by HandleRequest, whose errors say what is allowed.
+// HandleExistenceCheck reports whether the path exists: Vault distinguishes create and update by the answer.
+// HandleExistenceCheck reads only the name in the path. HandleRequest checks the fields, with errors that say what is allowed.
 func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (checkFound, exists bool, err error) {
 	named := *req
 	named.Data = nil
 	return b.Backend.HandleExistenceCheck(ctx, &named)
 }
 
-// mapFields are the fields whose values are maps, which the command line writes as field=name=value.
+// mapFields are the fields whose values are maps. The command line writes such a field as field=name=value.
 var mapFields = []string{"params", "credential", "settings"}
 
 func readMaps(req *logical.Request) {
@@ -66,8 +65,8 @@ func readMaps(req *logical.Request) {
 	}
 }
 
-// toMap reads a map that the command line has written: one name=value, a list of them, or JSON. Anything
-// else is left to the framework.
+// toMap returns the map of a value that the command line wrote: a name=value, a list of name=value, or JSON. toMap
+// returns other values unchanged: the framework rejects them.
 func toMap(value any) any {
 	var pairs []any
 	switch v := value.(type) {

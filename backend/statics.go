@@ -11,7 +11,7 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
 
-// staticMount is the mount as the keeper of static roles needs it.
+// staticMount implements static.Mount for a mount.
 type staticMount struct{ b *backend }
 
 func (m staticMount) state(st *state) *static.State {

@@ -17,14 +17,14 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 )
 
-// strictHandler refuses fields that the path does not have, and values that the framework would convert without a
-// word: a misspelt restriction must not be ignored, nor 5 become the scope "5".
+// strictHandler rejects unknown fields, and values that the framework would convert silently: a misspelt restriction must
+// not be ignored, and 5 must not become the scope "5".
 type strictHandler struct {
 	framework.OperationHandler
 	inPath []string // fields that are part of the path
 }
 
-// strict wraps the handler of an operation on the path with this pattern.
+// strict wraps the handler of an operation in a strictHandler. pattern is the pattern of the path.
 func strict(pattern string, h framework.OperationHandler) framework.OperationHandler {
 	return strictHandler{h, regexp.MustCompile(pattern).SubexpNames()}
 }
@@ -45,7 +45,7 @@ func (h strictHandler) Handler() framework.OperationFunc {
 	}
 }
 
-// checkTypes refuses a request with a value of another type than its field takes; nil where all are of their type.
+// checkTypes rejects a request with a value of the wrong type.
 func (b *backend) checkTypes(req *logical.Request) error {
 	path := b.Route(req.Path)
 	if path == nil {
@@ -61,9 +61,9 @@ func (b *backend) checkTypes(req *logical.Request) error {
 	return nil
 }
 
-// checkType refuses a value of another JSON type than the field takes. Numbers, durations and booleans may be
-// strings: the command line sends nothing else. Null is refused for every field, since null would empty a restriction
-// that was left out by mistake; so would the empty string, read as the number 0, which often stands for no limit.
+// checkType rejects a value of the wrong JSON type. Numbers, durations and booleans may be strings: the command line sends
+// only strings. checkType rejects null for every field, since a null by mistake would remove a restriction. checkType
+// rejects the empty string as a number, since the framework would read the empty string as 0, which often means no limit.
 func checkType(name string, field framework.FieldType, value any) error {
 	given := jsonType(value)
 	if given == "null" {
@@ -84,12 +84,12 @@ func checkType(name string, field framework.FieldType, value any) error {
 		if given == "a boolean" {
 			return refusal.Field(name, "takes a number, not a boolean")
 		}
-		// The framework would take 010 for 8.
+		// The framework would read 010 as 8.
 		if text, is := value.(string); is && !decimal.MatchString(text) {
 			return refusal.Field(name, "takes a whole number in decimal digits, without zeros before it")
 		}
 	case framework.TypeDurationSecond:
-		// The framework would cut 0.5s to 0, which often stands for no limit.
+		// The framework would truncate 0.5s to 0, which often means no limit.
 		switch d, err := parseutil.ParseDurationSecond(value); {
 		case err != nil:
 			return refusal.Field(name, "takes a duration in seconds, or such as 90s, 15m, 24h or 7d")
@@ -121,10 +121,10 @@ func checkType(name string, field framework.FieldType, value any) error {
 	return nil
 }
 
-// decimal is how a whole number is written.
+// decimal matches a whole number in decimal digits.
 var decimal = regexp.MustCompile(`^-?(0|[1-9][0-9]*)$`)
 
-// checkStrings refuses a list with anything but strings.
+// checkStrings rejects a list that holds anything but strings.
 func checkStrings(name string, value any) error {
 	list := reflect.ValueOf(value)
 	for i := range list.Len() {
@@ -135,8 +135,8 @@ func checkStrings(name string, value any) error {
 	return nil
 }
 
-// checkPairs refuses what is no object of strings and numbers, nor name=value, nor a list of such. A number is kept as it
-// is written; of a boolean the framework would make 1 or 0.
+// checkPairs accepts an object of strings and numbers, a name=value, and a list of name=value. The framework keeps a number
+// as written. checkPairs rejects booleans, since the framework would turn a boolean into 1 or 0.
 func checkPairs(name string, value any) error {
 	switch given := jsonType(value); given {
 	case "a string":
@@ -157,7 +157,7 @@ func checkPairs(name string, value any) error {
 	}
 }
 
-// jsonType names the JSON type of a value of a request, with its article.
+// jsonType returns the JSON type of a request value, with its article.
 func jsonType(value any) string {
 	if _, isNumber := value.(json.Number); isNumber {
 		return "a number"
@@ -178,7 +178,7 @@ func jsonType(value any) string {
 	}
 }
 
-// takes names the fields that a request may have in its body or query.
+// takes returns a phrase with the names of the fields that a request may have in its body or query.
 func (h strictHandler) takes(schema map[string]*framework.FieldSchema) string {
 	var names []string
 	for name := range schema {

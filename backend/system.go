@@ -9,13 +9,12 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// replicationTTL is how long an answer about the node's replication state is used. A node that changes
-// it sets its mounts up anew, and storage refuses writes that it may not do.
+// replicationTTL is how long a node's replication state is cached. A stale value does no harm: Vault sets up all mounts
+// again when the state changes, and storage rejects writes that the node may not make.
 const replicationTTL = time.Second
 
-// systemView is Vault as the framework asks it. For every request the framework wants to know the
-// replication state and whether the mount is local; each is a round trip to Vault, as dear as all the
-// rest of a request here. They are remembered.
+// systemView caches two answers of Vault. The framework asks Vault for the replication state, and whether the mount is
+// local, on every request. Each question is a round trip that costs as much as the rest of a request.
 type systemView struct {
 	logical.SystemView
 	local       func() bool

@@ -7,7 +7,7 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
-// upstreamMount is the mount as the keeper of upstream tokens needs it.
+// upstreamMount implements upstream.Mount for a mount.
 type upstreamMount struct{ b *backend }
 
 // Active implements upstream.Mount.
