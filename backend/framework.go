@@ -96,7 +96,7 @@ func pageFields(key string) map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		"after": {
 			Type:        framework.TypeString,
-			Description: "Last " + key + " of the previous page; the list begins after it. Default: begin with the first.",
+			Description: "List only entries after this " + key + ", the last of the previous page. Default: the first page.",
 			Query:       true,
 		},
 		"limit": {

@@ -13,37 +13,37 @@ import (
 func (b *backend) pathsConfig() []*framework.Path {
 	defaults := native.DefaultConfig()
 	fields := map[string]*framework.FieldSchema{
-		"environment": field(framework.TypeString, "Environment", "Name that this mount's tokens go by, such as \"production\"; given by introspection. Default: the mount's path."),
+		"environment": field(framework.TypeString, "Environment", "Name of the environment in introspection answers and JWTs, such as \"production\". Default: the mount's path."),
 		"token_prefix": {
 			Type:         framework.TypeString,
-			Description:  "What every opaque token begins with: 2 to 16 of a-z, 0-9 and _, a letter first. After a change older tokens keep working. Default: apt.",
+			Description:  "Prefix of opaque tokens: 2 to 16 of a-z, 0-9 and _, a letter first. Tokens with a former prefix keep working. Default: apt.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Token prefix", Value: defaults.TokenPrefix},
 		},
 		"key_rotation_period": {
 			Type:         framework.TypeDurationSecond,
-			Description:  "How long a key seals new tokens before the next one does, at least 1h. Default: 720h.",
+			Description:  "How long a key seals or signs new tokens, at least 1h. Default: 720h.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Key rotation period", Value: int(defaults.KeyRotationPeriod.Seconds())},
 		},
-		"privileged_scopes": field(framework.TypeCommaStringSlice, "Privileged scopes", "Scopes that a role may hold only with allow_privileged. A pattern such as admin:* stands for all scopes below it, except that * stands for the scope * alone. Default: *, admin, admin:*."),
-		"issuer":            field(framework.TypeString, "Issuer", "URL under which API servers reach this mount: the \"iss\" of JWTs. It ends with the mount's path, such as https://vault.example.com:8200/v1/apitoken, after its namespace where there is one. Needed before a role with token_format=jwt."),
+		"privileged_scopes": field(framework.TypeCommaStringSlice, "Privileged scopes", "Scopes that a role may hold only with allow_privileged. A pattern such as admin:* stands for all scopes with that prefix; * stands for the scope * only. Default: *, admin, admin:*."),
+		"issuer":            field(framework.TypeString, "Issuer", "URL under which API servers reach this mount: the \"iss\" of JWTs. The URL ends with the mount's path, after the namespace if any, such as https://vault.example.com:8200/v1/apitoken. Required before a role with token_format=jwt. Default: none."),
 		"signing_algorithm": {
 			Type:          framework.TypeString,
-			Description:   "Algorithm that new JWTs are signed with: ES256, EdDSA or RS256. A change takes effect once the new key has been published for jwks_max_age. Default: ES256.",
+			Description:   "Signing algorithm of new JWTs: ES256, EdDSA or RS256. A change takes effect once the new key has been published for jwks_max_age. Default: ES256.",
 			AllowedValues: []any{token.Algorithms[0], token.Algorithms[1], token.Algorithms[2]},
 			DisplayAttrs:  &framework.DisplayAttributes{Name: "Signing algorithm", Value: defaults.SigningAlgorithm},
 		},
 		"jwks_max_age": {
 			Type:         framework.TypeDurationSecond,
-			Description:  "How long API servers may cache the published keys, and so how long a key is published before it signs; 1s to 24h. Default: 5m.",
+			Description:  "How long API servers may cache the published keys, 1s to 24h. The engine publishes a key for this long before the key signs. Default: 5m.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "JWKS maximum age", Value: int(defaults.JWKSMaxAge.Seconds())},
 		},
 		"status_list_ttl": {
 			Type:         framework.TypeDurationSecond,
-			Description:  "How long API servers may cache a status list, and so how late they learn of a revocation; 1s to 24h. Default: 1m.",
+			Description:  "How long API servers may cache a status list, 1s to 24h: the longest delay until API servers see a revocation. Default: 1m.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Status list TTL", Value: int(defaults.StatusListTTL.Seconds())},
 		},
 	}
-	update := change(b.pathConfigUpdate, "Change the settings of the mount; what is not given stays as it is.")
+	update := change(b.pathConfigUpdate, "Change the settings of the mount. Omitted fields keep their values.")
 	update.DisplayAttrs = &framework.DisplayAttributes{OperationVerb: "configure"}
 	return []*framework.Path{{
 		Pattern:      "config",
@@ -55,13 +55,13 @@ func (b *backend) pathsConfig() []*framework.Path {
 				Summary:      "Read the settings of the mount.",
 				DisplayAttrs: &framework.DisplayAttributes{OperationSuffix: "configuration"},
 				Responses: ok(map[string]*framework.FieldSchema{
-					"environment":         {Type: framework.TypeString, Required: true, Description: "Name that this mount's tokens go by."},
-					"token_prefix":        {Type: framework.TypeString, Required: true, Description: "What a new token begins with."},
-					"token_pattern":       {Type: framework.TypeString, Required: true, Description: "Regular expression (RE2) that finds this mount's tokens in a text, for secret scanners."},
-					"key_rotation_period": {Type: framework.TypeDurationSecond, Required: true, Description: "Seconds for which a key seals new tokens."},
+					"environment":         {Type: framework.TypeString, Required: true, Description: "Name of the environment."},
+					"token_prefix":        {Type: framework.TypeString, Required: true, Description: "Prefix of new opaque tokens."},
+					"token_pattern":       {Type: framework.TypeString, Required: true, Description: "Regular expression (RE2) that matches this mount's opaque tokens, for secret scanners."},
+					"key_rotation_period": {Type: framework.TypeDurationSecond, Required: true, Description: "Seconds for which a key seals or signs new tokens."},
 					"privileged_scopes":   {Type: framework.TypeStringSlice, Required: true, Description: "Scopes that a role may hold only with allow_privileged."},
-					"issuer":              {Type: framework.TypeString, Required: true, Description: "The \"iss\" of JWTs; empty where none is set."},
-					"signing_algorithm":   {Type: framework.TypeString, Required: true, Description: "Algorithm that JWTs are signed with."},
+					"issuer":              {Type: framework.TypeString, Required: true, Description: "The \"iss\" of JWTs; empty if not set."},
+					"signing_algorithm":   {Type: framework.TypeString, Required: true, Description: "Signing algorithm of new JWTs."},
 					"jwks_max_age":        {Type: framework.TypeDurationSecond, Required: true, Description: "Seconds for which the published keys may be cached."},
 					"status_list_ttl":     {Type: framework.TypeDurationSecond, Required: true, Description: "Seconds for which a status list may be cached."},
 				}),
@@ -69,7 +69,7 @@ func (b *backend) pathsConfig() []*framework.Path {
 			logical.UpdateOperation: update,
 		},
 		HelpSynopsis:    "Settings of the mount.",
-		HelpDescription: "What the mount's tokens look like, how often the key that seals them is rotated, and which scopes count as privileged. All settings have defaults. token_pattern, which is only read, is the rule by which a secret scanner finds leaked tokens.",
+		HelpDescription: "The settings determine the format of tokens, the rotation of keys, and the privileged scopes. Every setting has a default. token_pattern is read only: a secret scanner finds leaked tokens by this pattern.",
 	}}
 }
 

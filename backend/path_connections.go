@@ -16,34 +16,33 @@ import (
 // connectionFields are the fields of a connection.
 var connectionFields = map[string]*framework.FieldSchema{
 	"name":             {Type: framework.TypeString, Required: true, Description: "Name of the connection."},
-	"provider":         field(framework.TypeString, "Provider", "How the service is asked for tokens: one of providers. It cannot be changed."),
-	"url":              field(framework.TypeString, "URL", "Where the service is, such as https://gitea.example.com. A change needs the secrets of the credential again."),
-	"credential":       {Type: framework.TypeMap, Description: "What the engine authenticates with, as the provider says; what is not given stays as it is. Secrets of it are never read back.", DisplayAttrs: &framework.DisplayAttributes{Name: "Credential", Sensitive: true}},
-	"settings":         field(framework.TypeMap, "Settings", "Further settings, as the provider says."),
-	"name_template":    field(framework.TypeString, "Name template", "Template of the names of tokens at the service. Default: "+upstream.DefaultNameTemplate+"."),
-	"timeout":          field(framework.TypeDurationSecond, "Timeout", "How long a call may take, retries included. Default: 30s."),
-	"rate_limit":       field(framework.TypeFloat, "Rate limit", "Requests a second. Default: no limit."),
-	"max_concurrent":   field(framework.TypeInt, "Maximum concurrent requests", "Requests at once. Default: 16."),
-	"ca_cert":          {Type: framework.TypeString, Description: "Certificates of the authorities that sign the service's certificate, in PEM. Default: the system's. A change needs the secrets of the credential again.", DisplayAttrs: &framework.DisplayAttributes{Name: "CA certificate", EditType: "file"}},
-	"client_cert":      {Type: framework.TypeString, Description: "Certificate in PEM that the engine shows to the service.", DisplayAttrs: &framework.DisplayAttributes{Name: "Client certificate", EditType: "file"}},
-	"client_key":       {Type: framework.TypeString, Description: "Private key of client_cert, in PEM. It is never read back.", DisplayAttrs: &framework.DisplayAttributes{Name: "Client key", EditType: "file", Sensitive: true}},
-	"proxy_url":        field(framework.TypeString, "Proxy URL", "HTTP proxy to the service. Default: that of the server's environment. A change needs the secrets of the credential again."),
-	"description":      field(framework.TypeString, "Description", "What the connection is for."),
-	"revoke_on_delete": field(framework.TypeBool, "Revoke on delete", "Revoke the credential at the service when the connection is deleted, where the provider can. If that fails, the connection is deleted all the same, with a warning. Default: false."),
+	"provider":         field(framework.TypeString, "Provider", "Provider of the service; see providers. The provider of a connection cannot be changed."),
+	"url":              field(framework.TypeString, "URL", "URL of the service, such as https://gitea.example.com. A change requires the secrets of the credential again."),
+	"credential":       {Type: framework.TypeMap, Description: "Credential by which the engine authenticates; the provider defines the fields. Omitted fields keep their values. A read never returns secrets.", DisplayAttrs: &framework.DisplayAttributes{Name: "Credential", Sensitive: true}},
+	"settings":         field(framework.TypeMap, "Settings", "Further settings; the provider defines the fields."),
+	"name_template":    field(framework.TypeString, "Name template", "Template of token names at the service. Default: "+upstream.DefaultNameTemplate+"."),
+	"timeout":          field(framework.TypeDurationSecond, "Timeout", "Time limit of a call, retries included. Default: 30s."),
+	"rate_limit":       field(framework.TypeFloat, "Rate limit", "Maximum number of requests a second. Default: no limit."),
+	"max_concurrent":   field(framework.TypeInt, "Maximum concurrent requests", "Maximum number of concurrent requests. Default: 16."),
+	"ca_cert":          {Type: framework.TypeString, Description: "CA certificates of the service, in PEM. A change requires the secrets of the credential again. Default: the system's.", DisplayAttrs: &framework.DisplayAttributes{Name: "CA certificate", EditType: "file"}},
+	"client_cert":      {Type: framework.TypeString, Description: "Client certificate of the engine, in PEM. Default: none.", DisplayAttrs: &framework.DisplayAttributes{Name: "Client certificate", EditType: "file"}},
+	"client_key":       {Type: framework.TypeString, Description: "Private key of client_cert, in PEM. A read never returns the key.", DisplayAttrs: &framework.DisplayAttributes{Name: "Client key", EditType: "file", Sensitive: true}},
+	"proxy_url":        field(framework.TypeString, "Proxy URL", "HTTP proxy to the service. A change requires the secrets of the credential again. Default: the proxy of the server's environment."),
+	"description":      field(framework.TypeString, "Description", "Purpose of the connection."),
+	"revoke_on_delete": field(framework.TypeBool, "Revoke on delete", "Revoke the credential at the service when the connection is deleted, if the provider can. If the revocation fails, the connection is deleted with a warning. Default: false."),
 	"force": {
 		Type:        framework.TypeBool,
-		Description: "Of a delete: delete the connection although roles or tokens use it. The answer says which tokens are left behind.",
+		Description: "Delete the connection even if roles or tokens use the connection. The answer lists the tokens left at the service. Default: false.",
 		Query:       true,
 	},
 }
 
-// connectionResponseFields are the fields of a connection as it is read: those of a write but for its secrets, and its
-// state.
+// connectionResponseFields returns the fields of a read: the fields of a write without secrets, and the state.
 func connectionResponseFields() map[string]*framework.FieldSchema {
 	read := map[string]*framework.FieldSchema{
-		"rotated_at": {Type: framework.TypeString, Required: true, Description: "When rotate-root last replaced the credential; empty: never."},
-		"tokens":     {Type: framework.TypeInt, Required: true, Description: "Live tokens at the service."},
-		"queue":      {Type: framework.TypeMap, Required: true, Description: "Tokens that are to be revoked yet: count, oldest (when it came to be), last_error, next_try where the service could not be reached, unrevocable (tokens that the service cannot revoke) and unrevocable_until. root: what a rotation of the credential has left to do."},
+		"rotated_at": {Type: framework.TypeString, Required: true, Description: "Time of the last rotation by rotate-root; empty if never rotated."},
+		"tokens":     {Type: framework.TypeInt, Required: true, Description: "Number of live tokens at the service."},
+		"queue":      {Type: framework.TypeMap, Required: true, Description: "Tokens still to be revoked: count, oldest (creation time), last_error, next_try if the service could not be reached, unrevocable (tokens that the service cannot revoke) and unrevocable_until. root: unfinished work of a credential rotation."},
 	}
 	for name, field := range connectionFields {
 		switch name {
@@ -66,14 +65,14 @@ func (b *backend) pathsConnections() []*framework.Path {
 			Operations: crud(
 				&framework.PathOperation{
 					Callback:  b.pathConnectionsRead,
-					Summary:   "Read a connection, without its secrets.",
+					Summary:   "Read a connection without secrets.",
 					Responses: ok(connectionResponseFields()),
 				},
-				change(b.pathConnectionsWrite, "Create or change a connection; what is not given stays as it is."),
-				change(b.pathConnectionsDelete, "Delete a connection that nothing uses."),
+				change(b.pathConnectionsWrite, "Create or change a connection. Omitted fields keep their values."),
+				change(b.pathConnectionsDelete, "Delete an unused connection."),
 			),
-			HelpSynopsis:    "An upstream service, and the credential to mint tokens there.",
-			HelpDescription: "A connection says where a service is and as whom the engine talks to it. Roles that name it issue that service's tokens. Write it, then prove it with check.",
+			HelpSynopsis:    "An upstream service and the credential for minting tokens.",
+			HelpDescription: "A connection holds the URL of an upstream service and the engine's credential. Roles with the connection issue tokens of the service. Write the connection, then verify the credential by check.",
 		},
 		{
 			Pattern:      "connections/" + framework.GenericNameRegex("name") + "/check",
@@ -82,15 +81,15 @@ func (b *backend) pathsConnections() []*framework.Path {
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.UpdateOperation: &framework.PathOperation{
 					Callback: b.pathConnectionsCheck,
-					Summary:  "Prove that the credential works.",
+					Summary:  "Verify the credential of a connection.",
 					Responses: ok(map[string]*framework.FieldSchema{
 						"provider":   {Type: framework.TypeString, Required: true, Description: "The provider."},
-						"credential": {Type: framework.TypeMap, Required: true, Description: "What the service says of the credential: as whom it authenticates, what it may do."},
+						"credential": {Type: framework.TypeMap, Required: true, Description: "Account and permissions of the credential, as the service reports."},
 					}),
 				},
 			},
-			HelpSynopsis:    "Prove that the credential works, and return what it may do.",
-			HelpDescription: "Asks the service as whom the credential authenticates, and retries the queue. Nothing is changed at the service, except that the provider vault renews its token, and oauth2 gets a token.",
+			HelpSynopsis:    "Verify the credential of a connection, and return its permissions.",
+			HelpDescription: "Asks the service for the account of the credential, and retries the queue. The check changes nothing at the service, with two exceptions: provider vault renews the credential's token, and oauth2 requests a token.",
 		},
 		b.listPath("connections", func(st *state) []string { return st.connections.Names() }),
 	}

@@ -22,27 +22,27 @@ func (b *backend) pathsCreds() []*framework.Path {
 		ForwardPerformanceStandby:   true,
 		ForwardPerformanceSecondary: true,
 		Responses: ok(map[string]*framework.FieldSchema{
-			"token":             {Type: framework.TypeString, Required: true, Description: "The token, to be sent as \"Authorization: Bearer\"."},
-			"token_id":          {Type: framework.TypeString, Required: true, Description: "The token's public name, safe to log."},
-			"token_type":        {Type: framework.TypeString, Description: "How the token is presented: Bearer (RFC 6750) or DPoP (RFC 9449); absent where a connection issued it."},
-			"refresh_token":     {Type: framework.TypeString, Description: "Gets the next token at oauth/token, once; only of a role with refresh."},
-			"grant_id":          {Type: framework.TypeString, Description: "The id of the grant, which begins the token_id of each of its tokens; only of a role with refresh."},
-			"scopes":            {Type: framework.TypeStringSlice, Description: "What was granted; absent where a connection issued it."},
-			"expires_at":        {Type: framework.TypeTime, Required: true, Description: "When the token ends unless its lease is renewed."},
-			"audience":          {Type: framework.TypeStringSlice, Description: "APIs that the token is for; absent: any."},
-			"token_bound_cidrs": {Type: framework.TypeStringSlice, Description: "Where the token may be used from; absent: anywhere."},
-			"bound_hosts":       {Type: framework.TypeStringSlice, Description: "API hosts that the token is for; absent: any."},
-			"connection":        {Type: framework.TypeString, Description: "The connection that issued it; absent where the engine did."},
-			"name":              {Type: framework.TypeString, Description: "The token's name at the connection's service."},
-			"upstream":          {Type: framework.TypeMap, Description: "Further members that the service returned, such as the user that the token acts as."},
+			"token":             {Type: framework.TypeString, Required: true, Description: "Token. Send it as \"Authorization: Bearer\"."},
+			"token_id":          {Type: framework.TypeString, Required: true, Description: "Public name of the token, safe to log."},
+			"token_type":        {Type: framework.TypeString, Description: "Bearer (RFC 6750) or DPoP (RFC 9449); absent for tokens of a connection."},
+			"refresh_token":     {Type: framework.TypeString, Description: "Refresh token, for one use at oauth/token; only for a role with refresh."},
+			"grant_id":          {Type: framework.TypeString, Description: "ID of the grant, the prefix of the token_id of each of its tokens; only for a role with refresh."},
+			"scopes":            {Type: framework.TypeStringSlice, Description: "Granted scopes; absent for tokens of a connection."},
+			"expires_at":        {Type: framework.TypeTime, Required: true, Description: "Expiry of the token unless the lease is renewed."},
+			"audience":          {Type: framework.TypeStringSlice, Description: "APIs that the token is for; absent if any."},
+			"token_bound_cidrs": {Type: framework.TypeStringSlice, Description: "Addresses that the token may be used from; absent if any."},
+			"bound_hosts":       {Type: framework.TypeStringSlice, Description: "API hosts that the token is for; absent if any."},
+			"connection":        {Type: framework.TypeString, Description: "Connection that issued the token; absent for native tokens."},
+			"name":              {Type: framework.TypeString, Description: "Name of the token at the upstream service."},
+			"upstream":          {Type: framework.TypeMap, Description: "Further members of the service's answer, such as the user of the token."},
 		}),
 	}
 	read := *issue
 	read.Callback = b.pathCredsRead
-	read.Summary = "Issue a token that grants what the role does."
+	read.Summary = "Issue a token with the permissions of the role."
 	read.DisplayAttrs = &framework.DisplayAttributes{OperationSuffix: "credentials"}
 	update := *issue
-	update.Summary = "Issue a token, which may grant less than the role does."
+	update.Summary = "Issue a token, optionally with fewer permissions than the role."
 	update.DisplayAttrs = &framework.DisplayAttributes{OperationSuffix: "credentials-with-parameters"}
 	return []*framework.Path{{
 		Pattern:      "creds/" + framework.GenericNameRegex("role"),
@@ -50,25 +50,25 @@ func (b *backend) pathsCreds() []*framework.Path {
 		Fields: map[string]*framework.FieldSchema{
 			"role":              {Type: framework.TypeString, Required: true, Description: "Name of the role."},
 			"scopes":            {Type: framework.TypeCommaStringSlice, Description: "Scopes of the token, within the role's allowed_scopes. Default: the role's scopes."},
-			"ttl":               {Type: framework.TypeDurationSecond, Description: "How long the token lives, within the role's max_ttl. Default: the role's ttl."},
-			"token_bound_cidrs": {Type: framework.TypeCommaStringSlice, Description: "Where the token may be used from, within the role's token_bound_cidrs."},
-			"audience":          {Type: framework.TypeCommaStringSlice, Description: "APIs that the token is for, within the role's audience."},
-			"dpop_jkt":          {Type: framework.TypeString, Description: "Thumbprint of the key that the token is to be bound to (RFC 9449 section 6.1); for a role with proof=dpop."},
-			"x5t_s256":          {Type: framework.TypeString, Description: "Thumbprint of the certificate that the token is to be bound to (RFC 8705 section 3.1); for a role with proof=mtls."},
+			"ttl":               {Type: framework.TypeDurationSecond, Description: "TTL of the token, at most the role's max_ttl. Default: the role's ttl."},
+			"token_bound_cidrs": {Type: framework.TypeCommaStringSlice, Description: "Addresses that the token may be used from, within the role's token_bound_cidrs. Default: the role's."},
+			"audience":          {Type: framework.TypeCommaStringSlice, Description: "APIs that the token is for, within the role's audience. Default: the role's."},
+			"dpop_jkt":          {Type: framework.TypeString, Description: "Thumbprint of the key to bind the token to (RFC 9449 section 6.1). Required for a role with proof=dpop."},
+			"x5t_s256":          {Type: framework.TypeString, Description: "Thumbprint of the certificate to bind the token to (RFC 8705 section 3.1). Required for a role with proof=mtls."},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ReadOperation:   &read,
 			logical.UpdateOperation: &update,
 		},
 		HelpSynopsis: "Issue a token.",
-		HelpDescription: "Issues a token of the role under a lease. Reading takes no fields and issues what the role grants. Writing may ask for " +
-			"less than the role allows, never for more: a policy with read alone allows nothing but the role's own grant. " +
+		HelpDescription: "Issues a token of the role under a lease. A read takes no fields: the token has the permissions of the role. A write may " +
+			"request fewer permissions, never more. A policy with read only allows no other permissions than those of the role. " +
 			"Renewing the lease extends the token. Revoking the lease revokes the token.",
 	}}
 }
 
-// pathCredsRead issues what the role grants. Reading takes no fields, so that a policy can allow read without allowing
-// everything within allowed_scopes: Vault's allowed_parameters do not hold for the query of a GET.
+// pathCredsRead issues a token with the permissions of the role. A read takes no fields, so that a policy can allow read
+// without allowing everything within allowed_scopes: Vault does not apply allowed_parameters to the query of a GET.
 func (b *backend) pathCredsRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	for _, field := range slices.Sorted(maps.Keys(d.Raw)) {
 		if field != "role" {
@@ -104,7 +104,7 @@ func (b *backend) pathCredsUpdate(ctx context.Context, req *logical.Request, d *
 	return b.credsNative(ctx, req, d, st, r)
 }
 
-// credsNative issues a token of the engine's own.
+// credsNative issues a native token.
 func (b *backend) credsNative(ctx context.Context, req *logical.Request, d *framework.FieldData, st *state, r *role.Role) (*logical.Response, error) {
 	ttl, lifetime, warnings, err := b.lifetimes(r, d)
 	if err != nil {
@@ -151,7 +151,7 @@ func (b *backend) credsNative(ctx context.Context, req *logical.Request, d *fram
 	return resp, nil
 }
 
-// addLimits adds to an answer where a token may be used, as far as that is limited.
+// addLimits adds to an answer the audience, addresses and hosts that a token is limited to.
 func addLimits(data map[string]any, p *access.Permissions) {
 	addresses, hosts, _ := p.Effective()
 	if addresses.Restricted() {
@@ -162,7 +162,7 @@ func addLimits(data map[string]any, p *access.Permissions) {
 	}
 }
 
-// lifetimes returns how long a token lives that a request asks for, and how long the token can live, renewals included.
+// lifetimes returns the TTL of a requested token, and the token's longest lifetime, renewals included.
 func (b *backend) lifetimes(r *role.Role, d *framework.FieldData) (ttl, lifetime time.Duration, warnings []string, _ error) {
 	asked := time.Duration(d.Get("ttl").(int)) * time.Second
 	defaultTTL, maxTTL, err := r.Lives(asked)
@@ -180,7 +180,7 @@ func (b *backend) lifetimes(r *role.Role, d *framework.FieldData) (ttl, lifetime
 	return ttl, lifetime, warnings, nil
 }
 
-// mountTTLs asks Vault for the mount's maximum lease TTL once, not at each use.
+// mountTTLs asks Vault once for the mount's maximum lease TTL.
 type mountTTLs struct {
 	logical.SystemView
 	max time.Duration

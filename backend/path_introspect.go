@@ -21,45 +21,45 @@ func (b *backend) pathsIntrospect() []*framework.Path {
 		Fields: map[string]*framework.FieldSchema{
 			"token": {
 				Type:         framework.TypeString,
-				Description:  "The token that the API was shown.",
+				Description:  "Token that the API received.",
 				Required:     true,
 				DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
 			},
-			"required_scopes": {Type: framework.TypeCommaStringSlice, Description: "Scopes that the call to the API needs. Default: none; the API compares with \"scope\" itself."},
-			"audience":        {Type: framework.TypeString, Description: "The API that asks, as roles name it in their audience. Default: not checked."},
-			"client_ip":       {Type: framework.TypeString, Description: "Address that the token was used from. A token that is bound to addresses is not good without it."},
-			"host":            {Type: framework.TypeString, Description: "Host that the token was used at, as in the Host header. A token that is bound to hosts is not good without it."},
+			"required_scopes": {Type: framework.TypeCommaStringSlice, Description: "Scopes that the API call requires. Default: none; the API checks \"scope\" itself."},
+			"audience":        {Type: framework.TypeString, Description: "Audience of the API, as in the roles. Default: not checked."},
+			"client_ip":       {Type: framework.TypeString, Description: "Address of the API's client. Required for a token with token_bound_cidrs: otherwise the token is not active."},
+			"host":            {Type: framework.TypeString, Description: "Host header of the API call. Required for a token with bound_hosts: otherwise the token is not active."},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.UpdateOperation: &framework.PathOperation{
 				Callback: b.pathIntrospectUpdate,
-				Summary:  "Answer whether a token is good here and now.",
+				Summary:  "Check whether a token is valid for a use.",
 				Responses: ok(map[string]*framework.FieldSchema{
-					"active":            {Type: framework.TypeBool, Required: true, Description: "Whether the token is good, for the use that was asked about."},
-					"reason":            {Type: framework.TypeString, Description: "Why the token is not good; only where it is not."},
+					"active":            {Type: framework.TypeBool, Required: true, Description: "Whether the token is valid for the use in the request."},
+					"reason":            {Type: framework.TypeString, Description: "Reason for active=false; absent if the token is active."},
 					"detail":            {Type: framework.TypeString, Description: "The reason in a sentence."},
-					"scope":             {Type: framework.TypeString, Description: "What the token grants, separated by spaces."},
-					"client_id":         {Type: framework.TypeString, Description: "The role."},
-					"token_type":        {Type: framework.TypeString, Description: "Bearer, or DPoP."},
-					"iss":               {Type: framework.TypeString, Description: "The mount's issuer; absent where none is set."},
-					"cnf":               {Type: framework.TypeMap, Description: "The key that the token is bound to: jkt or x5t#S256, a thumbprint (RFC 7800)."},
-					"grant_id":          {Type: framework.TypeString, Description: "Names the grant of a token that was refreshed or exchanged."},
-					"exp":               {Type: framework.TypeInt64, Description: "When the token ends, in seconds since 1970."},
-					"iat":               {Type: framework.TypeInt64, Description: "When it was issued, in seconds since 1970."},
-					"sub":               {Type: framework.TypeString, Description: "Vault entity that asked for the token; absent where there is none."},
-					"aud":               {Type: framework.TypeStringSlice, Description: "APIs that the token is for; absent: any."},
-					"jti":               {Type: framework.TypeString, Description: "The token_id."},
-					"token_id":          {Type: framework.TypeString, Description: "The token's public name, safe to log."},
-					"role":              {Type: framework.TypeString, Description: "The role that it was issued from."},
-					"environment":       {Type: framework.TypeString, Description: "The mount's environment."},
-					"metadata":          {Type: framework.TypeKVPairs, Description: "The role's metadata."},
-					"token_bound_cidrs": {Type: framework.TypeStringSlice, Description: "Where the token may be used from; absent: anywhere."},
-					"bound_hosts":       {Type: framework.TypeStringSlice, Description: "API hosts that the token is for; absent: any."},
+					"scope":             {Type: framework.TypeString, Description: "Scopes of the token, separated by spaces."},
+					"client_id":         {Type: framework.TypeString, Description: "Name of the role."},
+					"token_type":        {Type: framework.TypeString, Description: "Bearer or DPoP."},
+					"iss":               {Type: framework.TypeString, Description: "Issuer of the mount; absent if not set."},
+					"cnf":               {Type: framework.TypeMap, Description: "Key that the token is bound to (RFC 7800): the thumbprint jkt or x5t#S256."},
+					"grant_id":          {Type: framework.TypeString, Description: "ID of the grant; only for refreshed and exchanged tokens."},
+					"exp":               {Type: framework.TypeInt64, Description: "Expiry of the token, in seconds since 1970."},
+					"iat":               {Type: framework.TypeInt64, Description: "Time of issue, in seconds since 1970."},
+					"sub":               {Type: framework.TypeString, Description: "Vault entity that requested the token; absent if none."},
+					"aud":               {Type: framework.TypeStringSlice, Description: "APIs that the token is for; absent if any."},
+					"jti":               {Type: framework.TypeString, Description: "Same as token_id."},
+					"token_id":          {Type: framework.TypeString, Description: "Public name of the token, safe to log."},
+					"role":              {Type: framework.TypeString, Description: "Role that the token was issued from."},
+					"environment":       {Type: framework.TypeString, Description: "Environment of the mount."},
+					"metadata":          {Type: framework.TypeKVPairs, Description: "Metadata of the role."},
+					"token_bound_cidrs": {Type: framework.TypeStringSlice, Description: "Addresses that the token may be used from; absent if any."},
+					"bound_hosts":       {Type: framework.TypeStringSlice, Description: "API hosts that the token is for; absent if any."},
 				}),
 			},
 		},
-		HelpSynopsis: "Ask whether a token is good.",
-		HelpDescription: "The answer has the members of RFC 7662, and says why a token is not good: malformed, wrong_environment, unknown, expired, revoked, " +
+		HelpSynopsis: "Check whether a token is valid for a use.",
+		HelpDescription: "The answer has the members of RFC 7662, and the reason for active=false: malformed, wrong_environment, unknown, expired, revoked, " +
 			"role_deleted, subject_disabled, wrong_audience, insufficient_scope, address_not_allowed, host_not_allowed.",
 	}}
 }
@@ -111,8 +111,8 @@ func (b *backend) pathIntrospectUpdate(ctx context.Context, req *logical.Request
 	return &logical.Response{Data: data}, nil
 }
 
-// tokenField reads the token that is asked about. What cannot be one by its size or its bytes is an
-// error of the caller; what only looks wrong is answered as malformed.
+// tokenField returns the token of the request. tokenField rejects text that no token can be by its size or its bytes. The
+// answer for other malformed text is active=false.
 func tokenField(d *framework.FieldData) (string, error) {
 	text := d.Get("token").(string)
 	switch {
@@ -126,7 +126,7 @@ func tokenField(d *framework.FieldData) (string, error) {
 	return text, nil
 }
 
-// useOf reads the use that is asked about.
+// useOf returns the use of the token that the request describes.
 func useOf(d *framework.FieldData) (*access.Use, error) {
 	use := &access.Use{Audience: d.Get("audience").(string)}
 	if v, given := d.GetOk("required_scopes"); given {
@@ -153,7 +153,7 @@ func useOf(d *framework.FieldData) (*access.Use, error) {
 	return use, nil
 }
 
-// members returns the members of an introspection answer (RFC 7662 section 2.2) of a token that could be opened.
+// members returns the members of an introspection answer (RFC 7662 section 2.2) for an opened token.
 func members(v *native.Verdict, c *native.Config) map[string]any {
 	data := map[string]any{
 		"jti":        v.Claims.Name(),

@@ -14,10 +14,10 @@ import (
 
 func (b *backend) pathsKeys() []*framework.Path {
 	list := listResponseFields("key number, or \"kid\" of a signing key, oldest first")
-	list["key_info"] = &framework.FieldSchema{Type: framework.TypeMap, Description: "Of each key: algorithm, use (enc: seals opaque tokens, sig: signs JWTs), state (successor, current, retired, expired, destroyed or broken), created_at, and once retired retired_at and needed_until."}
+	list["key_info"] = &framework.FieldSchema{Type: framework.TypeMap, Description: "Key to its algorithm, use (enc: seals opaque tokens, sig: signs JWTs), state (successor, current, retired, expired, destroyed or broken) and created_at; of a retired key also retired_at and needed_until."}
 	inUse := map[string]*framework.FieldSchema{
-		"key":         {Type: framework.TypeString, Description: "Number of the key that seals opaque tokens from now on; absent where no token was issued."},
-		"signing_key": {Type: framework.TypeString, Description: "The \"kid\" of the key that signs JWTs from now on; absent where no role issues JWTs."},
+		"key":         {Type: framework.TypeString, Description: "Number of the key that now seals opaque tokens; absent if the mount has issued no token."},
+		"signing_key": {Type: framework.TypeString, Description: "The \"kid\" of the key that now signs JWTs; absent if no role issues JWTs."},
 	}
 	return []*framework.Path{
 		{
@@ -26,14 +26,14 @@ func (b *backend) pathsKeys() []*framework.Path {
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.UpdateOperation: &framework.PathOperation{
 					Callback:                    b.pathKeysRotateUpdate,
-					Summary:                     "Seal new tokens with a new key.",
+					Summary:                     "Rotate the keys that seal and sign new tokens.",
 					ForwardPerformanceStandby:   true,
 					ForwardPerformanceSecondary: true,
 					Responses:                   ok(inUse),
 				},
 			},
-			HelpSynopsis: "Seal new tokens with a new key.",
-			HelpDescription: "The former key still opens its tokens, until the last of them must have expired; then its secret is deleted. " +
+			HelpSynopsis: "Rotate the keys that seal and sign new tokens.",
+			HelpDescription: "The former key still opens its tokens until the last of these tokens must have expired. Then the engine deletes the key's secret. " +
 				"JWTs are signed with the key that was published as the successor. While API servers may not know the successor yet, the signing key stays, and a warning says when to rotate again.",
 		},
 		{
@@ -45,14 +45,14 @@ func (b *backend) pathsKeys() []*framework.Path {
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.DeleteOperation: &framework.PathOperation{
 					Callback:                    b.pathKeysDelete,
-					Summary:                     "Destroy a key that was compromised, and with it all tokens made with it.",
+					Summary:                     "Destroy a compromised key, and revoke all tokens made with the key.",
 					ForwardPerformanceStandby:   true,
 					ForwardPerformanceSecondary: true,
 					Responses:                   ok(inUse),
 				},
 			},
-			HelpSynopsis: "Destroy a key that was compromised.",
-			HelpDescription: "All tokens made with the key are revoked at once, and this cannot be undone. Their leases stay until they end, and tokens of the same grants that another key made stay good. Another key takes the place of a current key. " +
+			HelpSynopsis: "Destroy a compromised key.",
+			HelpDescription: "Revokes all tokens made with the key at once, for good. The leases of these tokens remain until they expire. Tokens of the same grants made with another key stay valid. Another key replaces a destroyed current key. " +
 				"A signing key leaves the published keys: API servers that cache the published keys accept its JWTs, and may not know the next key, for up to jwks_max_age.",
 		},
 		{
@@ -61,12 +61,12 @@ func (b *backend) pathsKeys() []*framework.Path {
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.ListOperation: &framework.PathOperation{
 					Callback:  b.pathKeysList,
-					Summary:   "List the key ring, without the secrets.",
+					Summary:   "List the keys without their secrets.",
 					Responses: ok(list),
 				},
 			},
-			HelpSynopsis:    "List the key ring, without the secrets.",
-			HelpDescription: "The current key seals new tokens; retired keys open those that they have sealed; of expired and destroyed keys only the public part is remembered.",
+			HelpSynopsis:    "List the keys without their secrets.",
+			HelpDescription: "The current key seals new tokens. A retired key opens the tokens that it sealed. The engine stores only the public part of expired and destroyed keys.",
 		},
 	}
 }
@@ -115,7 +115,7 @@ func (b *backend) pathKeysDelete(ctx context.Context, req *logical.Request, d *f
 	if err != nil {
 		return nil, err
 	}
-	b.statics.Wake() // a static role may keep a token made with it
+	b.statics.Wake() // a static role may keep a token of the key
 	b.Logger().Warn("key destroyed; its tokens revoked", "key", name)
 	resp := st.keysInUse()
 	if !unknownUntil.IsZero() {
@@ -124,7 +124,7 @@ func (b *backend) pathKeysDelete(ctx context.Context, req *logical.Request, d *f
 	return resp, nil
 }
 
-// keysInUse is the answer that names the current keys.
+// keysInUse returns the answer that names the current keys.
 func (st *state) keysInUse() *logical.Response {
 	data := make(map[string]any)
 	if current := st.Sealing.Keys().Current(); current != nil {

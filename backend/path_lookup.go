@@ -15,13 +15,13 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
-// stateActive is the state of a token that may be good; any other state is an access.Reason.
+// stateActive is the state of a valid token. Every other state is an access.Reason.
 const stateActive = "active"
 
 func (b *backend) pathsLookup() []*framework.Path {
 	responses := tokenRowFields()
 	for name, field := range responses {
-		field.Required = name == "state" // of a token that nothing is known of, there is no more to tell
+		field.Required = name == "state" // the answer for an unknown token has only the state
 	}
 	return []*framework.Path{{
 		Pattern:      "lookup",
@@ -30,28 +30,28 @@ func (b *backend) pathsLookup() []*framework.Path {
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.UpdateOperation: &framework.PathOperation{
 				Callback:  b.pathLookupUpdate,
-				Summary:   "Return what is known of a token.",
+				Summary:   "Return the record and state of a token.",
 				Responses: ok(responses),
 			},
 		},
-		HelpSynopsis:    "Return what is known of a token, by the token or its token_id.",
-		HelpDescription: "Who got the token, from which role, when, and its state. lookup does not judge a use of the token: introspect does.",
+		HelpSynopsis:    "Return the record and state of a token, by the token or its token_id.",
+		HelpDescription: "Returns who got the token, from which role, when, and the token's state. lookup does not check a use of the token: introspect does.",
 	}}
 }
 
-// tokenOrIDFields name a token, by itself or by its public name.
+// tokenOrIDFields are the fields that identify a token, by the token or by its public name.
 func tokenOrIDFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		"token": {
 			Type:         framework.TypeString,
-			Description:  "The token. Give it or token_id.",
+			Description:  "Token. A request gives either token or token_id.",
 			DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
 		},
-		"token_id": {Type: framework.TypeString, Description: "The token's public name: 24 hexadecimal digits; those of the grant, a dot and 24 more for a token that was refreshed or exchanged."},
+		"token_id": {Type: framework.TypeString, Description: "Public name of the token: 24 hexadecimal digits. For a refreshed or exchanged token: the digits of the grant, a dot and 24 more digits."},
 	}
 }
 
-// tokenOrID reads the fields of tokenOrIDFields; exactly one of the two is set. A token_id leads to the id of the
+// tokenOrID returns the values of tokenOrIDFields; exactly one value is set. For a token_id, tokenOrID returns the ID of the
 // grant.
 func tokenOrID(d *framework.FieldData) (text string, grant token.ID, _ error) {
 	_, byToken := d.GetOk("token")
@@ -65,7 +65,7 @@ func tokenOrID(d *framework.FieldData) (text string, grant token.ID, _ error) {
 	}
 	_, grant, err := token.ParseName(idText.(string))
 	if err != nil {
-		return "", token.ID{}, refusal.Field("token_id", "%s", err) // which may be a token, by mistake: it is not shown
+		return "", token.ID{}, refusal.Field("token_id", "%s", err) // without the value, which may be a token by mistake
 	}
 	return "", grant, nil
 }
@@ -111,7 +111,7 @@ func (b *backend) pathLookupUpdate(ctx context.Context, req *logical.Request, d 
 	return &logical.Response{Data: data}, nil
 }
 
-// describeToken adds to what is known of a grant what is true of one token of the grant.
+// describeToken adds the state of one token to the description of its grant.
 func describeToken(v *native.Verdict, data map[string]any, now time.Time) {
 	data["token_id"] = v.Claims.Name()
 	data["issued_at"] = v.Claims.IssuedAt.UTC().Format(time.RFC3339)
@@ -121,7 +121,7 @@ func describeToken(v *native.Verdict, data map[string]any, now time.Time) {
 	}
 }
 
-// rowOf gives the inventory's row of a token that was opened, or as much of one as the token says.
+// rowOf returns the inventory's row of an opened token. If the inventory has no row, rowOf builds a row from the claims.
 func rowOf(st *state, v *native.Verdict) ledger.Row {
 	if row, known := st.Inventory.Get(v.Claims.Grant); known {
 		return row
@@ -139,23 +139,23 @@ func rowOf(st *state, v *native.Verdict) ledger.Row {
 	return row
 }
 
-// tokenRowFields describe the answer of describe.
+// tokenRowFields returns the fields of the answer of describe.
 func tokenRowFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
-		"token_id":     {Type: framework.TypeString, Required: true, Description: "The token's public name."},
-		"state":        {Type: framework.TypeString, Required: true, Description: "active, or why it is not: expired, revoked, role_deleted, subject_disabled; unknown where storage cannot be read; in lookup also malformed, wrong_environment."},
-		"detail":       {Type: framework.TypeString, Description: "The state in a sentence; absent where it is active."},
-		"role":         {Type: framework.TypeString, Required: true, Description: "The role it was issued from."},
-		"role_version": {Type: framework.TypeInt, Required: true, Description: "The version of that role."},
-		"scopes":       {Type: framework.TypeStringSlice, Required: true, Description: "What was granted."},
-		"entity_id":    {Type: framework.TypeString, Required: true, Description: "Vault entity that asked for it; empty where there is none."},
-		"display_name": {Type: framework.TypeString, Required: true, Description: "Display name of the Vault token that asked for it."},
-		"issued_at":    {Type: framework.TypeTime, Required: true, Description: "When it was issued."},
-		"expires_at":   {Type: framework.TypeTime, Required: true, Description: "When it ends, renewals included."},
+		"token_id":     {Type: framework.TypeString, Required: true, Description: "Public name of the token."},
+		"state":        {Type: framework.TypeString, Required: true, Description: "State of the token: active, expired, revoked, role_deleted, subject_disabled; unknown if storage cannot be read; in lookup also malformed, wrong_environment."},
+		"detail":       {Type: framework.TypeString, Description: "The state in a sentence; absent if the token is active."},
+		"role":         {Type: framework.TypeString, Required: true, Description: "Role that the token was issued from."},
+		"role_version": {Type: framework.TypeInt, Required: true, Description: "Version of the role at the issue."},
+		"scopes":       {Type: framework.TypeStringSlice, Required: true, Description: "Granted scopes."},
+		"entity_id":    {Type: framework.TypeString, Required: true, Description: "Vault entity that requested the token; empty if none."},
+		"display_name": {Type: framework.TypeString, Required: true, Description: "Display name of the Vault token that requested the token."},
+		"issued_at":    {Type: framework.TypeTime, Required: true, Description: "Time of issue."},
+		"expires_at":   {Type: framework.TypeTime, Required: true, Description: "Expiry of the token, renewals included."},
 	}
 }
 
-// describe shows a row and what has become of its token.
+// describe returns the fields of a row, and the state of the row's token.
 func (b *backend) describe(ctx context.Context, st *state, row *ledger.Row) (map[string]any, error) {
 	life := st.rowLife(row, st.DestroyedKeys())
 	var err error
