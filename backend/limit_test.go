@@ -93,6 +93,21 @@ func TestMaxTokensRefuses(t *testing.T) {
 }
 
 // A place is taken before the token is made, and is free again where no token came of it.
+// A limit counts the tokens that were issued while the role had none.
+func TestMaxTokensAfterNoLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newIssuer(t)
+		limit := func(n int) { e.write("roles/reader", data{"scopes": "a", "max_tokens": n}) }
+		limit(1)
+		e.creds("reader", nil)
+		e.refused(logical.ReadOperation, "creds/reader", nil, "which is 1")
+		limit(0)
+		e.creds("reader", nil)
+		limit(2)
+		e.refused(logical.ReadOperation, "creds/reader", nil, full)
+	})
+}
+
 func TestMaxTokensAtOnce(t *testing.T) {
 	e := newEngine(t)
 	e.write("roles/reader", data{"scopes": "a", "max_tokens": 10, "metadata": data{"who": "{{identity.entity.name}}"}})

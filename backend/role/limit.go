@@ -16,7 +16,7 @@ const recountInterval = time.Second
 // a token: rows of the inventory that a crash loses are not counted. The zero Limits is ready for use.
 type Limits struct {
 	mu    sync.Mutex
-	roles map[token.RoleID]*limit // only roles with max_tokens
+	roles map[token.RoleID]*limit // also roles without max_tokens, which may get a limit while tokens are made
 }
 
 // limit is the count of one life of a role.
@@ -27,8 +27,8 @@ type limit struct {
 	countedAt time.Time // zero: never
 }
 
-// Place is room for one token below the max_tokens of its role, reserved before the token is made. The nil Place is that
-// of a role without a limit.
+// Place is room for one token below the max_tokens of its role, reserved before the token is made. The nil Place is no
+// place.
 type Place struct {
 	limit *limit // nil once the place is filled or given up
 }
@@ -36,9 +36,6 @@ type Place struct {
 // Reserve reserves a place for a token of a role. It refuses if max_tokens are alive or being made. rows is
 // how many rows the inventory has of the role, which is no less than its live tokens; live counts the live tokens.
 func (l *Limits) Reserve(r *Role, rows, live func() int, now time.Time) (*Place, error) {
-	if r.MaxTokens == 0 {
-		return nil, nil
-	}
 	l.mu.Lock()
 	if l.roles == nil {
 		l.roles = make(map[token.RoleID]*limit)
@@ -52,7 +49,7 @@ func (l *Limits) Reserve(r *Role, rows, live func() int, now time.Time) (*Place,
 
 	of.mu.Lock()
 	defer of.mu.Unlock()
-	if rows()+of.reserved >= r.MaxTokens {
+	if r.MaxTokens > 0 && rows()+of.reserved >= r.MaxTokens {
 		if age := now.Sub(of.countedAt); age < 0 || age >= recountInterval {
 			of.live, of.countedAt = live(), now
 		}
