@@ -15,7 +15,7 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
-// mediaIntrospectionJWT is the media type of an introspection answer that is signed (RFC 9701 section 4).
+// mediaIntrospectionJWT is the media type of a signed introspection answer (RFC 9701 section 4).
 const mediaIntrospectionJWT = "application/" + token.TypeTokenIntrospection
 
 func (b *backend) pathsOAuthIntrospect() []*framework.Path {
@@ -25,29 +25,29 @@ func (b *backend) pathsOAuthIntrospect() []*framework.Path {
 			Pattern:      "oauth/introspect",
 			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "introspect", OperationSuffix: "oauth-token"},
 			Fields: map[string]*framework.FieldSchema{
-				"token":           {Type: framework.TypeString, Required: true, Description: "The token that the API was shown.", DisplayAttrs: &framework.DisplayAttributes{Sensitive: true}},
+				"token":           {Type: framework.TypeString, Required: true, Description: "Token that the API received.", DisplayAttrs: &framework.DisplayAttributes{Sensitive: true}},
 				"token_type_hint": hint,
-				"scope":           {Type: framework.TypeString, Description: "Scopes that the call to the API needs, separated by spaces; an extension of this engine."},
-				"audience":        {Type: framework.TypeString, Description: "The API that asks; an extension of this engine."},
-				"client_ip":       {Type: framework.TypeString, Description: "Address that the token was used from; an extension of this engine. A token that is bound to addresses is not active without it."},
-				"host":            {Type: framework.TypeString, Description: "Host that the token was used at; an extension of this engine. A token that is bound to hosts is not active without it."},
+				"scope":           {Type: framework.TypeString, Description: "Scopes that the API call requires, separated by spaces; an extension of this engine. Default: none."},
+				"audience":        {Type: framework.TypeString, Description: "Audience of the API; an extension of this engine. Default: not checked."},
+				"client_ip":       {Type: framework.TypeString, Description: "Address of the API's client; an extension of this engine. Required for a token with token_bound_cidrs: otherwise the token is not active."},
+				"host":            {Type: framework.TypeString, Description: "Host header of the API call; an extension of this engine. Required for a token with bound_hosts: otherwise the token is not active."},
 			},
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.UpdateOperation: &framework.PathOperation{
 					Callback:  b.pathOAuthIntrospectUpdate,
-					Summary:   "Answer whether a token is active (RFC 7662).",
+					Summary:   "Check whether a token is active (RFC 7662).",
 					Responses: rawResponses(http.StatusOK, mediaJSON, "Introspection response of RFC 7662 section 2.2"),
 				},
 			},
 			HelpSynopsis: "OAuth 2.0 token introspection (RFC 7662).",
-			HelpDescription: "Takes form-encoded parameters; the caller is authenticated by Vault. The answer of a token that is not active says nothing else; " +
+			HelpDescription: "Takes form-encoded parameters; Vault authenticates the caller. An inactive token returns only active=false; " +
 				"\"introspect\" returns the reason. With \"Accept: application/token-introspection+jwt\" the answer is signed (RFC 9701), if the mount passes that header on.",
 		},
 		{
 			Pattern:      "oauth/revoke",
 			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "revoke", OperationSuffix: "oauth-token"},
 			Fields: map[string]*framework.FieldSchema{
-				"token":           {Type: framework.TypeString, Required: true, Description: "The token, or refresh token.", DisplayAttrs: &framework.DisplayAttributes{Sensitive: true}},
+				"token":           {Type: framework.TypeString, Required: true, Description: "Token or refresh token.", DisplayAttrs: &framework.DisplayAttributes{Sensitive: true}},
 				"token_type_hint": hint,
 			},
 			Operations: map[logical.Operation]framework.OperationHandler{
@@ -56,11 +56,11 @@ func (b *backend) pathsOAuthIntrospect() []*framework.Path {
 					Summary:                     "Revoke a token and its grant (RFC 7009).",
 					ForwardPerformanceStandby:   true,
 					ForwardPerformanceSecondary: true,
-					Responses:                   rawResponses(http.StatusOK, mediaJSON, "Empty, also for a token that is not known"),
+					Responses:                   rawResponses(http.StatusOK, mediaJSON, "Empty, also for an unknown token"),
 				},
 			},
 			HelpSynopsis:    "OAuth 2.0 token revocation (RFC 7009).",
-			HelpDescription: "Takes form-encoded parameters; the caller is authenticated by Vault. Revokes the token and all others of its grant. An unknown token is a success; a token whose key is gone is unsupported_token_type.",
+			HelpDescription: "Takes form-encoded parameters; Vault authenticates the caller. Revokes the token and all other tokens of its grant. An unknown token is a success. A token whose key is gone is the error unsupported_token_type.",
 		},
 	}
 }
@@ -106,7 +106,7 @@ func (b *backend) pathOAuthIntrospectUpdate(ctx context.Context, req *logical.Re
 		answer["active"] = true
 	}
 	if wantsSigned(req) && c.Issuer != "" {
-		audience := cmp.Or(req.EntityID, req.DisplayName) // whoever asked
+		audience := cmp.Or(req.EntityID, req.DisplayName) // the caller
 		signed, err := st.SignIntrospection(ctx, req.Storage, c, audience, answer)
 		if err != nil {
 			return nil, err
@@ -116,8 +116,8 @@ func (b *backend) pathOAuthIntrospectUpdate(ctx context.Context, req *logical.Re
 	return noStore(http.StatusOK, answer)
 }
 
-// wantsSigned tells whether the caller accepts a signed answer. Vault passes the header on only where the
-// mount is tuned to.
+// wantsSigned reports whether the caller accepts a signed answer. Vault passes the header on only if the mount is tuned to
+// do that.
 func wantsSigned(req *logical.Request) bool {
 	for name, values := range req.Headers {
 		if strings.EqualFold(name, "Accept") && strings.Contains(strings.Join(values, ","), mediaIntrospectionJWT) {
@@ -138,10 +138,10 @@ func (b *backend) pathOAuthRevokeUpdate(ctx context.Context, req *logical.Reques
 	}
 	switch err := b.revokeText(ctx, req.Storage, st, text); {
 	case errors.Is(err, token.ErrMalformed), errors.Is(err, token.ErrUnknownKey), errors.Is(err, token.ErrForged):
-		// A token that is not known needs no revoking (RFC 7009 section 2.2).
+		// Revoking an unknown token is a success (RFC 7009 section 2.2).
 	case errors.Is(err, token.ErrExpiredKey), errors.Is(err, token.ErrDestroyedKey):
-		// The token is dead, but its grant may not be, and section 2.1 has the client take a success for the end of the
-		// grant. So it is told that this token cannot be used for that (section 2.2.1).
+		// The token is dead, but other tokens of the grant may be alive. By section 2.1 a client takes a success for the
+		// revocation of the grant. The answer is therefore the error of section 2.2.1.
 		return nil, refusal.OAuth(refusal.UnsupportedTokenType, "the token is not active, but its key is gone: which grant it is of cannot be read, and no other token was revoked")
 	case err != nil:
 		return nil, err

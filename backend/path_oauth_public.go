@@ -18,8 +18,8 @@ const (
 	mediaStatusList = "application/" + token.TypeStatusList
 )
 
-// unauthenticated are the paths that need no Vault token: what verifiers read, and the token endpoint, where
-// the token that is shown is the credential.
+// unauthenticated are the paths that need no Vault token: the documents that verifiers read, and the token endpoint. The
+// credential at the token endpoint is the token in the request.
 var unauthenticated = []string{
 	"oauth/token",
 	"oauth/jwks",
@@ -40,21 +40,21 @@ func (b *backend) pathsOAuthPublic() []*framework.Path {
 				},
 			},
 			HelpSynopsis:    what,
-			HelpDescription: help + " It needs no Vault token.",
+			HelpDescription: help + " The path needs no Vault token.",
 		}
 	}
-	list := read("oauth/status/"+framework.GenericNameRegex("number"), "status-list", mediaStatusList, "A status list, signed.",
-		"Shows API servers which JWTs were revoked before they expired (draft-ietf-oauth-status-list).", b.pathOAuthStatusRead)
+	list := read("oauth/status/"+framework.GenericNameRegex("number"), "status-list", mediaStatusList, "A signed status list.",
+		"Lists the JWTs that were revoked before their expiry (draft-ietf-oauth-status-list).", b.pathOAuthStatusRead)
 	list.Fields = map[string]*framework.FieldSchema{
-		"number": {Type: framework.TypeString, Required: true, Description: "Number of the list, from the uri in the token's status."},
+		"number": {Type: framework.TypeString, Required: true, Description: "Number of the list, from the URI in the token's status."},
 	}
-	metadata := "Where the endpoints are and what they support (RFC 8414, OpenID Connect Discovery 1.0)."
+	metadata := "Lists the endpoints and their features (RFC 8414, OpenID Connect Discovery 1.0)."
 	return []*framework.Path{
-		read("oauth/jwks", "jwks", mediaJWKS, "The keys that JWTs are signed with.",
-			"A JWK set (RFC 7517) of the current key, the next one, and those whose tokens may still be live.", b.pathOAuthJWKSRead),
+		read("oauth/jwks", "jwks", mediaJWKS, "The public keys of JWTs.",
+			"Returns a JWK set (RFC 7517): the current key, the next key, and the former keys whose tokens may still be live.", b.pathOAuthJWKSRead),
 		list,
 		read("oauth/status/?$", "status-lists", mediaJSON, "The URIs of all status lists.",
-			"For API servers that fetch the lists ahead (draft-ietf-oauth-status-list section 9).", b.pathOAuthStatusList),
+			"For API servers that fetch the lists in advance (draft-ietf-oauth-status-list section 9).", b.pathOAuthStatusList),
 		read(`\.well-known/openid-configuration`, "openid-configuration", mediaJSON, "The issuer's metadata.", metadata, b.pathWellKnownRead),
 		read(`\.well-known/oauth-authorization-server`, "oauth-authorization-server", mediaJSON, "The issuer's metadata.", metadata, b.pathWellKnownRead),
 	}
@@ -70,7 +70,7 @@ func (b *backend) pathOAuthJWKSRead(ctx context.Context, req *logical.Request, _
 		return nil, err
 	}
 	c, err := st.Config.Get()
-	if err != nil { // verifiers go on, and nobody knows how long they may cache
+	if err != nil { // how long verifiers may cache the answer is unknown
 		return rawResponse(http.StatusOK, mediaJWKS, "no-store", body), nil
 	}
 	return rawResponse(http.StatusOK, mediaJWKS, maxAge(c.JWKSMaxAge), body), nil
@@ -103,7 +103,7 @@ func (b *backend) pathWellKnownRead(ctx context.Context, req *logical.Request, _
 		"introspection_signing_alg_values_supported":    token.Algorithms,
 		"tls_client_certificate_bound_access_tokens":    true,
 
-		// OpenID Connect Discovery requires these of every issuer; there are no ID tokens here.
+		// OpenID Connect Discovery requires these members of every issuer. The engine issues no ID tokens.
 		"subject_types_supported":               []string{"public"},
 		"id_token_signing_alg_values_supported": token.Algorithms,
 	})

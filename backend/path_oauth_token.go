@@ -26,17 +26,17 @@ func (b *backend) pathsOAuthToken() []*framework.Path {
 		Pattern:      "oauth/token",
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "request", OperationSuffix: "oauth-token"},
 		Fields: map[string]*framework.FieldSchema{
-			"grant_type":           {Type: framework.TypeString, Required: true, Description: "refresh_token, or urn:ietf:params:oauth:grant-type:token-exchange."},
-			"refresh_token":        {Type: framework.TypeString, Description: "The refresh token; it is used up.", DisplayAttrs: &framework.DisplayAttributes{Sensitive: true}},
-			"subject_token":        {Type: framework.TypeString, Description: "The token to exchange, of a role with exchange=true.", DisplayAttrs: &framework.DisplayAttributes{Sensitive: true}},
-			"subject_token_type":   {Type: framework.TypeString, Description: "urn:ietf:params:oauth:token-type:access_token; or ...:jwt for a JWT."},
-			"requested_token_type": {Type: framework.TypeString, Description: "As subject_token_type. Default: the kind that the role issues."},
+			"grant_type":           {Type: framework.TypeString, Required: true, Description: "refresh_token or urn:ietf:params:oauth:grant-type:token-exchange."},
+			"refresh_token":        {Type: framework.TypeString, Description: "Refresh token, for one use.", DisplayAttrs: &framework.DisplayAttributes{Sensitive: true}},
+			"subject_token":        {Type: framework.TypeString, Description: "Token to exchange, of a role with exchange=true.", DisplayAttrs: &framework.DisplayAttributes{Sensitive: true}},
+			"subject_token_type":   {Type: framework.TypeString, Description: "urn:ietf:params:oauth:token-type:access_token, or ...:jwt for a JWT."},
+			"requested_token_type": {Type: framework.TypeString, Description: "Same values as subject_token_type. Default: the token format of the role."},
 			"actor_token":          {Type: framework.TypeString, Description: "Not supported.", DisplayAttrs: &framework.DisplayAttributes{Sensitive: true}},
-			"scope":                {Type: framework.TypeString, Description: "Scopes of the new token, separated by spaces, within those of the old one. Default: the same."},
-			"audience":             {Type: framework.TypeString, Description: "API that the new token is for, within the audience of the old one. Default: the same."},
-			"resource":             {Type: framework.TypeString, Description: "As audience (RFC 8707)."},
-			"ttl":                  {Type: framework.TypeString, Description: "How long the new token lives, at most as long as the old one; an extension of this engine."},
-			"token_bound_cidrs":    {Type: framework.TypeString, Description: "Where the new token may be used from, separated by spaces, within where the old one may; an extension of this engine."},
+			"scope":                {Type: framework.TypeString, Description: "Scopes of the new token, separated by spaces, within the scopes of the old token. Default: the same."},
+			"audience":             {Type: framework.TypeString, Description: "API that the new token is for, within the audience of the old token. Default: the same."},
+			"resource":             {Type: framework.TypeString, Description: "Same as audience (RFC 8707)."},
+			"ttl":                  {Type: framework.TypeString, Description: "TTL of the new token, at most the remaining lifetime of the old token; an extension of this engine."},
+			"token_bound_cidrs":    {Type: framework.TypeString, Description: "Addresses that the new token may be used from, separated by spaces, within the addresses of the old token; an extension of this engine. Default: the same."},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.UpdateOperation: &framework.PathOperation{
@@ -49,8 +49,8 @@ func (b *backend) pathsOAuthToken() []*framework.Path {
 		},
 		HelpSynopsis: "The OAuth 2.0 token endpoint: refresh and exchange tokens.",
 		HelpDescription: "Takes form-encoded parameters and needs no Vault token: the refresh token, or the token to exchange, is the credential. " +
-			"Refreshing (RFC 6749 section 6) uses up the refresh token and returns a new pair; using a refresh token again, more than 10 seconds later, revokes the whole grant. " +
-			"Exchanging (RFC 8693) returns a token that grants less.",
+			"A refresh (RFC 6749 section 6) returns a new pair of tokens and invalidates the refresh token. Reuse of a refresh token after more than 10 seconds revokes the whole grant. " +
+			"An exchange (RFC 8693) returns a token with fewer permissions.",
 	}}
 }
 
@@ -76,7 +76,7 @@ func (b *backend) pathOAuthTokenUpdate(ctx context.Context, req *logical.Request
 	return nil, refusal.OAuth(refusal.UnsupportedGrantType, "grant_type must be %s or %s", grantTypeRefresh, grantTypeExchange)
 }
 
-// answer is the access token response of RFC 6749 section 5.1 and RFC 8693 section 2.2.1.
+// answer returns the access token response of RFC 6749 section 5.1 and RFC 8693 section 2.2.1.
 type answer struct {
 	AccessToken     string `json:"access_token"`
 	TokenType       string `json:"token_type"`
@@ -111,7 +111,7 @@ func (b *backend) oauthExchange(ctx context.Context, st *state, req *logical.Req
 	}
 	var audience []string
 	for _, field := range []string{"audience", "resource"} {
-		// Both may be given several times (RFC 8693 section 2.1), which Vault joins with commas.
+		// A request may repeat both parameters (RFC 8693 section 2.1). Vault joins the values with commas.
 		for v := range strings.SplitSeq(d.Get(field).(string), ",") {
 			if v != "" && !slices.Contains(audience, v) {
 				audience = append(audience, v)
@@ -137,7 +137,7 @@ func (b *backend) answerPair(pair *native.Pair) (*logical.Response, error) {
 	})
 }
 
-// checkSubjectToken refuses what does not say which token is to be exchanged.
+// checkSubjectToken rejects a request without a valid subject_token and subject_token_type.
 func checkSubjectToken(text string, d *framework.FieldData) error {
 	subjectType := d.Get("subject_token_type").(string)
 	switch {
@@ -167,7 +167,7 @@ func askedTTL(s string) (time.Duration, error) {
 	return ttl, nil
 }
 
-// remoteAddr returns where a request comes from; empty if that is not known.
+// remoteAddr returns the client address of a request; empty if unknown.
 func remoteAddr(req *logical.Request) string {
 	if req.Connection == nil {
 		return ""

@@ -22,7 +22,7 @@ func (b *backend) pathsProviders() []*framework.Path {
 				"name": {Type: framework.TypeString, Required: true, Description: "Name of the provider."},
 				"definition": {
 					Type:         framework.TypeString,
-					Description:  "The definition in YAML; docs/providers.md says how to write one.",
+					Description:  "Definition of the provider in YAML; see docs/providers.md.",
 					DisplayAttrs: &framework.DisplayAttributes{Name: "Definition", EditType: "textarea"},
 				},
 			},
@@ -30,26 +30,26 @@ func (b *backend) pathsProviders() []*framework.Path {
 			Operations: crud(
 				&framework.PathOperation{
 					Callback: b.pathProvidersRead,
-					Summary:  "Read what a provider needs, and how it is defined.",
+					Summary:  "Read the documentation and the definition of a provider.",
 					Responses: ok(map[string]*framework.FieldSchema{
-						"title":         {Type: framework.TypeString, Required: true, Description: "The service."},
-						"description":   {Type: framework.TypeString, Required: true, Description: "What its tokens are, and their limits."},
-						"documentation": {Type: framework.TypeStringSlice, Required: true, Description: "The API's own documentation."},
-						"builtin":       {Type: framework.TypeBool, Required: true, Description: "Whether it comes with the engine, and cannot be changed."},
-						"expiry":        {Type: framework.TypeString, Required: true, Description: "What the service knows of a token's end: none, seconds, days."},
-						"operations":    {Type: framework.TypeStringSlice, Required: true, Description: "What it can do."},
-						"credential":    {Type: framework.TypeMap, Required: true, Description: "What a connection's credential consists of."},
-						"settings":      {Type: framework.TypeMap, Required: true, Description: "What a connection's settings can be."},
-						"params":        {Type: framework.TypeMap, Required: true, Description: "What a role's params can be."},
-						"example":       {Type: framework.TypeString, Required: true, Description: "Commands that set it up."},
-						"definition":    {Type: framework.TypeString, Required: true, Description: "The definition in YAML."},
+						"title":         {Type: framework.TypeString, Required: true, Description: "Name of the service."},
+						"description":   {Type: framework.TypeString, Required: true, Description: "Kind of the service's tokens, and their limits."},
+						"documentation": {Type: framework.TypeStringSlice, Required: true, Description: "Links to the API's documentation."},
+						"builtin":       {Type: framework.TypeBool, Required: true, Description: "Whether the provider is part of the engine. A built-in provider cannot be changed."},
+						"expiry":        {Type: framework.TypeString, Required: true, Description: "Precision of a token's expiry at the service: none, seconds, days."},
+						"operations":    {Type: framework.TypeStringSlice, Required: true, Description: "Operations that the provider supports."},
+						"credential":    {Type: framework.TypeMap, Required: true, Description: "Fields of a connection's credential."},
+						"settings":      {Type: framework.TypeMap, Required: true, Description: "Fields of a connection's settings."},
+						"params":        {Type: framework.TypeMap, Required: true, Description: "Fields of a role's params."},
+						"example":       {Type: framework.TypeString, Required: true, Description: "Commands that set up a connection and a role."},
+						"definition":    {Type: framework.TypeString, Required: true, Description: "Definition of the provider in YAML."},
 					}),
 				},
-				change(b.pathProvidersWrite, "Define a provider of your own."),
-				change(b.pathProvidersDelete, "Delete a provider of your own."),
+				change(b.pathProvidersWrite, "Define a custom provider."),
+				change(b.pathProvidersDelete, "Delete a custom provider."),
 			),
-			HelpSynopsis:    "How the API of an upstream service is asked for tokens.",
-			HelpDescription: "Reading a provider returns its documentation. A further service takes a definition in YAML, which is checked when it is written.",
+			HelpSynopsis:    "A definition of how to create and revoke tokens at an upstream service.",
+			HelpDescription: "A read returns the provider's documentation. A write defines a provider for a further service in YAML, and rejects an invalid definition.",
 		},
 		b.listPath("providers", func(st *state) []string { return st.connections.Providers.Names() }),
 	}
@@ -83,7 +83,7 @@ func (b *backend) pathProvidersRead(ctx context.Context, req *logical.Request, d
 	}}, nil
 }
 
-// describeFields tells of each field in a line what it is.
+// describeFields returns a description of each field in one line.
 func describeFields(fields map[string]connector.Field) map[string]any {
 	described := make(map[string]any, len(fields))
 	for name, f := range fields {
@@ -103,7 +103,7 @@ func describeFields(fields map[string]connector.Field) map[string]any {
 	return described
 }
 
-// exampleOf writes the commands that set a connection and a role up.
+// exampleOf returns the commands that set up a connection and a role.
 func exampleOf(p *connector.Provider, mountPoint string) string {
 	needed := func(fields map[string]connector.Field, flag string) string {
 		var parts []string

@@ -22,7 +22,7 @@ func (b *backend) pathsRevoke() []*framework.Path {
 			logical.UpdateOperation: change(b.pathRevokeUpdate, "Revoke a token and its grant."),
 		},
 		HelpSynopsis: "Revoke a token, by the token or its token_id.",
-		HelpDescription: "For the token that has leaked: whoever finds it need not know its lease. Any token_id of a grant leads to the whole grant. Revoking a token that has ended succeeds; a token_id that nothing is known of succeeds with a warning, and so does a token whose key is gone, where its grant cannot be told. " +
+		HelpDescription: "For a leaked token: the caller needs no lease. Any token_id of a grant revokes the whole grant. Revoking an expired or revoked token succeeds. Revoking an unknown token_id succeeds with a warning, and so does revoking a token whose key is gone and whose grant is unknown. " +
 			"A token that is mistyped or another mount's is an error, so that nobody takes a leak for closed that is not. The lease stays until it ends, and cannot be renewed. Where a grant has several tokens, by refreshing or exchanging, all of them end.",
 	}}
 }
@@ -69,7 +69,7 @@ func (b *backend) pathRevokeUpdate(ctx context.Context, req *logical.Request, d 
 	return nil, nil
 }
 
-// revokeUnopened revokes the grant of a token whose key is gone for a reason, and warns if the token leads to no grant.
+// revokeUnopened revokes the grant of a token whose key is gone, and warns if the grant is unknown.
 func (b *backend) revokeUnopened(ctx context.Context, s logical.Storage, st *state, text string, reason error) (*logical.Response, error) {
 	if known, err := st.RevokeUnopened(ctx, s, text); err != nil || known {
 		return nil, err
@@ -78,9 +78,9 @@ func (b *backend) revokeUnopened(ctx context.Context, s logical.Storage, st *sta
 		"made with another key, by refreshing or exchanging, may be active. To end the grant revoke its token_id or its lease", reason)}, nil)
 }
 
-// revokeUpstream revokes a token of a service, and warns where that is not done yet.
+// revokeUpstream revokes an upstream token, and warns if the service has not confirmed the revocation.
 func (b *backend) revokeUpstream(ctx context.Context, id token.ID) (*logical.Response, error) {
-	defer b.statics.Wake() // a static role may have kept it
+	defer b.statics.Wake() // a static role may have kept the token
 	o, err := b.upstreams.Revoke(ctx, id)
 	if err != nil || !o.Queued {
 		return nil, err
@@ -94,7 +94,7 @@ func (b *backend) revokeUpstream(ctx context.Context, id token.ID) (*logical.Res
 	return resp, nil
 }
 
-// revokeText revokes the grant of a native token, or a token of an upstream.
+// revokeText revokes the grant of a native token, or an upstream token.
 func (b *backend) revokeText(ctx context.Context, s logical.Storage, st *state, text string) error {
 	defer b.statics.Wake() // a static role may have kept the token
 	if u, known := st.upstreams.Known(text); known {

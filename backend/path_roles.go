@@ -20,34 +20,34 @@ var roleFields = map[string]*framework.FieldSchema{
 	"name": {Type: framework.TypeString, Required: true, Description: "Name of the role."},
 	"token_format": {
 		Type:          framework.TypeString,
-		Description:   "Format of the tokens. \"opaque\": meaningless to anybody but the engine, checked by introspection. \"jwt\": an RFC 9068 access token, which API servers verify with the published keys. Default: opaque.",
+		Description:   "Format of the tokens. \"opaque\": API servers check the token by introspection. \"jwt\": an RFC 9068 access token; API servers verify the token with the published keys. Default: opaque.",
 		AllowedValues: []any{role.FormatOpaque, role.FormatJWT},
 		DisplayAttrs:  &framework.DisplayAttributes{Name: "Token format", Value: role.FormatOpaque},
 	},
-	"scopes":               field(framework.TypeCommaStringSlice, "Scopes", "Scopes of a token, unless the request names fewer or others of allowed_scopes. A last segment * stands for any: invoices:*."),
-	"allowed_scopes":       field(framework.TypeCommaStringSlice, "Allowed scopes", "The most that a request may ask for. Default: scopes."),
+	"scopes":               field(framework.TypeCommaStringSlice, "Scopes", "Scopes of a token, unless the request names other scopes within allowed_scopes. A last segment * matches any: invoices:*."),
+	"allowed_scopes":       field(framework.TypeCommaStringSlice, "Allowed scopes", "All scopes that a request may name. Default: scopes."),
 	"audience":             field(framework.TypeCommaStringSlice, "Audience", "APIs that the token is for. An introspection with an audience accepts only tokens for that audience. Required with token_format=jwt. Default: any."),
-	"ttl":                  field(framework.TypeDurationSecond, "TTL", "How long a token lives before its lease must be renewed. Default: the mount's default lease TTL."),
-	"max_ttl":              field(framework.TypeDurationSecond, "Maximum TTL", "How long a token can live, renewals included. Default: the mount's maximum lease TTL, which also caps it."),
-	"max_tokens":           field(framework.TypeInt, "Maximum live tokens", "How many tokens of the role may be alive at once. A grant counts once, whatever is refreshed or exchanged. Needs leases, except with connection. Default: 0, no limit."),
+	"ttl":                  field(framework.TypeDurationSecond, "TTL", "TTL of a token without renewal. Default: the mount's default lease TTL."),
+	"max_ttl":              field(framework.TypeDurationSecond, "Maximum TTL", "Longest lifetime of a token, renewals included; at most the mount's maximum lease TTL. Default: the mount's maximum lease TTL."),
+	"max_tokens":           field(framework.TypeInt, "Maximum live tokens", "Maximum number of live tokens of the role. A grant counts once, however often a token is refreshed or exchanged. Requires leases, except with connection. Default: 0, no limit."),
 	"token_bound_cidrs":    field(framework.TypeCommaStringSlice, "Token bound CIDRs", "Addresses and CIDR ranges that the token may be used from. Default: anywhere."),
 	"request_bound_cidrs":  field(framework.TypeCommaStringSlice, "Request bound CIDRs", "Addresses and CIDR ranges that creds may be read from. Default: anywhere."),
 	"bound_hosts":          field(framework.TypeCommaStringSlice, "Bound hosts", "API hosts that the token is for, such as api.example.com or *.example.com. Default: any."),
-	"require_bound_checks": field(framework.TypeBool, "Require bound checks", "States that all API servers check token_bound_cidrs and bound_hosts of a JWT, which ordinary JWT libraries ignore. A role of JWTs takes these two fields only with it. Default: false."),
-	"metadata":             field(framework.TypeKVPairs, "Metadata", "Key=value pairs that introspection returns. A value may be an identity template, such as {{identity.entity.name}}, filled in when the token is issued."),
-	"description":          field(framework.TypeString, "Description", "What the role is for."),
+	"require_bound_checks": field(framework.TypeBool, "Require bound checks", "States that all API servers check token_bound_cidrs and bound_hosts of a JWT, which ordinary JWT libraries ignore. A role of JWTs takes these two fields only with require_bound_checks. Default: false."),
+	"metadata":             field(framework.TypeKVPairs, "Metadata", "Key=value pairs that introspection returns. A value may be an identity template, such as {{identity.entity.name}}; the engine fills in the template when issuing the token. Default: none."),
+	"description":          field(framework.TypeString, "Description", "Purpose of the role."),
 	"allow_privileged":     field(framework.TypeBool, "Allow privileged scopes", "Allow the role to hold scopes that match the mount's privileged_scopes. Default: false."),
 	"generate_lease": {
 		Type:         framework.TypeBool,
-		Description:  "Issue under a lease. A JWT without a lease lives for at most 15m, nothing is stored of it, and status lists do not show its revocation. Default: true.",
+		Description:  "Issue tokens under a lease. A JWT without a lease lives for at most 15m. The engine stores nothing of such a JWT, and status lists do not show its revocation. Default: true.",
 		DisplayAttrs: &framework.DisplayAttributes{Name: "Generate lease", Value: true},
 	},
-	"refresh":    field(framework.TypeBool, "Refresh", "Issue short tokens of access_ttl, and a refresh token that gets the next one at oauth/token until the lease ends. Default: false."),
-	"access_ttl": field(framework.TypeDurationSecond, "Access TTL", "How long each short token lives. Required with refresh."),
-	"exchange":   field(framework.TypeBool, "Exchange", "Allow whoever holds a token to exchange it at oauth/token for one that grants less. Default: false."),
-	"connection": field(framework.TypeString, "Connection", "Issue tokens of the service of this connection. It cannot be changed. Default: none; the engine issues its own tokens."),
-	"params":     field(framework.TypeMap, "Params", "What to ask the upstream service for, as the connection's provider says."),
-	"reuse":      field(framework.TypeDurationSecond, "Reuse", "With connection: how long after its creation a token is given to further requesters, each under a lease of its own. The token is revoked with the last lease. Default: never."),
+	"refresh":    field(framework.TypeBool, "Refresh", "Issue short-lived tokens with access_ttl, and a refresh token for the next token at oauth/token, until the lease ends. Default: false."),
+	"access_ttl": field(framework.TypeDurationSecond, "Access TTL", "TTL of each short-lived token. Required with refresh."),
+	"exchange":   field(framework.TypeBool, "Exchange", "Allow the holder of a token to exchange the token at oauth/token for a token with fewer permissions. Default: false."),
+	"connection": field(framework.TypeString, "Connection", "Connection whose service issues the tokens. The connection of a role cannot be changed. Default: none, native tokens."),
+	"params":     field(framework.TypeMap, "Params", "Parameters of the tokens at the upstream service; the connection's provider defines the fields."),
+	"reuse":      field(framework.TypeDurationSecond, "Reuse", "With connection: how long after its creation a token is issued to further requesters, each under a separate lease. The token is revoked with the last lease. Default: 0, no reuse."),
 	"proof": {
 		Type:          framework.TypeString,
 		Description:   "Bind each token to a key that the request names: \"dpop\" by dpop_jkt (RFC 9449), \"mtls\" by x5t_s256 (RFC 8705). API servers check the proof. Default: none.",
@@ -69,21 +69,21 @@ func (b *backend) pathsRoles() []*framework.Path {
 					Summary:   "Read a role.",
 					Responses: ok(roleResponseFields()),
 				},
-				change(b.pathRolesWrite, "Create or change a role; what is not given stays as it is."),
+				change(b.pathRolesWrite, "Create or change a role. Omitted fields keep their values."),
 				change(b.pathRolesDelete, "Delete a role and revoke all its tokens."),
 			),
-			HelpSynopsis: "What may be issued, and how it may be used.",
-			HelpDescription: "A role says what a token may be used for, where, and how long it lives. Introspection applies a tightened role at once to the tokens " +
-				"that are out; widening a role does not widen them. Deleting a role revokes its tokens, and a new role of the same name does not revive them.",
+			HelpSynopsis: "The tokens that may be issued, and their permitted use.",
+			HelpDescription: "A role defines what a token may be used for, where, and how long. Tightening a role also restricts the live tokens at once. " +
+				"Widening a role does not extend live tokens. Deleting a role revokes its tokens, and a new role of the same name does not revive these tokens.",
 		},
 		b.listPath("roles", func(st *state) []string { return st.Roles.Names() }),
 	}
 }
 
-// roleResponseFields are the fields of a role as it is read: those it is written with, and its version.
+// roleResponseFields returns the fields of a read: the fields of a write, and the version.
 func roleResponseFields() map[string]*framework.FieldSchema {
 	fields := map[string]*framework.FieldSchema{
-		"version": {Type: framework.TypeInt, Required: true, Description: "Counts the changes of what the role grants."},
+		"version": {Type: framework.TypeInt, Required: true, Description: "Version of the role's permissions: incremented by each change of the permissions."},
 	}
 	for name, field := range roleFields {
 		if name == "name" {
@@ -135,7 +135,7 @@ func (b *backend) pathRolesRead(ctx context.Context, req *logical.Request, d *fr
 	}}, nil
 }
 
-// listed shows an empty list as one, not as null.
+// listed returns an empty list for nil: JSON shows [] instead of null.
 func listed(list []string) []string {
 	if list == nil {
 		return []string{}
@@ -143,7 +143,7 @@ func listed(list []string) []string {
 	return list
 }
 
-// mapped shows an empty map as one, not as null.
+// mapped returns an empty map for nil: JSON shows {} instead of null.
 func mapped[V any](m map[string]V) map[string]V {
 	if m == nil {
 		return map[string]V{}

@@ -15,10 +15,10 @@ func (b *backend) pathsRotateRoot() []*framework.Path {
 			"name": {Type: framework.TypeString, Required: true, Description: "Name of the connection."},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.UpdateOperation: change(b.pathRotateRootUpdate, "Replace the credential of a connection by one that only the engine knows."),
+			logical.UpdateOperation: change(b.pathRotateRootUpdate, "Replace the credential of a connection by a new credential that only the engine knows."),
 		},
 		HelpSynopsis:    "Replace the credential of a connection.",
-		HelpDescription: "Makes a new credential at the service, proves that it works, stores it, and only then revokes the old one. Only the engine knows the new one.",
+		HelpDescription: "Creates a new credential at the service, verifies and stores the new credential, and only then revokes the old credential. Only the engine knows the new credential.",
 	}}
 }
 

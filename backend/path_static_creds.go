@@ -21,16 +21,16 @@ func (b *backend) pathsStaticCreds() []*framework.Path {
 					Callback: b.pathStaticCredsRead,
 					Summary:  "Read the token of a static role.",
 					Responses: ok(withRotations(map[string]*framework.FieldSchema{
-						"token":    {Type: framework.TypeString, Required: true, Description: "The token."},
-						"token_id": {Type: framework.TypeString, Required: true, Description: "The token's public name, safe to log."},
-						"ttl":      {Type: framework.TypeInt, Required: true, Description: "Seconds until it is rotated, or ends."},
-						"name":     {Type: framework.TypeString, Description: "The token's name at the connection's service."},
-						"upstream": {Type: framework.TypeMap, Description: "Further members that the service returned."},
+						"token":    {Type: framework.TypeString, Required: true, Description: "Token of the static role."},
+						"token_id": {Type: framework.TypeString, Required: true, Description: "Public name of the token, safe to log."},
+						"ttl":      {Type: framework.TypeInt, Required: true, Description: "Seconds until the token is rotated or expires."},
+						"name":     {Type: framework.TypeString, Description: "Name of the token at the upstream service."},
+						"upstream": {Type: framework.TypeMap, Description: "Further members of the service's answer."},
 					})),
 				},
 			},
 			HelpSynopsis:    "Read the token of a static role.",
-			HelpDescription: "Returns the same token until it is rotated. There is no lease: read again when ttl is over. If the token was revoked or has expired, the answer is an error until the next token is made. The role's request_bound_cidrs apply as for creds.",
+			HelpDescription: "Returns the same token until the next rotation, without a lease. Read again after ttl. After the token was revoked or expired, the answer is an error until the next rotation. The role's request_bound_cidrs apply as for creds.",
 		},
 		{
 			Pattern:      "rotate-role/" + framework.GenericNameRegex("name"),
@@ -40,7 +40,7 @@ func (b *backend) pathsStaticCreds() []*framework.Path {
 				logical.UpdateOperation: change(b.pathRotateRoleUpdate, "Rotate the token of a static role now."),
 			},
 			HelpSynopsis:    "Rotate the token of a static role now.",
-			HelpDescription: "The previous token works on for the overlap. The next rotation is counted from now.",
+			HelpDescription: "The previous token works for the overlap. The next rotation counts from this rotation.",
 		},
 	}
 }

@@ -13,13 +13,13 @@ import (
 // staticRoleFields are the fields of a static role.
 var staticRoleFields = map[string]*framework.FieldSchema{
 	"name":              {Type: framework.TypeString, Required: true, Description: "Name of the static role."},
-	"role":              field(framework.TypeString, "Role", "Role whose token is kept: a role of opaque tokens without refresh and proof, or a role with a connection. It cannot be changed."),
-	"rotation_period":   field(framework.TypeDurationSecond, "Rotation period", "How long a token is kept, at least 5s. Give rotation_period or rotation_schedule."),
-	"rotation_schedule": field(framework.TypeString, "Rotation schedule", "When the token is rotated, in cron syntax, in UTC: \"0 3 * * SAT\" is Saturdays at three."),
-	"rotation_window":   field(framework.TypeDurationSecond, "Rotation window", "How long after a time of rotation_schedule a rotation may still begin, at least 1h. Default: any time."),
+	"role":              field(framework.TypeString, "Role", "Role of the token: a role of opaque tokens without refresh and proof, or a role with a connection. The role of a static role cannot be changed."),
+	"rotation_period":   field(framework.TypeDurationSecond, "Rotation period", "Time between two rotations, at least 5s. Either rotation_period or rotation_schedule is required."),
+	"rotation_schedule": field(framework.TypeString, "Rotation schedule", "Times of the rotations in cron syntax, in UTC: \"0 3 * * SAT\" is Saturdays at three."),
+	"rotation_window":   field(framework.TypeDurationSecond, "Rotation window", "How long after a time of rotation_schedule a rotation may still begin, at least 1h. Default: no limit."),
 	"overlap":           field(framework.TypeDurationSecond, "Overlap", "How long the previous token still works after a rotation. Default: 0."),
-	"entity_id":         field(framework.TypeString, "Entity ID", "Vault entity that the token is for: once the entity is disabled or deleted, the token is revoked and not replaced. Default: none."),
-	"description":       field(framework.TypeString, "Description", "What the static role is for."),
+	"entity_id":         field(framework.TypeString, "Entity ID", "Vault entity of the token. After the entity is disabled or deleted, the engine revokes the token without replacement. Default: none."),
+	"description":       field(framework.TypeString, "Description", "Purpose of the static role."),
 }
 
 func (b *backend) pathsStaticRoles() []*framework.Path {
@@ -34,33 +34,33 @@ func (b *backend) pathsStaticRoles() []*framework.Path {
 					Callback: b.pathStaticRolesRead,
 					Summary:  "Read a static role.",
 					Responses: ok(withRotations(map[string]*framework.FieldSchema{
-						"role":        {Type: framework.TypeString, Required: true, Description: "Role whose token is kept."},
+						"role":        {Type: framework.TypeString, Required: true, Description: "Role of the token."},
 						"overlap":     {Type: framework.TypeInt, Required: true, Description: "Seconds for which the previous token still works after a rotation."},
-						"entity_id":   {Type: framework.TypeString, Required: true, Description: "Vault entity that the token is for; empty: none."},
-						"description": {Type: framework.TypeString, Required: true, Description: "What the static role is for."},
-						"token_id":    {Type: framework.TypeString, Required: true, Description: "The token's public name."},
-						"last_error":  {Type: framework.TypeString, Description: "Why the last rotation failed; absent where it succeeded."},
+						"entity_id":   {Type: framework.TypeString, Required: true, Description: "Vault entity of the token; empty if none."},
+						"description": {Type: framework.TypeString, Required: true, Description: "Purpose of the static role."},
+						"token_id":    {Type: framework.TypeString, Required: true, Description: "Public name of the token."},
+						"last_error":  {Type: framework.TypeString, Description: "Error of the last rotation; absent if the rotation succeeded."},
 					})),
 				},
-				change(b.pathStaticRolesWrite, "Create or change a static role; what is not given stays as it is."),
+				change(b.pathStaticRolesWrite, "Create or change a static role. Omitted fields keep their values."),
 				change(b.pathStaticRolesDelete, "Delete a static role and revoke its tokens."),
 			),
-			HelpSynopsis:    "A token that is kept, and rotated.",
-			HelpDescription: "For clients that cannot read creds: one long-lived token of a role, which the engine replaces in time. A missed rotation is made up for once, and no token is kept longer than it lives. A revoked token is replaced at once.",
+			HelpSynopsis:    "One long-lived token of a role, rotated by the engine.",
+			HelpDescription: "For clients that cannot read creds. The engine replaces the token before the token expires. After several missed rotations the engine rotates once. The engine replaces a revoked token at once.",
 		},
 		b.listPath("static-roles", func(st *state) []string { return st.statics.Names() }),
 	}
 }
 
-// withRotations adds the fields of rotations to the fields of an answer.
+// withRotations adds the fields that rotations returns to the fields of an answer.
 func withRotations(fields map[string]*framework.FieldSchema) map[string]*framework.FieldSchema {
 	maps.Copy(fields, map[string]*framework.FieldSchema{
-		"last_vault_rotation":       {Type: framework.TypeTime, Required: true, Description: "When the token was made."},
-		"next_vault_rotation":       {Type: framework.TypeTime, Required: true, Description: "When the next rotation is due."},
-		"previous_token_expires_at": {Type: framework.TypeTime, Description: "When the previous token ends; absent if no previous token works."},
-		"rotation_period":           {Type: framework.TypeInt, Required: true, Description: "Seconds; 0 where there is a schedule."},
-		"rotation_schedule":         {Type: framework.TypeString, Required: true, Description: "Cron syntax; empty where there is a period."},
-		"rotation_window":           {Type: framework.TypeInt, Required: true, Description: "Seconds; 0: any time."},
+		"last_vault_rotation":       {Type: framework.TypeTime, Required: true, Description: "Time of the last rotation."},
+		"next_vault_rotation":       {Type: framework.TypeTime, Required: true, Description: "Time of the next rotation."},
+		"previous_token_expires_at": {Type: framework.TypeTime, Description: "Expiry of the previous token; absent if no previous token works."},
+		"rotation_period":           {Type: framework.TypeInt, Required: true, Description: "Seconds between two rotations; 0 with rotation_schedule."},
+		"rotation_schedule":         {Type: framework.TypeString, Required: true, Description: "Times of the rotations in cron syntax; empty with rotation_period."},
+		"rotation_window":           {Type: framework.TypeInt, Required: true, Description: "Seconds in which a rotation may still begin; 0: no limit."},
 	})
 	return fields
 }

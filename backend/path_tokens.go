@@ -12,11 +12,11 @@ import (
 )
 
 const (
-	// maxTokensPage is how many tokens are listed at most.
+	// maxTokensPage is the maximum number of tokens on a page.
 	maxTokensPage = 1000
 
-	// maxTokensBytes is how long the scopes and names of a page are together before it ends: those of one token may
-	// have 15 kB.
+	// maxTokensBytes bounds the total size of the scopes and names on a page. The scopes and names of one token may have
+	// 15 kB.
 	maxTokensBytes = 1 << 20
 )
 
@@ -29,23 +29,23 @@ func (b *backend) pathsTokens() []*framework.Path {
 		Query:       true,
 	}
 	listResponse := listResponseFields("token_id")
-	listResponse["key_info"] = &framework.FieldSchema{Type: framework.TypeMap, Description: "What tokens/:token_id says of each."}
+	listResponse["key_info"] = &framework.FieldSchema{Type: framework.TypeMap, Description: "Answer of tokens/:token_id for each token_id."}
 	return []*framework.Path{
 		{
 			Pattern:      "tokens/" + framework.GenericNameRegex("token_id"),
 			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "issued-token"},
 			Fields: map[string]*framework.FieldSchema{
-				"token_id": {Type: framework.TypeString, Description: "The token's public name: 24 hexadecimal digits.", Required: true},
+				"token_id": {Type: framework.TypeString, Description: "Public name of the token: 24 hexadecimal digits.", Required: true},
 			},
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.ReadOperation: &framework.PathOperation{
 					Callback:  b.pathTokensRead,
-					Summary:   "Read who got a token, and its state.",
+					Summary:   "Read the record and state of a token.",
 					Responses: ok(tokenRowFields()),
 				},
 			},
-			HelpSynopsis:    "Who got a token, and its state.",
-			HelpDescription: "A row of the inventory, which exists from the issue of the token until shortly after its end. The row never holds the token itself.",
+			HelpSynopsis:    "Read the record and state of a token.",
+			HelpDescription: "Returns a row of the inventory. The row exists from the issue of the token until shortly after its expiry. The row never holds the token itself.",
 		},
 		{
 			Pattern:      "tokens/?$",
@@ -59,7 +59,7 @@ func (b *backend) pathsTokens() []*framework.Path {
 				},
 			},
 			HelpSynopsis:    "List the tokens that may still be live.",
-			HelpDescription: "A page of the inventory, in the order of the ids. For the next page give the last id as after.",
+			HelpDescription: "Returns a page of the inventory, in the order of the token_ids. For the next page, set after to the last token_id.",
 		},
 	}
 }
@@ -69,7 +69,7 @@ func (b *backend) pathTokensRead(ctx context.Context, req *logical.Request, d *f
 	if err != nil {
 		return nil, err
 	}
-	_, id, err := token.ParseName(d.Get("token_id").(string)) // a row is a grant
+	_, id, err := token.ParseName(d.Get("token_id").(string)) // a row describes a grant
 	if err != nil {
 		return nil, refusal.Field("token_id", "%s", err)
 	}

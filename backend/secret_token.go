@@ -14,18 +14,18 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
-// secretTypeToken is the type of the leases of native tokens. It stays registered for ever: a lease of a
-// type that is not keeps its mount from being disabled.
+// secretTypeToken is the lease type of native tokens. The type must stay registered for ever: Vault cannot disable a mount
+// with a lease of an unregistered type.
 const secretTypeToken = "token"
 
-// lease is what a lease remembers of its token. The token itself is in the lease's data, which Vault encrypts.
+// lease is the internal data of a native token's lease. The lease's data holds the token itself; Vault encrypts the data.
 type lease struct {
 	leaseTerms
-	grant     token.ID // the token's own id where it is alone in its grant
+	grant     token.ID // the token's own ID if the grant has only this token
 	status    token.StatusRef
 	roleID    token.RoleID
 	role      string
-	expiresAt time.Time // what the token says of the end of the grant
+	expiresAt time.Time // end of the grant in the token's claims
 }
 
 func (l *lease) internalData() map[string]any {
@@ -70,7 +70,7 @@ func (b *backend) secretToken() *framework.Secret {
 	}
 }
 
-// tokenRenew moves the end of the token to the end that the lease will have.
+// tokenRenew extends the token to the new expiry of the lease.
 func (b *backend) tokenRenew(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
 	st, err := b.load(ctx, req.Storage)
 	if err != nil {
@@ -102,8 +102,8 @@ func (b *backend) tokenRenew(ctx context.Context, req *logical.Request, _ *frame
 	return renewed(req.Secret, ttl, maxTTL), nil
 }
 
-// tokenRevoke ends the token. It needs nothing but the lease: the role may be gone. A token whose time
-// is over needs no note that it was revoked.
+// tokenRevoke revokes the token. tokenRevoke needs only the lease: the role may be gone. The engine stores no revocation of
+// an expired token.
 func (b *backend) tokenRevoke(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
 	st, err := b.load(ctx, req.Storage)
 	if err != nil {

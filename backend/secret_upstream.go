@@ -16,10 +16,10 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
 
-// secretTypeUpstream is the type of the leases of tokens of upstreams. It stays registered for ever.
+// secretTypeUpstream is the lease type of upstream tokens. The type must stay registered for ever.
 const secretTypeUpstream = "upstream_token"
 
-// upstreamLease is what a lease remembers of its token. What is needed to revoke the token is in storage.
+// upstreamLease is the internal data of an upstream token's lease. Storage holds the data for revoking the token.
 type upstreamLease struct {
 	leaseTerms
 	id   token.ID
@@ -53,7 +53,7 @@ func (b *backend) secretUpstream() *framework.Secret {
 	}
 }
 
-// credsUpstream issues a token of the service that the role's connection leads to.
+// credsUpstream issues a token of the role's connection.
 func (b *backend) credsUpstream(ctx context.Context, req *logical.Request, d *framework.FieldData, st *state, r *role.Role) (*logical.Response, error) {
 	for field := range d.Raw {
 		if field != "role" && field != "ttl" {
@@ -65,7 +65,7 @@ func (b *backend) credsUpstream(ctx context.Context, req *logical.Request, d *fr
 		return nil, err
 	}
 	now := b.now().UTC()
-	var room *role.Place // of a token that is made, not of one that is given again
+	var room *role.Place // for a new token; nil for a reused token
 	defer func() { room.GiveUp() }()
 	made, err := b.upstreams.Issue(ctx, &upstream.IssueRequest{
 		Role: r, MountPoint: req.MountPoint, Subject: req.EntityID, Now: now, End: now.Add(ttl),
@@ -107,7 +107,7 @@ func (b *backend) credsUpstream(ctx context.Context, req *logical.Request, d *fr
 	return resp, nil
 }
 
-// upstreamRenew renews a lease, and has its token live as long.
+// upstreamRenew renews a lease, and extends its token.
 func (b *backend) upstreamRenew(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
 	if _, err := b.load(ctx, req.Storage); err != nil {
 		return nil, err
@@ -130,7 +130,8 @@ func (b *backend) upstreamRenew(ctx context.Context, req *logical.Request, _ *fr
 	return renewed(req.Secret, ttl, maxTTL), nil
 }
 
-// upstreamRevoke revokes the token, or leaves that to the queue: Vault would give up after some tries.
+// upstreamRevoke revokes the token. If the service fails, the queue retries the revocation: Vault would give up after some
+// tries.
 func (b *backend) upstreamRevoke(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
 	if _, err := b.load(ctx, req.Storage); err != nil {
 		return nil, err
@@ -146,7 +147,7 @@ func (b *backend) upstreamRevoke(ctx context.Context, req *logical.Request, _ *f
 	return nil, err
 }
 
-// userAgent names the plugin and its version to upstreams.
+// userAgent returns the User-Agent of requests to upstream services.
 func userAgent() string {
 	return "vault-plugin-secrets-apitoken/" + strings.TrimPrefix(Version, "v") + " (+https://github.com/vault-apitoken/vault-plugin-secrets-apitoken)"
 }
