@@ -1,0 +1,134 @@
+package simulation
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+func (w *world) revokeSomeLease(r *rand.Rand) {
+	if l := w.someLease(r); l != nil {
+		w.revokeLease(w.active, l)
+	}
+}
+
+// revokeLease revokes a lease, by Vault's expiration manager or because a client asks it to.
+func (w *world) revokeLease(n *node, l *lease) {
+	w.mu.Lock()
+	req := l.request(n, logical.RevokeOperation, 0)
+	g := l.grant
+	g.doubtful = true
+	w.mu.Unlock()
+	a := w.ask(n, req)
+	w.say("revoke lease %d at node %d: %s", l.n, n.n, a)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if a.ok() {
+		if n.now().Before(g.period(n).lo) { // else it has expired, by this clock
+			g.revoked = a.mark()
+		}
+		w.leases.drop(l)
+		return
+	}
+	l.failed(n.now())
+	if l.expires.After(n.now()) {
+		l.expires = n.now() // Vault revokes it from now on
+	}
+}
+
+func (w *world) revokePrefix(r *rand.Rand) {
+	w.mu.Lock()
+	l := pick(r, w.leases.live)
+	var all []*lease
+	if l != nil {
+		for _, other := range w.leases.live {
+			if other.path == l.path {
+				all = append(all, other)
+			}
+		}
+	}
+	w.mu.Unlock()
+	for _, other := range all {
+		if !w.active.dead() {
+			w.revokeLease(w.active, other)
+		}
+	}
+}
+
+// revokeBy revokes a grant by one of the engine's own doors.
+func (w *world) revokeBy(r *rand.Rand) {
+	n := w.active
+	w.mu.Lock()
+	g := pick(r, w.model.grants)
+	w.mu.Unlock()
+	if g != nil {
+		w.revokeGrant(n, g, r.IntN(3), r)
+	}
+}
+
+// The doors by which a grant may be revoked.
+const (
+	byToken = iota
+	byID
+	byOAuth
+)
+
+func (w *world) revokeGrant(n *node, g *grant, door int, r *rand.Rand) {
+	w.mu.Lock()
+	var texts, ids []string
+	if g.upstream != nil {
+		texts, ids = []string{g.upstream.text}, []string{g.upstream.id}
+		g.upstream.doubtful = true
+	} else {
+		for _, tok := range slices.Concat(g.tokens, g.refreshes) {
+			texts = append(texts, tok.text)
+			if tok.id != "" {
+				ids = append(ids, tok.id)
+			}
+		}
+		ids = append(ids, g.ids...)
+		g.doubtful = true
+	}
+	w.mu.Unlock()
+	req := &logical.Request{Operation: logical.UpdateOperation, Path: "revoke"}
+	switch door {
+	case byToken:
+		req.Data = map[string]any{"token": texts[r.IntN(len(texts))]}
+	case byID:
+		req.Data = map[string]any{"token_id": ids[r.IntN(len(ids))]}
+	case byOAuth:
+		req.Path, req.Data = "oauth/revoke", map[string]any{"token": texts[r.IntN(len(texts))]}
+	}
+	what := fmt.Sprint(req.Data)
+	a := w.ask(n, req)
+	w.say("revoke grant %d at node %d, %s %.60s: %s", g.n, n.n, req.Path, what, a)
+	if !a.ok() || a.resp != nil && strings.Contains(fmt.Sprint(a.resp.Warnings), "may be active") { // the key is gone, and with it the grant
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if text, ok := req.Data["token"].(string); ok && g.upstream == nil && w.keyMayBeGone(text) {
+		return // likewise, and oauth/revoke does not say so
+	}
+	if g.upstream != nil {
+		g.upstream.revoked = a.mark()
+		for _, other := range g.upstream.grants {
+			other.revoked = a.mark()
+		}
+		return
+	}
+	g.revoked = a.mark()
+	g.unlisted = a.resp != nil && strings.Contains(strings.Join(a.resp.Warnings, " "), "status list does not show it")
+}
+
+// form answers the standard body of an OAuth answer.
+func form(a *answer) map[string]any {
+	text, _ := rawBody(a.resp)
+	var body map[string]any
+	_ = json.Unmarshal([]byte(text), &body)
+	return body
+}
