@@ -86,7 +86,7 @@ func (t *Tokens) Issue(ctx context.Context, s logical.Storage, q *IssueRequest) 
 			},
 		})
 	})
-	if t.Roles.ByID(r.ID) == nil { // whoever deleted the role may not have seen the row
+	if t.Roles.ByID(r.ID) == nil { // the deletion of the role may not have seen the row
 		return nil, refusal.New("role %q was deleted meanwhile", r.Name())
 	}
 	return issued, nil

@@ -1,5 +1,5 @@
-// Package native keeps the keys of the engine's own tokens. It takes storage and a clock, and knows nothing of Vault's
-// paths.
+// Package native issues, refreshes, verifies and revokes the engine's own tokens, and manages the keys of the tokens. It
+// does not depend on Vault's paths.
 package native
 
 import (
@@ -17,26 +17,26 @@ import (
 )
 
 const (
-	// KeysPrefix is where all keys are in storage; it is to be seal-wrapped.
+	// KeysPrefix is where all keys are stored. The mount must seal-wrap the prefix.
 	KeysPrefix = "keys/"
 
-	// SealingPrefix begins the storage keys of all sealing keys, the destroyed keys included.
+	// SealingPrefix is where the sealing keys are stored, destroyed keys included.
 	SealingPrefix = KeysPrefix + sealing
 
-	// SigningPrefix begins the storage keys of all signing keys, the destroyed keys included.
+	// SigningPrefix is where the signing keys are stored, destroyed keys included.
 	SigningPrefix = KeysPrefix + signing
 
 	sealing = "opaque"
 	signing = "signing"
 
-	// clockSkew is how much longer than needed a key is kept: for a process whose clock is slower, and for one that
-	// goes on with a key for some time after another process has retired it.
+	// clockSkew is how much longer than needed a key is kept. Another process may have a slower clock, or use the key
+	// for some time after this process has retired it.
 	clockSkew = 10 * time.Minute
 
-	// maxExpiredKeys is how many keys are remembered after their secret was dropped.
+	// maxExpiredKeys is the number of keys that are listed after their secret was dropped.
 	maxExpiredKeys = 1000
 
-	// readers is how many keys are read from storage at once.
+	// readers is the number of parallel reads from storage.
 	readers = 16
 )
 
@@ -45,21 +45,20 @@ type ring interface {
 	All() token.Keys
 }
 
-// keyring keeps the keys of one kind in storage, an entry a key, and changes them. Another process may do the same
-// at any time, also one that should not any more: therefore the entry of a key is read before it is written, what
-// it says is joined with what is known, and nothing is ever derived from a key's absence in memory. A key retires
-// because a newer one is there, so it cannot be brought back; a destroyed one has an entry of its own that says so,
-// which outweighs the key's.
+// keyring stores and changes the keys of one kind, one storage entry a key. Another process may do the same at any time,
+// even a process that has lost leadership. Therefore a change reads the entry first and merges it with memory, and
+// nothing is derived from a key's absence in memory. A key retires because a newer key exists, so that no write can
+// bring it back. A destroyed key has a second entry, which outweighs the entry with the secret.
 type keyring[R ring] struct {
 	prefix, destroyed string // of the storage keys
 	now               func() time.Time
 	build             func([]token.Key) R
 
-	// mu is read-held while a token is made, so that none is made with a key after it was retired here, and held
-	// while the ring changes.
+	// mu is read-locked while a token is made and locked while the ring changes: this process makes no token with a key
+	// that it has retired.
 	mu       sync.RWMutex
 	ring     atomic.Pointer[R]
-	leftover []string // keys that were destroyed and have an entry
+	leftover []string // destroyed keys whose entry with the secret still exists
 }
 
 func newKeyring[R ring](kind string, now func() time.Time, build func([]token.Key) R) *keyring[R] {
@@ -71,14 +70,14 @@ func newKeyring[R ring](kind string, now func() time.Time, build func([]token.Ke
 	return k
 }
 
-// Ring is the ring as it is now.
+// Ring returns the current ring.
 func (k *keyring[R]) Ring() R { return *k.ring.Load() }
 
-// Keys are the keys of the ring as they are now.
+// Keys returns the keys of the current ring.
 func (k *keyring[R]) Keys() token.Keys { return k.Ring().All() }
 
-// use has keys used. The ring stays the same where nothing has changed, and with it what was made of it, such as
-// status lists. The caller holds mu.
+// use replaces the ring if the keys have changed. An unchanged ring stays the same object, so that what was made of the
+// ring, such as status lists, stays valid. The caller holds mu.
 func (k *keyring[R]) use(keys []token.Key) {
 	if k.ring.Load() != nil && same(keys, k.Keys()) {
 		return
@@ -87,7 +86,7 @@ func (k *keyring[R]) use(keys []token.Key) {
 	k.ring.Store(&next)
 }
 
-// same reports whether keys are those that are known, in any order.
+// same reports whether keys equals known, in any order.
 func same(keys []token.Key, known token.Keys) bool {
 	if len(keys) != len(known) {
 		return false
@@ -107,13 +106,13 @@ func same(keys []token.Key, known token.Keys) bool {
 	return true
 }
 
-// Prefix is where the ring keeps its keys in storage.
+// Prefix returns where the ring stores its keys.
 func (k *keyring[R]) Prefix() string { return k.prefix }
 
 // errGone is returned for a change of a key that another process has removed.
 var errGone = errors.New("the key was removed meanwhile: try again")
 
-// add stores a key that is new. The caller holds mu.
+// add stores a new key. The caller holds mu.
 func (k *keyring[R]) add(ctx context.Context, s logical.Storage, key token.Key) error {
 	if err := writeKey(ctx, s, k.prefix, &key); err != nil {
 		return err
@@ -122,8 +121,8 @@ func (k *keyring[R]) add(ctx context.Context, s logical.Storage, key token.Key) 
 	return nil
 }
 
-// change stores a change of a key to what storage holds of it, joined with what is known. Nothing is stored where
-// f reports no change and storage knows all. The caller holds mu.
+// change reads a key from storage, merges it with memory, and stores the change that f makes. It stores nothing if f
+// reports no change and the stored key is up to date. The caller holds mu.
 func (k *keyring[R]) change(ctx context.Context, s logical.Storage, name string, f func(*token.Key) bool) error {
 	stored, err := readKey(ctx, s, k.prefix, name)
 	if err != nil {
@@ -137,7 +136,7 @@ func (k *keyring[R]) change(ctx context.Context, s logical.Storage, name string,
 	if known == nil {
 		return errGone
 	}
-	lost := stored.LongestLifetime < known.LongestLifetime // by a process that wrote at the same time
+	lost := stored.LongestLifetime < known.LongestLifetime // another process has overwritten ours
 	stored.LongestLifetime = max(stored.LongestLifetime, known.LongestLifetime)
 	stored.RetiredAt = known.RetiredAt
 	if changed := f(stored); changed || lost {
@@ -150,7 +149,7 @@ func (k *keyring[R]) change(ctx context.Context, s logical.Storage, name string,
 	return nil
 }
 
-// lives notes that what is made with the current key lives for lifetime. The caller holds mu.
+// lives stores that tokens of the current key may live for lifetime. The caller holds mu.
 func (k *keyring[R]) lives(ctx context.Context, s logical.Storage, lifetime time.Duration) error {
 	current := k.Keys().Current()
 	if current == nil || current.LongestLifetime >= lifetime {
@@ -163,13 +162,14 @@ func (k *keyring[R]) lives(ctx context.Context, s logical.Storage, lifetime time
 	})
 }
 
-// ready reports whether there is a key to make tokens with, and storage knows that they live for lifetime.
+// ready reports whether there is a current key, and whether its stored LongestLifetime covers lifetime.
 func (k *keyring[R]) ready(lifetime time.Duration) bool {
 	current := k.Keys().Current()
 	return current != nil && current.LongestLifetime >= lifetime
 }
 
-// with calls f, which makes tokens with the ring, while nobody changes it here. prepare makes the ring ready for them.
+// with calls f with the ring while this process does not change the ring. f makes tokens that live for lifetime at most.
+// prepare makes the ring ready for such tokens.
 func (k *keyring[R]) with(lifetime time.Duration, prepare func() error, f func(R) error) error {
 	k.mu.RLock()
 	for !k.ready(lifetime) {
@@ -183,7 +183,7 @@ func (k *keyring[R]) with(lifetime time.Duration, prepare func() error, f func(R
 	return f(k.Ring())
 }
 
-// LongestLifetime is the longest time that anything lives that one of the keys in use has made.
+// LongestLifetime returns the longest lifetime of the tokens of all keys that still have a secret.
 func (k *keyring[R]) LongestLifetime() (longest time.Duration) {
 	for _, key := range k.Keys() {
 		if key.Secret != nil {
@@ -193,8 +193,8 @@ func (k *keyring[R]) LongestLifetime() (longest time.Duration) {
 	return longest
 }
 
-// usableFrom is the time from which a new key makes tokens: now, and after the one that does, whose process may
-// have had a faster clock.
+// usableFrom returns the time from which a new key makes tokens. The time is later than the current key's, even if a
+// process with a fast clock made the current key.
 func (k *keyring[R]) usableFrom(now time.Time) time.Time {
 	if current := k.Keys().Current(); current != nil && !now.After(current.UsedFrom) {
 		return current.UsedFrom.Add(time.Millisecond)
@@ -202,8 +202,8 @@ func (k *keyring[R]) usableFrom(now time.Time) time.Time {
 	return now
 }
 
-// drop drops the secrets of keys with which nothing valid can have been made any more, and forgets the oldest of
-// the keys without a secret where there are too many. The caller holds mu.
+// drop drops the secrets of keys whose tokens have all expired. It forgets the oldest keys without a secret if there are
+// too many. The caller holds mu.
 func (k *keyring[R]) drop(ctx context.Context, s logical.Storage, now time.Time) error {
 	over := func(key *token.Key) bool {
 		until := key.NeededUntil()
@@ -214,7 +214,7 @@ func (k *keyring[R]) drop(ctx context.Context, s logical.Storage, now time.Time)
 			continue
 		}
 		err := k.change(ctx, s, key.Name, func(key *token.Key) bool {
-			if !over(key) { // another process has made something since that lives for longer
+			if !over(key) { // another process has made a token that lives longer
 				return false
 			}
 			key.Secret = nil
@@ -243,8 +243,8 @@ func (k *keyring[R]) drop(ctx context.Context, s logical.Storage, now time.Time)
 	return nil
 }
 
-// tidy takes over what another process has changed, and drops the secrets of keys that are not needed. It returns the
-// current key; nil where there is none. The caller holds mu.
+// tidy reads the changes of other processes, and drops the secrets of keys that are not needed. It returns the current
+// key, or nil if there is none. The caller holds mu.
 func (k *keyring[R]) tidy(ctx context.Context, s logical.Storage, now time.Time) (*token.Key, error) {
 	if err := k.read(ctx, s, ""); err != nil {
 		return nil, err
@@ -255,7 +255,7 @@ func (k *keyring[R]) tidy(ctx context.Context, s logical.Storage, now time.Time)
 	return k.Keys().Current(), nil
 }
 
-// destroyable reports whether a key of this name is there to be destroyed, as storage has it now. The caller holds mu.
+// destroyable reports whether storage holds a key of this name that can be destroyed. The caller holds mu.
 func (k *keyring[R]) destroyable(ctx context.Context, s logical.Storage, name string) (bool, error) {
 	if err := k.read(ctx, s, ""); err != nil {
 		return false, err
@@ -278,8 +278,7 @@ func (k *keyring[R]) forget(ctx context.Context, s logical.Storage, key *token.K
 	return nil
 }
 
-// destroy drops the secret of a key at once, for good. The caller holds mu, and has seen to it that another key is
-// current.
+// destroy drops the secret of a key at once and for good. The caller holds mu, and has made another key current.
 func (k *keyring[R]) destroy(ctx context.Context, s logical.Storage, name string) error {
 	keys := slices.Clone(k.Keys())
 	key := keys.Find(name)

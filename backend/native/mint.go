@@ -50,7 +50,7 @@ func (m *minting) made(keys token.Keys) {
 	}
 }
 
-// jwt makes a JWT, which says all that it grants.
+// jwt makes a JWT.
 func (m *minting) jwt(ctx context.Context, claims *token.Claims) (text string, err error) {
 	payload, err := m.payload(claims)
 	if err != nil {
@@ -75,7 +75,7 @@ func (m *minting) payload(claims *token.Claims) (*token.JWT, error) {
 	}
 	addresses, hosts, _ := permissions.Effective()
 	if (addresses.Restricted() || len(hosts) > 0) && !m.role.EnforcesBounds() {
-		return nil, errNothingLeft // bound when it was issued, by a role that no longer binds
+		return nil, errNothingLeft // the token was bound to addresses or hosts, and the role no longer enforces them
 	}
 	if m.config.Issuer == "" {
 		return nil, refusal.New("the role issues JWTs, and the config has no issuer")
@@ -115,7 +115,7 @@ var errNothingLeft = refusal.New("the role has changed since, and nothing is lef
 
 // errNoPlace is returned if a role became a role of JWTs. A JWT of an older grant could not be revoked for API servers
 // that check tokens offline, since the grant has no place in a status list.
-var errNoPlace = errors.New("the role issues JWTs now, and no status list would tell of the end of this grant")
+var errNoPlace = errors.New("the role issues JWTs now, and the grant has no place in a status list")
 
 // refuseTooLong refuses a request whose token would be too long, with the field to shorten. Any other error stays as it
 // is.

@@ -52,7 +52,7 @@ func (t *Tokens) Refresh(ctx context.Context, s logical.Storage, q *RefreshReque
 		return nil, errInvalidGrant
 	}
 	now := t.Now()
-	// A refresh token that is used again is reported whatever else there is to refuse.
+	// Reuse is checked first, so that no other refusal hides the reuse.
 	if t.Refreshes.Reused(used.Grant, used.Generation, refreshRetry, now) {
 		return nil, t.refreshTokenReused(ctx, s, q, used)
 	}
@@ -72,7 +72,7 @@ func (t *Tokens) Refresh(ctx context.Context, s logical.Storage, q *RefreshReque
 	}
 	grantEnd := used.IssuedAt.Add(used.GrantLifetime)
 	m := &minting{Tokens: t, storage: s, config: c, role: r, mountPoint: q.MountPoint, lifetime: grantEnd.Sub(now)}
-	// The pair is made first and handed out last: what cannot be made does not use up the refresh token.
+	// The pair is made before the refresh is stored: if the pair cannot be made, the refresh token stays unused.
 	pair, err := m.nextPair(ctx, used, permissions, life)
 	if err != nil {
 		return nil, refuseGrant(err)

@@ -11,13 +11,13 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
-// maxTokensPerKey is half of what a random 96-bit nonce allows (NIST SP 800-38D section 8.3: 2^32).
+// maxTokensPerKey is half of the limit for random 96-bit nonces, 2^32 (NIST SP 800-38D section 8.3).
 const maxTokensPerKey = 1 << 31
 
-// Sealing keeps the keys that seal opaque tokens. There are none until the first token is made.
+// Sealing manages the keys that seal opaque tokens. There is no key until the first token is made.
 type Sealing struct {
 	*keyring[*token.Ring]
-	made atomic.Uint64 // tokens sealed here since storage was last told
+	made atomic.Uint64 // tokens sealed by this process since the count was last stored
 }
 
 // LoadSealing reads the keys from storage.
@@ -26,7 +26,7 @@ func LoadSealing(ctx context.Context, s logical.Storage, now func() time.Time) (
 	return k, k.read(ctx, s, "")
 }
 
-// Seal calls f, which seals so many tokens. They live for lifetime at most, renewals included.
+// Seal calls f, which seals the given number of tokens. The tokens live for lifetime at most, renewals included.
 func (k *Sealing) Seal(ctx context.Context, s logical.Storage, tokens uint64, lifetime time.Duration, f func(*token.Ring) error) error {
 	return k.with(lifetime, func() error { return k.prepare(ctx, s, lifetime) }, func(ring *token.Ring) error {
 		k.made.Add(tokens)
@@ -34,7 +34,7 @@ func (k *Sealing) Seal(ctx context.Context, s logical.Storage, tokens uint64, li
 	})
 }
 
-// prepare makes the first key where there is none, and notes how long what it seals lives.
+// prepare makes the first key if there is none, and stores how long the key's tokens may live.
 func (k *Sealing) prepare(ctx context.Context, s logical.Storage, lifetime time.Duration) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -52,7 +52,7 @@ func (k *Sealing) prepare(ctx context.Context, s logical.Storage, lifetime time.
 	return k.lives(ctx, s, lifetime)
 }
 
-// rotate adds a key, which seals from now on. The caller holds mu and has read the ring.
+// rotate adds a key and makes it current. The caller holds mu and has read the ring.
 func (k *Sealing) rotate(ctx context.Context, s logical.Storage) error {
 	for {
 		key, err := token.NewKey(rand.Reader, k.now())
@@ -71,7 +71,7 @@ func (k *Sealing) rotate(ctx context.Context, s logical.Storage) error {
 	}
 }
 
-// Rotate adds a key on demand.
+// Rotate adds a key and makes it current.
 func (k *Sealing) Rotate(ctx context.Context, s logical.Storage) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -81,8 +81,8 @@ func (k *Sealing) Rotate(ctx context.Context, s logical.Storage) error {
 	return k.rotate(ctx, s)
 }
 
-// Destroy drops a key for good; where it is the current one, another key seals from now on. Of a key that is gone
-// or unknown it does nothing.
+// Destroy drops the secret of a key for good. It makes a new key current if the key was current. It does nothing if the
+// key is unknown or has no secret any more.
 func (k *Sealing) Destroy(ctx context.Context, s logical.Storage, name string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -97,8 +97,8 @@ func (k *Sealing) Destroy(ctx context.Context, s logical.Storage, name string) e
 	return k.destroy(ctx, s, name)
 }
 
-// Maintain does what is due: takes over what another process has changed, drops the secrets of keys that are not
-// needed, notes how many tokens the current key has sealed, and rotates it after period or too many tokens.
+// Maintain reads the changes of other processes, drops the secrets of keys that are not needed, and stores how many
+// tokens the current key has sealed. It rotates the key after period or too many tokens, and reports whether it did.
 func (k *Sealing) Maintain(ctx context.Context, s logical.Storage, period time.Duration) (rotated bool, _ error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

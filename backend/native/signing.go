@@ -9,16 +9,16 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
-// Signing keeps the keys that sign JWTs. There are none until the first role of JWTs is written.
+// Signing manages the keys that sign JWTs. There is no key until the first role that issues JWTs is written.
 type Signing struct {
 	*keyring[*token.SigningRing]
 }
 
-// SigningPolicy is what the mount's configuration says of the keys.
+// SigningPolicy is the part of the mount's configuration that concerns signing keys.
 type SigningPolicy struct {
 	Algorithm string
-	Period    time.Duration // for which a key signs
-	MaxAge    time.Duration // for which verifiers may cache the published keys
+	Period    time.Duration // how long a key signs
+	MaxAge    time.Duration // how long verifiers may cache the published keys
 }
 
 // LoadSigning reads the keys from storage.
@@ -27,12 +27,12 @@ func LoadSigning(ctx context.Context, s logical.Storage, now func() time.Time) (
 	return k, k.read(ctx, s, "")
 }
 
-// Sign calls f with the ring, while nobody changes it here. What f signs lives for lifetime at most.
+// Sign calls f, which signs JWTs with the ring. The JWTs live for lifetime at most.
 func (k *Signing) Sign(ctx context.Context, s logical.Storage, algorithm string, lifetime time.Duration, f func(*token.SigningRing) error) error {
 	return k.with(lifetime, func() error { return k.Prepare(ctx, s, algorithm, lifetime) }, f)
 }
 
-// Prepare makes the first keys where there are none, and notes how long what they sign lives.
+// Prepare makes the first keys if there are none, and stores how long the JWTs of the current key may live.
 func (k *Signing) Prepare(ctx context.Context, s logical.Storage, algorithm string, lifetime time.Duration) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -50,8 +50,8 @@ func (k *Signing) Prepare(ctx context.Context, s logical.Storage, algorithm stri
 	return k.lives(ctx, s, lifetime)
 }
 
-// rotate has the successor sign, and publishes the one after it. Where there is no successor, the key that signs
-// was not published before. The caller holds mu and has read the ring.
+// rotate makes the successor current, and publishes a new successor. If there is no successor, rotate makes a new key
+// current, which verifiers do not know yet. The caller holds mu and has read the ring.
 func (k *Signing) rotate(ctx context.Context, s logical.Storage, algorithm string) error {
 	now := k.now()
 	if successor := k.Keys().Successor(); successor != nil {
@@ -76,8 +76,8 @@ func (k *Signing) rotate(ctx context.Context, s logical.Storage, algorithm strin
 	return k.succeed(ctx, s, algorithm)
 }
 
-// succeed publishes a successor of an algorithm where there is none, and withdraws those of another. The caller
-// holds mu.
+// succeed publishes a successor for an algorithm if there is none, and withdraws successors of other algorithms. The
+// caller holds mu.
 func (k *Signing) succeed(ctx context.Context, s logical.Storage, algorithm string) error {
 	for successor := k.Keys().Successor(); successor != nil; successor = k.Keys().Successor() {
 		if successor.Algorithm == algorithm {
@@ -94,8 +94,8 @@ func (k *Signing) succeed(ctx context.Context, s logical.Storage, algorithm stri
 	return k.add(ctx, s, key)
 }
 
-// Rotate rotates on demand, unless verifiers may not know the successor yet: then it returns from when they do. It
-// does nothing where there are no keys.
+// Rotate rotates the current key. If verifiers may not know the successor yet, Rotate does nothing and returns from when
+// they know it. Rotate does nothing if there are no keys.
 func (k *Signing) Rotate(ctx context.Context, s logical.Storage, p SigningPolicy) (tooYoungUntil time.Time, _ error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -111,7 +111,7 @@ func (k *Signing) Rotate(ctx context.Context, s logical.Storage, p SigningPolicy
 	return time.Time{}, k.rotate(ctx, s, p.Algorithm)
 }
 
-// successorKnown is the time from which every verifier knows the successor.
+// successorKnown returns the time from which every verifier knows the successor.
 func (k *Signing) successorKnown(p SigningPolicy) time.Time {
 	if successor := k.Keys().Successor(); successor != nil {
 		return successor.CreatedAt.Add(p.MaxAge)
@@ -119,9 +119,9 @@ func (k *Signing) successorKnown(p SigningPolicy) time.Time {
 	return k.now().Add(p.MaxAge)
 }
 
-// Destroy drops a key for good; where it is the current one, its successor signs from now on, and where it is a
-// successor, another one is published. It returns from when every verifier knows the key that signs; the zero time
-// where all do. Of a key that is gone or unknown it does nothing.
+// Destroy drops the secret of a key for good. If the key was current, its successor becomes current. If the key was a
+// successor, Destroy publishes another one. It returns from when every verifier knows the current key, or zero if they
+// already do. It does nothing if the key is unknown or has no secret any more.
 func (k *Signing) Destroy(ctx context.Context, s logical.Storage, name string, p SigningPolicy) (unknownUntil time.Time, _ error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -142,9 +142,9 @@ func (k *Signing) Destroy(ctx context.Context, s logical.Storage, name string, p
 	return unknownUntil, k.succeed(ctx, s, p.Algorithm)
 }
 
-// Maintain does what is due: takes over what another process has changed, drops the private keys that are not
-// needed, publishes a successor of the algorithm that is set, and rotates after the period or a change of the
-// algorithm.
+// Maintain reads the changes of other processes, drops the private keys that are not needed, and publishes a successor
+// for the configured algorithm. It rotates the key after the period or a change of the algorithm, and reports whether it
+// did.
 func (k *Signing) Maintain(ctx context.Context, s logical.Storage, p SigningPolicy) (rotated bool, _ error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -153,7 +153,7 @@ func (k *Signing) Maintain(ctx context.Context, s logical.Storage, p SigningPoli
 	if current == nil || err != nil {
 		return false, err
 	}
-	// Another process may have written over what this one has noted.
+	// Another process may have overwritten the LongestLifetime that this process has stored.
 	if err := k.change(ctx, s, current.Name, func(*token.Key) bool { return false }); err != nil {
 		return false, err
 	}

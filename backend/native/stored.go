@@ -14,15 +14,15 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
-// Reload reads a key anew, of which a storage key tells that somebody else has changed it.
+// Reload reads a key again after another process has changed its storage entry.
 func (k *keyring[R]) Reload(ctx context.Context, s logical.Storage, key string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.read(ctx, s, key[strings.LastIndexByte(key, '/')+1:])
 }
 
-// read takes over what storage holds. Of the keys that are known those are read again that change: the one that is
-// used, successors, and the one that is named. The caller holds mu.
+// read brings memory up to date with storage. Of the known keys it reads only those again that may change: the current
+// key, successors, and the named key. The caller holds mu.
 func (k *keyring[R]) read(ctx context.Context, s logical.Storage, named string) error {
 	names, err := s.List(ctx, k.prefix)
 	if err != nil {
@@ -83,8 +83,8 @@ func (k *keyring[R]) read(ctx context.Context, s logical.Storage, named string) 
 	return nil
 }
 
-// Open opens a token with the keys of a ring. One that was made with an unknown key is tried again where storage has
-// that key.
+// Open opens a token with the keys of a ring. If the token's key is unknown, Open reads the key from storage and tries
+// again.
 func Open[R ring](ctx context.Context, s logical.Storage, k interface {
 	Ring() R
 	learn(ctx context.Context, s logical.Storage, name string) (bool, error)
@@ -102,10 +102,10 @@ func Open[R ring](ctx context.Context, s logical.Storage, k interface {
 	return open(k.Ring(), text)
 }
 
-// keyNamePattern is what the name of a key may be, which is part of its storage key.
+// keyNamePattern matches the allowed names of keys. The name comes from a token and becomes part of a storage key.
 var keyNamePattern = regexp.MustCompile(`^[0-9A-Za-z_-]{1,64}$`)
 
-// learn takes over a key that another process has made, and reports whether there is one of this name.
+// learn reads a key that another process has made from storage, and reports whether the key exists.
 func (k *keyring[R]) learn(ctx context.Context, s logical.Storage, name string) (bool, error) {
 	if !keyNamePattern.MatchString(name) {
 		return false, nil
@@ -127,7 +127,7 @@ func (k *keyring[R]) learn(ctx context.Context, s logical.Storage, name string) 
 	return true, nil
 }
 
-// Damaged returns the storage keys of the keys that cannot be used, each with the reason.
+// Damaged returns the storage keys of unusable keys, each with the reason.
 func (k *keyring[R]) Damaged() map[string]error {
 	damaged := make(map[string]error)
 	for _, key := range k.Keys() {
@@ -138,7 +138,7 @@ func (k *keyring[R]) Damaged() map[string]error {
 	return damaged
 }
 
-// DropDamaged destroys a key that cannot be used; it does nothing where there is none.
+// DropDamaged destroys an unusable key. It does nothing if there is none at the storage key.
 func (k *keyring[R]) DropDamaged(ctx context.Context, s logical.Storage, storageKey string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -152,7 +152,7 @@ func (k *keyring[R]) DropDamaged(ctx context.Context, s logical.Storage, storage
 	return k.destroy(ctx, s, name)
 }
 
-// readKey reads one entry; nil where there is none. A key that cannot be decoded is Broken.
+// readKey reads one key. It returns nil if there is none. A key that cannot be decoded is Broken.
 func readKey(ctx context.Context, s logical.Storage, prefix, name string) (*token.Key, error) {
 	entry, err := s.Get(ctx, prefix+name)
 	if err != nil || entry == nil {

@@ -10,25 +10,25 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
-// errDamaged says that storage holds something of a token that cannot be read. Nothing is done with such a token: it
-// may be alive at its service, and cannot be revoked there.
+// errDamaged is returned if the entry of a token or a hold cannot be decoded. The queue leaves such a token alone: the
+// token may exist at its service, but cannot be revoked.
 var errDamaged = errors.New("the stored entry cannot be read")
 
-// damage notes a storage key of which nothing can be read.
+// damage records a storage key whose entry cannot be read.
 func (ts *Tokens) damage(key string, err error) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
 	ts.damaged[key] = err
 }
 
-// mend notes that a storage key is written again, or deleted.
+// mend records that the entry of a storage key is readable again or deleted.
 func (ts *Tokens) mend(key string) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
 	delete(ts.damaged, key)
 }
 
-// Unreadable says why it is not known what has become of a token; nil where it is.
+// Unreadable returns an error if the entry of a token cannot be read.
 func (ts *Tokens) Unreadable(id token.ID) error {
 	ts.mu.RLock()
 	defer ts.mu.RUnlock()
@@ -42,14 +42,14 @@ func (ts *Tokens) Unreadable(id token.ID) error {
 	return nil
 }
 
-// Damaged returns the storage keys that cannot be read, and why.
+// Damaged returns the storage keys of the unreadable entries, each with the reason.
 func (ts *Tokens) Damaged() map[string]error {
 	ts.mu.RLock()
 	defer ts.mu.RUnlock()
 	return maps.Clone(ts.damaged)
 }
 
-// DropDamaged deletes what cannot be read. Where it was a token, the token is left behind at its service.
+// DropDamaged deletes an unreadable entry. It returns left if the entry was a token: the token may exist at its service.
 func (ts *Tokens) DropDamaged(ctx context.Context, key string) (left bool, _ error) {
 	if ts.Damaged()[key] == nil {
 		return false, nil

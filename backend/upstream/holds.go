@@ -14,17 +14,17 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
-// hold says that a lease holds a shared token. Each has a storage entry of its own, so that the thousandth costs
-// what the first does, and nobody overwrites the hold of somebody else.
+// hold is the claim of one lease on a shared token. Each hold has its own storage entry: the thousandth hold costs as
+// much as the first, and no process overwrites the hold of another.
 type hold struct {
 	End     time.Time `json:"end"`
-	Subject string    `json:"subject,omitzero"` // Vault entity that has the lease; "": none
+	Subject string    `json:"subject,omitzero"` // Vault entity that has the lease; empty if there is none
 }
 
-// holds are those of one token, in memory.
+// holds are the holds of one token in memory.
 type holds struct {
-	all   map[string]hold           // by hold id
-	byEnd *btree.BTreeG[endingHold] // the same
+	all   map[string]hold           // by hold ID
+	byEnd *btree.BTreeG[endingHold] // the same holds, ordered by end
 }
 
 type endingHold struct {
@@ -43,7 +43,7 @@ func newHolds() *holds {
 	}, btree.Options{NoLocks: true})}
 }
 
-// last is the latest end; false where there is no hold.
+// last returns the latest end. It returns false if there is no hold.
 func (hs *holds) last() (time.Time, bool) {
 	if hs == nil {
 		return time.Time{}, false
@@ -52,7 +52,8 @@ func (hs *holds) last() (time.Time, bool) {
 	return h.end, found
 }
 
-// mostHolds is how many holds a token may have that a request forgets: each costs a write.
+// mostHolds is the largest number of holds of a token that a request revokes itself: deleting each hold costs a write.
+// The queue revokes a token with more holds.
 const mostHolds = 2
 
 // heldBy returns how many leases hold a token.
@@ -65,7 +66,8 @@ func (ts *Tokens) heldBy(id token.ID) int {
 	return 0
 }
 
-// setHold has a hold seen as it is stored now; nil: it is no more. It returns how many the token has.
+// setHold puts a stored hold into memory, or removes a deleted one if h is nil. It returns how many holds the token has
+// left.
 func (ts *Tokens) setHold(id token.ID, name string, h *hold) (left int) {
 	ts.mu.Lock()
 	hs, i := ts.holds[id], ts.all[id]
@@ -115,8 +117,8 @@ func (ts *Tokens) reloadHold(ctx context.Context, key, rest string) error {
 	return err
 }
 
-// rereadHold reads a hold from storage again, and returns it; nil where there is none, or none that can be read. The
-// caller has locked the token.
+// rereadHold reads a hold from storage again. It returns nil if the hold does not exist or cannot be read. The caller
+// has locked the token.
 func (ts *Tokens) rereadHold(ctx context.Context, id token.ID, name string) (*hold, error) {
 	key := holdKey(id, name)
 	entry, err := ts.storage.Get(ctx, key)
@@ -136,7 +138,7 @@ func (ts *Tokens) rereadHold(ctx context.Context, id token.ID, name string) (*ho
 	return h, nil
 }
 
-// rereadHolds reads the holds of a token from storage again, until it has found one that is not over. The caller has
+// rereadHolds reads the holds of a token from storage again until it finds one that has not expired. The caller has
 // locked the token.
 func (ts *Tokens) rereadHolds(ctx context.Context, id token.ID, now time.Time) error {
 	stored, err := ts.storage.List(ctx, HoldsPrefix+id.String()+"/")
@@ -162,7 +164,7 @@ func (ts *Tokens) rereadHolds(ctx context.Context, id token.ID, now time.Time) e
 	return nil
 }
 
-// holdNames are the holds of a token in memory.
+// holdNames returns the IDs of a token's holds in memory.
 func (ts *Tokens) holdNames(id token.ID) map[string]bool {
 	ts.mu.RLock()
 	defer ts.mu.RUnlock()
@@ -175,12 +177,12 @@ func (ts *Tokens) holdNames(id token.ID) map[string]bool {
 	return names
 }
 
-// hold adds a lease to a shared token. It returns the end of the hold: the end that is asked for, or that of the
-// token at the service where that comes first. A token that is not Live is ErrRevoked.
+// hold adds a lease to a shared token. It returns the end of the hold: the requested end, or the token's end at the
+// service if the token ends earlier. It returns ErrRevoked if the token is not Live.
 func (ts *Tokens) hold(ctx context.Context, id token.ID, name, subject string, end, now time.Time) (time.Time, error) {
 	defer ts.lockShared(id)()
 	held, err := ts.putHold(ctx, id, name, hold{End: end, Subject: subject}, now)
-	if err != nil { // nobody gets the token, and storage may have the hold nevertheless
+	if err != nil { // the requester does not get the token, but storage may have the hold
 		dropping, cancel := context.WithTimeout(context.WithoutCancel(ctx), RevokeWait)
 		defer cancel()
 		err = errors.Join(err, ts.storage.Delete(dropping, holdKey(id, name)))
@@ -219,7 +221,7 @@ func (ts *Tokens) putHold(ctx context.Context, id token.ID, name string, h hold,
 	if err := ts.storage.Put(ctx, &logical.StorageEntry{Key: holdKey(id, name), Value: value}); err != nil {
 		return time.Time{}, err
 	}
-	// Another process may have moved the token on meanwhile.
+	// Another process may have revoked the token since.
 	stored, err := ts.read(ctx, id)
 	if err != nil {
 		return time.Time{}, err
@@ -232,8 +234,7 @@ func (ts *Tokens) putHold(ctx context.Context, id token.ID, name string, h hold,
 	return h.End, ts.dropLost(ctx, id, now)
 }
 
-// unhold takes a lease away from a shared token, and moves the token to Ending if nothing holds it any more, which
-// it reports.
+// unhold removes a lease from a shared token. It moves a token without holds to Ending, and reports whether it did.
 func (ts *Tokens) unhold(ctx context.Context, id token.ID, name string, now time.Time) (ended bool, err error) {
 	if left, err := ts.dropHold(ctx, id, name); err != nil || left > 0 {
 		return false, err
@@ -249,7 +250,7 @@ func (ts *Tokens) unhold(ctx context.Context, id token.ID, name string, now time
 	return t.State == Ending, err
 }
 
-// dropHold deletes a hold, and returns how many its token has left, as far as this process knows.
+// dropHold deletes a hold. It returns how many holds of the token are left in memory.
 func (ts *Tokens) dropHold(ctx context.Context, id token.ID, name string) (left int, err error) {
 	defer ts.lockShared(id)()
 	if err := ts.storage.Delete(ctx, holdKey(id, name)); err != nil {
@@ -259,7 +260,8 @@ func (ts *Tokens) dropHold(ctx context.Context, id token.ID, name string) (left 
 	return ts.setHold(id, name, nil), nil
 }
 
-// dropLost deletes holds whose end has passed without a word from Vault, some at a time.
+// dropLost deletes up to two expired holds that Vault has not revoked. A request that adds a hold pays for two writes at
+// most.
 func (ts *Tokens) dropLost(ctx context.Context, id token.ID, now time.Time) error {
 	for range 2 {
 		ts.mu.RLock()
@@ -280,7 +282,7 @@ func (ts *Tokens) dropLost(ctx context.Context, id token.ID, now time.Time) erro
 	return nil
 }
 
-// dropHolds deletes all holds of a token. The caller has locked it.
+// dropHolds deletes all holds of a token. The caller has locked the token.
 func (ts *Tokens) dropHolds(ctx context.Context, id token.ID) error {
 	for name := range ts.holdNames(id) {
 		if err := ts.storage.Delete(ctx, holdKey(id, name)); err != nil {
@@ -291,7 +293,7 @@ func (ts *Tokens) dropHolds(ctx context.Context, id token.ID) error {
 	return nil
 }
 
-// dropOrphans deletes the holds of tokens that do not exist any more.
+// dropOrphans deletes the holds of tokens that no longer exist.
 func (ts *Tokens) dropOrphans(ctx context.Context) error {
 	ts.mu.RLock()
 	var orphans []token.ID

@@ -8,7 +8,7 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
-// show has a token seen as it is stored now; nil: it is no more. The caller has locked it.
+// show puts a stored token into memory, or removes a forgotten one if t is nil. The caller has locked the token.
 func (ts *Tokens) show(id token.ID, t *Token) {
 	ts.mend(Prefix + id.String())
 	ts.mu.Lock()
@@ -90,14 +90,14 @@ func (ts *Tokens) unlink(id token.ID, i *item) {
 		delete(ts.roles, i.RoleID)
 	}
 	if i.State == Live && i.Shared {
-		// An older one is not given again: the next requester gets a new one.
+		// An older token is not shared again: the next requester gets a new token.
 		if key := shareKey(i.RoleID, i.ConnectionID, i.Params); ts.shared[key] == i {
 			delete(ts.shared, key)
 		}
 	}
 }
 
-// countSubjects counts a token that is Live up or down for everybody who has it.
+// countSubjects adds by to the count of a Live token for every entity that has the token.
 func (ts *Tokens) countSubjects(id token.ID, i *item, by int) {
 	ts.countSubject(i.Subject, id, by)
 	if hs := ts.holds[id]; hs != nil {
@@ -107,7 +107,7 @@ func (ts *Tokens) countSubjects(id token.ID, i *item, by int) {
 	}
 }
 
-// countSubject counts a token of an entity up or down.
+// countSubject adds by to the count of a token for an entity.
 func (ts *Tokens) countSubject(entity string, id token.ID, by int) {
 	if entity == "" {
 		return

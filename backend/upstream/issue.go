@@ -146,7 +146,7 @@ func (k *Keeper) share(ctx context.Context, c *Ready, q *IssueRequest) (*Minted,
 			return nil, err
 		}
 		if !end.After(k.now()) {
-			return nil, errors.Join(&connector.Error{Message: "the service made a token that has ended already"}, k.Unhold(ctx, t.ID, name))
+			return nil, errors.Join(&connector.Error{Message: "the service created a token that has already expired"}, k.Unhold(ctx, t.ID, name))
 		}
 		return &Minted{Token: t, Hold: name, End: end}, nil
 	}

@@ -21,45 +21,45 @@ import (
 // RevokeWait is how long a request waits for a service to revoke a token before the queue takes over.
 const RevokeWait = 10 * time.Second
 
-// Keeper keeps the connections of one mount, and the tokens at their services.
+// Keeper manages the connections of one mount and the tokens at their services.
 type Keeper struct {
 	Connections *Connections
 	Tokens      *Tokens
-	Timings     Timings // to be changed before the first use only
+	Timings     Timings // must not change after the first use
 
 	storage  logical.Storage
 	now      func() time.Time
 	log      hclog.Logger
 	mount    Mount
 	minting  singleflight.Group // of shared tokens, by shareKey
-	rotating sync.Map           // id of a connection whose credential is being rotated -> *rotation
+	rotating sync.Map           // ID of a connection whose credential is being rotated -> *rotation
 	queue    queue
 }
 
-// Mount is what a Keeper needs to know of the mount. Its answers are those of now.
+// Mount answers a Keeper's questions about the mount. Each answer is current.
 type Mount interface {
-	// Active reports whether this process has read storage, and may write there.
+	// Active reports whether this process has read storage and may write to storage.
 	Active(ctx context.Context) bool
 
-	// Roles returns the roles; nil if they are not read from storage yet.
+	// Roles returns the roles, or nil before they are read from storage.
 	Roles() *role.Store
 
-	// StaticRoleHolds reports whether a static role keeps a token. It asks storage before it says no.
+	// StaticRoleHolds reports whether a static role holds a token. It reads storage before it returns false.
 	StaticRoleHolds(ctx context.Context, staticRole string, id token.ID) bool
 }
 
-// Config is what a Keeper is made of. All fields but Dial are required.
+// Config configures a Keeper. All fields but Dial are required.
 type Config struct {
-	Storage   logical.Storage // of the mount, for work that belongs to no request
+	Storage   logical.Storage // of the mount, for background work
 	Now       func() time.Time
 	Log       hclog.Logger
 	Mount     Mount
-	Wake      func()             // has Run called at once
-	UserAgent string             // names the plugin to the services
-	Dial      connector.DialFunc // how the services are reached; nil: the network
+	Wake      func()             // makes the caller call Run at once
+	UserAgent string             // of the requests to the services
+	Dial      connector.DialFunc // dials the services; nil means net.Dialer
 }
 
-// New makes the keeper of a mount. Connections and Tokens are to be loaded before use.
+// New returns the keeper of a mount. The caller must load Connections and Tokens before use.
 func New(c Config) *Keeper {
 	k := &Keeper{
 		Connections: newConnections(connector.ClientConfig{UserAgent: c.UserAgent, Dial: c.Dial, Now: c.Now}), Timings: DefaultTimings,
@@ -70,7 +70,7 @@ func New(c Config) *Keeper {
 	return k
 }
 
-// roleDeleted reports whether surely no role has an ID.
+// roleDeleted reports whether no role, not even an unreadable one, has an ID.
 func (k *Keeper) roleDeleted(id token.RoleID) bool {
 	roles := k.mount.Roles()
 	return roles != nil && roles.ByID(id) == nil && roles.BrokenID(id) == nil
@@ -90,7 +90,7 @@ func (k *Keeper) reload(ctx context.Context) error {
 	return roles.ReloadAll(ctx, k.storage)
 }
 
-// Check proves that the credential of a connection works. It returns what the service says of the credential.
+// Check verifies that the credential of a connection works. It returns what the service reports about the credential.
 func (k *Keeper) Check(ctx context.Context, connection string) (provider string, data map[string]any, _ error) {
 	c, err := k.Connections.find(connection)
 	if err != nil {
@@ -103,18 +103,18 @@ func (k *Keeper) Check(ctx context.Context, connection string) (provider string,
 	return c.Service.Provider.Name, data, nil
 }
 
-// Outcome is what a revocation came to.
+// Outcome is the outcome of a revocation.
 type Outcome struct {
 	Queued  bool      // the service has not confirmed the revocation yet
-	EndsAt  time.Time // the service cannot revoke the token, which ends then; zero: it can
+	EndsAt  time.Time // expiry of a token that the service cannot revoke; zero if the service can
 	Service string    // name of the connection
 }
 
-// Revoke revokes a token for good, whatever holds the token: from now on nobody gets the token, and the service revokes it
-// now, or as soon as the service can be reached. A token with many holds is revoked in the background. A token that storage
-// does not know is revoked already.
+// Revoke revokes a token whatever holds the token. Nobody gets the token from now on. If the service cannot be reached,
+// the queue retries the revocation. The queue also revokes a token with many holds. A token that is not in storage is
+// already revoked.
 func (k *Keeper) Revoke(ctx context.Context, id token.ID) (Outcome, error) {
-	mine := k.Tokens.claim(id) // before the queue sees that there is something to do
+	mine := k.Tokens.claim(id) // before the token is Ending, so that the queue does not revoke it as well
 	release := func() {
 		if mine {
 			k.Tokens.release(id)
@@ -152,7 +152,7 @@ func (k *Keeper) Revoke(ctx context.Context, id token.ID) (Outcome, error) {
 	return o, nil
 }
 
-// revoke has the service revoke a token that is Ending, and forgets the token.
+// revoke revokes an Ending token at the service, and forgets the token.
 func (k *Keeper) revoke(ctx context.Context, c *Ready, t *Token) error {
 	if c.Broken != nil {
 		return c.Broken
@@ -160,8 +160,8 @@ func (k *Keeper) revoke(ctx context.Context, c *Ready, t *Token) error {
 	err := c.Service.Revoke(ctx, t.atService())
 	switch {
 	case errors.Is(err, connector.ErrGone) && t.URL != c.URL:
-		// What is not there may be at the URL where the token was minted. Whether this is the same service under
-		// another name is for the operator to say, with the credential; whether it is one at all, for a check.
+		// The token may still exist at the URL where it was minted. An operator who changes the URL and gives the
+		// credential again declares both URLs to be the same service. The check proves that the new URL is a service.
 		if _, checkErr := c.Service.Check(ctx); checkErr != nil {
 			return fmt.Errorf("%w: the token was minted at %s, and a check of the connection failed: %w", errOtherURL, t.URL, checkErr)
 		}
@@ -173,8 +173,8 @@ func (k *Keeper) revoke(ctx context.Context, c *Ready, t *Token) error {
 	return k.Tokens.Forget(ctx, t.ID)
 }
 
-// errOtherURL says that a service that is not there as it was does not have a token.
-var errOtherURL = errors.New("the service does not have the token, which does not say that the token is revoked")
+// errOtherURL is returned if a connection's URL has changed and the service at the new URL does not have the token.
+var errOtherURL = errors.New("the service does not have the token, but the token may still exist")
 
 func isUnrevocable(err error) bool { return errors.Is(err, connector.ErrCannotRevoke) }
 
@@ -194,7 +194,7 @@ func (k *Keeper) revokeAll(ctx context.Context, tokens []Token) error {
 	return group.Wait()
 }
 
-// Unhold takes a lease away from a shared token. The queue revokes a token that nothing holds any more.
+// Unhold removes a lease from a shared token. The queue revokes a token without holds.
 func (k *Keeper) Unhold(ctx context.Context, id token.ID, hold string) error {
 	ended, err := k.Tokens.unhold(ctx, id, hold, k.now())
 	if ended {
@@ -203,7 +203,7 @@ func (k *Keeper) Unhold(ctx context.Context, id token.ID, hold string) error {
 	return err
 }
 
-// Shorten has a token end earlier than it would.
+// Shorten moves the end of a token to an earlier time.
 func (k *Keeper) Shorten(ctx context.Context, id token.ID, end time.Time) error {
 	t, known := k.Tokens.Get(id)
 	if !known || t.State != Live || !t.EndsAt.After(end) {

@@ -12,7 +12,7 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
-// Load reads all tokens and holds from storage, also again when memory may be behind.
+// Load reads all tokens and holds from storage. Another call brings memory up to date.
 func (ts *Tokens) Load(ctx context.Context) error {
 	keys, err := ts.stored(ctx)
 	if err != nil {
@@ -22,8 +22,8 @@ func (ts *Tokens) Load(ctx context.Context) error {
 	return ts.reloadAll(ctx, keys)
 }
 
-// Sync reads what storage has and memory does not, and the other way round: another process that had not noticed that
-// it was replaced may have stored or deleted something after this one has loaded all.
+// Sync reads the tokens and holds that are only in storage or only in memory. After a failover, the old process may still
+// have stored or deleted entries that Load did not see.
 func (ts *Tokens) Sync(ctx context.Context) error {
 	keys, err := ts.stored(ctx)
 	if err != nil {
@@ -90,7 +90,8 @@ func (ts *Tokens) remembered() map[string]bool {
 	return keys
 }
 
-// Reload reads one token or hold again, which somebody else has written. It returns an error for any other key.
+// Reload reads one token or hold again after another process has written the entry. It returns an error for any other
+// key.
 func (ts *Tokens) Reload(ctx context.Context, key string) error {
 	if rest, ok := strings.CutPrefix(key, HoldsPrefix); ok {
 		return ts.reloadHold(ctx, key, rest)

@@ -9,11 +9,11 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
-// createAttempts is how often a token is asked for whose creation ended unsure, under another name each time.
+// createAttempts is how many create calls a request makes if their outcome is unknown, each with a new name.
 const createAttempts = 3
 
-// mint creates a token at a service. Storage knows of the token before the service does: if mint is cut short, the queue
-// finds the token by its name and revokes it.
+// mint creates a token at a service. The token is stored before the service is called: if mint is interrupted, the queue
+// finds the token by its name and revokes the token.
 func (k *Keeper) mint(ctx context.Context, c *Ready, q *IssueRequest) (*Minted, error) {
 	started := k.now()
 	for attempt := 1; ; attempt++ {
@@ -48,9 +48,9 @@ func (k *Keeper) tryMint(ctx context.Context, c *Ready, q *IssueRequest) (*Minte
 	created, err := c.Service.Create(ctx, name, q.Role.Name(), q.Role.Params, q.Now, q.End)
 	if err != nil {
 		if e := (*connector.Error)(nil); errors.As(err, &e) && !e.Unsure {
-			// There is surely no token. If this fails, the queue finds out.
+			// The service has created no token. If Forget fails, the queue searches for the token and forgets it.
 			if err := k.Tokens.Forget(ctx, id); err != nil {
-				k.log.Warn("token not created, and still stored until the queue finds that it does not exist", "name", name, "error", err)
+				k.log.Warn("entry of a token that was not created not deleted; deletion queued", "name", name, "error", err)
 			}
 		}
 		return nil, err
@@ -78,9 +78,9 @@ func (k *Keeper) tryMint(ctx context.Context, c *Ready, q *IssueRequest) (*Minte
 	case (err == nil || errors.Is(err, ErrRevoked)) && (k.Connections.deleted(c.ID) || k.roleDeleted(q.Role.ID)):
 		err = &connector.Error{Message: "the role or its connection was deleted meanwhile"}
 	case errors.Is(err, ErrRevoked):
-		err = &connector.Error{Message: "another process has given the token up meanwhile"}
+		err = &connector.Error{Message: "another process has revoked the token meanwhile"}
 	case err == nil && !m.TokenEnd.IsZero() && !m.TokenEnd.After(k.now()):
-		err = &connector.Error{Message: "the service made a token that has ended already"}
+		err = &connector.Error{Message: "the service created a token that has already expired"}
 	}
 	if err != nil {
 		take(&announced)
@@ -90,26 +90,26 @@ func (k *Keeper) tryMint(ctx context.Context, c *Ready, q *IssueRequest) (*Minte
 	return m, nil
 }
 
-// giveUp revokes a token that nobody gets. If that fails, the queue tries again; so it does where storage fails, by
-// the name of the token.
+// giveUp revokes an undelivered token. If the service fails, the queue retries the revocation. If storage fails, the
+// entry stays Creating, and the queue finds the token by its name.
 func (k *Keeper) giveUp(ctx context.Context, c *Ready, t *Token) error {
 	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), RevokeWait)
 	defer cancel()
-	if k.Connections.deleted(c.ID) { // and with it what storage knew of the token
+	if k.Connections.deleted(c.ID) { // with the entries of its tokens
 		if err := c.Service.Revoke(ending, t.atService()); err != nil {
-			k.log.Warn("token left behind at a service whose connection was deleted", "connection", c.Name(), "name", t.Name, "error", err)
+			k.log.Warn("token of a deleted connection not revoked", "connection", c.Name(), "name", t.Name, "error", err)
 		}
 		return k.Tokens.Forget(ending, t.ID)
 	}
 	if err := k.Tokens.abandon(ending, *t, k.now()); err != nil {
-		k.log.Warn("token that nobody gets not stored as such", "connection", c.Name(), "name", t.Name, "error", err)
+		k.log.Warn("state of an undelivered token not stored", "connection", c.Name(), "name", t.Name, "error", err)
 		if err := c.Service.Revoke(ending, t.atService()); err != nil && !errors.Is(err, connector.ErrGone) {
-			k.log.Warn("token that nobody gets not revoked yet", "connection", c.Name(), "name", t.Name, "error", err)
+			k.log.Warn("undelivered token not revoked; revocation queued", "connection", c.Name(), "name", t.Name, "error", err)
 		}
 		return nil
 	}
 	if err := k.revoke(ending, c, t); err != nil {
-		k.log.Warn("token that nobody gets not revoked yet; revocation queued", "connection", c.Name(), "name", t.Name, "error", err)
+		k.log.Warn("undelivered token not revoked; revocation queued", "connection", c.Name(), "name", t.Name, "error", err)
 	}
 	return nil
 }

@@ -12,59 +12,59 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
 )
 
-// Timings are those of the queue.
+// Timings are the times that the queue waits.
 type Timings struct {
 	// Settle is how long to keep searching for a token after its create call timed out.
 	Settle time.Duration
 
-	// Grace is how long after the end of a lease its token is revoked although Vault has not asked for that. Vault
-	// never will where the plugin was killed between storing the token and answering with it: then there is no
-	// lease, and storage cannot tell whether Vault has got the answer.
+	// Grace is how long the queue waits after a lease's end before it revokes the token without a request from Vault.
+	// If the plugin is killed after storing the token and before answering, Vault has no lease and never asks.
 	Grace time.Duration
 
-	// Interval is the shortest time between two runs: what becomes due within Interval is done together. Longest is
-	// the longest time between two runs, even if the clock is set.
+	// Interval is the shortest time between two runs: tokens that become due within Interval are processed together.
+	// Longest is the longest time between two runs. Longest bounds the delay after the clock was set.
 	Interval, Longest time.Duration
 
-	// Sync is how often storage is asked which tokens there are.
+	// Sync is how often the tokens are listed in storage.
 	Sync time.Duration
 
-	// FirstBackoff and LongestBackoff bound how long the queue waits after a failure. The first failure is often a
-	// hiccup; a service that is down for a day is asked every five minutes.
+	// FirstBackoff and LongestBackoff bound how long the queue waits after a failure. The first failure is often
+	// short; a service that is down for a day is called every five minutes.
 	FirstBackoff, LongestBackoff time.Duration
 }
 
-// DefaultTimings are those of production.
+// DefaultTimings are the timings in production.
 var DefaultTimings = Timings{
 	Settle: time.Minute, Grace: 30 * time.Second,
 	Interval: time.Second, Longest: time.Minute, Sync: 5 * time.Minute, FirstBackoff: time.Second, LongestBackoff: 5 * time.Minute,
 }
 
 const (
-	workers   = 4               // tokens of a connection that are revoked at once
-	batch     = 1000            // tokens of a connection that one batch takes
-	checkLife = 5 * time.Second // for which the result of a check of a connection is used
+	workers   = 4               // parallel revocations at one connection
+	batch     = 1000            // most tokens in a batch
+	checkLife = 5 * time.Second // how long the result of a connection check is reused
 )
 
-// Attempt is when something that failed is tried again. The zero Attempt has not failed.
+// Attempt counts failures and schedules the next try. The zero Attempt has no failures.
 type Attempt struct {
 	failures int
 	Next     time.Time
 }
 
-// After is the attempt after one that failed: twice as late each time, and not all at once.
+// After returns the attempt after a failed one. The wait doubles with each failure, has a random part, and is at least
+// least.
 func (ts *Timings) After(a Attempt, now time.Time, least time.Duration) Attempt {
 	wait := min(ts.LongestBackoff, ts.FirstBackoff<<min(a.failures, 16))
 	wait += time.Duration(rand.Int64N(int64(wait)/4 + 1)) //nolint:gosec // only spreads retries
 	return Attempt{failures: a.failures + 1, Next: now.Add(max(wait, least))}
 }
 
-// queue is what is known of the connections whose tokens are to be revoked. What there is to do is in storage; how
-// often it has been tried is not.
+// queue is the state of the connections whose tokens must be revoked. The tokens are in storage; the number of tries is
+// only in memory.
 type queue struct {
 	wake    func()
-	begun   atomic.Bool  // what an earlier process has left undone is done
-	sleeps  atomic.Int64 // until when it sleeps, in nanoseconds
+	begun   atomic.Bool  // begin has completed what an earlier process left undone
+	sleeps  atomic.Int64 // when the next run is due, in nanoseconds of Unix time
 	running sync.WaitGroup
 
 	mu      sync.Mutex
@@ -73,26 +73,26 @@ type queue struct {
 	syncing bool
 }
 
-// lineState is what is known of one connection.
+// lineState is the queue's state of one connection.
 type lineState struct {
-	Attempt             // after a failure that is the connection's
+	Attempt             // after a failure of the connection
 	root        Attempt // after a failure to settle a rotation of the credential
 	rootError   error
-	searchedFor string    // name of a credential that may have been made
-	searched    time.Time // when this process first searched for it in vain
+	searchedFor string    // name of a credential that the service may have made
+	searched    time.Time // when this process first searched for searchedFor
 	running     bool
-	ready       time.Time // Interval after it last ran
+	ready       time.Time // Interval after the last run
 	lastError   string
 }
 
-// soon wakes the queue if it sleeps for longer than until at.
+// soon wakes the queue if the next run is due later than at.
 func (q *queue) soon(at time.Time) {
 	if at.UnixNano() < q.sleeps.Load() {
 		q.wake()
 	}
 }
 
-// line is the state of a connection. The caller holds mu.
+// line returns the state of a connection. The caller holds mu.
 func (q *queue) line(connectionID string) *lineState {
 	l := q.lines[connectionID]
 	if l == nil {
@@ -102,7 +102,7 @@ func (q *queue) line(connectionID string) *lineState {
 	return l
 }
 
-// down reports whether a connection could not be reached, and is not to be tried yet.
+// down reports whether the queue waits after a failure of a connection.
 func (q *queue) down(connectionID string, now time.Time) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -110,7 +110,7 @@ func (q *queue) down(connectionID string, now time.Time) bool {
 	return l != nil && now.Before(l.Next)
 }
 
-// Retry has a connection tried again at once.
+// Retry makes the queue try a connection again at once.
 func (k *Keeper) Retry(connectionID string) {
 	k.queue.mu.Lock()
 	if l := k.queue.lines[connectionID]; l != nil {
@@ -121,7 +121,7 @@ func (k *Keeper) Retry(connectionID string) {
 	k.queue.wake()
 }
 
-// Run starts what is due, and returns after how long Run is due again.
+// Run starts the work that is due, and returns how long to wait before the next Run.
 func (k *Keeper) Run(ctx context.Context) time.Duration {
 	if !k.mount.Active(ctx) {
 		return k.Timings.Longest
@@ -132,13 +132,13 @@ func (k *Keeper) Run(ctx context.Context) time.Duration {
 	now := k.now()
 	k.sync(ctx, now)
 	next := now.Add(k.Timings.Longest)
-	k.queue.sleeps.Store(next.UnixNano()) // what falls due from here on is seen, or wakes the queue
+	k.queue.sleeps.Store(next.UnixNano()) // a token that becomes due from here on is seen below, or wakes the queue
 	for _, connection := range k.Connections.All() {
 		c := k.Connections.ready(connection)
 		at, some := k.Tokens.next(c.ID)
 		k.queue.mu.Lock()
 		l := k.queue.line(c.ID)
-		_, rotating := k.rotating.Load(c.ID) // by somebody who wakes the queue at the end
+		_, rotating := k.rotating.Load(c.ID) // the end of a rotation wakes the queue
 		if root := l.root.Next; c.unsettled() && !rotating && (!some || root.Before(at)) {
 			at, some = root, true
 		}
@@ -168,12 +168,12 @@ func (k *Keeper) Run(ctx context.Context) time.Duration {
 	return max(k.Timings.Interval, next.Sub(now))
 }
 
-// sync has what other processes have stored seen, now and then.
+// sync reads every Timings.Sync what other processes have stored.
 func (k *Keeper) sync(ctx context.Context, now time.Time) {
 	k.queue.mu.Lock()
 	defer k.queue.mu.Unlock()
 	if k.queue.synced.IsZero() {
-		k.queue.synced = now // with the first run
+		k.queue.synced = now // the tokens were loaded before the first run
 	}
 	if k.queue.syncing || now.Before(k.queue.synced.Add(k.Timings.Sync)) {
 		return
@@ -182,25 +182,25 @@ func (k *Keeper) sync(ctx context.Context, now time.Time) {
 	k.queue.running.Go(func() {
 		err := k.Tokens.Sync(ctx)
 		if err == nil {
-			err = k.begin(ctx) // the other process may not have known that a role or a connection was deleted
+			err = k.begin(ctx) // another process may have stored tokens of a deleted role or connection
 		}
 		k.queue.mu.Lock()
 		defer k.queue.mu.Unlock()
 		k.queue.syncing, k.queue.synced = false, now
 		if err != nil && ctx.Err() == nil {
-			k.log.Warn("tokens at services that another process may have stored not read; trying again", "error", err)
+			k.log.Warn("upstream tokens of other processes not read; retry scheduled", "error", err)
 		}
 	})
 }
 
-// Wait waits until nothing runs that Run has started. The context of Run is done.
+// Wait waits until all work that Run has started is done. The caller has cancelled the context of Run.
 func (k *Keeper) Wait() { k.queue.running.Wait() }
 
-// begin completes what was cut short: the deletion of a connection or of a role, and that of a token.
+// begin completes interrupted deletions of connections, roles and tokens.
 func (k *Keeper) begin(ctx context.Context) error {
 	ownerless := func(t *Token) bool { return k.Connections.deleted(t.ConnectionID) }
 	roleless := func(t *Token) bool { return t.State == Live && k.roleDeleted(t.RoleID) }
-	if len(k.Tokens.Where(ownerless))+len(k.Tokens.Where(roleless)) > 0 { // says memory, which may be behind
+	if len(k.Tokens.Where(ownerless))+len(k.Tokens.Where(roleless)) > 0 { // memory may be behind storage
 		if err := k.reload(ctx); err != nil {
 			return err
 		}
@@ -209,7 +209,7 @@ func (k *Keeper) begin(ctx context.Context) error {
 		if err := k.Tokens.Forget(ctx, t.ID); err != nil {
 			return err
 		}
-		k.log.Warn("token left behind at a service whose connection was deleted", "connection", t.Connection, "name", t.Name)
+		k.log.Warn("token of a deleted connection not revoked", "connection", t.Connection, "name", t.Name)
 	}
 	if err := k.revokeAll(ctx, k.Tokens.Where(roleless)); err != nil {
 		return err
@@ -217,7 +217,7 @@ func (k *Keeper) begin(ctx context.Context) error {
 	return k.Tokens.dropOrphans(ctx)
 }
 
-// drain does what is due at a connection, the oldest first, until nothing is left or the service cannot be reached.
+// drain processes the due tokens of a connection, oldest first, until none is left or the connection fails.
 func (k *Keeper) drain(ctx context.Context, c *Ready) {
 	c = k.settleRoot(ctx, c)
 	r := &run{Keeper: k, c: c, turn: make(chan struct{}, 1)}
@@ -226,12 +226,12 @@ func (k *Keeper) drain(ctx context.Context, c *Ready) {
 		more, err = r.batch(ctx)
 	}
 	if ctx.Err() != nil {
-		return // the mount goes away
+		return // the mount shuts down
 	}
 	k.queue.mu.Lock()
 	defer k.queue.mu.Unlock()
 	l := k.queue.line(c.ID)
-	if err == nil || r.progress.Load() { // a service that fails now and then must not be waited for ever longer
+	if err == nil || r.progress.Load() { // the wait must not grow for a service that fails only now and then
 		l.Attempt = Attempt{}
 	}
 	if err == nil {
@@ -244,10 +244,10 @@ func (k *Keeper) drain(ctx context.Context, c *Ready) {
 	l.Attempt = k.Timings.After(l.Attempt, k.now(), least)
 	l.lastError = err.Error()
 	wait := l.Next.Sub(k.now()).Round(time.Second)
-	k.log.Warn("tokens at a service not revoked; trying again", "connection", c.Name(), "in", fmt.Sprint(wait), "error", err)
+	k.log.Warn("upstream tokens not revoked; retry scheduled", "connection", c.Name(), "in", fmt.Sprint(wait), "error", err)
 }
 
-// Describe returns what is known of the queue of a connection.
+// Describe returns the state of a connection's queue, as the path of the connection shows it.
 func (k *Keeper) Describe(c *Connection) map[string]any {
 	now := k.now()
 	w := k.Tokens.waiting(c.ID, now)

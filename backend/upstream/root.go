@@ -15,32 +15,32 @@ import (
 const (
 	generatedLen = 40
 
-	// rootLifetime is asked for where a service gives its credentials an end.
+	// rootLifetime is the requested lifetime of a new credential if the service limits the lifetime of credentials.
 	rootLifetime = 364 * 24 * time.Hour
 
-	// maxRetiring bounds the entry of a connection. Who rotates again and again while the service refuses to revoke
-	// what was replaced is to find out why.
+	// maxRetiring is the largest number of replaced credentials that are not revoked yet. Each is in the connection's
+	// entry. At the limit the operator must find out why the service refuses the revocations.
 	maxRetiring = 8
 )
 
-// Root is the credential of a connection, and what rotations of it have left to do. All of it is in the entry of the
-// connection, so that one write moves a rotation on: whatever is cut short, the entry has a credential that works,
-// and names what else may exist at the service.
+// Root is the credential of a connection, and the unfinished work of its rotations. Both are in the connection's entry,
+// so that one write makes each step of a rotation: after any interruption the entry has a credential that works, and
+// names every other credential that may exist at the service.
 type Root struct {
 	Credential map[string]any `json:"credential"`
-	Pending    *PendingRoot   `json:"pending,omitzero"`  // a rotation that has begun; nil: none
-	Retiring   []RetiringRoot `json:"retiring,omitzero"` // credentials that were replaced, until they are surely revoked
-	RotatedAt  time.Time      `json:"rotated_at"`        // zero: never
-	Made       bool           `json:"made,omitzero"`     // by a rotation: nobody but the engine knows the credential
+	Pending    *PendingRoot   `json:"pending,omitzero"`  // an unfinished rotation; nil if there is none
+	Retiring   []RetiringRoot `json:"retiring,omitzero"` // replaced credentials that are not revoked yet
+	RotatedAt  time.Time      `json:"rotated_at"`        // zero if the credential was never rotated
+	Made       bool           `json:"made,omitzero"`     // a rotation made Credential: only the engine knows it
 }
 
-// PendingRoot is a credential that a rotation has asked for, and of which it is not known whether the service made it.
+// PendingRoot is a credential that a rotation has requested and that the service may have made.
 type PendingRoot struct {
-	Name   string         `json:"name"`             // under which the service is asked for it
-	Chosen map[string]any `json:"chosen,omitempty"` // the credential, where the engine chooses it; nil: the service does
+	Name   string         `json:"name"`             // of the credential at the service
+	Chosen map[string]any `json:"chosen,omitempty"` // the credential if the engine chooses it; nil if the service does
 	Since  time.Time      `json:"since"`
 
-	// GivenUp says that the engine goes on with another credential: what has the name is to be revoked.
+	// GivenUp is true once the engine will not use the credential: a credential with the name must be revoked.
 	GivenUp bool `json:"given_up,omitempty"`
 }
 
@@ -49,10 +49,10 @@ type RetiringRoot struct {
 	Credential map[string]any `json:"credential"`
 }
 
-// unsettled reports whether a rotation has left something to do.
+// unsettled reports whether rotations have left work to do.
 func (r *Root) unsettled() bool { return r.Pending != nil || len(r.Retiring) > 0 }
 
-// left says what rotations have left to do; "" where nothing.
+// left describes the work that rotations have left, for the operator. It returns "" if there is none.
 func (r *Root) left() string {
 	switch {
 	case r.Pending != nil && r.Pending.Chosen != nil:
@@ -65,8 +65,8 @@ func (r *Root) left() string {
 	return ""
 }
 
-// replace takes over a credential that an operator gives. What rotations have made at the service stays to be revoked,
-// unless it is what is given.
+// replace uses the credential that an operator gives. The credentials that rotations have made must still be revoked,
+// except the given one.
 func (r *Root) replace(credential map[string]any, p *connector.Provider) {
 	if some, _ := p.CommonSecrets(r.Credential, credential); !some {
 		if r.Made && p.Operations.RetireRoot != nil {
@@ -77,7 +77,7 @@ func (r *Root) replace(credential map[string]any, p *connector.Provider) {
 	r.Credential = credential
 	if r.Pending != nil {
 		if r.Pending.Chosen != nil {
-			r.Pending = nil // the service had but one
+			r.Pending = nil // the service has only one credential, the given one
 		} else {
 			given := *r.Pending
 			given.GivenUp = true
@@ -90,7 +90,7 @@ func (r *Root) replace(credential map[string]any, p *connector.Provider) {
 	})
 }
 
-// take has a credential used that a rotation has made. The one before is to be revoked, where the service can.
+// take uses the credential that a rotation has made. The replaced credential must be revoked if the provider can do so.
 func (r *Root) take(credential map[string]any, p *connector.Provider, at time.Time) {
 	if p.Operations.RetireRoot != nil {
 		r.Retiring = append(slices.Clone(r.Retiring), RetiringRoot{Credential: r.Credential})
@@ -98,10 +98,11 @@ func (r *Root) take(credential map[string]any, p *connector.Provider, at time.Ti
 	r.Credential, r.Pending, r.RotatedAt, r.Made = credential, nil, at, true
 }
 
-// leave drops what rotations have left to do at a service that is not to be called any more.
+// leave drops the unfinished work of rotations: the service must not be called any more.
 func (r *Root) leave() { r.Pending, r.Retiring = nil, nil }
 
-// equal compares credentials, one of which may have been read from storage.
+// equal reports whether two credentials are the same. It compares texts, since a number has another type after it was
+// read from storage.
 func equal(a, b map[string]any) bool {
 	text := func(m map[string]any) map[string]string {
 		texts := make(map[string]string, len(m))
@@ -114,22 +115,22 @@ func equal(a, b map[string]any) bool {
 }
 
 var (
-	// errRotating says that another request rotates the credential.
+	// errRotating is returned if another request rotates the credential.
 	errRotating = errors.New("the credential is being rotated already")
 
-	// errNoConnection says that a connection was deleted.
+	// errNoConnection is returned if the connection was deleted.
 	errNoConnection = errors.New("the connection was deleted")
 
 	errRetiring = errors.New("too many credentials that were replaced are not revoked yet: see root of the connection's queue")
 
-	// errUndecided says that it is too early to tell what has become of a rotation.
+	// errUndecided is returned while the outcome of an earlier rotation is not known.
 	errUndecided = errors.New("the service may still make or take the credential of that rotation: try again in two minutes")
 
-	// errChanged says that somebody has changed the connection since it was read.
+	// errChanged is returned if the connection was changed since it was read.
 	errChanged = errors.New("the connection was changed meanwhile")
 )
 
-// unchanged is nil if the pending rotation is still this one.
+// unchanged returns errChanged if pending is no longer the pending rotation.
 func (r *Root) unchanged(pending *PendingRoot) error {
 	if r.Pending == nil || r.Pending.Name != pending.Name || r.Pending.GivenUp != pending.GivenUp {
 		return errChanged
@@ -137,8 +138,8 @@ func (r *Root) unchanged(pending *PendingRoot) error {
 	return nil
 }
 
-// settleRoot completes the rotations of a connection that were cut short. Until that is done the queue goes on with
-// the credential that is stored. It returns the connection as it is then.
+// settleRoot completes the interrupted rotations of a connection, and returns the connection. If settleRoot fails, the
+// queue goes on with the stored credential.
 func (k *Keeper) settleRoot(ctx context.Context, c *Ready) *Ready {
 	k.queue.mu.Lock()
 	wait := !c.unsettled() || k.now().Before(k.queue.line(c.ID).root.Next)
@@ -162,12 +163,12 @@ func (k *Keeper) settleRoot(ctx context.Context, c *Ready) *Ready {
 	now = c
 	l.root = k.Timings.After(l.root, k.now(), 0)
 	if !errors.Is(err, errUndecided) && ctx.Err() == nil {
-		k.log.Warn("rotation of a credential not settled; trying again", "connection", c.Name(), "error", err)
+		k.log.Warn("rotation of a credential not settled; retry scheduled", "connection", c.Name(), "error", err)
 	}
 	return now
 }
 
-// finishRotations completes the rotations of a connection that were cut short. The caller has locked its credential.
+// finishRotations completes the interrupted rotations of a connection. The caller has locked the credential.
 func (k *Keeper) finishRotations(ctx context.Context, c *Ready) (*Ready, error) {
 	stored, err := k.latest(ctx, c)
 	if err != nil {
@@ -180,7 +181,7 @@ func (k *Keeper) finishRotations(ctx context.Context, c *Ready) (*Ready, error) 
 	return k.retire(ctx, now)
 }
 
-// latest returns a connection as storage has it: what one process remembers as replaced, another may have taken back.
+// latest reads a connection from storage again. Another process may use a credential that this process has replaced.
 func (k *Keeper) latest(ctx context.Context, c *Ready) (*Ready, error) {
 	errSeen := errors.New("nothing is to be changed")
 	if _, err := k.changeRoot(ctx, c.ID, func(*Root) error { return errSeen }); !errors.Is(err, errSeen) {
@@ -189,7 +190,7 @@ func (k *Keeper) latest(ctx context.Context, c *Ready) (*Ready, error) {
 	return k.Connections.readyByID(c.ID, c.Name())
 }
 
-// settlePending finds out what has become of a rotation that was cut short.
+// settlePending finds out how an interrupted rotation ended.
 func (k *Keeper) settlePending(ctx context.Context, c *Ready) (*Ready, error) {
 	pending := c.Pending
 	switch {
@@ -200,10 +201,11 @@ func (k *Keeper) settlePending(ctx context.Context, c *Ready) (*Ready, error) {
 	case pending.Chosen != nil:
 		return k.settleChosen(ctx, c, pending)
 	}
-	// The service has made what has the name, or will, or nothing. It was never stored.
+	// The service may have made a credential with the name, or may still make one. Its secret was never stored, so that
+	// the credential can only be revoked.
 	if !pending.GivenUp {
 		changed, err := k.giveUpPending(ctx, c, pending)
-		if errors.Is(err, errChanged) { // storage says otherwise
+		if errors.Is(err, errChanged) { // another process has settled the rotation
 			return k.Connections.readyByID(c.ID, c.Name())
 		}
 		if err != nil {
@@ -212,7 +214,7 @@ func (k *Keeper) settlePending(ctx context.Context, c *Ready) (*Ready, error) {
 		c, pending = changed, changed.Pending
 	}
 	if !c.Service.Provider.CanFindRoot() {
-		k.log.Warn("a rotation was cut short, and the provider cannot find what it made: a credential may be left behind", "connection", c.Name(), "since", pending.Since)
+		k.log.Warn("rotation interrupted; credential at the service neither found nor revoked", "connection", c.Name(), "since", pending.Since)
 		return k.dropPending(ctx, c, pending)
 	}
 	found, err := c.Service.FindRoot(ctx, pending.Name)
@@ -223,16 +225,17 @@ func (k *Keeper) settlePending(ctx context.Context, c *Ready) (*Ready, error) {
 		if err := c.Service.RevokeRoot(ctx, &found[i]); err != nil && !errors.Is(err, connector.ErrGone) {
 			return c, err
 		}
-		k.log.Info("credential whose rotation was cut short revoked", "connection", c.Name(), "name", pending.Name)
+		k.log.Info("credential of an interrupted rotation revoked", "connection", c.Name(), "name", pending.Name)
 	}
-	if k.tooEarly(c, pending) { // also for a second one, of a call that a proxy repeats
+	if k.tooEarly(c, pending) { // a proxy may repeat the call, and the service make a second credential
 		return c, errUndecided
 	}
 	return k.dropPending(ctx, c, pending)
 }
 
-// tooEarly reports whether a call of a rotation may still arrive, or what it has made may not be listed yet. The time
-// counts from the first search of this process: the clock of the one that has begun the rotation may be another.
+// tooEarly reports whether a call of a rotation may still arrive, or whether the service may not list the new credential
+// yet. The time counts from this process's first search, since another process with another clock may have begun the
+// rotation.
 func (k *Keeper) tooEarly(c *Ready, pending *PendingRoot) bool {
 	k.queue.mu.Lock()
 	defer k.queue.mu.Unlock()
@@ -243,11 +246,11 @@ func (k *Keeper) tooEarly(c *Ready, pending *PendingRoot) bool {
 	return now.Sub(l.searched) < k.Timings.Settle+c.Service.Client.Timeout()
 }
 
-// settleChosen finds out whether the service has taken a credential that the engine has chosen.
+// settleChosen finds out whether the service accepts a credential that the engine has chosen.
 func (k *Keeper) settleChosen(ctx context.Context, c *Ready, pending *PendingRoot) (*Ready, error) {
 	_, err := c.Service.As(pending.Chosen).Check(ctx)
 	if err == nil {
-		k.log.Info("the service has taken the credential that was chosen before an interruption", "connection", c.Name())
+		k.log.Info("interrupted rotation of a credential completed", "connection", c.Name())
 		return k.changeRoot(ctx, c.ID, func(r *Root) error {
 			if err := r.unchanged(pending); err != nil {
 				return err
@@ -291,7 +294,8 @@ func (k *Keeper) retire(ctx context.Context, c *Ready) (*Ready, error) {
 	return c, nil
 }
 
-// retireOne revokes a credential. One that the service does not accept, while it accepts the one in use, is gone.
+// retireOne revokes a replaced credential. If the service rejects that credential and accepts the one in use, the
+// replaced credential is already revoked.
 func (k *Keeper) retireOne(ctx context.Context, c *Ready, old RetiringRoot) error {
 	err := c.Service.As(old.Credential).RetireRoot(ctx)
 	if e := (*connector.Error)(nil); errors.As(err, &e) && e.Status == http.StatusUnauthorized {

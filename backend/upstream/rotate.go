@@ -13,13 +13,13 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 )
 
-// notRotated is the reason why a credential was not rotated, if the reason is not a fault of the engine or its storage.
+// notRotated is the reason why a credential was not rotated if neither the engine nor its storage is at fault.
 type notRotated struct{ reason error }
 
 func (e *notRotated) Error() string { return e.reason.Error() }
 
-// RotateRoot replaces the credential of a connection by one that only the engine knows. The warning, if any, is for the
-// operator.
+// RotateRoot replaces the credential of a connection by a credential that only the engine knows. It returns a warning
+// for the operator if the old credential is not revoked yet.
 func (k *Keeper) RotateRoot(ctx context.Context, connection, mountPoint string) (warning string, _ error) {
 	c, err := k.Connections.find(connection)
 	if err != nil {
@@ -66,7 +66,7 @@ func (k *Keeper) rotate(ctx context.Context, c *Ready, name string) (warning str
 	credential, err := c.Service.RotateRoot(ctx, name, generated, pending.Since, pending.Since.Add(rootLifetime))
 	if err != nil {
 		if e := (*connector.Error)(nil); errors.As(err, &e) && !e.Unsure {
-			_, dropErr := k.dropPending(ctx, c, pending) // there is surely no other credential
+			_, dropErr := k.dropPending(ctx, c, pending) // the service has made no credential
 			err = errors.Join(err, dropErr)
 		}
 		return "", err
@@ -85,7 +85,7 @@ func (k *Keeper) rotate(ctx context.Context, c *Ready, name string) (warning str
 		return "", errors.Join(err, k.giveBack(ctx, c, pending, credential))
 	}
 	if err != nil {
-		return "", fmt.Errorf("the new credential was not stored, the engine finds out what storage holds: %w", err)
+		return "", fmt.Errorf("the new credential was not stored: the queue completes or undoes the rotation: %w", err)
 	}
 	k.Retry(c.ID)
 	if _, err := k.retire(ctx, rotated); err != nil {
@@ -94,8 +94,8 @@ func (k *Keeper) rotate(ctx context.Context, c *Ready, name string) (warning str
 	return "", nil
 }
 
-// beginRotation settles an earlier rotation and stores the name of the next credential. It returns the connection as
-// stored, what it stored, and a random text of which a provider may make the credential.
+// beginRotation settles an earlier rotation and stores the name of the next credential. It returns the stored
+// connection, the stored PendingRoot, and a random text that a provider may use as the new secret.
 func (k *Keeper) beginRotation(ctx context.Context, c *Ready, name string) (_ *Ready, _ *PendingRoot, generated string, err error) {
 	if c, err = k.latest(ctx, c); err != nil {
 		return nil, nil, "", err
@@ -127,21 +127,21 @@ func (k *Keeper) beginRotation(ctx context.Context, c *Ready, name string) (_ *R
 	}); err != nil {
 		return nil, nil, "", err
 	}
-	if c.Broken != nil { // just now
+	if c.Broken != nil { // since the check above
 		_, err := k.dropPending(ctx, c, pending)
 		return nil, nil, "", errors.Join(&notRotated{c.Broken}, err)
 	}
 	return c, pending, generated, nil
 }
 
-// rotation keeps others from the credential of a connection.
+// rotation is the lock of a connection's credential.
 type rotation struct {
-	byQueue bool // which completes an earlier one, and takes no longer than some calls
+	byQueue bool // the queue completes an earlier rotation, which takes a few calls at most
 	done    chan struct{}
 }
 
-// lockRoot keeps others from rotating the credential of a connection until done is called. It waits for the queue, and
-// returns errRotating where another request has locked the credential.
+// lockRoot locks the credential of a connection until done is called. It waits for the queue. It returns errRotating if
+// another request has locked the credential.
 func (k *Keeper) lockRoot(ctx context.Context, connectionID string) (done func(), err error) {
 	mine := &rotation{done: make(chan struct{})}
 	for {
@@ -149,7 +149,7 @@ func (k *Keeper) lockRoot(ctx context.Context, connectionID string) (done func()
 		if !busy {
 			return func() {
 				k.endRotation(connectionID, mine)
-				k.queue.wake() // which has left the connection alone
+				k.queue.wake() // the queue skips a locked credential
 			}, nil
 		}
 		if !other.(*rotation).byQueue {
@@ -168,9 +168,9 @@ func (k *Keeper) endRotation(connectionID string, mine *rotation) {
 	close(mine.done)
 }
 
-// giveBack revokes a credential that the service has made and the engine does not take. That the engine does not is
-// stored first; what cannot be revoked now the queue revokes. Where the engine has chosen the credential, the queue
-// finds out whether it is the only one that works.
+// giveBack revokes a new credential that the engine will not use. It stores GivenUp first. The queue retries a failed
+// revocation. If the engine has chosen the credential, it may be the only one that works: giveBack leaves the decision
+// to the queue.
 func (k *Keeper) giveBack(ctx context.Context, c *Ready, pending *PendingRoot, credential map[string]any) error {
 	if pending.Chosen != nil {
 		return nil
@@ -179,11 +179,11 @@ func (k *Keeper) giveBack(ctx context.Context, c *Ready, pending *PendingRoot, c
 	defer cancel()
 	given, err := k.giveUpPending(ending, c, pending)
 	if err != nil && !errors.Is(err, errChanged) && !errors.Is(err, errNoConnection) {
-		return nil // storage: the queue does it
+		return nil // storage failed: the queue revokes the credential
 	}
 	changed := err != nil
 	if err := c.Service.As(credential).RetireRoot(ending); err != nil {
-		k.log.Warn("credential that was not taken not revoked yet", "connection", c.Name(), "error", err)
+		k.log.Warn("unused credential not revoked; revocation queued", "connection", c.Name(), "error", err)
 		return nil
 	}
 	if !changed && c.Service.Provider.Operations.RetireRoot != nil {
@@ -193,8 +193,8 @@ func (k *Keeper) giveBack(ctx context.Context, c *Ready, pending *PendingRoot, c
 	return nil
 }
 
-// giveUpPending stores that the engine does not take the credential that a rotation has asked for. From then on no
-// write that is still on its way can have the engine take it.
+// giveUpPending stores that the engine will not use the requested credential. A later write of another process can no
+// longer take the credential into use.
 func (k *Keeper) giveUpPending(ctx context.Context, c *Ready, pending *PendingRoot) (*Ready, error) {
 	return k.changeRoot(ctx, c.ID, func(r *Root) error {
 		if err := r.unchanged(pending); err != nil {
@@ -207,7 +207,7 @@ func (k *Keeper) giveUpPending(ctx context.Context, c *Ready, pending *PendingRo
 	})
 }
 
-// dropPending stores that a rotation has left no credential at the service.
+// dropPending stores that no pending credential exists at the service.
 func (k *Keeper) dropPending(ctx context.Context, c *Ready, pending *PendingRoot) (*Ready, error) {
 	return k.changeRoot(ctx, c.ID, func(r *Root) error {
 		if err := r.unchanged(pending); err != nil {

@@ -12,12 +12,12 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
-// batch does some of what is due, and reports whether there may be more.
+// batch processes some of the due tokens, and reports whether there may be more.
 func (r *run) batch(ctx context.Context) (more bool, err error) {
 	group, working := errgroup.WithContext(ctx)
 	group.SetLimit(workers)
 	due := r.Tokens.dueNow(r.c.ID, r.now(), batch)
-	var lost []Token // whose creation was cut short
+	var lost []Token // tokens whose creation was interrupted
 	for _, t := range due {
 		if working.Err() != nil {
 			break
@@ -26,7 +26,7 @@ func (r *run) batch(ctx context.Context) (more bool, err error) {
 		if !r.Tokens.claim(id) {
 			continue
 		}
-		t, known := r.Tokens.Get(id) // as it is now that nobody else is at work on it
+		t, known := r.Tokens.Get(id) // again: the token may have changed before the claim
 		if !known {
 			r.Tokens.release(id)
 			continue
@@ -49,27 +49,27 @@ type run struct {
 	c        *Ready
 	progress atomic.Bool
 
-	turn     chan struct{} // has room for the one who checks
+	turn     chan struct{} // a semaphore: one goroutine checks the credential
 	checked  time.Time     // when the credential was last checked
 	checkErr error
 }
 
 var (
-	// errWait says that it is too early to tell.
+	// errWait is returned while the service may still create a token.
 	errWait = errors.New("it is not known yet whether the token was created")
 
-	// errHeld says that a static role holds the token.
+	// errHeld is returned if a static role holds the token.
 	errHeld = errors.New("a static role holds the token")
 )
 
-// report takes down what became of a token. It returns an error if that is the connection's, and not the token's.
+// report records the outcome of a try for a token. It returns an error that concerns the connection, not only the token.
 func (r *run) report(ctx context.Context, t *Token, err error) error {
 	if err == nil {
 		r.progress.Store(true)
 		r.Tokens.release(t.ID)
 		return nil
 	}
-	if ctx.Err() != nil { // others were told why
+	if ctx.Err() != nil { // another token's error has stopped the batch
 		r.Tokens.release(t.ID)
 		return err
 	}
@@ -91,14 +91,14 @@ func (r *run) report(ctx context.Context, t *Token, err error) error {
 	return nil
 }
 
-// onlyThisToken reports whether an error is about one token. A service that refuses one may still be there, and take
-// the credential: then the token rests, and keeps nobody from the others.
+// onlyThisToken reports whether an error concerns one token only. If the service still accepts the credential, the token
+// rests and does not block the other tokens.
 func (r *run) onlyThisToken(ctx context.Context, err error) bool {
 	e := (*connector.Error)(nil)
 	switch {
 	case errors.Is(err, errOtherURL):
 		return true
-	case !errors.As(err, &e): // storage, or the provider is gone
+	case !errors.As(err, &e): // storage failed, or the provider was deleted
 		return false
 	case e.Status == 429 || e.RetryAfter > 0:
 		return false
@@ -118,7 +118,7 @@ func (r *run) onlyThisToken(ctx context.Context, err error) bool {
 	return r.checkErr == nil
 }
 
-// settle does what is due for a token.
+// settle revokes a token whose time is over.
 func (r *run) settle(ctx context.Context, t *Token) error {
 	now := r.now()
 	if t.State == Live {
@@ -140,7 +140,7 @@ func (r *run) settle(ctx context.Context, t *Token) error {
 	return r.revoke(ctx, r.c, t)
 }
 
-// end is when the time of a Live token is over.
+// end returns when a Live token must be revoked.
 func (r *run) end(ctx context.Context, t *Token) time.Time {
 	if t.StaticRole != "" && r.mount.StaticRoleHolds(ctx, t.StaticRole, t.ID) {
 		return t.EndsAt.Add(r.Timings.Grace)
@@ -148,8 +148,8 @@ func (r *run) end(ctx context.Context, t *Token) time.Time {
 	return r.Tokens.dueAt(t)
 }
 
-// search finds tokens whose creation was cut short, by their names, and revokes them. Those that were asked for with
-// the same params share one listing.
+// search finds tokens whose creation was interrupted by their names, and revokes the tokens. Tokens with the same params
+// share one listing.
 func (r *run) search(ctx context.Context, lost []Token) error {
 	groups := make(map[string][]Token)
 	for _, t := range lost {
@@ -166,7 +166,7 @@ func (r *run) search(ctx context.Context, lost []Token) error {
 		for i := range group {
 			t := &group[i]
 			if failed != nil {
-				r.Tokens.release(t.ID) // the connection waits
+				r.Tokens.release(t.ID) // the connection has failed
 				continue
 			}
 			failed = r.report(ctx, t, r.settleLost(ctx, t, found[t.Name], err))
@@ -175,7 +175,7 @@ func (r *run) search(ctx context.Context, lost []Token) error {
 	return failed
 }
 
-// find returns the tokens at the service by name.
+// find returns the tokens that exist at the service, by name.
 func (r *run) find(ctx context.Context, lost []Token) (map[string][]connector.Token, error) {
 	if r.c.Broken != nil {
 		return nil, r.c.Broken
@@ -198,14 +198,15 @@ func (r *run) find(ctx context.Context, lost []Token) (map[string][]connector.To
 	return found, nil
 }
 
-// settleLost revokes what a search has found of a token, or forgets a token that surely does not exist.
+// settleLost revokes the tokens that a search has found under a lost token's name. It forgets a token that cannot exist
+// any more.
 func (r *run) settleLost(ctx context.Context, t *Token, found []connector.Token, err error) error {
 	if err != nil {
 		return err
 	}
 	now := r.now()
 	if !r.c.Service.Provider.CanFind() {
-		// The service ends the token by itself.
+		// The token expires at the service.
 		if now.Before(t.EndsAt.Add(r.Timings.Grace)) {
 			return errWait
 		}
@@ -219,11 +220,10 @@ func (r *run) settleLost(ctx context.Context, t *Token, found []connector.Token,
 		if err != nil && !errors.Is(err, connector.ErrGone) {
 			return err
 		}
-		r.log.Info("token whose creation was cut short revoked", "connection", t.Connection, "name", t.Name)
+		r.log.Info("token of an interrupted creation revoked", "connection", t.Connection, "name", t.Name)
 	}
-	// A call that was cut short may still be on its way, also one of another process, whose clock may be another; or a
-	// proxy repeats the call, and what was found is the first of two. And one look may miss what is there, where the
-	// service lists what it has created with a delay.
+	// The interrupted call may still reach the service, and a proxy may repeat the call. The service may list new tokens
+	// late. The wait counts from this process's first search, since the clock of the process that called may differ.
 	if now.Sub(r.Tokens.searchedSince(t.ID, now)) < r.Timings.Settle+r.c.Service.Client.Timeout() {
 		return errWait
 	}

@@ -8,11 +8,11 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
-// ages is a time that no clock is ahead by.
+// ages is longer than the difference between any two clocks.
 const ages = 100 * 365 * 24 * time.Hour
 
-// byWall compares times by the wall clock. A schedule must not be in two orders: times that were read from storage
-// have no monotonic reading, which tells otherwise once the clock was set.
+// byWall compares times by the wall clock. Times read from storage have no monotonic reading. A schedule that mixed both
+// would have two orders once the clock was set.
 func byWall(a, b time.Time) int { return a.Round(0).Compare(b.Round(0)) }
 
 func earlier(a, b dueItem) bool {
@@ -22,13 +22,13 @@ func earlier(a, b dueItem) bool {
 	return a.id.Compare(b.id) < 0
 }
 
-// due returns when the queue is to process a token for the first time.
+// due returns when the queue must process a token for the first time.
 func (t *Token) due(hs *holds, grace time.Duration) time.Time {
 	switch {
 	case t.State != Live:
-		return t.since().Add(-ages) // now, whatever the clock of a process said that stored it; the oldest first
+		return t.since().Add(-ages) // at once, even if a process with a fast clock stored the token; oldest first
 	case t.StaticRole != "":
-		return t.CreatedAt.Add(grace) // the token is stored, and perhaps its static role was not
+		return t.CreatedAt.Add(grace) // its static role may not have been stored
 	case t.Leaseless:
 		return t.EndsAt
 	case t.Shared:
@@ -40,14 +40,14 @@ func (t *Token) due(hs *holds, grace time.Duration) time.Time {
 	return t.EndsAt.Add(grace)
 }
 
-// dueAt is due with the holds of now.
+// dueAt returns due with the token's current holds.
 func (ts *Tokens) dueAt(t *Token) time.Time {
 	ts.mu.RLock()
 	defer ts.mu.RUnlock()
 	return t.due(ts.holds[t.ID], ts.timings.Grace)
 }
 
-// schedule has the queue process a token at a time; never if the time is zero. The caller holds mu.
+// schedule sets when the queue processes a token. The zero time means never. The caller holds mu.
 func (ts *Tokens) schedule(id token.ID, i *item, at time.Time) {
 	l := ts.connections[i.ConnectionID]
 	if !i.at.IsZero() {
@@ -62,8 +62,7 @@ func (ts *Tokens) schedule(id token.ID, i *item, at time.Time) {
 	}
 }
 
-// claim keeps the queue, and others who claim it, from a token until release. It reports whether nobody else has
-// claimed the token.
+// claim reserves a token for the caller until release or rest. It returns false if the token is already claimed.
 func (ts *Tokens) claim(id token.ID) bool {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
@@ -77,7 +76,7 @@ func (ts *Tokens) claim(id token.ID) bool {
 	return true
 }
 
-// claimNew claims a token that is about to be created. While it is created it does not wait in the queue.
+// claimNew claims a token that is about to be created. Such a token does not count as waiting in the queue.
 func (ts *Tokens) claimNew(id token.ID) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
@@ -100,7 +99,7 @@ func (ts *Tokens) release(id token.ID) {
 	}
 }
 
-// rest ends a claim: the queue leaves the token alone until a time, for a reason that Describe shows.
+// rest ends a claim and postpones the token until a time. Describe shows note as the reason.
 func (ts *Tokens) rest(id token.ID, until time.Time, note error) {
 	ts.mu.Lock()
 	delete(ts.busy, id)
@@ -113,7 +112,7 @@ func (ts *Tokens) rest(id token.ID, until time.Time, note error) {
 	ts.soon(until)
 }
 
-// tries is how often the queue has tried a token in vain.
+// tries returns how many tries of the queue have failed for a token.
 func (ts *Tokens) tries(id token.ID) int {
 	ts.mu.RLock()
 	defer ts.mu.RUnlock()
@@ -123,7 +122,8 @@ func (ts *Tokens) tries(id token.ID) int {
 	return 0
 }
 
-// searchedSince returns when this process first searched for a token whose creation was cut short; now if it never has.
+// searchedSince returns when this process first searched for a token whose creation was interrupted. The first call
+// returns now.
 func (ts *Tokens) searchedSince(id token.ID, now time.Time) time.Time {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
@@ -137,7 +137,7 @@ func (ts *Tokens) searchedSince(id token.ID, now time.Time) time.Time {
 	return i.searched
 }
 
-// wakeAll has the queue process all resting tokens of a connection now.
+// wakeAll makes all resting tokens of a connection due now.
 func (ts *Tokens) wakeAll(connectionID string) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
@@ -151,7 +151,7 @@ func (ts *Tokens) wakeAll(connectionID string) {
 	}
 }
 
-// next is when something is due at a connection; false: never.
+// next returns when the next token of a connection is due. It returns false if none is scheduled.
 func (ts *Tokens) next(connectionID string) (time.Time, bool) {
 	ts.mu.RLock()
 	defer ts.mu.RUnlock()
@@ -163,7 +163,7 @@ func (ts *Tokens) next(connectionID string) (time.Time, bool) {
 	return time.Time{}, false
 }
 
-// dueNow returns what is due at a connection, the first first, at most so many.
+// dueNow returns up to most due tokens of a connection, earliest first.
 func (ts *Tokens) dueNow(connectionID string, now time.Time, most int) []Token {
 	ts.mu.RLock()
 	defer ts.mu.RUnlock()
@@ -182,16 +182,16 @@ func (ts *Tokens) dueNow(connectionID string, now time.Time, most int) []Token {
 	return tokens
 }
 
-// waiting is what is known of the tokens that are to be revoked yet.
+// waiting summarizes the tokens of a connection that are not revoked yet.
 type waiting struct {
 	count       int
 	oldest      time.Time
-	unrevocable int       // that the service cannot revoke
-	until       time.Time // when the last of those ends
-	note        error     // what the last try of the oldest came to
+	unrevocable int       // tokens that the service cannot revoke
+	until       time.Time // when the last unrevocable token expires
+	note        error     // error of the last try of one of the other tokens
 }
 
-// waiting describes the queue of a connection. It reads what is in the queue, not all tokens.
+// waiting returns a summary of a connection's queue. The cost grows with the queue, not with the number of tokens.
 func (ts *Tokens) waiting(connectionID string, now time.Time) (w waiting) {
 	ts.mu.RLock()
 	defer ts.mu.RUnlock()

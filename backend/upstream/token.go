@@ -5,17 +5,16 @@
 //
 //	Creating -> Live -> Ending -> forgotten
 //
-// Each step is in storage before the service is asked for anything that depends on it. Whatever is cut short, by an
-// error, a crash or a failover, the queue completes: it searches for a token that is Creating by its name, and revokes
-// one that is Ending until the service has confirmed that. A change of one token is made under a lock of that
-// token, and is based on what storage holds.
+// Each state is stored before the service is called. The queue completes what an error, a crash or a failover
+// interrupted: it searches for a Creating token by the token's name, and retries the revocation of an Ending token until
+// the service confirms the revocation. A token is changed under its lock, and the change is based on the stored token.
 //
 // What storage holds:
 //
 //	provider/<name>            a provider of an operator's own
 //	connection/<name>          a service and the credential for it
 //	upstream/<token id>        a token
-//	hold/<token id>/<hold id>  that one of several leases holds a shared token, and until when
+//	hold/<token id>/<hold id>  the claim of one lease on a shared token
 package upstream
 
 import (
@@ -29,17 +28,17 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
-// State is what has become of a token.
+// State is the state of a token.
 type State string
 
 // The states of a token at a service, in their order.
 const (
-	Creating State = "creating" // the token may exist, under its name: stored before the service is asked for it
-	Live     State = "live"     // the token exists, and something holds it
-	Ending   State = "ending"   // nothing holds the token any more, and the service is to revoke it
+	Creating State = "creating" // the service may have created the token; stored before the create call
+	Live     State = "live"     // the token exists, and a lease or a static role holds the token
+	Ending   State = "ending"   // the service must revoke the token
 )
 
-// Token is a token at a service: all that is needed to revoke it.
+// Token is a token at a service, with all data needed to revoke the token.
 type Token struct {
 	ID           token.ID          `json:"id"`
 	State        State             `json:"state"`
@@ -48,28 +47,28 @@ type Token struct {
 	URL          string            `json:"url"`           // of the connection when the token was minted
 	Role         string            `json:"role,omitzero"`
 	RoleID       token.RoleID      `json:"role_id,omitzero"`
-	Subject      string            `json:"subject,omitzero"`      // Vault entity that asked for it; "": none
+	Subject      string            `json:"subject,omitzero"`      // Vault entity that requested the token; empty if none
 	Name         string            `json:"name"`                  // at the service
-	UpstreamID   string            `json:"upstream_id,omitzero"`  // "" while the token is Creating
-	Params       map[string]any    `json:"params,omitzero"`       // as they were asked for
-	Record       map[string]string `json:"record,omitzero"`       // what the provider remembers
-	Text         string            `json:"text,omitzero"`         // the token; "" where nothing needs it
-	Hash         string            `json:"hash,omitzero"`         // HashOf the token
-	StaticRole   string            `json:"static_role,omitzero"`  // that holds the token; "": a lease, or nothing
-	Leaseless    bool              `json:"leaseless,omitzero"`    // no lease revokes the token: it ends at EndsAt
+	UpstreamID   string            `json:"upstream_id,omitzero"`  // ID at the service; empty while Creating
+	Params       map[string]any    `json:"params,omitzero"`       // requested params
+	Record       map[string]string `json:"record,omitzero"`       // values that the provider needs again to revoke
+	Text         string            `json:"text,omitzero"`         // the secret; empty unless revoking or sharing needs it
+	Hash         string            `json:"hash,omitzero"`         // HashOf the text
+	StaticRole   string            `json:"static_role,omitzero"`  // static role that holds the token; empty if none
+	Leaseless    bool              `json:"leaseless,omitzero"`    // no lease: the queue revokes the token at EndsAt
 	Shared       bool              `json:"shared,omitzero"`       // several leases may hold the token: see holds
-	Data         map[string]any    `json:"data,omitzero"`         // of a shared token: what the next requester is told
-	CreatedAt    time.Time         `json:"created_at"`            // when it was asked for
-	LiveSince    time.Time         `json:"live_since,omitzero"`   // when it became Live
-	TokenEnd     time.Time         `json:"token_end,omitzero"`    // as the service says; zero: the service knows none
-	EndsAt       time.Time         `json:"ends_at"`               // of its lease, or its own
-	EndingSince  time.Time         `json:"ending_since,omitzero"` // when it became Ending
+	Data         map[string]any    `json:"data,omitzero"`         // response data of a shared token, for its next requester
+	CreatedAt    time.Time         `json:"created_at"`            // before the create call
+	LiveSince    time.Time         `json:"live_since,omitzero"`   // when the token became Live
+	TokenEnd     time.Time         `json:"token_end,omitzero"`    // expiry at the service; zero if the service has none
+	EndsAt       time.Time         `json:"ends_at"`               // end of the lease, or of a token without a lease
+	EndingSince  time.Time         `json:"ending_since,omitzero"` // when the token became Ending
 }
 
-// ErrRevoked is returned for a token that is revoked, or about to be.
+// ErrRevoked is returned for a token that is revoked or about to be revoked.
 var ErrRevoked = errors.New("the token is revoked")
 
-// since is when a token that waits in the queue began to wait.
+// since returns when a token in the queue began to wait.
 func (t *Token) since() time.Time {
 	if t.State == Ending {
 		return t.EndingSince
@@ -77,7 +76,7 @@ func (t *Token) since() time.Time {
 	return t.CreatedAt
 }
 
-// capped is an end, or the token's own end at the service where that comes first.
+// capped returns end, or the token's expiry at the service if the expiry is earlier.
 func (t *Token) capped(end time.Time) time.Time {
 	if !t.TokenEnd.IsZero() && t.TokenEnd.Before(end) {
 		return t.TokenEnd
@@ -85,7 +84,8 @@ func (t *Token) capped(end time.Time) time.Time {
 	return end
 }
 
-// expires is when the token ends at the service without a revocation, as far as is known.
+// expires returns when the token expires at the service without a revocation. EndsAt is the best guess if the service
+// reports no expiry.
 func (t *Token) expires() time.Time {
 	if t.TokenEnd.IsZero() {
 		return t.EndsAt
@@ -93,19 +93,20 @@ func (t *Token) expires() time.Time {
 	return t.TokenEnd
 }
 
-// atService is the token as the connector needs it.
+// atService returns the token in the form that the connector needs.
 func (t *Token) atService() *connector.Token {
 	return &connector.Token{Name: t.Name, ID: t.UpstreamID, Text: t.Text, Params: t.Params, Record: t.Record}
 }
 
-// shareKey returns the same text for tokens that can be issued in place of each other. Tokens of two connections never
-// can, even if the connections had the same name one after the other.
+// shareKey returns the same text for tokens that can replace each other. Tokens of two connections cannot, even if the
+// connections have had the same name.
 func shareKey(role token.RoleID, connectionID string, params map[string]any) string {
 	text, _ := json.Marshal(params) // params come from JSON
 	return role.String() + connectionID + string(text)
 }
 
-// HashOf returns what a token can be recognised by, and not be used: tokens are random enough for SHA-256.
+// HashOf returns the SHA-256 of a token's text. The hash identifies the token but cannot be used as one: the text is too
+// random to guess.
 func HashOf(text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return hex.EncodeToString(sum[:])

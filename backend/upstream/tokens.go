@@ -17,61 +17,61 @@ import (
 )
 
 const (
-	// Prefix is where tokens are in storage. It is to be seal-wrapped: where revoking a token takes the token
-	// itself, that is stored.
+	// Prefix is where tokens are stored. The mount must seal-wrap the prefix: if revoking a token needs the token's
+	// text, the entry contains the text.
 	Prefix = "upstream/"
 
-	// HoldsPrefix is where holds are in storage.
+	// HoldsPrefix is where holds are stored.
 	HoldsPrefix = "hold/"
 
-	// loaders is how many entries are read from storage at once.
+	// loaders is the number of parallel reads from storage.
 	loaders = 16
 
-	// stripes is how many locks the tokens share.
+	// stripes is the number of locks that the tokens share.
 	stripes = 256
 )
 
-// Tokens are the tokens at services that exist, or may exist. All of them are in memory and in storage; a change is
-// in storage before it is seen.
+// Tokens holds all tokens that exist, or may exist, at the services. All tokens are in memory and in storage. A change is
+// stored before memory shows the change.
 //
-// Use it from many goroutines. Looking a token up never waits for storage.
+// Tokens is safe for concurrent use. Get and Known never wait for storage.
 type Tokens struct {
 	storage logical.Storage
 	timings *Timings
-	soon    func(at time.Time) // wakes the queue in time for a token
+	soon    func(at time.Time) // wakes the queue for a token that is due at a time
 
-	// locks serialise the changes of a token. A lock is held while storage is read and written, never while a
-	// service is called. Holds of one token do not exclude each other: they take it for reading.
+	// locks serialize the changes of a token. A lock is held while storage is read and written, never while a
+	// service is called. Changes of holds take a read lock, so that they do not wait for each other.
 	locks [stripes]sync.RWMutex
 
 	mu      sync.RWMutex
 	all     map[token.ID]*item
 	holds   map[token.ID]*holds
-	busy    map[token.ID]bool // somebody in this process is at work on the token; true: a request that creates it
+	busy    map[token.ID]bool // claimed tokens; true while a request creates the token
 	hashes  map[string]*item  // by Hash
-	damaged map[string]error  // storage keys of what cannot be read
-	shared  map[string]*item  // by shareKey: the newest that is Live
+	damaged map[string]error  // storage key of an unreadable entry -> reason
+	shared  map[string]*item  // by shareKey: the newest Live token
 
-	connections map[string]*line // by connection id
+	connections map[string]*line // by connection ID
 	roles       map[token.RoleID]map[token.ID]*item
-	subjects    map[string]map[token.ID]int // entity -> its Live tokens -> how often it holds each
+	subjects    map[string]map[token.ID]int // entity -> its Live tokens -> number of its holds
 }
 
-// item is a token in memory. The Token does not change; the rest does, under Tokens.mu.
+// item is a token in memory. The Token is immutable; Tokens.mu guards the other fields.
 type item struct {
 	*Token
-	at    time.Time // when the queue is to process the token; zero: not before release
-	tries int       // of the queue in vain, in this state
-	note  error     // what the last try came to
+	at    time.Time // when the queue processes the token; zero while the token is claimed
+	tries int       // failed tries of the queue in this state
+	note  error     // error of the last try
 
 	searched time.Time // when the queue first searched for the token at the service
 }
 
-// line is the tokens of one connection.
+// line holds the tokens of one connection.
 type line struct {
 	all   map[token.ID]*item
 	count map[State]int
-	queue map[token.ID]*item // those that are Creating or Ending
+	queue map[token.ID]*item // the tokens that are Creating or Ending
 	due   *btree.BTreeG[dueItem]
 }
 
@@ -90,21 +90,21 @@ func newTokens(s logical.Storage, timings *Timings, soon func(time.Time)) *Token
 	}
 }
 
-// lock keeps others from changing a token, until the function that it returns is called.
+// lock locks a token against other changes until unlock is called.
 func (ts *Tokens) lock(id token.ID) (unlock func()) {
 	l := &ts.locks[int(id[len(id)-1])%stripes]
 	l.Lock()
 	return l.Unlock
 }
 
-// lockShared keeps others from moving a token on.
+// lockShared locks a token against a change of its state until unlock is called.
 func (ts *Tokens) lockShared(id token.ID) (unlock func()) {
 	l := &ts.locks[int(id[len(id)-1])%stripes]
 	l.RLock()
 	return l.RUnlock
 }
 
-// read reads a token from storage; nil where there is none.
+// read returns a token from storage. It returns nil if there is none.
 func (ts *Tokens) read(ctx context.Context, id token.ID) (*Token, error) {
 	entry, err := ts.storage.Get(ctx, Prefix+id.String())
 	if err != nil || entry == nil {
@@ -117,7 +117,7 @@ func (ts *Tokens) read(ctx context.Context, id token.ID) (*Token, error) {
 	return t, nil
 }
 
-// put stores a token, and shows it once it is stored. The caller has locked it.
+// put stores a token, then puts the token into memory. The caller has locked the token.
 func (ts *Tokens) put(ctx context.Context, t *Token) error {
 	value, err := json.Marshal(t)
 	if err != nil {
@@ -130,14 +130,14 @@ func (ts *Tokens) put(ctx context.Context, t *Token) error {
 	return nil
 }
 
-// announce stores a token that is to be created.
+// announce stores a token that is about to be created.
 func (ts *Tokens) announce(ctx context.Context, t Token) error {
 	defer ts.lock(t.ID)()
 	return ts.put(ctx, &t)
 }
 
-// change stores a change of a token that is in a state, and stays there or moves on. The change is based on what
-// storage holds: it returns ErrRevoked where another process has moved the token on, or forgotten it.
+// change changes and stores a token that is in a state. The change is based on the stored token. change returns
+// ErrRevoked if the token is no longer in that state, or is gone.
 func (ts *Tokens) change(ctx context.Context, id token.ID, state State, change func(*Token)) (Token, error) {
 	defer ts.lock(id)()
 	if t, known := ts.Get(id); known && t.State != state {
@@ -154,8 +154,8 @@ func (ts *Tokens) change(ctx context.Context, id token.ID, state State, change f
 	return t, ts.put(ctx, &t)
 }
 
-// reread reads a token from storage again, where another process may have changed it. It returns ErrRevoked where there
-// is none. The caller has locked it.
+// reread reads a token from storage again, since another process may have changed the token. It returns ErrRevoked if
+// there is none. The caller has locked the token.
 func (ts *Tokens) reread(ctx context.Context, id token.ID) (Token, error) {
 	t, err := ts.read(ctx, id)
 	if errors.Is(err, errDamaged) {
@@ -171,8 +171,8 @@ func (ts *Tokens) reread(ctx context.Context, id token.ID) (Token, error) {
 	return *t, nil
 }
 
-// recall returns a token from memory, or from storage where another process has made it. It returns ErrRevoked where
-// there is none. The caller has locked it.
+// recall returns a token from memory. It reads an unknown token from storage, since another process may have created the
+// token. It returns ErrRevoked if there is none. The caller has locked the token.
 func (ts *Tokens) recall(ctx context.Context, id token.ID) (Token, error) {
 	if t, known := ts.Get(id); known {
 		return t, nil
@@ -180,7 +180,7 @@ func (ts *Tokens) recall(ctx context.Context, id token.ID) (Token, error) {
 	return ts.reread(ctx, id)
 }
 
-// Find finds a token in memory, or else in storage, where another process may have put it.
+// Find returns a token from memory, or else from storage, where another process may have put the token.
 func (ts *Tokens) Find(ctx context.Context, id token.ID) (_ Token, known bool, _ error) {
 	defer ts.lock(id)()
 	t, err := ts.recall(ctx, id)
@@ -190,8 +190,8 @@ func (ts *Tokens) Find(ctx context.Context, id token.ID) (_ Token, known bool, _
 	return t, err == nil, err
 }
 
-// Revoke moves a token to Ending, and returns the token. Ending is right whatever has become of a known token, so that
-// storage is asked only for an unknown token. Revoke returns ErrRevoked if there is no token.
+// Revoke moves a token to Ending, and returns the token. It reads only an unknown token from storage: Ending is right
+// whatever another process did to a known token. It returns ErrRevoked if there is no token.
 func (ts *Tokens) Revoke(ctx context.Context, id token.ID, now time.Time) (Token, error) {
 	defer ts.lock(id)()
 	t, err := ts.recall(ctx, id)
@@ -201,8 +201,8 @@ func (ts *Tokens) Revoke(ctx context.Context, id token.ID, now time.Time) (Token
 	return ts.revoke(ctx, t, now)
 }
 
-// revokeIf revokes a token if over is true of what storage holds of the token and of its holds: another process may have
-// renewed the token, or given it to another requester. revokeIf returns any other token as it is.
+// revokeIf revokes a token if over is true after the token and its holds were read from storage again: another process
+// may have renewed the token or added a hold. Otherwise revokeIf returns the token unchanged.
 func (ts *Tokens) revokeIf(ctx context.Context, id token.ID, now time.Time, over func(*Token) bool) (Token, error) {
 	defer ts.lock(id)()
 	if t, known := ts.Get(id); known && (t.State != Live || !over(&t)) {
@@ -218,20 +218,20 @@ func (ts *Tokens) revokeIf(ctx context.Context, id token.ID, now time.Time, over
 	return ts.revoke(ctx, t, now)
 }
 
-// revoke stores that a token is Ending. The caller has locked it.
+// revoke stores that a token is Ending. The caller has locked the token.
 func (ts *Tokens) revoke(ctx context.Context, t Token, now time.Time) (Token, error) {
 	t.State, t.EndingSince = Ending, now.UTC()
 	return t, ts.put(ctx, &t)
 }
 
-// abandon stores a token that was minted and that nobody gets, to be revoked.
+// abandon stores an undelivered token as Ending.
 func (ts *Tokens) abandon(ctx context.Context, t Token, now time.Time) error {
 	defer ts.lock(t.ID)()
 	_, err := ts.revoke(ctx, t, now)
 	return err
 }
 
-// Forget drops a token that does not exist any more, with its holds.
+// Forget deletes a token that no longer exists at its service, and its holds.
 func (ts *Tokens) Forget(ctx context.Context, id token.ID) error {
 	defer ts.lock(id)()
 	if err := ts.dropHolds(ctx, id); err != nil {
@@ -244,14 +244,14 @@ func (ts *Tokens) Forget(ctx context.Context, id token.ID) error {
 	return nil
 }
 
-// Get finds a token.
+// Get returns a token from memory.
 func (ts *Tokens) Get(id token.ID) (_ Token, known bool) {
 	ts.mu.RLock()
 	defer ts.mu.RUnlock()
 	return copyOf(ts.all[id])
 }
 
-// Known finds a token by itself.
+// Known returns the token with the given text from memory.
 func (ts *Tokens) Known(text string) (_ Token, known bool) {
 	hash := HashOf(text)
 	ts.mu.RLock()
@@ -266,8 +266,8 @@ func copyOf(i *item) (Token, bool) {
 	return *i.Token, true
 }
 
-// young finds the newest token that can be given for a shareKey, was made not before since, and is good until end
-// at least.
+// young returns the newest Live token of a shareKey. It returns false if the token was created before since or expires
+// before end.
 func (ts *Tokens) young(key string, since, end time.Time) (_ Token, found bool) {
 	ts.mu.RLock()
 	defer ts.mu.RUnlock()
@@ -305,7 +305,7 @@ func (ts *Tokens) OfRole(id token.RoleID) []Token {
 	return copies(maps.Values(ts.roles[id]), func(t *Token) bool { return t.State == Live })
 }
 
-// OfSubject returns the ids of the Live tokens that an entity has asked for, shared ones included.
+// OfSubject returns the IDs of an entity's Live tokens, shared tokens included.
 func (ts *Tokens) OfSubject(entity string) []token.ID {
 	ts.mu.RLock()
 	defer ts.mu.RUnlock()
@@ -327,7 +327,7 @@ func (ts *Tokens) Subjects() []string {
 	return entities
 }
 
-// Where returns the tokens that keep selects. Where reads all tokens.
+// Where returns the tokens for which keep is true. Where visits all tokens.
 func (ts *Tokens) Where(keep func(*Token) bool) []Token {
 	ts.mu.RLock()
 	defer ts.mu.RUnlock()
