@@ -58,7 +58,7 @@ func TestWatchedTexts(t *testing.T) {
 		"the storage of this mount cannot be written",
 		"tokens of disabled or deleted entities revoked",
 		"stored entry cannot be read",
-		"tokens at a service not revoked",
+		"upstream tokens not revoked",
 		"static role not rotated",
 	} {
 		if !strings.Contains(docs, "`"+text+"`") || !strings.Contains(source.String(), text) {

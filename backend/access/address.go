@@ -11,8 +11,8 @@ import (
 
 const maxAddresses = 1000
 
-// manyRanges is where a routing table becomes faster than looking at each range. No test can tell the two apart by what
-// they answer.
+// manyRanges is the number of ranges from which a routing table is faster than comparing each range. Both give the same
+// answers, so that no test can tell them apart.
 const manyRanges = 10
 
 // Addresses is a set of IP ranges. The zero value is not restricted: it contains every address.
@@ -21,8 +21,8 @@ type Addresses struct {
 	table  *bart.Lite // set from manyRanges on
 }
 
-// ParseAddresses reads CIDR ranges ("10.0.0.0/8", "2001:db8::/32") and single addresses. A range of
-// IPv4-mapped IPv6 addresses is the IPv4 range that it maps. No ranges: not restricted.
+// ParseAddresses parses CIDR ranges ("10.0.0.0/8", "2001:db8::/32") and single addresses. A range of IPv4-mapped IPv6
+// addresses becomes the IPv4 range. An empty list gives a set that is not restricted.
 func ParseAddresses(list []string) (Addresses, error) {
 	if len(list) > maxAddresses {
 		return Addresses{}, fmt.Errorf("%d ranges given, at most %d are allowed", len(list), maxAddresses)
@@ -68,7 +68,7 @@ func parseRange(s string) (netip.Prefix, error) {
 	return r, nil
 }
 
-// NewAddresses makes a set of ranges that are already checked.
+// NewAddresses returns a set of ranges. The caller has checked the ranges.
 func NewAddresses(ranges []netip.Prefix) Addresses {
 	a := Addresses{ranges: ranges}
 	if len(ranges) >= manyRanges {
@@ -83,11 +83,11 @@ func NewAddresses(ranges []netip.Prefix) Addresses {
 // Restricted reports whether there may be an address that a does not contain.
 func (a Addresses) Restricted() bool { return len(a.ranges) > 0 }
 
-// Ranges lists the ranges; nil when a is not restricted.
+// Ranges returns the ranges, or nil if a is not restricted.
 func (a Addresses) Ranges() []netip.Prefix { return a.ranges }
 
-// Contains reports whether addr is in one of the ranges. An IPv4-mapped IPv6 address counts as the IPv4
-// address, and a zone is ignored. An invalid address is only in a set that is not restricted.
+// Contains reports whether addr is in one of the ranges. An IPv4-mapped IPv6 address counts as the IPv4 address. A zone is
+// ignored. Only a set that is not restricted contains an invalid address.
 func (a Addresses) Contains(addr netip.Addr) bool {
 	if !a.Restricted() {
 		return true
@@ -104,7 +104,7 @@ func (a Addresses) Contains(addr netip.Addr) bool {
 	return false
 }
 
-// Exceeding lists the ranges of narrower that do not lie within one range of a.
+// Exceeding returns the ranges of narrower that no single range of a covers.
 func (a Addresses) Exceeding(narrower Addresses) []netip.Prefix {
 	if !a.Restricted() {
 		return nil
@@ -147,7 +147,7 @@ func (a Addresses) Intersect(other Addresses) (_ Addresses, ok bool) {
 	return NewAddresses(both), len(both) > 0
 }
 
-// Strings lists the ranges in CIDR notation; empty, never nil.
+// Strings returns the ranges in CIDR notation. The list may be empty but is never nil.
 func (a Addresses) Strings() []string {
 	list := make([]string, len(a.ranges))
 	for i, r := range a.ranges {
@@ -156,8 +156,7 @@ func (a Addresses) Strings() []string {
 	return list
 }
 
-// ParseClientIP reads the address of a client: an IP address, or one with a port as in RemoteAddr of
-// net/http.
+// ParseClientIP parses the address of a client: an IP address, or an address with a port as in RemoteAddr of net/http.
 func ParseClientIP(s string) (netip.Addr, error) {
 	if addr, err := netip.ParseAddr(s); err == nil {
 		return addr, nil

@@ -1,5 +1,5 @@
-// Package access decides where and for what a token may be used: scopes, addresses, hosts and
-// audiences, and the one decision that takes them all in. It knows nothing of Vault.
+// Package access decides where and for what a token may be used: by scopes, addresses, hosts and audiences. It does not
+// depend on Vault.
 package access
 
 import (
@@ -10,20 +10,20 @@ import (
 	"time"
 )
 
-// Reason says why a token is not good. The zero Reason: it is good.
+// Reason is why a token is not good. The zero Reason means that the token is good.
 type Reason string
 
-// The reasons, in the order in which Decide looks for them.
+// The reasons, in the order of the checks.
 const (
 	Good              Reason = ""
-	Malformed         Reason = "malformed"           // the text is no token: noise, or mistyped
+	Malformed         Reason = "malformed"           // the text is not a token: noise or a typing error
 	WrongEnvironment  Reason = "wrong_environment"   // another mount issued the token
 	Unknown           Reason = "unknown"             // no record of the token exists
 	Expired           Reason = "expired"             // its lease expired
 	Revoked           Reason = "revoked"             // it was revoked
 	RoleDeleted       Reason = "role_deleted"        // its role was deleted
 	SubjectDisabled   Reason = "subject_disabled"    // the entity that requested it is disabled or was deleted
-	WrongAudience     Reason = "wrong_audience"      // it is meant for another API
+	WrongAudience     Reason = "wrong_audience"      // its audience is another API
 	InsufficientScope Reason = "insufficient_scope"  // it does not grant a required scope
 	AddressNotAllowed Reason = "address_not_allowed" // the client's address is not in token_bound_cidrs
 	HostNotAllowed    Reason = "host_not_allowed"    // the host is not in bound_hosts
@@ -33,8 +33,8 @@ const (
 type Permissions struct {
 	Scopes    Scopes
 	Audience  []string    // nil: any audience; empty and not nil: none
-	Addresses []Addresses // it must come from an address that is in each; nil: from anywhere
-	Hosts     []Hosts     // it must be used at a host that is in each; nil: at any host
+	Addresses []Addresses // the client's address must be in each set; nil: any address
+	Hosts     []Hosts     // the API's host must be in each set; nil: any host
 }
 
 // Effective returns the intersection of all sets of addresses, and of all sets of hosts; ok is false if one of them is
@@ -63,24 +63,24 @@ func (p *Permissions) Empty() bool {
 }
 
 // Use is a use of a token. An API states what it requires in Scopes and Audience, and what it sees in ClientIP and Host.
-// A bound token is not good for a use that does not state the fact it is bound to: bounds hold even if an API forgets to
-// ask.
+// A token that is bound to addresses or hosts is not good for a use that does not state them: bounds hold even if an API
+// forgets to send the facts.
 type Use struct {
 	Scopes   []string   // must all be granted; nil: nothing is required
 	Audience string     // must be in the audience; empty: not required
-	ClientIP netip.Addr // where the token was used from; invalid: not stated
-	Host     string     // the API host it was used at, as ParseHost returns it; empty: not stated
+	ClientIP netip.Addr // the client's address; invalid: not stated
+	Host     string     // the API's host, as ParseHost returns it; empty: not stated
 }
 
-// State is what is known of a token apart from its grants.
+// State is the state of a token, whatever its permissions.
 type State struct {
-	ExpiresAt       time.Time // not good from this moment on
+	ExpiresAt       time.Time // the token is not good from this moment on
 	Revoked         bool
 	RoleDeleted     bool
 	SubjectDisabled bool
 }
 
-// Alive checks the state of the token, whatever its use.
+// Alive returns why the token is not good for any use, or Good.
 func (s State) Alive(now time.Time) Reason {
 	switch {
 	case !now.Before(s.ExpiresAt):
@@ -146,38 +146,38 @@ func (p *Permissions) allowsHost(host string) bool {
 func Explain(reason Reason, permissions *Permissions, use *Use) string {
 	switch reason {
 	case Malformed:
-		return "this is no token: noise, cut short or mistyped, its checksum does not fit"
+		return "this is not a token: its checksum is wrong, it may be truncated or mistyped"
 	case WrongEnvironment:
-		return "the token was not made by this mount"
+		return "the token was not issued by this mount"
 	case Unknown:
-		return "nothing is known of this token here"
+		return "this mount has no record of the token"
 	case Expired:
-		return "the token's lease has ended"
+		return "the token's lease expired"
 	case Revoked:
 		return "the token was revoked"
 	case RoleDeleted:
-		return "the role that the token was issued from has been deleted"
+		return "the token's role was deleted"
 	case SubjectDisabled:
-		return "the Vault entity that asked for the token has been disabled or deleted"
+		return "the Vault entity that requested the token was disabled or deleted"
 	case WrongAudience:
 		return fmt.Sprintf("the token is for audience %q, not for %q", permissions.Audience, use.Audience)
 	case InsufficientScope:
 		return fmt.Sprintf("the token grants %q, which does not cover %q", permissions.Scopes, permissions.Scopes.Missing(use.Scopes))
 	case AddressNotAllowed:
 		if !use.ClientIP.IsValid() {
-			return fmt.Sprintf("the token is bound to addresses %s, and client_ip does not tell where it was used from", describeAll(permissions.Addresses))
+			return fmt.Sprintf("the token is bound to addresses %s, and client_ip is missing", describeAll(permissions.Addresses))
 		}
 		return fmt.Sprintf("the token may be used from %s, not from %s", describeAll(permissions.Addresses), use.ClientIP)
 	case HostNotAllowed:
 		if use.Host == "" {
-			return fmt.Sprintf("the token is bound to hosts %q, and host does not tell where it was used", slices.Concat(permissions.Hosts...))
+			return fmt.Sprintf("the token is bound to hosts %q, and host is missing", slices.Concat(permissions.Hosts...))
 		}
 		return fmt.Sprintf("the token may be used at %q, not at %q", slices.Concat(permissions.Hosts...), use.Host)
 	}
 	return ""
 }
 
-// describeAll writes sets of ranges that an address must be in each of.
+// describeAll lists the restricted sets. An address must be in each of them.
 func describeAll(sets []Addresses) string {
 	var all []string
 	for _, set := range sets {

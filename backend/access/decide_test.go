@@ -174,10 +174,10 @@ func TestExplain(t *testing.T) {
 		{AddressNotAllowed, elsewhere, "from [10.0.0.0/8] and [10.1.0.0/16], not from 192.0.2.1"},
 		{AddressNotAllowed, new(Use), "client_ip"},
 		{HostNotAllowed, elsewhere, `not at "evil.example.com"`},
-		{HostNotAllowed, new(Use), "and host does not"},
+		{HostNotAllowed, new(Use), "and host is missing"},
 		{Malformed, elsewhere, "checksum"},
 		{WrongEnvironment, elsewhere, "this mount"},
-		{Unknown, elsewhere, "nothing is known"},
+		{Unknown, elsewhere, "no record"},
 	} {
 		if got := Explain(c.reason, bound, c.use); !strings.Contains(got, c.want) {
 			t.Errorf("%s: %q, want %q", c.reason, got, c.want)

@@ -13,12 +13,12 @@ const (
 	maxHostLen = 253
 )
 
-// Hosts is a set of host names, in lower case and without ports. A first label "*" stands for exactly
-// one label: "*.example.com" covers "api.example.com", neither "example.com" nor "a.b.example.com", as
-// in certificates (RFC 9525 section 6.3). The zero value is not restricted.
+// Hosts is a set of host names, in lower case and without ports. A first label "*" matches exactly one label, as in
+// certificates (RFC 9525 section 6.3): "*.example.com" covers "api.example.com", but neither "example.com" nor
+// "a.b.example.com". The zero value is not restricted.
 type Hosts []string
 
-// ParseHosts checks a list of host names.
+// ParseHosts parses a list of host names.
 func ParseHosts(list []string) (Hosts, error) {
 	if len(list) > maxHosts {
 		return nil, fmt.Errorf("%d hosts given, at most %d are allowed", len(list), maxHosts)
@@ -38,8 +38,8 @@ func ParseHosts(list []string) (Hosts, error) {
 	return hosts, nil
 }
 
-// isHostName accepts letters, digits, hyphens and underscores in labels of 1 to 63 (RFC 1123 section
-// 2.1, and the underscore that internal names use), which takes in IPv4 addresses.
+// isHostName reports whether s consists of labels of 1 to 63 letters, digits, hyphens and underscores. RFC 1123 section
+// 2.1 does not allow underscores, but internal names use them. An IPv4 address is a host name, too.
 func isHostName(s string) bool {
 	if s == "" || len(s) > maxHostLen {
 		return false
@@ -57,7 +57,7 @@ func isHostName(s string) bool {
 	return true
 }
 
-// ParseHost reads the value of a Host header: a name, perhaps with a port.
+// ParseHost returns the host name of a Host header. The header may have a port.
 func ParseHost(s string) (string, error) {
 	host := s
 	if name, port, err := net.SplitHostPort(s); err == nil {
@@ -92,8 +92,8 @@ func (h Hosts) Intersect(other Hosts) (_ Hosts, ok bool) {
 	return both, len(both) > 0
 }
 
-// Contains reports whether host, as ParseHost returns it, is one of the names. The empty host is only in a
-// set that is not restricted.
+// Contains reports whether the set covers host, as ParseHost returns it. Only a set that is not restricted contains the
+// empty host.
 func (h Hosts) Contains(host string) bool {
 	if len(h) == 0 {
 		return true

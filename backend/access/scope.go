@@ -11,12 +11,12 @@ const (
 	maxScopes   = 100
 )
 
-// Scopes is a set of scopes: each a scope-token of RFC 6749 section 3.3, read as segments between
-// colons. A last segment "*" stands for one or more segments of any kind: "invoices:*" covers
-// "invoices:read" and "invoices:lines:read", not "invoices"; "*" covers every scope.
+// Scopes is a set of scopes. A scope is a scope-token of RFC 6749 section 3.3 with segments between colons. A last segment
+// "*" matches one or more segments: "invoices:*" covers "invoices:read" and "invoices:lines:read", but not "invoices".
+// "*" covers every scope.
 type Scopes []string
 
-// ParseScopes checks a list of scopes as an operator or a requester gave it.
+// ParseScopes returns the scopes of a list from an operator or a requester. Its errors name the scope.
 func ParseScopes(list []string) (Scopes, error) {
 	if len(list) > maxScopes {
 		return nil, fmt.Errorf("%d scopes given, at most %d are allowed", len(list), maxScopes)
@@ -64,7 +64,7 @@ func checkScope(scope string) error {
 	}
 }
 
-// covers reports whether wide stands for every scope that narrow stands for.
+// covers reports whether wide allows every scope that narrow allows.
 func covers(wide, narrow string) bool {
 	if wide == narrow || wide == "*" {
 		return true
@@ -83,7 +83,7 @@ func (s Scopes) Covers(scope string) bool {
 	return false
 }
 
-// Missing lists what of wanted s does not allow.
+// Missing returns the wanted scopes that s does not allow.
 func (s Scopes) Missing(wanted []string) []string {
 	var missing []string
 	for _, scope := range wanted {
@@ -116,8 +116,8 @@ func (s Scopes) Intersect(other Scopes) Scopes {
 	return both
 }
 
-// Matching lists which scopes of s touch any of these patterns: allow something that a pattern stands
-// for. The pattern "*" is the exception: it stands for the scope "*" alone, else it would touch all.
+// Matching returns the scopes of s that overlap any of the patterns. The pattern "*" matches only the scope "*", since
+// otherwise it would match every scope.
 func (s Scopes) Matching(patterns []string) []string {
 	var touching []string
 	for _, scope := range s {
@@ -130,7 +130,7 @@ func (s Scopes) Matching(patterns []string) []string {
 	return touching
 }
 
-// Parameter is the form of the "scope" parameter of RFC 6749 section 3.3: separated by spaces.
+// Parameter returns the "scope" parameter of RFC 6749 section 3.3: the scopes separated by spaces.
 func (s Scopes) Parameter() string { return strings.Join(s, " ") }
 
 // clip shortens a value for an error message.

@@ -8,14 +8,13 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// damage is what a part of the ledger knows of its stored entries that cannot be read. Each costs only what needs
-// it.
+// damage lists the stored entries of a part of the ledger that cannot be read. Other entries stay usable.
 type damage struct {
 	mu   sync.Mutex
 	keys map[string]error // storage key -> why it cannot be read
 }
 
-// note remembers why an entry cannot be read; nil: it can, or is gone.
+// note records why an entry cannot be read. A nil error means that the entry is readable or deleted.
 func (d *damage) note(key string, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -29,14 +28,14 @@ func (d *damage) note(key string, err error) {
 	d.keys[key] = err
 }
 
-// Damaged returns the entries that cannot be read, by key, and why.
+// Damaged returns the storage keys of the unreadable entries, each with the reason.
 func (d *damage) Damaged() map[string]error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return maps.Clone(d.keys)
 }
 
-// DropDamaged deletes an entry that cannot be read.
+// DropDamaged deletes an unreadable entry.
 func (d *damage) DropDamaged(ctx context.Context, s logical.Storage, key string) error {
 	if d.Damaged()[key] == nil {
 		return nil

@@ -14,11 +14,11 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
-// DeletedRolesPrefix is where DeletedRoles keeps them in storage.
+// DeletedRolesPrefix is where deleted roles are stored.
 const DeletedRolesPrefix = "ledger/deleted-roles/"
 
-// DeletedRoles remembers the roles that were deleted for as long as tokens of them may live: status lists show all
-// their tokens as revoked. One is written before its role is deleted, so that it says nothing while there is the role.
+// DeletedRoles holds the deleted roles for as long as their tokens may live. Status lists show all tokens of a deleted
+// role as revoked. The entry is written before the role is deleted: it has no effect while the role exists.
 type DeletedRoles struct {
 	damage
 	mu       sync.RWMutex
@@ -26,10 +26,10 @@ type DeletedRoles struct {
 	revision atomic.Uint64
 }
 
-// NewDeletedRoles returns those of one process, which knows none until Load.
+// NewDeletedRoles returns an empty DeletedRoles. Load fills it.
 func NewDeletedRoles() *DeletedRoles { return &DeletedRoles{until: make(map[token.RoleID]int64)} }
 
-// Load reads all from storage, also again.
+// Load reads all deleted roles from storage. Another call brings memory up to date.
 func (d *DeletedRoles) Load(ctx context.Context, s logical.Storage, now time.Time) error {
 	names, err := s.List(ctx, DeletedRolesPrefix)
 	if err != nil {
@@ -43,7 +43,8 @@ func (d *DeletedRoles) Load(ctx context.Context, s logical.Storage, now time.Tim
 	return nil
 }
 
-// Reload reads one that somebody else has written. One that is gone is kept in memory until it has run out.
+// Reload reads a deleted role that another process has written. If the entry is gone, the role stays in memory until its
+// tokens must have expired.
 func (d *DeletedRoles) Reload(ctx context.Context, s logical.Storage, key string, now time.Time) error {
 	defer d.Changed()
 	var role token.RoleID
@@ -61,7 +62,7 @@ func (d *DeletedRoles) Reload(ctx context.Context, s logical.Storage, key string
 	}
 	var until int64
 	if err := cbor.Unmarshal(stored.Value, &until); err != nil {
-		d.note(key, err) // the key says it all but for how long
+		d.note(key, err) // the role is in the key, only the time is lost
 		until = now.Add(10 * 365 * 24 * time.Hour).Unix()
 	}
 	d.show(role, until)
@@ -74,7 +75,7 @@ func (d *DeletedRoles) show(role token.RoleID, until int64) {
 	d.until[role] = max(d.until[role], until)
 }
 
-// Add remembers a role that is about to be deleted, whose tokens live until then at the latest.
+// Add stores a role that is about to be deleted. The tokens of the role have expired at until.
 func (d *DeletedRoles) Add(ctx context.Context, s logical.Storage, role token.RoleID, until time.Time) error {
 	encoded, err := cbor.Marshal(until.Unix())
 	if err != nil {
@@ -88,7 +89,7 @@ func (d *DeletedRoles) Add(ctx context.Context, s logical.Storage, role token.Ro
 	return nil
 }
 
-// Has reports whether a role was deleted, or was about to be.
+// Has reports whether a role was deleted or was about to be deleted.
 func (d *DeletedRoles) Has(role token.RoleID) bool {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
@@ -96,13 +97,13 @@ func (d *DeletedRoles) Has(role token.RoleID) bool {
 	return deleted
 }
 
-// Changed notes that a role was deleted: a status list may have to show something else.
+// Changed records that a role was deleted: status lists may have changed.
 func (d *DeletedRoles) Changed() { d.revision.Add(1) }
 
-// Revision changes whenever a status list may have to show something else.
+// Revision returns a number that changes whenever a status list may have changed.
 func (d *DeletedRoles) Revision() uint64 { return d.revision.Load() }
 
-// Prune forgets the roles whose tokens must have expired.
+// Prune deletes the roles whose tokens must have expired.
 func (d *DeletedRoles) Prune(ctx context.Context, s logical.Storage, now time.Time) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -1,6 +1,6 @@
-// Package ledger is what storage remembers of tokens that were issued: the deviations from what a token
-// says of itself (Deviations), how far grants have been refreshed (Refreshes), which places in status lists
-// are taken (StatusIndexes, DeletedRoles), and who got which token when (Inventory).
+// Package ledger stores what the engine must remember of issued tokens: revocations and renewals (Deviations), the last
+// refresh of each grant (Refreshes), the places in status lists (StatusIndexes, DeletedRoles), and who got which token
+// when (Inventory).
 package ledger
 
 import (
@@ -15,23 +15,23 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
-// DeviationsPrefix is where Deviations keeps its pages in storage.
+// DeviationsPrefix is where deviations are stored.
 const DeviationsPrefix = "ledger/deviations/"
 
-// A Deviation is what has become of a token, or of a grant, other than what the token itself says.
+// A Deviation says how a token or a grant differs from the token's own claims.
 type Deviation struct {
 	_         struct{}        `cbor:",toarray"`
-	ExpiresAt int64           // seconds since 1970: when the token ends, or would have ended had it not been revoked
-	KeepUntil int64           // seconds since 1970: from when on the token says itself that it has ended
+	ExpiresAt int64           // seconds since 1970: when the token expires, or would have expired without the revocation
+	KeepUntil int64           // seconds since 1970: when the token has expired by its own claims, too
 	Revoked   bool            //
-	Status    token.StatusRef // the place in a status list that tells of the revocation; zero: none
+	Status    token.StatusRef // the place in a status list that shows the revocation; zero: none
 	Revision  uint32          // counts the changes
 }
 
 func (d Deviation) keepUntil() int64 { return d.KeepUntil }
 
-// merge returns what is true of a token of which two writers know. A revocation is for ever. The end is that of
-// the writer who changed the deviation more often; of two who did so equally often, the earlier one.
+// merge combines the deviations of a token by two writers. A revocation by either is final. ExpiresAt comes from the
+// deviation with the higher revision, or is the earlier one if the revisions are equal.
 func (d Deviation) merge(o Deviation) Deviation {
 	if o.Revision > d.Revision || o.Revision == d.Revision && o.ExpiresAt < d.ExpiresAt {
 		d, o = o, d
@@ -44,42 +44,42 @@ func (d Deviation) merge(o Deviation) Deviation {
 	return d
 }
 
-// Deviations knows which tokens and grants were revoked or renewed. A deviation whose KeepUntil has passed
-// no longer says anything that the token does not say itself, and is dropped.
+// Deviations holds the revocations and renewals of tokens and grants. A deviation is dropped after its KeepUntil: the
+// token has then expired by its own claims.
 type Deviations struct {
 	pages[Deviation]
-	revision atomic.Uint64 // counts what may have changed any status list
-	lists    sync.Map      // number of a status list -> *atomic.Uint64, which counts what has changed that one
+	revision atomic.Uint64 // counts changes that may concern any status list
+	lists    sync.Map      // number of a status list -> *atomic.Uint64, counts the changes of this list
 }
 
-// NewDeviations returns those of one process, which knows none until Load.
+// NewDeviations returns empty Deviations of a writer. Load fills them.
 func NewDeviations(writer string) *Deviations {
 	return &Deviations{pages: pages[Deviation]{prefix: DeviationsPrefix, writer: writer}}
 }
 
-// Load reads all from storage, also again.
+// Load reads all deviations from storage. Another call brings memory up to date.
 func (d *Deviations) Load(ctx context.Context, s logical.Storage, now time.Time) error {
 	defer d.revision.Add(1)
 	return d.pages.Load(ctx, s, now)
 }
 
-// Reload reads one file that somebody else has written. A key that is not a file's is an error.
+// Reload reads a file that another process has written. It returns an error if the key is not the key of a file.
 func (d *Deviations) Reload(ctx context.Context, s logical.Storage, key string, now time.Time) error {
 	defer d.revision.Add(1)
 	return d.pages.Reload(ctx, s, key, now)
 }
 
-// DropDamaged deletes a file that cannot be read. The revocations in it are lost.
+// DropDamaged deletes an unreadable file. The revocations in the file are lost.
 func (d *Deviations) DropDamaged(ctx context.Context, s logical.Storage, key string) error {
 	defer d.revision.Add(1)
 	return d.pages.DropDamaged(ctx, s, key)
 }
 
-// Get tells how a token deviates; ok is false where it does not.
+// Get returns the deviation of a token. ok is false if there is none.
 func (d *Deviations) Get(id token.ID) (_ Deviation, ok bool) { return d.get(id) }
 
-// Revoke ends a token that says of itself that it ends at ownEnd. It is remembered until then, or until
-// the end that a renewal gave it. Revoking twice is revoking once.
+// Revoke revokes a token that expires at ownEnd by its own claims. The revocation is kept until ownEnd, or until the end
+// of a renewal if that is later. Revoking a token twice has no further effect.
 func (d *Deviations) Revoke(ctx context.Context, s logical.Storage, id token.ID, status token.StatusRef, ownEnd, now time.Time) error {
 	err := d.change(ctx, s, id, now, func(old Deviation, known bool) (Deviation, error) {
 		if !known {
@@ -101,11 +101,11 @@ func (d *Deviations) Revoke(ctx context.Context, s logical.Storage, id token.ID,
 	return err
 }
 
-// ErrRevoked is returned for the renewal of a token that was revoked.
+// ErrRevoked is returned by Renew if the token was revoked.
 var ErrRevoked = errors.New("the token was revoked")
 
-// Renew moves the end of a token that says of itself that it ends at ownEnd: forward, or back, as the
-// renewal of a lease with a small increment does.
+// Renew moves the end of a token that expires at ownEnd by its own claims. The new end may be earlier, since a lease may be
+// renewed with a small increment.
 func (d *Deviations) Renew(ctx context.Context, s logical.Storage, id token.ID, ownEnd, newEnd, now time.Time) error {
 	return d.change(ctx, s, id, now, func(old Deviation, _ bool) (Deviation, error) {
 		if old.Revoked {
@@ -124,12 +124,12 @@ func (d *Deviations) changesOf(list uint32) *atomic.Uint64 {
 	return changes.(*atomic.Uint64)
 }
 
-// Revision changes whenever a status list may have to show something else.
+// Revision returns a number that changes whenever a status list may have changed.
 func (d *Deviations) Revision(list uint32) uint64 {
 	return d.revision.Load() + d.changesOf(list).Load()
 }
 
-// RevokedIn lists the places of a status list whose tokens were revoked.
+// RevokedIn returns the places in a status list whose tokens were revoked.
 func (d *Deviations) RevokedIn(list uint32) []uint32 {
 	var places []uint32
 	d.all(func(v Deviation) {

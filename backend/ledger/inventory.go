@@ -11,18 +11,18 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
-// InventoryPrefix is where Inventory keeps its segments in storage.
+// InventoryPrefix is where the segments of the inventory are stored.
 const InventoryPrefix = "ledger/inventory/"
 
-// maxPending is how many rows may wait for storage. Beyond it, while storage refuses writes, the oldest are no
-// longer written, only remembered in memory.
+// maxPending is how many rows may wait for storage. If storage rejects writes for so long that more rows wait, the oldest
+// are kept in memory only.
 const maxPending = 100_000
 
-// A Row says who got which token, and when. It never holds the token.
+// A Row says who got which token, and when. A Row never contains the token.
 type Row struct {
 	ID        token.ID
 	IssuedAt  time.Time // to the second
-	ExpiresAt time.Time // to the second; what the token says, renewals apart
+	ExpiresAt time.Time // to the second; without renewals
 	Status    token.StatusRef
 	Holder
 }
@@ -32,40 +32,40 @@ type Holder struct {
 	Role        string // the role's name
 	RoleID      token.RoleID
 	RoleVersion uint32
-	Scopes      string // what was granted, separated by spaces
-	Subject     string // Vault entity id; empty where there is none
-	DisplayName string // of the Vault token that asked
-	StaticRole  string // that keeps the token; empty: none
-	Key         string // name of the key that the token was made with; of a grant with a refresh token, that one's
+	Scopes      string // granted scopes, separated by spaces
+	Subject     string // Vault entity ID; empty if there is none
+	DisplayName string // of the Vault token that made the request
+	StaticRole  string // static role that holds the token; empty if none
+	Key         string // name of the key that made the token, or the refresh token of a grant that has one
 }
 
-// Inventory lists the tokens that may still be live. All rows are in memory, in the order of their ids,
-// and in segments in storage (segments.go). Add returns at once; Flush writes what was added since. A crash loses
-// the rows that no Flush has written, which are no part of a token's validity or of its revocation.
+// Inventory lists the tokens that may still be live. All rows are in memory, in the order of their IDs, and in segments in
+// storage (segments.go). Add does not wait for storage. Flush writes the added rows. A crash loses rows that Flush has
+// not written, but neither the validity nor the revocation of a token depends on its row.
 //
-// Use it from many goroutines. Only Load, Reload, Flush and Prune touch storage, one at a time.
+// Inventory is safe for concurrent use. Only Load, Reload, Flush and Prune access storage, one at a time.
 type Inventory struct {
 	damage
 	writer string
 
 	mu       sync.Mutex
-	rows     *btree.BTreeG[entry] // by id
-	ofRole   map[token.RoleID]int // how many rows each life of a role has
+	rows     *btree.BTreeG[entry] // by ID
+	ofRole   map[token.RoleID]int // number of rows
 	segments map[string]*segment  // by name
 	pending  []entry              // not in storage yet, oldest first
 	lost     int                  // rows that were dropped from pending since the last Flush
 
-	storing sync.Mutex // held while storage is written or read; before mu
+	storing sync.Mutex // held while storage is written or read; locked before mu
 	tail    tail
 }
 
-// entry is a row as it is kept in memory: 56 bytes and a shared holder.
+// entry is a row in memory: 56 bytes and a shared holder.
 type entry struct {
 	id        token.ID
 	holder    unique.Handle[Holder]
 	issuedAt  int64
 	expiresAt int64
-	segment   *segment // where it is stored; nil: nowhere yet
+	segment   *segment // where the row is stored; nil if it is not stored yet
 	status    token.StatusRef
 }
 
@@ -75,7 +75,7 @@ func (e entry) row() Row {
 	return Row{ID: e.id, IssuedAt: time.Unix(e.issuedAt, 0), ExpiresAt: time.Unix(e.expiresAt, 0), Status: e.status, Holder: e.holder.Value()}
 }
 
-// NewInventory returns that of one process, which has no rows until Load.
+// NewInventory returns an empty inventory of a writer. Load fills it.
 func NewInventory(writer string) *Inventory {
 	return &Inventory{
 		writer:   writer,
@@ -85,8 +85,7 @@ func NewInventory(writer string) *Inventory {
 	}
 }
 
-// place puts a row into memory and counts it for its role and its segment, in place of another row of the token.
-// The caller holds mu.
+// place puts a row into memory and counts the row. It replaces another row of the same token. The caller holds mu.
 func (inv *Inventory) place(e entry) {
 	if old, replaced := inv.rows.Set(e); replaced {
 		inv.count(old, -1)
@@ -94,14 +93,14 @@ func (inv *Inventory) place(e entry) {
 	inv.count(e, +1)
 }
 
-// drop takes a row out of memory. The caller holds mu.
+// drop removes a row from memory. The caller holds mu.
 func (inv *Inventory) drop(e entry) {
 	if old, known := inv.rows.Delete(e); known {
 		inv.count(old, -1)
 	}
 }
 
-// count counts a row for its role and its segment. The caller holds mu.
+// count adds change to the number of rows of a row's role and segment. The caller holds mu.
 func (inv *Inventory) count(e entry, change int) {
 	role := e.holder.Value().RoleID
 	if inv.ofRole[role] += change; inv.ofRole[role] == 0 {
@@ -112,7 +111,7 @@ func (inv *Inventory) count(e entry, change int) {
 	}
 }
 
-// Add notes that a token was issued. It does not wait for storage.
+// Add adds the row of an issued token. Add does not wait for storage.
 func (inv *Inventory) Add(r Row) {
 	e := entry{id: r.ID, holder: unique.Make(r.Holder), issuedAt: r.IssuedAt.Unix(), expiresAt: r.ExpiresAt.Unix(), status: r.Status}
 	inv.mu.Lock()
@@ -125,7 +124,7 @@ func (inv *Inventory) Add(r Row) {
 	inv.pending = append(inv.pending, e)
 }
 
-// Get finds the row of a token.
+// Get returns the row of a token.
 func (inv *Inventory) Get(id token.ID) (Row, bool) {
 	inv.mu.Lock()
 	e, ok := inv.rows.Get(entry{id: id})
@@ -136,8 +135,8 @@ func (inv *Inventory) Get(id token.ID) (Row, bool) {
 	return e.row(), true
 }
 
-// Page lists up to limit rows in the order of their ids, those behind after, of one role or, where role
-// is empty, of all. It tells whether there are more.
+// Page returns up to limit rows with IDs after a given one, in the order of their IDs. An empty role means all roles. Page
+// also reports whether there are more rows.
 func (inv *Inventory) Page(after token.ID, limit int, role string) (page []Row, more bool) {
 	inv.snapshot().Ascend(entry{id: after}, func(e entry) bool {
 		if e.id == after || (role != "" && e.holder.Value().Role != role) {
@@ -153,15 +152,14 @@ func (inv *Inventory) Page(after token.ID, limit int, role string) (page []Row, 
 	return page, more
 }
 
-// Count returns the number of rows of one life of a role. A row leaves with Prune, so that the number may
-// include tokens that ended since.
+// Count returns the number of rows of a role. The number may include tokens that have expired since the last Prune.
 func (inv *Inventory) Count(id token.RoleID) int {
 	inv.mu.Lock()
 	defer inv.mu.Unlock()
 	return inv.ofRole[id]
 }
 
-// OfRole gives the rows of one life of a role.
+// OfRole returns the rows of a role.
 func (inv *Inventory) OfRole(id token.RoleID) iter.Seq[Row] {
 	return func(yield func(Row) bool) {
 		inv.snapshot().Scan(func(e entry) bool {
@@ -170,8 +168,7 @@ func (inv *Inventory) OfRole(id token.RoleID) iter.Seq[Row] {
 	}
 }
 
-// WithStatus gives the rows of an entity's tokens that have a place in a status list: who asked for them, and not just
-// the engine, is told of their revocation.
+// WithStatus returns the rows of tokens that have a Vault entity and a place in a status list.
 func (inv *Inventory) WithStatus() iter.Seq[Row] {
 	return func(yield func(Row) bool) {
 		inv.snapshot().Scan(func(e entry) bool {
@@ -180,14 +177,14 @@ func (inv *Inventory) WithStatus() iter.Seq[Row] {
 	}
 }
 
-// snapshot is a copy to read without holding mu. Copying costs nothing until a row is changed.
+// snapshot returns a copy of the rows to read without mu. The copy is cheap: nodes are copied only when a row changes.
 func (inv *Inventory) snapshot() *btree.BTreeG[entry] {
 	inv.mu.Lock()
 	defer inv.mu.Unlock()
 	return inv.rows.Copy()
 }
 
-// Len is the number of rows.
+// Len returns the number of rows.
 func (inv *Inventory) Len() int {
 	inv.mu.Lock()
 	defer inv.mu.Unlock()

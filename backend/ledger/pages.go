@@ -22,33 +22,32 @@ import (
 )
 
 const (
-	// pageCount is how many pages values are spread over, by the first twelve bits of the id. With a million
-	// values a page is 8 kB, which is what one change then writes; with few, a page holds one value.
+	// pageCount is the number of pages. The first twelve bits of an ID select the page. A change writes one file: with a
+	// million values about 8 kB, with few values a single value.
 	pageCount = 1 << 12
 
-	// splitAt is how many values a page holds before its files hold a sixteenth of it each, by four more bits of
-	// the id: a file of so many values is 250 kB. 1 MiB, which is all that storage takes, is reached at 400
-	// million values.
+	// splitAt is how many values a page may have in one file of 250 kB. A larger page has sixteen files, selected by four
+	// more bits of the ID. The files reach the 1 MiB limit of storage at 400 million values.
 	splitAt = 1 << 13
 
-	// takeOvers is how many files of former writers one Prune takes over.
+	// takeOvers is how many files of former writers one Prune takes over at most.
 	takeOvers = 256
 )
 
-// value is what pages hold.
+// value is a value in pages.
 type value[V any] interface {
 	comparable
-	keepUntil() int64 // seconds since 1970: from when on the value says nothing any more
-	merge(V) V        // of two values of one id, by two writers: what is true in spite of either
+	keepUntil() int64 // seconds since 1970: when the value expires
+	merge(V) V        // combines two writers' values of one ID
 }
 
-// pages is a map from ids to values. All of it is in memory, and in pages in storage. A change is in storage
-// before it is seen; it costs one write. A value that has run out is dropped.
+// pages is a map from IDs to values, in memory and in storage. A change costs one write, and is stored before memory shows
+// the change. Expired values are dropped.
 //
-// A page is what all its files in storage say together. A writer rewrites its own file only, which then holds
-// all that the writer knows of the page.
+// The content of a page is the merged content of its files. A writer rewrites only its own files. A rewritten file has all
+// values of the page that the writer knows.
 //
-// Use it from many goroutines. get never waits for storage.
+// pages is safe for concurrent use. get never waits for storage.
 type pages[V value[V]] struct {
 	prefix string // of the storage keys
 	writer string
@@ -56,20 +55,20 @@ type pages[V value[V]] struct {
 }
 
 type page[V value[V]] struct {
-	touched atomic.Bool     // whether the page has ever held anything; most pages of a small mount never do
-	writing sync.Mutex      // held from reading the page for a change until the change is stored; before mu
-	files   map[string]file // by the name, such as 0a1-89abcdef01234567
+	touched atomic.Bool     // the page has had content; most pages of a small mount never have
+	writing sync.Mutex      // held from reading the page for a change until the change is stored; locked before mu
+	files   map[string]file // by name, such as 0a1-89abcdef01234567
 
 	mu      sync.RWMutex
 	entries map[token.ID]V
-	damaged map[string]error // files that cannot be read, by their names: what they said of their ids is not known
+	damaged map[string]error // name of an unreadable file -> reason
 }
 
-// file is what is known of a file besides its values.
+// file describes a stored file.
 type file struct {
 	writtenAt int64 // seconds since 1970
-	from      int64 // the first keepUntil of its values
-	until     int64 // the last one
+	from      int64 // the earliest keepUntil of the values
+	until     int64 // the latest keepUntil of the values
 }
 
 // pageEntry is the stored form of a value.
@@ -88,7 +87,7 @@ type pageFile[V any] struct {
 
 func pageNumber(id token.ID) int { return int(id[0])<<4 | int(id[1])>>4 }
 
-// own returns the name of the file that this writer writes a value to, when its page holds so many.
+// own returns the name of this writer's file for an ID. values is the number of values of the page.
 func (ps *pages[V]) own(id token.ID, values int) string {
 	digits := 3
 	if values > splitAt {
@@ -97,13 +96,12 @@ func (ps *pages[V]) own(id token.ID, values int) string {
 	return hex.EncodeToString(id[:2])[:digits] + "-" + ps.writer
 }
 
-// in reports whether a file holds the values of an id of its page: one that is named by three digits holds them all.
+// in reports whether a file covers an ID of its page. A file with three digits in its name covers the whole page.
 func in(name string, id token.ID) bool {
 	return name[3] == '-' || name[3] == "0123456789abcdef"[id[1]&0xf]
 }
 
-// Load reads all files from storage. It adds to what is in memory: a value that was once stored stays true
-// until it has run out.
+// Load reads all files from storage and merges them with memory: a stored value stays valid until it expires.
 func (ps *pages[V]) Load(ctx context.Context, s logical.Storage, now time.Time) error {
 	names, err := s.List(ctx, ps.prefix)
 	if err != nil {
@@ -123,7 +121,7 @@ func (ps *pages[V]) Load(ctx context.Context, s logical.Storage, now time.Time) 
 	return nil
 }
 
-// Reload reads one file that somebody else has written. A key that is not a file's is an error.
+// Reload reads a file that another process has written. It returns an error if the key is not the key of a file.
 func (ps *pages[V]) Reload(ctx context.Context, s logical.Storage, key string, now time.Time) error {
 	if err := ps.reload(ctx, s, key, now); err != nil {
 		return err
@@ -133,7 +131,7 @@ func (ps *pages[V]) Reload(ctx context.Context, s logical.Storage, key string, n
 	return nil
 }
 
-// reload is Reload that drops nothing.
+// reload reads a file and does not drop expired values.
 func (ps *pages[V]) reload(ctx context.Context, s logical.Storage, key string, now time.Time) error {
 	name := strings.TrimPrefix(key, ps.prefix)
 	number, ok := pageOf(name)
@@ -147,7 +145,7 @@ func (ps *pages[V]) reload(ctx context.Context, s logical.Storage, key string, n
 	return err
 }
 
-// pageOf returns the number of the page that a file belongs to.
+// pageOf returns the number of a file's page.
 func pageOf(name string) (number int, ok bool) {
 	digits, writer, err := splitKey(name, "")
 	if err != nil || len(digits) > 4 || len(digits) < 3 || !isWriter(writer) {
@@ -157,7 +155,7 @@ func pageOf(name string) (number int, ok bool) {
 	return int(parsed >> (4 * (len(digits) - 3))), err == nil //nolint:gosec // 16 bits fit
 }
 
-// dropOver drops from memory what has run out.
+// dropOver drops expired values from memory.
 func (p *page[V]) dropOver(now time.Time) {
 	p.writing.Lock()
 	defer p.writing.Unlock()
@@ -166,9 +164,8 @@ func (p *page[V]) dropOver(now time.Time) {
 	}
 }
 
-// read merges what a file holds into its page, and reports whether something that the file has a part in has not run
-// out. What one file says may have run out while another one says of the same id what has not: nothing is dropped
-// here. The caller holds writing.
+// read merges a file into its page, and reports whether a merged value of one of the file's IDs has not expired. It drops
+// no expired values, since another file may have a later value of the same ID. The caller holds writing.
 func (ps *pages[V]) read(ctx context.Context, s logical.Storage, p *page[V], name string, now time.Time) (lasting bool, _ error) {
 	stored, err := s.Get(ctx, ps.prefix+name)
 	if err != nil {
@@ -195,7 +192,7 @@ func (ps *pages[V]) read(ctx context.Context, s logical.Storage, p *page[V], nam
 	return lasting, nil
 }
 
-// lasts reports whether a value is to be kept. Another node's clock may be behind.
+// lasts reports whether a value must still be kept. The clock of another node may be behind by ClockSkew.
 func lasts(until int64, now time.Time) bool {
 	return until+int64(ClockSkew/time.Second) > now.Unix()
 }
@@ -214,13 +211,13 @@ func (p *page[V]) note(name string, writtenAt int64, list []pageEntry[V]) {
 	p.mend(name)
 }
 
-// forget says that a file is no more.
+// forget records that a file was deleted.
 func (p *page[V]) forget(name string) {
 	delete(p.files, name)
 	p.mend(name)
 }
 
-// damage says that a file cannot be read.
+// damage records that a file cannot be read.
 func (p *page[V]) damage(name string, err error) {
 	delete(p.files, name)
 	p.touched.Store(true)
@@ -232,14 +229,14 @@ func (p *page[V]) damage(name string, err error) {
 	p.damaged[name] = err
 }
 
-// mend says that a file is no more what could not be read.
+// mend records that a file is readable or deleted.
 func (p *page[V]) mend(name string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.damaged, name)
 }
 
-// Unreadable says why it is not known what storage holds of an id; nil where it is.
+// Unreadable returns an error if a file that may have the value of an ID cannot be read.
 func (ps *pages[V]) Unreadable(id token.ID) error {
 	p := &ps.pages[pageNumber(id)]
 	p.mu.RLock()
@@ -256,7 +253,7 @@ func unreadable(key string, err error) error {
 	return fmt.Errorf("the stored entry %s cannot be read: %w", key, err)
 }
 
-// Damaged returns the files that cannot be read, by key, and why.
+// Damaged returns the storage keys of the unreadable files, each with the reason.
 func (ps *pages[V]) Damaged() map[string]error {
 	damaged := make(map[string]error)
 	for _, p := range ps.touched() {
@@ -269,7 +266,7 @@ func (ps *pages[V]) Damaged() map[string]error {
 	return damaged
 }
 
-// DropDamaged deletes a file that cannot be read. What it said of its ids is lost.
+// DropDamaged deletes an unreadable file. The values in the file are lost.
 func (ps *pages[V]) DropDamaged(ctx context.Context, s logical.Storage, key string) error {
 	for _, p := range ps.touched() {
 		dropped, err := ps.dropDamaged(ctx, s, p, key)
@@ -309,8 +306,8 @@ func (ps *pages[V]) get(id token.ID) (V, bool) {
 	return v, ok
 }
 
-// change writes the value of one id changed as f says. Nobody else of this process changes the page meanwhile.
-// After an error of f, or no change, nothing is written.
+// change stores the value of an ID as f changes it. It locks the page against other changes of this process. It writes
+// nothing if f returns an error or the same value.
 func (ps *pages[V]) change(ctx context.Context, s logical.Storage, id token.ID, now time.Time, f func(old V, known bool) (V, error)) error {
 	p := &ps.pages[pageNumber(id)]
 	p.writing.Lock()
@@ -326,14 +323,14 @@ func (ps *pages[V]) change(ctx context.Context, s logical.Storage, id token.ID, 
 	return ps.store(ctx, s, p, ps.own(id, len(entries)), entries, now)
 }
 
-// copied copies the values, with room for more. The caller holds writing.
+// copied returns a copy of the values with room for more. The caller holds writing.
 func (p *page[V]) copied(more int) map[token.ID]V {
 	entries := make(map[token.ID]V, len(p.entries)+more)
 	maps.Copy(entries, p.entries)
 	return entries
 }
 
-// over reports whether a value has run out that is in memory. The caller holds writing.
+// over reports whether a value in memory has expired. The caller holds writing.
 func (p *page[V]) over(now time.Time) bool {
 	for _, v := range p.entries {
 		if !lasts(v.keepUntil(), now) {
@@ -343,7 +340,7 @@ func (p *page[V]) over(now time.Time) bool {
 	return false
 }
 
-// remaining copies what has not run out. The caller holds writing.
+// remaining returns a copy of the values that have not expired. The caller holds writing.
 func (p *page[V]) remaining(now time.Time) map[token.ID]V {
 	entries := make(map[token.ID]V, len(p.entries))
 	for id, v := range p.entries {
@@ -354,8 +351,7 @@ func (p *page[V]) remaining(now time.Time) map[token.ID]V {
 	return entries
 }
 
-// store writes one of this writer's files of a page, and shows the page once it is written. The caller holds
-// writing.
+// store writes one of this writer's files of a page, and then puts the page into memory. The caller holds writing.
 func (ps *pages[V]) store(ctx context.Context, s logical.Storage, p *page[V], name string, entries map[token.ID]V, now time.Time) error {
 	f := pageFile[V]{WrittenAt: now.Unix(), Entries: make([]pageEntry[V], 0, len(entries))}
 	for id, v := range entries {
@@ -374,7 +370,7 @@ func (ps *pages[V]) store(ctx context.Context, s logical.Storage, p *page[V], na
 		if err != nil {
 			return err
 		}
-		p.note(name, f.WrittenAt, f.Entries) // also of a write that failed: it may have been done
+		p.note(name, f.WrittenAt, f.Entries) // before the write, which may succeed although it returns an error
 		if err := s.Put(ctx, &logical.StorageEntry{Key: ps.prefix + name, Value: encoded}); err != nil {
 			return err
 		}
@@ -383,7 +379,7 @@ func (ps *pages[V]) store(ctx context.Context, s logical.Storage, p *page[V], na
 	return nil
 }
 
-// touched gives the pages that may hold something, with their numbers.
+// touched returns the pages that may have content, with their numbers.
 func (ps *pages[V]) touched() iter.Seq2[int, *page[V]] {
 	return func(yield func(int, *page[V]) bool) {
 		for number := range ps.pages {
@@ -405,7 +401,7 @@ func (ps *pages[V]) all(f func(V)) {
 	}
 }
 
-// Len is the number of values.
+// Len returns the number of values.
 func (ps *pages[V]) Len() int {
 	n := 0
 	ps.all(func(V) { n++ })

@@ -9,8 +9,9 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// Prune drops what has run out, one write for each file of this writer that holds something of it. Files of
-// former writers are deleted when all in them has run out; when they are old, what they hold is first taken over.
+// Prune drops expired values, and rewrites each file of this writer that contains one. It deletes a file of a former
+// writer if all values of the file have expired. It also deletes an old file of a former writer, and first copies the
+// values to the files of this writer.
 func (ps *pages[V]) Prune(ctx context.Context, s logical.Storage, now time.Time) error {
 	left := takeOvers
 	others := sync.OnceValues(func() (map[int][]string, error) { return ps.others(ctx, s) })
@@ -22,7 +23,7 @@ func (ps *pages[V]) Prune(ctx context.Context, s logical.Storage, now time.Time)
 	return nil
 }
 
-// others lists the files of other writers that storage has, by the number of their pages.
+// others returns the files of other writers in storage, by the number of their page.
 func (ps *pages[V]) others(ctx context.Context, s logical.Storage) (map[int][]string, error) {
 	names, err := s.List(ctx, ps.prefix)
 	if err != nil {
@@ -43,7 +44,7 @@ func (ps *pages[V]) prunePage(ctx context.Context, s logical.Storage, number int
 	if len(p.entries) == 0 && len(p.files) == 0 { // this and the next early return only save work
 		return nil
 	}
-	if p.over(now) { // as far as this writer knows: another one may have renewed what this one has revoked
+	if p.over(now) { // in memory: another writer may have renewed the token since
 		names, err := others()
 		if err != nil {
 			return err
@@ -79,8 +80,8 @@ func (ps *pages[V]) prunePage(ctx context.Context, s logical.Storage, number int
 	return nil
 }
 
-// outdated returns the files of this writer to rewrite, and the former files that nobody needs once that is done. The
-// caller holds writing.
+// outdated returns the files of this writer to rewrite, and the former files to delete after that. The caller holds
+// writing.
 func (ps *pages[V]) outdated(ctx context.Context, s logical.Storage, p *page[V], left *int, now time.Time) (rewrite map[string]bool, done []string, _ error) {
 	values := len(p.entries)
 	rewrite = make(map[string]bool)
@@ -94,7 +95,7 @@ func (ps *pages[V]) outdated(ctx context.Context, s logical.Storage, p *page[V],
 		if !f.disposable(now, *left) {
 			continue
 		}
-		// The file may have been written since it was read, by a writer that is not so former.
+		// Another process may have written the file since: a process that has lost leadership may go on writing.
 		lasting, err := ps.read(ctx, s, p, name, now)
 		if err != nil {
 			return nil, nil, err
@@ -116,14 +117,15 @@ func (ps *pages[V]) outdated(ctx context.Context, s logical.Storage, p *page[V],
 	return rewrite, done, nil
 }
 
-// isFormer reports whether this writer does not write a file any more, when its page holds so many values.
+// isFormer reports whether this writer no longer writes a file: the file is another writer's, or the page was split or
+// joined since. values is the number of values of the page.
 func (ps *pages[V]) isFormer(name string, values int) bool {
 	digits, writer, _ := strings.Cut(name, "-")
 	return writer != ps.writer || (len(digits) == 4) != (values > splitAt)
 }
 
-// disposable reports whether a former file may go: when all in it has run out, or when it is old, of which so
-// many are taken over.
+// disposable reports whether a former file may be deleted: all values have expired, or the file is old and left, the
+// number of files that may still be taken over, is not 0.
 func (f file) disposable(now time.Time, left int) bool {
 	return !lasts(f.until, now) || left > 0 && now.Unix()-f.writtenAt > int64(quiet/time.Second)
 }

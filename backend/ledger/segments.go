@@ -18,32 +18,32 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
-// A segment of the inventory is full when it has so many rows, or so many bytes: it is written again each second
-// while it is filled, and no entry may come near the 1 MiB that storage takes. A row is 15 kB at most.
+// A segment of the inventory is full when it has segmentRows rows or segmentBytes bytes. The segment that is being filled
+// is rewritten each second, and an entry must stay far below the 1 MiB limit of storage. A row is 15 kB at most.
 const (
 	segmentRows  = 1000
 	segmentBytes = 1 << 18
 )
 
-// segment is an entry in storage. Its name is <writer>-<n>, and only that writer writes it.
+// segment is an entry in storage. Only the writer in its name writes a segment.
 type segment struct {
-	name string
+	name string     // <writer>-<n>
 	size int        // in bytes
-	ids  []token.ID // of its rows
-	live int        // of these, rows in memory that are not stored elsewhere
+	ids  []token.ID // of the rows
+	live int        // number of rows that are in memory and in no other segment
 }
 
-// tail is the segment that this writer is filling. It is written whole each time.
+// tail is the segment that this writer is filling. Each Flush rewrites the whole segment.
 type tail struct {
 	number  int
-	segment *segment // nil: nothing is stored yet
+	segment *segment // nil if the segment is not stored yet
 	rows    []cbor.RawMessage
 	bytes   int
 }
 
 func (t *tail) full() bool { return len(t.rows) >= segmentRows || t.bytes >= segmentBytes }
 
-// storedRow is the stored form: a segment is a CBOR array of these, in the order of issue.
+// storedRow is the stored form of a row. A segment is a CBOR array of rows, in the order of issue.
 type storedRow struct {
 	_           struct{} `cbor:",toarray"`
 	ID          token.ID
@@ -80,7 +80,8 @@ func (r *storedRow) entry(seg *segment) entry {
 	}
 }
 
-// Load reads the segments of all other writers from storage, also again: those of this writer it knows.
+// Load reads the segments of all other writers from storage. Another call brings memory up to date. Memory always has the
+// rows of this writer.
 func (inv *Inventory) Load(ctx context.Context, s logical.Storage, _ time.Time) error {
 	inv.storing.Lock()
 	defer inv.storing.Unlock()
@@ -89,7 +90,7 @@ func (inv *Inventory) Load(ctx context.Context, s logical.Storage, _ time.Time) 
 		return err
 	}
 	inv.mu.Lock()
-	for name := range inv.segments { // those that are gone, too
+	for name := range inv.segments { // deleted segments, too
 		names = append(names, name)
 	}
 	inv.mu.Unlock()
@@ -105,7 +106,7 @@ func (inv *Inventory) Load(ctx context.Context, s logical.Storage, _ time.Time) 
 	return group.Wait()
 }
 
-// Reload reads one segment that somebody else has written.
+// Reload reads a segment that another process has written.
 func (inv *Inventory) Reload(ctx context.Context, s logical.Storage, key string, _ time.Time) error {
 	inv.storing.Lock()
 	defer inv.storing.Unlock()
@@ -113,7 +114,8 @@ func (inv *Inventory) Reload(ctx context.Context, s logical.Storage, key string,
 	return err
 }
 
-// read has the rows of a segment of another writer in memory as they are in storage. The caller holds storing.
+// read brings the rows of another writer's segment in memory up to date, and returns the stored segment. The caller holds
+// storing.
 func (inv *Inventory) read(ctx context.Context, s logical.Storage, name string) (value []byte, _ error) {
 	if inv.owns(name) {
 		return nil, nil
@@ -124,7 +126,7 @@ func (inv *Inventory) read(ctx context.Context, s logical.Storage, name string) 
 	}
 	var seg *segment
 	var rows []storedRow
-	var damage error // costs the rows of this segment
+	var damage error // the rows of an unreadable segment are missing from the inventory
 	if stored != nil {
 		value = stored.Value
 		seg = &segment{name: name, size: len(value)}
@@ -162,13 +164,13 @@ func (inv *Inventory) read(ctx context.Context, s logical.Storage, name string) 
 	return value, nil
 }
 
-// owns reports whether this writer writes a segment.
+// owns reports whether a segment is this writer's.
 func (inv *Inventory) owns(name string) bool { return strings.HasPrefix(name, inv.writer) }
 
-// keeps reports whether this writer has written a row, or is about to.
+// keeps reports whether this writer has written or will write a row.
 func (inv *Inventory) keeps(e entry) bool { return e.segment == nil || inv.owns(e.segment.name) }
 
-// Flush writes what was added. After an error everything unwritten is still pending.
+// Flush writes the rows that were added since the last Flush. After an error the unwritten rows stay pending.
 func (inv *Inventory) Flush(ctx context.Context, s logical.Storage) error {
 	inv.storing.Lock()
 	defer inv.storing.Unlock()
@@ -184,18 +186,18 @@ func (inv *Inventory) Flush(ctx context.Context, s logical.Storage) error {
 		inv.mu.Unlock()
 	}
 	if lost > 0 {
-		err = errors.Join(err, fmt.Errorf("%d rows of the inventory were not written: storage has refused writes for too long", lost))
+		err = errors.Join(err, fmt.Errorf("%d rows of the inventory were not written: storage has rejected writes for too long", lost))
 	}
 	return err
 }
 
-// append writes rows behind the last one stored and says how many it has written. The caller holds storing.
+// append appends rows to the tail in storage, and returns how many rows it has written. The caller holds storing.
 func (inv *Inventory) append(ctx context.Context, s logical.Storage, rows []entry) (written int, _ error) {
 	for written < len(rows) {
 		if inv.tail.full() {
 			inv.tail = tail{number: inv.tail.number + 1}
 		}
-		// The tail stays as it is until the write has succeeded.
+		// The tail must not change before the write has succeeded.
 		next := inv.tail
 		next.rows = next.rows[:len(next.rows):len(next.rows)]
 		batch := rows[written:]
@@ -240,9 +242,8 @@ func (inv *Inventory) append(ctx context.Context, s logical.Storage, rows []entr
 	return written, nil
 }
 
-// Prune drops the rows of tokens that have ended, as ended tells, and gives their storage back: a segment without
-// live rows is deleted, and so is one with few, and a small one of another writer, whose rows are first written to
-// the last segment of this writer.
+// Prune drops the rows for which ended is true, and frees storage. It deletes segments without live rows. It dissolves
+// segments with few live rows, and small segments of other writers.
 func (inv *Inventory) Prune(ctx context.Context, s logical.Storage, ended func(token.ID, time.Time) bool) error {
 	inv.storing.Lock()
 	defer inv.storing.Unlock()
@@ -274,7 +275,7 @@ func (inv *Inventory) Prune(ctx context.Context, s logical.Storage, ended func(t
 	return nil
 }
 
-// dissolve writes the live rows of a segment to the last segment, and then deletes the first. The caller holds
+// dissolve copies the live rows of a segment to this writer's tail, and then deletes the segment. The caller holds
 // storing.
 func (inv *Inventory) dissolve(ctx context.Context, s logical.Storage, name string, ended func(token.ID, time.Time) bool) error {
 	// Another writer may have written the segment since it was read.
@@ -302,7 +303,7 @@ func (inv *Inventory) dissolve(ctx context.Context, s logical.Storage, name stri
 	}
 	if !inv.owns(name) {
 		if after, err := s.Get(ctx, InventoryPrefix+name); err != nil || after == nil || !bytes.Equal(before, after.Value) {
-			return err // it is still being written
+			return err // another process still writes the segment
 		}
 	}
 	if err := s.Delete(ctx, InventoryPrefix+name); err != nil {
@@ -311,7 +312,7 @@ func (inv *Inventory) dissolve(ctx context.Context, s logical.Storage, name stri
 	inv.mu.Lock()
 	defer inv.mu.Unlock()
 	delete(inv.segments, name)
-	for _, id := range seg.ids { // those that had ended, too
+	for _, id := range seg.ids { // rows of ended tokens, too
 		if e, known := inv.rows.Get(entry{id: id}); known && e.segment == seg {
 			inv.drop(e)
 		}

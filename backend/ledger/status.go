@@ -18,41 +18,41 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
-// StatusPrefix is where StatusIndexes keeps its status lists in storage.
+// StatusPrefix is where status lists are stored.
 const StatusPrefix = "ledger/status/"
 
 const (
-	// ListSize is how many places a status list has.
+	// ListSize is the number of places in a status list.
 	ListSize = 1 << 20
 
 	blockSize  = 1 << 10
 	blockCount = ListSize / blockSize
 
-	// blockLife is how long places of a block are handed out. A list is needed until the last token of its last
-	// block must have expired.
+	// blockLife is how long places of a block are handed out. A list is needed until all tokens of its last block must
+	// have expired.
 	blockLife = 24 * time.Hour
 )
 
-// StatusIndexes hands out places in status lists, each once. It takes a block of them at a time for one role, which
-// is the only thing that it writes; what a process does not use of a block is given up. Blocks are taken in random
-// order, and places of a block too, so that a place says nothing about how many were handed out before it. Each
-// process fills lists of its own, under random numbers, so that no two hand out the same place.
+// StatusIndexes hands out places in status lists. Each place is handed out once. A write reserves a block of places for
+// one role. A process that ends loses the unused places of its blocks. Blocks and places are taken in random order, so
+// that a place does not reveal how many tokens were issued. Each process fills lists of its own with random numbers, so
+// that two processes never hand out the same place.
 type StatusIndexes struct {
 	damage
 	mu    sync.Mutex
 	lists map[uint32]*statusList
-	list  uint32                  // the list that this process is filling; 0: none yet
-	free  map[token.RoleID]*block // the block at hand of each role
+	list  uint32                  // the list that this process is filling; 0 if there is none yet
+	free  map[token.RoleID]*block // the block whose places are being handed out
 }
 
 // block is a block that is being handed out.
 type block struct {
 	statusBlock
 	list   uint32
-	places []uint16 // that are left, in random order
+	places []uint16 // unused places, in random order
 }
 
-// statusList is the stored form: the blocks that were taken, in that order.
+// statusList is the stored form of a list: the reserved blocks, in the order of reservation.
 type statusList struct {
 	_      struct{} `cbor:",toarray"`
 	Blocks []statusBlock
@@ -61,24 +61,24 @@ type statusList struct {
 type statusBlock struct {
 	_       struct{} `cbor:",toarray"`
 	Number  uint16
-	Role    token.RoleID // whose tokens have its places
+	Role    token.RoleID // role of the tokens
 	TakenAt int64        // seconds since 1970
 }
 
-// NewStatusIndexes returns those of one process, which knows no lists until Load.
+// NewStatusIndexes returns empty StatusIndexes. Load fills them.
 func NewStatusIndexes() *StatusIndexes {
 	return &StatusIndexes{lists: make(map[uint32]*statusList), free: make(map[token.RoleID]*block)}
 }
 
 func statusKey(number uint32) string { return StatusPrefix + strconv.FormatUint(uint64(number), 10) }
 
-// Load reads all lists from storage, also again.
+// Load reads all lists from storage. Another call brings memory up to date.
 func (x *StatusIndexes) Load(ctx context.Context, s logical.Storage, now time.Time) error {
 	names, err := s.List(ctx, StatusPrefix)
 	if err != nil {
 		return err
 	}
-	for _, number := range x.Lists() { // those that are gone, too
+	for _, number := range x.Lists() { // deleted lists, too
 		names = append(names, strconv.FormatUint(uint64(number), 10))
 	}
 	for _, name := range names {
@@ -89,7 +89,7 @@ func (x *StatusIndexes) Load(ctx context.Context, s logical.Storage, now time.Ti
 	return nil
 }
 
-// Reload reads one list that somebody else has written. A list that cannot be read is not served.
+// Reload reads a list that another process has written. An unreadable list is not served.
 func (x *StatusIndexes) Reload(ctx context.Context, s logical.Storage, key string, _ time.Time) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -99,7 +99,7 @@ func (x *StatusIndexes) Reload(ctx context.Context, s logical.Storage, key strin
 		return nil
 	}
 	if uint32(number) == x.list && x.lists[x.list] != nil {
-		return nil // nobody else writes it
+		return nil // no other process writes this list
 	}
 	stored, err := s.Get(ctx, key)
 	if err != nil {
@@ -119,7 +119,7 @@ func (x *StatusIndexes) Reload(ctx context.Context, s logical.Storage, key strin
 	return nil
 }
 
-// Next hands out a place for a token of a role.
+// Next returns a new place for a token of a role.
 func (x *StatusIndexes) Next(ctx context.Context, s logical.Storage, role token.RoleID, now time.Time) (token.StatusRef, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -136,7 +136,7 @@ func (x *StatusIndexes) Next(ctx context.Context, s logical.Storage, role token.
 	return token.StatusRef{List: b.list, Index: uint32(b.Number)*blockSize + uint32(place)}, nil
 }
 
-// reserve takes a block, of a new list where the last one is full. The caller holds mu.
+// reserve reserves a block for a role. It begins a new list if the current list is full. The caller holds mu.
 func (x *StatusIndexes) reserve(ctx context.Context, s logical.Storage, role token.RoleID, now time.Time) (*block, error) {
 	number := x.list
 	var next statusList
@@ -173,7 +173,7 @@ func (x *StatusIndexes) reserve(ctx context.Context, s logical.Storage, role tok
 	return b, nil
 }
 
-// unused returns a random number of 31 bits that no list has. The caller holds mu.
+// unused returns a random 31-bit number that no list has. The caller holds mu.
 func (x *StatusIndexes) unused(ctx context.Context, s logical.Storage) (uint32, error) {
 	for {
 		var random [4]byte
@@ -187,7 +187,7 @@ func (x *StatusIndexes) unused(ctx context.Context, s logical.Storage) (uint32, 
 	}
 }
 
-// PlacesOf lists the places of a list that are, or may be, those of tokens of certain roles.
+// PlacesOf returns the places in a list that are reserved for certain roles.
 func (x *StatusIndexes) PlacesOf(list uint32, roles func(token.RoleID) bool) []uint32 {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -205,21 +205,21 @@ func (x *StatusIndexes) PlacesOf(list uint32, roles func(token.RoleID) bool) []u
 	return places
 }
 
-// Lists gives the numbers of the lists there are, in order.
+// Lists returns the numbers of the existing lists, in order.
 func (x *StatusIndexes) Lists() []uint32 {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return slices.Sorted(maps.Keys(x.lists))
 }
 
-// Has reports whether there is a list of this number.
+// Has reports whether a list of this number exists.
 func (x *StatusIndexes) Has(number uint32) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return x.lists[number] != nil
 }
 
-// Prune drops lists of whose places no token can be live any more, and forgets the blocks at hand that are too old.
+// Prune deletes the lists whose tokens must have expired, and drops blocks whose places are no longer handed out.
 func (x *StatusIndexes) Prune(ctx context.Context, s logical.Storage, longest time.Duration, now time.Time) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -228,7 +228,7 @@ func (x *StatusIndexes) Prune(ctx context.Context, s logical.Storage, longest ti
 		if !list.over(longest, now) {
 			continue
 		}
-		// The writer of the list may have taken a block since.
+		// The writer of the list may have reserved a block since.
 		stored, err := s.Get(ctx, statusKey(number))
 		if err != nil {
 			return err
@@ -252,7 +252,7 @@ func (x *StatusIndexes) Prune(ctx context.Context, s logical.Storage, longest ti
 	return nil
 }
 
-// over reports whether the tokens of all blocks must have expired.
+// over reports whether the tokens of all blocks of a list must have expired.
 func (l *statusList) over(longest time.Duration, now time.Time) bool {
 	for _, b := range l.Blocks {
 		if now.Before(time.Unix(b.TakenAt, 0).Add(blockLife + longest + ClockSkew)) {
@@ -262,7 +262,7 @@ func (l *statusList) over(longest time.Duration, now time.Time) bool {
 	return true
 }
 
-// shuffled is the numbers below n, in an order that nobody can foretell.
+// shuffled returns the numbers below n in an unpredictable random order.
 func shuffled(n int) ([]uint16, error) {
 	list := make([]uint16, n)
 	for i := range list {

@@ -12,36 +12,37 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// WritersPrefix is where each process registers before it issues its first token.
+// WritersPrefix is where the entries of writers are stored. Each process writes its entry before it issues its first
+// token.
 const WritersPrefix = "ledger/writers/"
 
 const (
-	// ClockSkew is how far the clocks of two nodes may be apart: a revocation is kept so much longer than it is
-	// needed, so that it does not revive after a failover to a slower clock.
+	// ClockSkew is how far the clocks of two nodes may differ. A revocation is kept for ClockSkew longer than needed,
+	// so that the token does not revive after a failover to a node with a slower clock.
 	ClockSkew = 10 * time.Minute
 
-	// quiet is how long a key must not have been written before another writer takes it over.
+	// quiet is how long a file must be unchanged before another writer takes the file over.
 	quiet = 24 * time.Hour
 
-	// loaders is how many keys are read from storage at once when a part of the ledger is loaded.
+	// loaders is the number of parallel reads from storage.
 	loaders = 16
 )
 
-// NewWriter returns a new writer id. Each process has one; a key that contains it is rewritten by that process
-// only. So a process that lost its leadership unnoticed cannot erase what its successor wrote.
+// NewWriter returns a new writer ID. Each process has its own writer ID, and rewrites only keys that contain the ID. So a
+// process that has lost leadership without noticing cannot overwrite its successor's entries.
 func NewWriter() string {
 	var id [8]byte
 	rand.Read(id[:]) // never fails
 	return hex.EncodeToString(id[:])
 }
 
-// isWriter reports whether s is a writer id.
+// isWriter reports whether s is a writer ID.
 func isWriter(s string) bool {
 	b, err := hex.DecodeString(s)
 	return err == nil && len(b) == 8 && s == strings.ToLower(s)
 }
 
-// RegisterWriter writes the entry of a writer, which proves that storage can be written.
+// RegisterWriter writes the entry of a writer. The write proves that this process can write to storage.
 func RegisterWriter(ctx context.Context, s logical.Storage, writer string, now time.Time) error {
 	entry, err := logical.StorageEntryJSON(WritersPrefix+writer, registration{At: now.UTC()})
 	if err != nil {
@@ -54,8 +55,8 @@ type registration struct {
 	At time.Time `json:"at"`
 }
 
-// PruneWriters drops the entries of writers that registered longer ago than any token lives. Entries that
-// cannot be decoded are dropped, too.
+// PruneWriters deletes the entries of writers that registered more than longest ago. It also deletes entries that cannot
+// be decoded.
 func PruneWriters(ctx context.Context, s logical.Storage, writer string, longest time.Duration, now time.Time) error {
 	names, err := s.List(ctx, WritersPrefix)
 	if err != nil {
@@ -80,8 +81,8 @@ func PruneWriters(ctx context.Context, s logical.Storage, writer string, longest
 	return nil
 }
 
-// refusals are parts of the errors with which Vault and its storage refuse the writes of a node that may not
-// write. The errors arrive through gRPC as text.
+// refusals are parts of the errors with which Vault and its storage reject writes of a node that may not write. The errors
+// arrive through gRPC as text.
 var refusals = []string{
 	logical.ErrReadOnly.Error(),
 	logical.ErrSetupReadOnly.Error(),
@@ -89,15 +90,14 @@ var refusals = []string{
 	"read-only storage", // vault/barrier_access.go
 	"vault is sealed",
 	"standby",
-	"node is not the leader", // hashicorp/raft api.go, and the next three
+	"node is not the leader", // this and the next three: hashicorp/raft api.go
 	"leadership lost while committing log",
 	"leadership transfer in progress",
 	"raft is already shutdown",
 	"invalid session", // Consul's fencing of the active node
 }
 
-// NotLeader reports whether a write failed because this node may not write (any more). What the node has in
-// memory may then be out of date.
+// NotLeader reports whether a write failed because this node may not write. The node's memory may then be out of date.
 func NotLeader(err error) bool {
 	if err == nil {
 		return false
@@ -111,7 +111,7 @@ func NotLeader(err error) bool {
 	return errors.Is(err, logical.ErrReadOnly)
 }
 
-// splitKey splits the last part of a key, such as 0a1-89abcdef01234567 or 89abcdef01234567-3, at its hyphen.
+// splitKey splits the part of a key after the prefix, such as 0a1-89abcdef01234567, at its hyphen.
 func splitKey(key, prefix string) (before, after string, err error) {
 	name, ok := strings.CutPrefix(key, prefix)
 	if ok {

@@ -5,10 +5,9 @@ import (
 	"math"
 )
 
-// The text form of an opaque token's body. Bytes are taken in blocks of eight, each block written as
-// one big-endian number in as few base62 digits as any block of its size needs. Every length of input
-// has one length of output and back, and a digit string that stands for no block is refused, so a
-// value has exactly one spelling.
+// The text form of an opaque token's body. Each block of eight bytes is one big-endian number, written in as few base62
+// digits as any block of its size needs. The last block may be shorter. Each length of input has its own length of
+// output, and the decoder rejects digits that no block has. So each value has exactly one spelling.
 
 const (
 	base62Digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -16,10 +15,10 @@ const (
 	blockDigits  = 11 // digitsFor[blockBytes]
 )
 
-// digitsFor is the number of base62 digits that a block of so many bytes takes.
+// digitsFor is the number of base62 digits by the number of bytes in a block.
 var digitsFor = [blockBytes + 1]int{0, 2, 3, 5, 6, 7, 9, 10, blockDigits}
 
-// bytesFor inverts digitsFor; 0 marks a number of digits that no block has.
+// bytesFor is the number of bytes by the number of digits. It is 0 for a number of digits that no block has.
 var bytesFor = func() (b [blockDigits + 1]int) {
 	for n, d := range digitsFor {
 		b[d] = n
@@ -27,7 +26,7 @@ var bytesFor = func() (b [blockDigits + 1]int) {
 	return b
 }()
 
-// valueOf is the value of a digit; -1 marks a byte that is not one.
+// valueOf is the value of a digit. It is -1 for a byte that is not a digit.
 var valueOf = func() (v [256]int8) {
 	for i := range v {
 		v[i] = -1
@@ -65,7 +64,7 @@ func appendDigits(dst []byte, value uint64, n int) []byte {
 	return dst
 }
 
-// appendBase62Decoded appends the bytes that src spells to dst; ok is false when it spells none.
+// appendBase62Decoded appends the decoded bytes of src to dst. ok is false if src is not a text form.
 func appendBase62Decoded(dst []byte, src string) (_ []byte, ok bool) {
 	for len(src) > 0 {
 		digits := min(len(src), blockDigits)
@@ -74,7 +73,7 @@ func appendBase62Decoded(dst []byte, src string) (_ []byte, ok bool) {
 			return nil, false
 		}
 		value, ok := parseDigits(src[:digits])
-		if !ok || value>>(8*n) != 0 { // of eight bytes no bit is left over
+		if !ok || value>>(8*n) != 0 { // for eight bytes the shift leaves 0
 			return nil, false
 		}
 		var block [blockBytes]byte
@@ -85,8 +84,7 @@ func appendBase62Decoded(dst []byte, src string) (_ []byte, ok bool) {
 	return dst, true
 }
 
-// parseDigits reads base62 digits; ok is false for a byte that is no digit and for a value that does
-// not fit 64 bits.
+// parseDigits returns the value of base62 digits. ok is false if a byte is not a digit or if the value exceeds 64 bits.
 func parseDigits(s string) (value uint64, ok bool) {
 	for i := range len(s) {
 		digit := valueOf[s[i]]

@@ -14,18 +14,18 @@ import (
 	"github.com/fxamacker/cbor/v2"
 )
 
-// Claims is what a token carries. What the role says is not repeated: scopes, addresses, hosts, audience and metadata
-// are set only where a request narrowed the role, where the role was tightened before the token was made of an older
-// grant, or where a template was filled in for the requester.
+// Claims is the content of a token. Claims do not repeat the role. Scopes, addresses, hosts, audience and metadata are set
+// only if the request narrowed the role, if the role was tightened since the grant was made, or if a template was filled
+// in for the requester.
 type Claims struct {
 	ID          ID     // the token's public name
-	Grant       ID     // the grant it belongs to; its own ID when it is alone
-	Role        RoleID // the role it was issued from
-	RoleVersion uint32 // and the version of that role
-	Subject     string // the Vault entity that asked for it; empty where there is none
+	Grant       ID     // the token's grant; the ID of the grant's first token
+	Role        RoleID // the role that issued the token
+	RoleVersion uint32 // the version of the role
+	Subject     string // the Vault entity that requested the token; empty if there is none
 
 	IssuedAt  time.Time // to the second, as a NumericDate of RFC 7519 section 2
-	ExpiresAt time.Time // likewise; not valid at or after this moment, unless the lease was renewed
+	ExpiresAt time.Time // to the second; not valid from this moment on, unless the lease was renewed
 
 	Scopes    []string          // nil: the role's default scopes
 	Addresses []netip.Prefix    // nil: no narrower than the role
@@ -35,15 +35,14 @@ type Claims struct {
 
 	Confirmation Confirmation // the key that the token is bound to
 	Status       StatusRef    // the grant's place in a status list
-	Generation   uint32       // 0: an access token; else a refresh token, counted from 1 in its grant
+	Generation   uint32       // of a refresh token, from 1; 0 for an access token
 
 	// GrantLifetime is how long the grant may live, renewals included, counted from IssuedAt. Only refresh
 	// tokens carry it, to the second.
 	GrantLifetime time.Duration
 }
 
-// Name is the token's public name: its ID, with the ID of its grant and a dot before it where the two differ.
-// Any name leads to the grant.
+// Name returns the token's public name: "<grant>.<ID>", or the ID alone if the grant has the same ID.
 func (c *Claims) Name() string {
 	if c.Grant == c.ID {
 		return c.ID.String()
@@ -51,7 +50,7 @@ func (c *Claims) Name() string {
 	return c.Grant.String() + "." + c.ID.String()
 }
 
-// ParseName reads what Name returns, in the one spelling that it has.
+// ParseName parses a name that Name returned. It rejects any other spelling.
 func ParseName(s string) (id, grant ID, err error) {
 	first, second, member := strings.Cut(s, ".")
 	if grant, err = ParseID(first); err != nil {
@@ -69,8 +68,8 @@ func ParseName(s string) (id, grant ID, err error) {
 	return id, grant, nil
 }
 
-// check refuses claims that an encoding would not give back: an empty set would be read as an absent one, which
-// stands for all that the role allows.
+// check rejects claims that would change when they are encoded and decoded: an empty set would become an absent set, which
+// means all that the role allows.
 func (c *Claims) check() error {
 	switch {
 	case c.Scopes != nil && len(c.Scopes) == 0:
@@ -82,14 +81,13 @@ func (c *Claims) check() error {
 	case c.Hosts != nil && len(c.Hosts) == 0:
 		return errors.New("bound_hosts: the set is empty")
 	case (c.Generation > 0) != (c.GrantLifetime >= time.Second):
-		return errors.New("a refresh token, and no other, carries the lifetime of its grant")
+		return errors.New("only a refresh token has a grant lifetime, of at least a second")
 	}
 	return nil
 }
 
-// Confirmation names the key whose holder may use a token (RFC 7800), as SHA-256 thumbprint in base64url:
-// of a JWK (RFC 9449 section 6.1) or of a certificate (RFC 8705 section 3.1). The zero Confirmation binds to
-// none.
+// Confirmation names the key whose holder may use a token (RFC 7800): the SHA-256 thumbprint in base64url of a JWK
+// (RFC 9449 section 6.1) or of a certificate (RFC 8705 section 3.1). The zero Confirmation binds to no key.
 type Confirmation struct {
 	JKT string `json:"jkt,omitempty"`
 	X5T string `json:"x5t#S256,omitempty"`
@@ -107,7 +105,7 @@ func CheckThumbprint(s string) error {
 }
 
 // wireClaims is the CBOR form (RFC 8949, core deterministic encoding), a map with small integer keys.
-// The ID travels in the token's header. Keys are never reused; a new one needs a new format version.
+// The token's header contains the ID. Keys are never reused. A new key needs a new format version.
 type wireClaims struct {
 	Grant       []byte            `cbor:"1,keyasint,omitempty"` // absent: equal to the ID
 	Role        []byte            `cbor:"2,keyasint"`
@@ -129,7 +127,7 @@ type wireClaims struct {
 	Hosts         []string `cbor:"17,keyasint,omitempty"`
 }
 
-// maxGrantLifetime, in seconds, is what a time.Duration holds.
+// maxGrantLifetime is the largest time.Duration in seconds.
 const maxGrantLifetime = int64(math.MaxInt64 / time.Second)
 
 var (
@@ -228,7 +226,7 @@ func (c *Claims) unmarshal(b []byte) error {
 	return c.check()
 }
 
-// parseUUID reads the canonical form of a UUID (RFC 9562 section 4), which formatUUID writes.
+// parseUUID parses the canonical form of a UUID (RFC 9562 section 4), as formatUUID writes it.
 func parseUUID(dst *[16]byte, s string) bool {
 	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
 		return false

@@ -8,9 +8,9 @@ import (
 	"io"
 )
 
-// ID is the public name of a token or of a grant: 96 random bits, except for NewGrantID. An ID is safe to log. The ID of
-// an opaque token is the nonce under which its claims are sealed, so it must come from a cryptographic source of
-// randomness. The zero ID names nothing.
+// ID is the public name of a token or of a grant: 96 random bits, except for IDs of NewGrantID. An ID is safe to log. The
+// ID of an opaque token is the nonce of its sealed claims, so it must come from a cryptographic source of randomness.
+// The zero ID names nothing.
 type ID [12]byte
 
 // NewID reads a new ID from random.
@@ -22,8 +22,8 @@ func NewID(random io.Reader) (ID, error) {
 	return id, nil
 }
 
-// NewGrantID reads the ID of a grant whose JWTs have a place in a status list: 40 random bits and the place, which no
-// other grant has, so that the ID alone leads to the place.
+// NewGrantID returns the ID of a grant whose JWTs have a place in a status list. The ID consists of 40 random bits and the
+// place, so that the place follows from the ID. No other grant has the same place.
 func NewGrantID(random io.Reader, place StatusRef) (ID, error) {
 	id, err := NewID(random)
 	binary.BigEndian.PutUint32(id[5:], place.List)
@@ -31,13 +31,12 @@ func NewGrantID(random io.Reader, place StatusRef) (ID, error) {
 	return id, err
 }
 
-// Place is the place in a status list that the ID of a grant names, where it is one that NewGrantID has made. Any
-// other ID names one by chance.
+// Place returns the place in a status list of an ID that NewGrantID made. For any other ID the result is meaningless.
 func (id ID) Place() StatusRef {
 	return StatusRef{List: binary.BigEndian.Uint32(id[5:]), Index: uint32(id[9])<<16 | uint32(id[10])<<8 | uint32(id[11])}
 }
 
-// ParseID reads the text form: 24 lower-case hexadecimal digits and nothing else.
+// ParseID parses the text form: exactly 24 lower-case hexadecimal digits.
 func ParseID(s string) (ID, error) {
 	var id ID
 	if err := parseHex(id[:], s); err != nil {
@@ -46,7 +45,7 @@ func ParseID(s string) (ID, error) {
 	return id, nil
 }
 
-// String is the text form that ParseID reads.
+// String returns the text form that ParseID parses.
 func (id ID) String() string { return hex.EncodeToString(id[:]) }
 
 // MarshalText returns String, for JSON.
@@ -63,8 +62,8 @@ func (id ID) Compare(other ID) int {
 	return bytes.Compare(id[:], other[:])
 }
 
-// RoleID names one life of a role: 64 random bits, made when the role is created. A role that is
-// deleted and created again under the same name is another role.
+// RoleID identifies a role: 64 random bits, made when the role is created. A role that is deleted and created again under
+// the same name has another RoleID.
 type RoleID [8]byte
 
 // NewRoleID reads a new RoleID from random.
@@ -76,7 +75,7 @@ func NewRoleID(random io.Reader) (RoleID, error) {
 	return id, nil
 }
 
-// String is 16 lower-case hexadecimal digits.
+// String returns 16 lower-case hexadecimal digits.
 func (id RoleID) String() string { return hex.EncodeToString(id[:]) }
 
 // MarshalText returns String, for JSON.
@@ -85,7 +84,7 @@ func (id RoleID) MarshalText() ([]byte, error) { return []byte(id.String()), nil
 // UnmarshalText reads what MarshalText wrote.
 func (id *RoleID) UnmarshalText(text []byte) error { return parseHex(id[:], string(text)) }
 
-// parseHex fills dst from lower-case hexadecimal digits; a second spelling is refused.
+// parseHex fills dst from lower-case hexadecimal digits. It rejects upper-case digits, so that an ID has one spelling.
 func parseHex(dst []byte, s string) error {
 	if len(s) != hex.EncodedLen(len(dst)) {
 		return fmt.Errorf("must be %d hexadecimal digits", hex.EncodedLen(len(dst)))

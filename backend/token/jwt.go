@@ -8,17 +8,17 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
-	strictjson "github.com/go-jose/go-jose/v4/json" // refuses duplicate members, and other cases of a name
+	strictjson "github.com/go-jose/go-jose/v4/json" // rejects duplicate members, and names in another case
 )
 
-// EngineClaim is the name of the one claim that no standard has: what the engine needs to open its own JWT,
-// and what else an API may want to know.
+// EngineClaim is the name of the only claim that no standard defines. The claim has what the engine needs to open its JWT,
+// and facts for APIs.
 const EngineClaim = "urn:vault-apitoken"
 
-// JWT is the payload of an access token as RFC 9068 section 2.2 has it.
+// JWT is the payload of an access token (RFC 9068 section 2.2).
 type JWT struct {
 	Issuer       string        `json:"iss"`
-	Subject      string        `json:"sub"` // Vault entity id; "role:" and the role's name where there is none
+	Subject      string        `json:"sub"` // Vault entity ID; "role:" and the role's name if there is none
 	Audience     []string      `json:"aud"`
 	ExpiresAt    int64         `json:"exp"`
 	IssuedAt     int64         `json:"iat"`
@@ -46,23 +46,23 @@ type JWTEngine struct {
 	RoleVersion     uint32            `json:"role_version"`
 	StatusList      uint32            `json:"status_list,omitempty"`
 	Metadata        map[string]string `json:"metadata,omitempty"`          // the role's
-	TokenBoundCIDRs []string          `json:"token_bound_cidrs,omitempty"` // where it may be used from
-	BoundHosts      []string          `json:"bound_hosts,omitempty"`       // where it may be used at
+	TokenBoundCIDRs []string          `json:"token_bound_cidrs,omitempty"` // where the token may be used from
+	BoundHosts      []string          `json:"bound_hosts,omitempty"`       // where the token may be used
 }
 
-// roleSubject begins the subject of a token that no entity asked for.
+// roleSubject begins the subject of a token without a Vault entity.
 const roleSubject = "role:"
 
-// NewJWT makes the payload for claims, of which all that a role can say must be filled in.
+// NewJWT returns the payload for claims. The caller has filled in the role's permissions and metadata.
 func NewJWT(claims *Claims, issuer, environment, roleName, statusURI string) (*JWT, error) {
 	if err := claims.check(); err != nil {
 		return nil, err
 	}
 	switch {
 	case len(claims.Scopes) == 0:
-		return nil, errors.New("a JWT says what it grants: scopes are missing")
+		return nil, errors.New("scopes: a JWT needs at least one")
 	case len(claims.Audience) == 0:
-		return nil, errors.New("a JWT says whom it is for: the audience is missing")
+		return nil, errors.New("audience: a JWT needs at least one")
 	case claims.Generation > 0:
 		return nil, errors.New("a refresh token is never a JWT")
 	}

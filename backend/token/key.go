@@ -8,28 +8,28 @@ import (
 	"time"
 )
 
-// A Key makes tokens: it seals opaque ones, or it signs JWTs. Of a ring one key does so; a retired one still opens
-// what it has made, until the last of that must have expired. Then its secret is dropped and the rest is kept, so
-// that a token made with it is known to be expired and not taken for a stranger's.
+// A Key makes tokens: it seals opaque tokens or signs JWTs. One key of a ring is current and makes tokens. A retired key
+// still opens its tokens until the last of them must have expired. Then the secret is dropped. The rest of the key is
+// kept, so that Open returns ErrExpiredKey for the key's tokens and not ErrUnknownKey.
 type Key struct {
 	Name      string    `json:"-"`                  // public: 8 hexadecimal digits of a sealing key; the "kid" of a signing key
 	Algorithm string    `json:"algorithm"`          // AlgorithmGCM, or one of Algorithms
 	Secret    []byte    `json:"secret,omitempty"`   // an AES-256 key, or a private key in PKCS #8; nil once the key expired
 	CreatedAt time.Time `json:"created_at"`         // a signing key is published from then on
-	UsedFrom  time.Time `json:"used_from,omitzero"` // when it began to make tokens; zero: it is a successor
-	Made      uint64    `json:"made,omitempty"`     // how many tokens it has sealed, up to a minute ago
+	UsedFrom  time.Time `json:"used_from,omitzero"` // when the key began to make tokens; zero for a successor
+	Made      uint64    `json:"made,omitempty"`     // number of tokens sealed, up to a minute ago
 	Destroyed bool      `json:"destroyed,omitempty"`
 
-	// LongestLifetime is the longest time that anything lives that was made with the key, renewals included. Zero:
-	// it has made nothing.
+	// LongestLifetime is the longest lifetime of the key's tokens, renewals included. Zero means that the key has made
+	// no tokens.
 	LongestLifetime time.Duration `json:"longest_lifetime,omitempty"`
 
-	RetiredAt time.Time `json:"-"` // when the next key of its ring began; zero: it has not been replaced
-	Broken    error     `json:"-"` // why the key cannot be used; nil: it can
+	RetiredAt time.Time `json:"-"` // when the next key of the ring began to make tokens; zero if there is none
+	Broken    error     `json:"-"` // why the key cannot be used; nil if it can
 }
 
-// NeededUntil is the moment from which nothing made with the key can be valid. The zero time: it has not been
-// replaced.
+// NeededUntil returns when the last token of the key must have expired. It returns the zero time if the key is not
+// retired.
 func (k *Key) NeededUntil() time.Time {
 	if k.RetiredAt.IsZero() {
 		return time.Time{}
@@ -37,7 +37,7 @@ func (k *Key) NeededUntil() time.Time {
 	return k.RetiredAt.Add(k.LongestLifetime)
 }
 
-// State is what the key does: successor, current, retired, expired, destroyed or broken.
+// State returns the state of the key: successor, current, retired, expired, destroyed or broken.
 func (k *Key) State() string {
 	switch {
 	case k.Destroyed:
@@ -54,7 +54,7 @@ func (k *Key) State() string {
 	return "current"
 }
 
-// refusal is why the key opens nothing; nil: it does.
+// refusal returns the error for the key's tokens, or nil if the key opens them.
 func (k *Key) refusal() error {
 	switch {
 	case k.Destroyed:
@@ -67,7 +67,7 @@ func (k *Key) refusal() error {
 	return nil
 }
 
-// The reasons for which a token is refused without a look at it, because of its key.
+// The errors of Open and OpenJWT that depend on the token's key only.
 var (
 	ErrUnknownKey   = errors.New("made with a key that is not in this ring")
 	ErrExpiredKey   = errors.New("made with a key whose last token has expired")
@@ -75,17 +75,18 @@ var (
 	ErrBrokenKey    = errors.New("made with a key that cannot be read from storage")
 )
 
-// UnknownKeyError is ErrUnknownKey with the name of the key. The author of the token chose the name, which may be anything.
+// UnknownKeyError is ErrUnknownKey with the name of the key. The name comes from the token and may be any text.
 type UnknownKeyError struct{ Name string }
 
 func (e *UnknownKeyError) Error() string { return ErrUnknownKey.Error() }
 func (e *UnknownKeyError) Unwrap() error { return ErrUnknownKey }
 
-// Keys are the keys of a ring, in the order in which they began to make tokens; successors come last, the next one
-// first. A key retires when the next one begins: no two can be current, even if two processes added them.
+// Keys are the keys of a ring, in the order in which they began to make tokens. Successors come last, the next successor
+// first. A key retires when the next key begins to make tokens. So at most one key is current, even if two processes
+// added keys.
 type Keys []Key
 
-// ordered sorts keys, and notes when each retired.
+// ordered returns the keys in order, and sets when each retired.
 func ordered(keys []Key) Keys {
 	ks := Keys(slices.Clone(keys))
 	slices.SortFunc(ks, func(a, b Key) int {
@@ -109,7 +110,7 @@ func ordered(keys []Key) Keys {
 // All returns the keys.
 func (ks Keys) All() Keys { return ks }
 
-// Current is the key that makes tokens; nil where there is none.
+// Current returns the key that makes tokens, or nil if there is none.
 func (ks Keys) Current() *Key {
 	for i := len(ks) - 1; i >= 0; i-- {
 		if ks[i].State() == "current" {
@@ -119,7 +120,7 @@ func (ks Keys) Current() *Key {
 	return nil
 }
 
-// Successor is the key that makes tokens next; nil where there is none.
+// Successor returns the key that makes tokens next, or nil if there is none.
 func (ks Keys) Successor() *Key {
 	for i := range ks {
 		if ks[i].State() == "successor" {
@@ -129,7 +130,7 @@ func (ks Keys) Successor() *Key {
 	return nil
 }
 
-// Find returns the key of this name; nil where there is none.
+// Find returns the key of this name, or nil if there is none.
 func (ks Keys) Find(name string) *Key {
 	for i := range ks {
 		if ks[i].Name == name {

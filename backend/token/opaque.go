@@ -1,5 +1,5 @@
-// Package token says what a token is: its claims, the opaque codec and the key ring. It knows nothing
-// of Vault.
+// Package token has the claims of a token, the codecs of opaque tokens and JWTs, and the key rings. It does not depend on
+// Vault.
 //
 // An opaque token is
 //
@@ -9,9 +9,9 @@
 //
 //	version (1 byte) ‖ key number (4) ‖ token id (12) ‖ AES-256-GCM of the claims (n + 16)
 //
-// with the token id as the nonce, and the prefix and all that stands before the ciphertext as the
-// additional data; and checksum is the CRC-32 (IEEE) of all before it, as six base62 digits. Anyone
-// can tell a well-formed token from noise (see Checksum); only the holder of the key ring can open one.
+// The token ID is the nonce. The prefix, the version, the key number and the token ID are the additional data. The
+// checksum is the CRC-32 (IEEE) of everything before the checksum, as six base62 digits. Anybody can tell a well-formed
+// token from noise (see Checksum). Only the holder of the key ring can open a token.
 package token
 
 import (
@@ -29,12 +29,11 @@ const (
 	headerBytes    = 1 + 4 + 12
 	checksumDigits = 6
 
-	// MaxLen is the longest token, in bytes. It fits into the request headers that common HTTP servers
-	// accept.
+	// MaxLen is the largest length of a token in bytes. Common HTTP servers accept a request header of this length.
 	MaxLen = 4096
 )
 
-// The reasons for which Open refuses a token, besides those of its key.
+// The errors of Open, besides the errors of the token's key.
 var (
 	ErrMalformed = errors.New("not a well-formed token")
 	ErrForged    = errors.New("not made with the key that it names")
@@ -51,7 +50,7 @@ func CheckPrefix(prefix string) error {
 }
 
 // Pattern is a regular expression (RE2 syntax) that finds tokens with any of these prefixes in a text.
-// It says what a token looks like; Checksum sorts out the look-alikes.
+// Checksum rejects texts that match by chance.
 func Pattern(prefixes ...string) string {
 	// The shortest body and the checksum take 81 digits.
 	return `\b(?:` + strings.Join(prefixes, "|") + `)_[0-9A-Za-z]{80,}\b`
@@ -60,7 +59,7 @@ func Pattern(prefixes ...string) string {
 // A TooLongError is returned for claims whose token would be longer than MaxLen.
 type TooLongError struct {
 	Len   int
-	Field string // the field of the role, or of a request, whose values take the most room
+	Field string // the field of the role or the request whose values are the longest
 }
 
 func (e *TooLongError) Error() string {
@@ -96,12 +95,12 @@ func sizeOf(values []string) (size int) {
 	return size
 }
 
-// Mint seals claims with the ring's current key. The claims' ID must be new and random: two tokens with one ID
-// would betray the key.
+// Mint seals claims with the ring's current key. The claims' ID must be new and random: an attacker could forge tokens
+// from two tokens with the same ID.
 func Mint(ring *Ring, prefix string, claims *Claims) (string, error) {
 	key := ring.Current()
 	if key == nil {
-		return "", errors.New("the key ring has no key that seals")
+		return "", errors.New("the key ring has no current key")
 	}
 	number64, err := strconv.ParseUint(key.Name, 16, 32)
 	if err != nil {
@@ -114,8 +113,8 @@ func Mint(ring *Ring, prefix string, claims *Claims) (string, error) {
 		return "", err
 	}
 
-	// One buffer: the additional data (prefix and header), then the ciphertext behind it. The capacities, here and of
-	// the text, only save allocations.
+	// The buffer holds the additional data (prefix and header), then the ciphertext. The capacities, here and of the text,
+	// only save allocations.
 	sealed := make([]byte, 0, len(prefix)+headerBytes+len(plain)+16)
 	sealed = append(sealed, prefix...)
 	sealed = append(sealed, opaqueVersion)
@@ -142,14 +141,14 @@ func Checksum(s string) bool {
 	return ok
 }
 
-// split cuts a token into its prefix and the text of its body, when its checksum is right.
+// split returns the prefix of a token and the text of its body. ok is false if the checksum is wrong.
 func split(s string) (prefix, body string, ok bool) {
 	if len(s) > MaxLen {
 		return "", "", false
 	}
 	underscore := strings.LastIndexByte(s, '_')
 	end := len(s) - checksumDigits
-	if underscore < 1 || end <= underscore { // no token is without a prefix
+	if underscore < 1 || end <= underscore { // every token has a prefix
 		return "", "", false
 	}
 	sum, ok := parseDigits(s[end:])
@@ -160,7 +159,7 @@ func split(s string) (prefix, body string, ok bool) {
 }
 
 // Open authenticates a token and returns its claims. A token that opens was made by the engine; it may have expired or
-// been revoked since. The error is ErrMalformed, ErrForged, or one of those of its key.
+// been revoked since. The error is ErrMalformed, ErrForged, or an error of the token's key.
 func Open(ring *Ring, s string) (*Claims, error) {
 	prefix, text, ok := split(s)
 	if !ok {

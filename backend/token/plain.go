@@ -5,8 +5,8 @@ import (
 	strictjson "github.com/go-jose/go-jose/v4/json"
 )
 
-// PlainGrant reads from a token in plain text, without a key, which grant it says that it belongs to: a JWT its grant,
-// an opaque token its own ID, which for the first token of a grant is the grant's. Anybody can write such a text.
+// PlainGrant returns the grant of a token without a key and without verification. For an opaque token it returns the
+// token's ID, which is the grant's ID for the first token of a grant. The text may be forged.
 func PlainGrant(s string) (grant ID, ok bool) {
 	if IsJWT(s) {
 		signed, err := jose.ParseSignedCompact(s, allAlgorithms)

@@ -14,8 +14,7 @@ import (
 // AlgorithmGCM is the algorithm of the keys that seal opaque tokens (RFC 7518 section 5.1).
 const AlgorithmGCM = "A256GCM"
 
-// NewKey makes a key that seals from now on. The caller must draw again if its ring
-// already has a key of the same name.
+// NewKey returns a key that seals from now on. The caller must call NewKey again if its ring has a key of the same name.
 func NewKey(random io.Reader, now time.Time) (Key, error) {
 	var b [4 + 32]byte
 	if _, err := io.ReadFull(random, b[:]); err != nil {
@@ -26,11 +25,10 @@ func NewKey(random io.Reader, now time.Time) (Key, error) {
 	}, nil
 }
 
-// keyName is how the number of a key is written, which every token carries.
+// keyName returns the name of the key with a number. Every token contains the number of its key.
 func keyName(number uint32) string { return fmt.Sprintf("%08x", number) }
 
-// Ring holds a mount's sealing keys. A Ring does not change and may be used by many goroutines. The zero Ring opens
-// nothing.
+// Ring holds a mount's sealing keys. A Ring is immutable and safe for concurrent use. The zero Ring has no keys.
 type Ring struct {
 	Keys
 	sealers map[uint32]sealer
@@ -38,10 +36,10 @@ type Ring struct {
 
 type sealer struct {
 	aead    cipher.AEAD
-	refusal error // why it opens nothing; nil: it does
+	refusal error // for the key's tokens; nil if the key opens them
 }
 
-// NewRing makes keys ready to use. A key that cannot be used is Broken, and the others are not.
+// NewRing returns a ring of keys. An unusable key becomes Broken and does not affect the other keys.
 func NewRing(keys []Key) *Ring {
 	r := &Ring{Keys: ordered(keys), sealers: make(map[uint32]sealer, len(keys))}
 	for i := range r.Keys {
@@ -63,7 +61,7 @@ func NewRing(keys []Key) *Ring {
 
 func newGCM(key *Key) (cipher.AEAD, error) {
 	if key.Algorithm != AlgorithmGCM || len(key.Secret) != 32 {
-		return nil, fmt.Errorf("the key is for %q with %d bytes, which this version of the plugin does not know", key.Algorithm, len(key.Secret))
+		return nil, fmt.Errorf("the key has algorithm %q and %d bytes, which this version of the plugin does not support", key.Algorithm, len(key.Secret))
 	}
 	block, err := aes.NewCipher(key.Secret)
 	if err != nil {

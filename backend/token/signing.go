@@ -17,11 +17,10 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// Algorithms are the algorithms that JWTs may be signed with (RFC 7518 section 3.1, RFC 8037 section 3.1),
-// the default first.
+// Algorithms are the allowed signing algorithms of JWTs (RFC 7518 section 3.1, RFC 8037 section 3.1), the default first.
 var Algorithms = []string{string(jose.ES256), string(jose.EdDSA), string(jose.RS256)}
 
-// NewSigningKey makes a key that is a successor: published before it signs, so that verifiers know it by then.
+// NewSigningKey returns a successor. A successor is published before it signs, so that verifiers know the key in time.
 func NewSigningKey(algorithm string, now time.Time) (Key, error) {
 	var private crypto.Signer
 	var err error
@@ -46,14 +45,14 @@ func NewSigningKey(algorithm string, now time.Time) (Key, error) {
 	return Key{Name: name, Algorithm: algorithm, Secret: der, CreatedAt: now}, err
 }
 
-// thumbprint is the "kid" of a key (RFC 7638).
+// thumbprint returns the "kid" of a key (RFC 7638).
 func thumbprint(private crypto.Signer) (string, error) {
 	sum, err := (&jose.JSONWebKey{Key: private.Public()}).Thumbprint(crypto.SHA256)
 	return base64.RawURLEncoding.EncodeToString(sum), err
 }
 
-// SigningRing holds a mount's signing keys. A SigningRing does not change and may be used by many goroutines. The
-// zero one has no keys.
+// SigningRing holds a mount's signing keys. A SigningRing is immutable and safe for concurrent use. The zero SigningRing
+// has no keys.
 type SigningRing struct {
 	Keys
 	signers map[string]jose.Signer // "typ" -> signer with the current key
@@ -62,7 +61,7 @@ type SigningRing struct {
 
 type publicKey struct {
 	*jose.JSONWebKey
-	refusal error // why it opens nothing; nil: it does
+	refusal error // for the key's tokens; nil if the key opens them
 }
 
 // The media types that are signed, as "typ" (RFC 9068 section 2.1, draft-ietf-oauth-status-list section
@@ -73,7 +72,7 @@ const (
 	TypeTokenIntrospection = "token-introspection+jwt"
 )
 
-// NewSigningRing makes keys ready to use. A key that cannot be used is Broken, and the others are not.
+// NewSigningRing returns a ring of keys. An unusable key becomes Broken and does not affect the other keys.
 func NewSigningRing(keys []Key) *SigningRing {
 	r := &SigningRing{Keys: ordered(keys), signers: make(map[string]jose.Signer), public: make(map[string]publicKey, len(keys))}
 	for i := range r.Keys {
@@ -118,7 +117,7 @@ func parsePrivate(key *Key) (crypto.Signer, error) {
 	return private, nil
 }
 
-// signWith has the ring sign with a key.
+// signWith makes a key the ring's signing key.
 func (r *SigningRing) signWith(key *Key) error {
 	private, err := parsePrivate(key)
 	if err != nil {
@@ -136,8 +135,8 @@ func (r *SigningRing) signWith(key *Key) error {
 	return nil
 }
 
-// PublicKeys is the JWK set to publish (RFC 7517 section 5), the keys that may have signed a valid token
-// and the successor; with the private parts of none.
+// PublicKeys returns the JWK set to publish (RFC 7517 section 5): the public parts of the successor and of all keys that
+// may have signed a valid token.
 func (r *SigningRing) PublicKeys() jose.JSONWebKeySet {
 	set := jose.JSONWebKeySet{Keys: []jose.JSONWebKey{}}
 	for _, k := range slices.Backward(r.Keys) {
@@ -148,11 +147,11 @@ func (r *SigningRing) PublicKeys() jose.JSONWebKeySet {
 	return set
 }
 
-// Sign makes a JWT of this type in compact form, signed with the current key.
+// Sign returns a JWT of a type in compact form, signed with the current key.
 func (r *SigningRing) Sign(typ string, payload []byte) (string, error) {
 	signer := r.signers[typ]
 	if signer == nil {
-		return "", errors.New("there is no key that signs")
+		return "", errors.New("the key ring has no current key")
 	}
 	signed, err := signer.Sign(payload)
 	if err != nil {

@@ -8,8 +8,8 @@ import (
 	"github.com/klauspost/compress/zlib"
 )
 
-// StatusRef is a place in a status list (draft-ietf-oauth-status-list section 6). The zero StatusRef is
-// none: lists are counted from 1.
+// StatusRef is a place in a status list (draft-ietf-oauth-status-list section 6). The zero StatusRef is no place: numbers
+// of lists start at 1.
 type StatusRef struct {
 	_     struct{} `cbor:",toarray"`
 	List  uint32
@@ -19,9 +19,9 @@ type StatusRef struct {
 // IsZero reports whether r is no place.
 func (r StatusRef) IsZero() bool { return r.List == 0 }
 
-// EncodeStatusList returns the "lst" of a list with one bit for each of size tokens, in which the bits of
-// these places are set (draft-ietf-oauth-status-list section 4): bits of a byte counted from the least
-// significant one, compressed with zlib, base64url.
+// EncodeStatusList returns the "lst" of a list of size bits in which the bits of the given places are set
+// (draft-ietf-oauth-status-list section 4). Place 0 is the least significant bit of the first byte. The bytes are
+// compressed with zlib and encoded in base64url.
 func EncodeStatusList(size int, set []uint32) (string, error) {
 	list := make([]byte, (size+7)/8)
 	for _, place := range set {
@@ -38,7 +38,7 @@ func EncodeStatusList(size int, set []uint32) (string, error) {
 	return base64.RawURLEncoding.EncodeToString(compressed.Bytes()), nil
 }
 
-// DecodeStatusList returns the list that "lst" encodes. The meaning of its bits is not checked.
+// DecodeStatusList returns the bytes of the list that "lst" encodes.
 func DecodeStatusList(lst string) ([]byte, error) {
 	compressed, err := base64.RawURLEncoding.DecodeString(lst)
 	if err != nil {
