@@ -108,3 +108,25 @@ func TestBrokenConfigIsReplaced(t *testing.T) {
 	e.creds("signed", nil)
 	e.refused(logical.DeleteOperation, "broken/config", nil, "is not the key of an entry")
 }
+
+// A refresh of a grant whose JWTs have no issuer any more is the fault of the mount, not of the client: a client that is
+// told that its request is wrong gives up the grant.
+func TestARefreshWithoutIssuerIsNoFaultOfTheClient(t *testing.T) {
+	t.Parallel()
+	e := newIssuer(t)
+	e.write("roles/app", data{"scopes": "a", "token_format": "jwt", "audience": "https://x", "refresh": true, "access_ttl": "5m", "exchange": true})
+	c := e.creds("app", nil)
+	e.spoil("config", `{dam`)
+	e = e.restart()
+	e.do(logical.DeleteOperation, "broken/config", nil)
+	for _, d := range []data{
+		{"grant_type": grantTypeRefresh, "refresh_token": c.data["refresh_token"]},
+		{"grant_type": grantTypeExchange, "subject_token": c.token, "subject_token_type": native.TypeAccessToken},
+	} {
+		if resp, err := e.request(&logical.Request{Operation: logical.UpdateOperation, Path: "oauth/token", Data: d}); err == nil || !strings.Contains(err.Error(), "the config has no issuer") {
+			t.Errorf("%s: %v, %v", d["grant_type"], resp, err)
+		}
+	}
+	e.write("config", data{"issuer": issuer})
+	e.mustRefresh(c.data["refresh_token"].(string))
+}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -349,4 +350,24 @@ func TestReuseIsSeenFirst(t *testing.T) {
 	e.write("roles/app", wide)
 	e.expect("revoked", access, nil)
 	e.refused4xx("oauth/token", data{"grant_type": "refresh_token", "refresh_token": third}, "invalid_grant")
+}
+
+// The refresh token of a grant expires when the lease does, however long the making of the tokens takes: a lease that
+// ends in time stores nothing.
+func TestARefreshTokenExpiresWithItsLease(t *testing.T) {
+	t.Parallel()
+	var ticks atomic.Int64
+	e := mountPrepared(t, new(storage), newSystem(), func(b *backend) {
+		began := b.Now()
+		b.Now = func() time.Time { return began.Add(time.Duration(ticks.Add(1)) * 10 * time.Second) }
+	})
+	e.write("roles/app", data{"scopes": "a", "refresh": true, "access_ttl": "5m", "ttl": "24h"})
+	c := e.creds("app", nil)
+	ends, err := time.Parse(time.RFC3339, c.secret.InternalData["expires_at"].(string))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := e.write("introspect", data{"token": c.data["refresh_token"]})["exp"]; got != ends.Unix() {
+		t.Errorf("the refresh token expires at %v, its lease at %d", got, ends.Unix())
+	}
 }

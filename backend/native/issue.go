@@ -124,7 +124,7 @@ func (m *minting) firstRefreshToken(ctx context.Context, claims *token.Claims, t
 	if claims.ID, err = token.NewID(rand.Reader); err != nil { // the ID so far is the grant's
 		return "", err
 	}
-	refresh, err := newClaims(ttl, m.Now())
+	refresh, err := newClaims(ttl, claims.IssuedAt) // the grant expires with its lease, however long this takes
 	if err != nil {
 		return "", err
 	}

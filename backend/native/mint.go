@@ -78,7 +78,7 @@ func (m *minting) payload(claims *token.Claims) (*token.JWT, error) {
 		return nil, errNothingLeft // the token was bound to addresses or hosts, and the role no longer enforces them
 	}
 	if m.config.Issuer == "" {
-		return nil, refusal.New("the role issues JWTs, and the config has no issuer")
+		return nil, errNoIssuer
 	}
 	full := *claims
 	full.Scopes, full.Audience, full.Metadata = permissions.Scopes, permissions.Audience, metadata
@@ -116,6 +116,10 @@ var errNothingLeft = refusal.New("the role has changed since, and nothing is lef
 // errNoPlace is returned if a role became a role of JWTs. A JWT of an older grant could not be revoked for API servers
 // that check tokens offline, since the grant has no place in a status list.
 var errNoPlace = errors.New("the role issues JWTs now, and the grant has no place in a status list")
+
+// errNoIssuer is returned if a role issues JWTs and the config was lost. It is no refusal: Config.MayIssue refuses before,
+// except for whoever holds a token of an older grant, and that client has done nothing wrong.
+var errNoIssuer = errors.New("the role issues JWTs, and the config has no issuer")
 
 // refuseTooLong refuses a request whose token would be too long, with the field to shorten. Any other error stays as it
 // is.
