@@ -126,7 +126,7 @@ func TestStaticTokenOfAnUpstreamThatEndsSooner(t *testing.T) {
 	// It is not rotated while the service is down; then the answer is an error and not the token.
 	s.setFault(failing)
 	c.pass(61 * time.Minute)
-	e.refused(logical.ReadOperation, "static-creds/legacy", nil, `static role "legacy" has no token that works: it has ended`)
+	e.refused(logical.ReadOperation, "static-creds/legacy", nil, `static role "legacy" has no token that works: the token expired or was revoked`)
 	s.mu.Lock()
 	s.ends = 0
 	s.mu.Unlock()

@@ -10,8 +10,8 @@ const (
 	UnsupportedTokenType = "unsupported_token_type"
 )
 
-// OAuth refuses a request by an OAuth error code. The text must not say why a token is bad, but only what the caller
-// itself got wrong.
+// OAuth returns a refusal with an OAuth error code. The text must not say why a token is invalid. The text names only
+// mistakes of the caller.
 func OAuth(code, format string, args ...any) *Error {
 	e := New(format, args...)
 	e.Code = code

@@ -1,5 +1,5 @@
-// Package refusal is how the rooms of the engine refuse a request: by one typed error, which is rendered once, where
-// the paths are wrapped, into a Vault error or an OAuth error.
+// Package refusal holds the typed error by which the rooms of the engine reject a request. Package backend renders a refusal
+// into a Vault error or an OAuth error, in one place.
 package refusal
 
 import (
@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// Error refuses a request. Its text is for the caller to see: the text says what is wrong and what is allowed, and
-// holds no secret.
+// Error is the refusal of a request. The caller sees the text: the text says what is wrong and what is allowed, and holds no
+// secret.
 type Error struct {
-	Field string // field that is refused; empty if the request is refused as a whole
+	Field string // rejected field; empty if the request is rejected as a whole
 	Text  string
 	Code  string // OAuth error code (RFC 6749 section 5.2, RFC 8707 section 2); empty: invalid_request
 	HTTP  int    // status code of the answer; 0: 400
@@ -30,12 +30,12 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Cause }
 
-// Field refuses a field.
+// Field returns the refusal of a field.
 func Field(field, format string, args ...any) *Error {
 	return &Error{Field: field, Text: fmt.Sprintf(format, args...)}
 }
 
-// New refuses a request as a whole. The format may wrap a cause with %w.
+// New returns the refusal of a request as a whole. The format may wrap a cause with %w.
 func New(format string, args ...any) *Error {
 	err := fmt.Errorf(format, args...)
 	return &Error{Text: err.Error(), Cause: errors.Unwrap(err)}
@@ -50,7 +50,7 @@ func As(err error) *Error {
 	return nil
 }
 
-// maxClip is how many bytes of a value an error shows.
+// maxClip is the maximum number of bytes of a value in an error.
 const maxClip = 64
 
 // Clip shortens a value for an error message.
@@ -61,7 +61,7 @@ func Clip(s string) string {
 	return s
 }
 
-// Short writes a duration as an operator would: 24h, not 24h0m0s.
+// Short returns a duration in the usual short form: 24h instead of 24h0m0s.
 func Short(d time.Duration) string {
 	s := d.String()
 	if trimmed, ok := strings.CutSuffix(s, "m0s"); ok {

@@ -11,13 +11,13 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 )
 
-// What a role may hold.
+// Limits of a role.
 const (
 	MaxNameLen        = 128  // bytes
 	MaxDescriptionLen = 1024 // bytes
 )
 
-// Change is what a request to write a role gives. A nil field stays as it is.
+// Change is a request to write a role. A nil field keeps its value.
 type Change struct {
 	TokenFormat        *string
 	Scopes             *[]string
@@ -42,14 +42,14 @@ type Change struct {
 	Reuse              *time.Duration
 }
 
-// set replaces a value if the request gives another.
+// set replaces a value if the request holds another.
 func set[T any](into, given *T) {
 	if given != nil {
 		*into = *given
 	}
 }
 
-// Change applies a request to a role of native tokens, and refuses what a role must not be.
+// Change applies a request to a role of native tokens, and rejects an invalid role.
 func (e *Entry) Change(c *Change) error {
 	switch {
 	case c.Params != nil:
@@ -79,7 +79,7 @@ func (e *Entry) Change(c *Change) error {
 	return e.check()
 }
 
-// changeLists applies the lists that native tokens are bound to.
+// changeLists applies the scopes, audience, addresses and hosts of native tokens.
 func (e *Entry) changeLists(c *Change) error {
 	for _, list := range []struct {
 		field string
@@ -108,7 +108,7 @@ func (e *Entry) changeLists(c *Change) error {
 	return nil
 }
 
-// changeCommon applies the fields that every role has.
+// changeCommon applies the fields of every kind of role.
 func (e *Entry) changeCommon(c *Change) error {
 	if c.RequestBoundCIDRs != nil {
 		parsed, err := parseAddresses(*c.RequestBoundCIDRs)
@@ -137,7 +137,7 @@ func (e *Entry) changeCommon(c *Change) error {
 	return nil
 }
 
-// ConnectionFields are the fields of a role with a connection.
+// ConnectionFields are the fields that a role with a connection accepts.
 var ConnectionFields = []string{"name", "connection", "params", "ttl", "max_ttl", "max_tokens", "request_bound_cidrs", "description", "generate_lease", "reuse"}
 
 // ChangeConnected applies a request to a role with a connection. checkParams returns the params that the connection's
@@ -159,7 +159,7 @@ func (e *Entry) ChangeConnected(c *Change, checkParams func(map[string]any) (map
 	return nil
 }
 
-// check refuses a role of native tokens whose fields do not go together.
+// check rejects a role of native tokens whose fields contradict each other.
 func (e *Entry) check() error {
 	jwt := e.TokenFormat == FormatJWT
 	switch {
@@ -181,7 +181,7 @@ func (e *Entry) check() error {
 	return e.checkLifetimes(jwt)
 }
 
-// checkLifetimes refuses lifetimes of native tokens that do not go together.
+// checkLifetimes rejects lifetimes of native tokens that contradict each other.
 func (e *Entry) checkLifetimes(jwt bool) error {
 	switch {
 	case e.NoLease && !jwt:

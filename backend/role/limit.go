@@ -9,11 +9,11 @@ import (
 )
 
 // recountInterval is how long a count of a role's live tokens is used. A count reads the whole inventory, so that a crash
-// loop at the limit must not cause a count at each request. A place that becomes free is noticed this much later.
+// loop at the limit must not cause a count at each request. A free place is noticed up to this much later.
 const recountInterval = time.Second
 
-// Limits holds roles to their max_tokens. The count comes from the inventory, which is all that is remembered of who got
-// a token: rows of the inventory that a crash loses are not counted. The zero Limits is ready for use.
+// Limits enforces the max_tokens of roles. The count comes from the inventory: tokens whose rows a crash lost are not
+// counted. The zero Limits is ready for use.
 type Limits struct {
 	mu    sync.Mutex
 	roles map[token.RoleID]*limit // also roles without max_tokens, which may get a limit while tokens are made
@@ -23,7 +23,7 @@ type Limits struct {
 type limit struct {
 	mu        sync.Mutex
 	reserved  int       // places of tokens that are being made
-	live      int       // tokens alive at countedAt and those issued since: never fewer than are alive now
+	live      int       // tokens alive at countedAt, and tokens issued since: at least the number of live tokens
 	countedAt time.Time // zero: never
 }
 
@@ -33,8 +33,8 @@ type Place struct {
 	limit *limit // nil once the place is filled or given up
 }
 
-// Reserve reserves a place for a token of a role. It refuses if max_tokens are alive or being made. rows is
-// how many rows the inventory has of the role, which is no less than its live tokens; live counts the live tokens.
+// Reserve reserves a place for a token of a role. Reserve rejects the request if max_tokens are alive or being made. rows
+// returns the number of the role's rows in the inventory, at least the number of live tokens; live counts the live tokens.
 func (l *Limits) Reserve(r *Role, rows, live func() int, now time.Time) (*Place, error) {
 	l.mu.Lock()
 	if l.roles == nil {
@@ -69,7 +69,7 @@ func (l *Limits) Forget(id token.RoleID) {
 	delete(l.roles, id)
 }
 
-// Fill adds the token to the inventory by add, and counts the token there in place of the reservation.
+// Fill adds the token to the inventory by calling add. The token then counts in place of the reservation.
 func (p *Place) Fill(add func()) {
 	if p == nil || p.limit == nil {
 		add()
@@ -83,7 +83,7 @@ func (p *Place) Fill(add func()) {
 	p.limit = nil
 }
 
-// GiveUp frees the place, unless it was filled.
+// GiveUp frees the place, unless the place was filled.
 func (p *Place) GiveUp() {
 	if p == nil || p.limit == nil {
 		return

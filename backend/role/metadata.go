@@ -20,7 +20,7 @@ type Identities interface {
 // HasTemplates reports whether metadata of the role holds identity templates.
 func (r *Role) HasTemplates() bool { return r.hasTemplates }
 
-// MetadataFor fills in the templates of the role's metadata for an entity. It returns nil if there are none.
+// MetadataFor returns the role's metadata with the templates filled in for an entity; nil if the role has no templates.
 func (r *Role) MetadataFor(entityID string, identities Identities) (map[string]string, error) {
 	if !r.hasTemplates {
 		return nil, nil
@@ -57,10 +57,10 @@ func (r *Role) MetadataFor(entityID string, identities Identities) (map[string]s
 
 func isTemplate(s string) bool { return strings.Contains(s, "{{") }
 
-// directive is what may stand between the braces of an identity template.
+// directive matches the text between the braces of an identity template.
 var directive = regexp.MustCompile(`^identity\.(entity\.(id|name|metadata\.[^.]+|aliases\..+)|groups\.(ids|names)\..+)$`)
 
-// checkTemplate returns an error for a value that is neither plain text nor a template that Vault can fill in.
+// checkTemplate rejects a value that is neither plain text nor a template that Vault can fill in.
 func checkTemplate(s string) error {
 	if _, _, err := identitytpl.PopulateString(identitytpl.PopulateStringInput{Mode: identitytpl.ACLTemplating, ValidityCheckOnly: true, String: s}); err != nil {
 		return fmt.Errorf("the template cannot be read: %w", err)

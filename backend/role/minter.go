@@ -12,7 +12,7 @@ import (
 // Minter makes the tokens of one kind of role and revokes them. There are two kinds: native tokens, and tokens of
 // upstream services. An error that the caller may see is a refusal.
 type Minter interface {
-	// Permit refuses a role of which no token may be made at present.
+	// Permit returns a refusal if no token of the role may be made at present.
 	Permit(r *Role) error
 
 	// Mint makes a token.
@@ -21,13 +21,13 @@ type Minter interface {
 	// EndsAt returns when a token expires or has expired; the zero time if the token was revoked.
 	EndsAt(t *Minted) time.Time
 
-	// Works reports whether a token is good for anything.
+	// Works reports whether a token is valid for any use.
 	Works(t *Minted) bool
 
-	// ShortenTo has a token expire at end if it would expire later. A token that was revoked is no error.
+	// ShortenTo makes a token expire at end, unless the token expires earlier. A revoked token is no error.
 	ShortenTo(ctx context.Context, s logical.Storage, t *Minted, end time.Time) error
 
-	// Revoke revokes a token for good. A token that was revoked or has expired is no error.
+	// Revoke revokes a token for good. A revoked or expired token is no error.
 	Revoke(ctx context.Context, s logical.Storage, t *Minted) error
 }
 
@@ -36,8 +36,8 @@ type MintRequest struct {
 	Role       *Role
 	MountPoint string
 	EntityID   string    // Vault entity that the token is for; empty: none
-	StaticRole string    // that keeps the token
-	Now        time.Time // of the request
+	StaticRole string    // name of the static role that keeps the token
+	Now        time.Time // time of the request
 	End        time.Time // until when the token must live; an upstream service may end the token sooner
 }
 
@@ -47,9 +47,9 @@ type Minted struct {
 	Text      string         `json:"text,omitempty"`
 	Upstream  bool           `json:"upstream"` // minted by an upstream service; false: native
 	RoleID    token.RoleID   `json:"role_id"`
-	Version   uint32         `json:"version"`        // of the role
-	Key       string         `json:"key,omitempty"`  // that a native token was made with
-	Name      string         `json:"name,omitempty"` // at the upstream service
+	Version   uint32         `json:"version"`        // version of the role
+	Key       string         `json:"key,omitempty"`  // key of a native token
+	Name      string         `json:"name,omitempty"` // name at the upstream service
 	Data      map[string]any `json:"data,omitempty"` // further members that the upstream service returned
 	ExpiresAt time.Time      `json:"expires_at"`
 }

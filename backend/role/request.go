@@ -8,7 +8,7 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
-// Request is what a request for a native token asks for. A nil field is not asked for.
+// Request holds the fields of a request for a native token; nil if the request leaves a field out.
 type Request struct {
 	Scopes          *[]string
 	Audience        *[]string
@@ -17,7 +17,7 @@ type Request struct {
 	X5TS256         *string // thumbprint of a certificate (RFC 8705 section 3.1)
 }
 
-// Narrow returns claims that hold what the request asks for, or refuses what the role does not allow.
+// Narrow returns claims with the fields of the request. Narrow rejects a field that exceeds the role.
 func (r *Role) Narrow(q *Request) (*token.Claims, error) {
 	claims := new(token.Claims)
 	for _, narrow := range []func(*Request, *token.Claims) error{r.narrowScopes, r.narrowAudience, r.narrowAddresses, r.bindToKey} {
@@ -110,8 +110,8 @@ func (r *Role) bindToKey(q *Request, claims *token.Claims) error {
 	return nil
 }
 
-// CheckRequester refuses a request for a token from an address that request_bound_cidrs does not allow. remoteAddr is
-// empty if the request has no address.
+// CheckRequester rejects a request for a token from an address outside request_bound_cidrs. remoteAddr is empty if the
+// request has no address.
 func (r *Role) CheckRequester(remoteAddr string) error {
 	if !r.requestAllowed.Restricted() {
 		return nil
@@ -131,8 +131,8 @@ func (r *Role) forbids(what string) string {
 	return e.Text
 }
 
-// Lives returns the TTL that a token gets by default and at most; zero stands for the mount's. It refuses a TTL that
-// exceeds the role's max_ttl.
+// Lives returns the default TTL and the maximum TTL of a token; zero stands for the mount's value. Lives rejects a requested
+// TTL above the role's max_ttl.
 func (r *Role) Lives(asked time.Duration) (ttl, maxTTL time.Duration, _ error) {
 	ttl, maxTTL = r.TTL, r.MaxTTL
 	if r.NoLease && r.Connection == "" {

@@ -1,5 +1,5 @@
-// Package role holds what an operator allows to be issued: roles, their versions, and what a request may narrow. It knows
-// nothing of Vault's paths.
+// Package role holds roles and their versions: the tokens that an operator allows to be issued. A request may narrow a
+// token within its role. Package role does not depend on Vault's paths.
 package role
 
 import (
@@ -16,7 +16,7 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
-// Prefix is where roles are in storage.
+// Prefix is the prefix of the storage keys of roles.
 const Prefix = "role/"
 
 // Formats of tokens.
@@ -31,14 +31,14 @@ const (
 	ProofMTLS = "mtls" // RFC 8705
 )
 
-// MaxLeaselessTTL is how long a native token without a lease may live: no lease can revoke such a token.
+// MaxLeaselessTTL is the longest TTL of a native token without a lease: no lease can revoke such a token.
 const MaxLeaselessTTL = 15 * time.Minute
 
-// Terms are what a role grants. A change of it makes a new version of the role: a live token is held to
-// the terms it was issued under and to those of today.
+// Terms are the permissions that a role grants. A change of the terms makes a new version of the role. A live token has the
+// permissions that both the terms at its issue and the current terms grant.
 type Terms struct {
 	Scopes          []string          `json:"scopes"`
-	AllowedScopes   []string          `json:"allowed_scopes,omitempty"` // none: Scopes
+	AllowedScopes   []string          `json:"allowed_scopes,omitempty"` // empty: Scopes
 	Audience        []string          `json:"audience,omitempty"`       // nil: any
 	TokenBoundCIDRs []string          `json:"token_bound_cidrs,omitempty"`
 	BoundHosts      []string          `json:"bound_hosts,omitempty"`
@@ -54,34 +54,34 @@ func (t *Terms) allowed() access.Scopes {
 
 // Entry is a role as stored.
 type Entry struct {
-	ID      token.RoleID `json:"id"`      // new when a role is deleted and created again
-	Version uint32       `json:"version"` // counts the changes of terms, from 1
-	Since   time.Time    `json:"since"`   // when this version began
+	ID      token.RoleID `json:"id"`      // differs after the role is deleted and created again
+	Version uint32       `json:"version"` // incremented by each change of the terms, from 1
+	Since   time.Time    `json:"since"`   // beginning of this version
 	Terms
 	TTL               time.Duration `json:"ttl,omitempty"`        // 0: the mount's default
-	MaxTTL            time.Duration `json:"max_ttl,omitempty"`    // 0: the mount's
-	MaxTokens         int           `json:"max_tokens,omitempty"` // alive at once; 0: no limit
+	MaxTTL            time.Duration `json:"max_ttl,omitempty"`    // 0: the mount's maximum
+	MaxTokens         int           `json:"max_tokens,omitempty"` // number of live tokens; 0: no limit
 	RequestBoundCIDRs []string      `json:"request_bound_cidrs,omitempty"`
 	Description       string        `json:"description,omitempty"`
 	AllowPrivileged   bool          `json:"allow_privileged,omitempty"`
 	TokenFormat       string        `json:"token_format"`
 	NoLease           bool          `json:"no_lease,omitempty"`
 	Refresh           bool          `json:"refresh,omitempty"`
-	AccessTTL         time.Duration `json:"access_ttl,omitempty"` // of the tokens of a grant that is refreshed
+	AccessTTL         time.Duration `json:"access_ttl,omitempty"` // TTL of access tokens, with refresh
 	Exchange          bool          `json:"exchange,omitempty"`
-	Proof             string        `json:"proof,omitempty"` // ProofDPoP, ProofMTLS or none
+	Proof             string        `json:"proof,omitempty"` // ProofDPoP, ProofMTLS; empty: none
 
-	// RequireBoundChecks: whoever runs the API servers has promised that these check what a JWT is bound to.
+	// RequireBoundChecks is the operator's promise that all API servers check the addresses and hosts of a JWT.
 	RequireBoundChecks bool `json:"require_bound_checks,omitempty"`
 
-	Connection string         `json:"connection,omitempty"` // "": native tokens
+	Connection string         `json:"connection,omitempty"` // empty: native tokens
 	Params     map[string]any `json:"params,omitempty"`     // for the connection's provider
-	Reuse      time.Duration  `json:"reuse,omitempty"`      // how long the same token is given again
+	Reuse      time.Duration  `json:"reuse,omitempty"`      // how long a token is issued to further requesters
 
 	Past []Past `json:"past,omitempty"` // versions that live tokens may have, oldest first
 }
 
-// Unenforced says why a JWT is not bound to addresses or hosts, and what to do.
+// Unenforced is the text of the refusal to bind a JWT to addresses or hosts.
 const Unenforced = "ordinary JWT libraries do not check what a JWT is bound to: set require_bound_checks=true on the role where all API servers check token_bound_cidrs and bound_hosts themselves, or token_format=opaque"
 
 // EnforcesBounds reports whether a token of the role may be bound to addresses or hosts. The engine checks the bounds
@@ -90,18 +90,18 @@ func (e *Entry) EnforcesBounds() bool {
 	return e.TokenFormat != FormatJWT || e.RequireBoundChecks
 }
 
-// Role is a role ready for use. A role does not change: an update publishes a new one.
+// Role is a compiled role. A Role does not change: an update publishes a new Role.
 type Role struct {
 	Entry
 	name           string
-	requestAllowed access.Addresses // where creds may be read from
-	tokenAllowed   access.Addresses // where the token may be used from
-	most           access.Scopes    // that a request may ask for
+	requestAllowed access.Addresses // addresses that may request a token
+	tokenAllowed   access.Addresses // addresses that may use a token
+	most           access.Scopes    // scopes that a request may name
 	hasTemplates   bool             // metadata holds identity templates
 	versions       []*version       // oldest first
 }
 
-// New compiles an entry that has been checked.
+// New compiles a valid entry.
 func New(name string, entry Entry) (*Role, error) {
 	r := &Role{Entry: entry, name: name, versions: make([]*version, 0, 1+len(entry.Past))}
 	var err error
@@ -132,7 +132,7 @@ func New(name string, entry Entry) (*Role, error) {
 	return r, nil
 }
 
-// newVersion joins the terms a token was issued under with those of today.
+// newVersion returns the intersection of the terms at a token's issue and the current terms.
 func newVersion(issued, today *Terms) (*version, error) {
 	v := &version{issued: issued, metadata: staticMetadata(issued.Metadata)}
 	v.Scopes = access.Scopes(issued.Scopes).Intersect(today.allowed())
@@ -157,8 +157,8 @@ func newVersion(issued, today *Terms) (*version, error) {
 	return v, nil
 }
 
-// Permissions returns what a token issued from the role may be used for today, and the metadata that the token carries.
-// Both are nil for a token of a version that is yet to come.
+// Permissions returns the current permissions of a token of the role, and the token's metadata. Both are nil for a token of
+// a future version.
 func (r *Role) Permissions(claims *token.Claims) (*access.Permissions, map[string]string) {
 	v := r.version(claims.RoleVersion)
 	if v == nil {

@@ -12,36 +12,36 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
-// What a role may take in storage, where an entry has at most 1 MiB.
+// Limits of a role in storage. A storage entry has at most 1 MiB.
 const (
 	maxRoleBytes = 64 << 10 // encoded, without past versions
 
-	// Beyond these past versions are joined.
+	// Past versions beyond these limits are joined.
 	maxPast      = 100
 	maxPastBytes = 512 << 10
 )
 
-// Past is a former version of a role, or several joined to what all of them grant.
+// Past is a former version of a role, or the intersection of several former versions.
 type Past struct {
 	Terms
-	First   uint32    `json:"first"`   // the oldest version that these are the terms of
-	Version uint32    `json:"version"` // the newest
-	Since   time.Time `json:"since"`   // when the oldest began
-	Until   time.Time `json:"until"`   // when the last token issued under them must have ended
+	First   uint32    `json:"first"`   // number of the oldest joined version
+	Version uint32    `json:"version"` // number of the newest joined version
+	Since   time.Time `json:"since"`   // beginning of the oldest joined version
+	Until   time.Time `json:"until"`   // latest expiry of a token of these versions
 }
 
-// version is what a token issued under some versions of the role may be used for today.
+// version holds the current permissions of the tokens of some versions of the role.
 type version struct {
 	access.Permissions                   // for a token that the request did not narrow
-	issued             *Terms            // what it comes of
+	issued             *Terms            // terms at the issue
 	metadata           map[string]string // without templates
 	first, last        uint32
 }
 
-// nothing is what a token of a forgotten version may be used for. It is for no audience.
+// nothing is the version of tokens of a forgotten version: no permissions, and an empty audience.
 var nothing = &version{Permissions: access.Permissions{Scopes: access.Scopes{}, Audience: []string{}}, issued: new(Terms)}
 
-// version returns the version with a number; nil for one that is yet to come.
+// version returns the version with a number; nil for a future version.
 func (r *Role) version(number uint32) *version {
 	if number > r.Version {
 		return nil
@@ -61,9 +61,9 @@ func (r *Role) version(number uint32) *version {
 	return r.versions[i]
 }
 
-// Freeze narrows the claims of a new token of an old grant to what the grant allows today, if the role was tightened
-// since: the new token must not regain what the role may allow again some day. What the role still allows in full is not
-// repeated, so that a token does not grow by each change of its role.
+// Freeze narrows the claims of a new token of an old grant to the current permissions of the grant, if the role was tightened
+// since the issue of the grant: a later widening of the role must not widen the new token. Freeze sets only the claims that
+// the role narrows, so that changes of a role do not make tokens longer.
 func (r *Role) Freeze(claims *token.Claims, permissions *access.Permissions) {
 	if claims.RoleVersion == r.Version {
 		return
@@ -89,8 +89,8 @@ func sameSet(a, b []string) bool {
 	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
 }
 
-// Succeed makes e the successor of old: a new version where the terms differ. Versions that no live
-// token can have are forgotten; none lives longer than longest.
+// Succeed makes e the successor of old: a new version if the terms differ. Succeed drops the versions that no live token can
+// have. No token lives longer than longest.
 func (e *Entry) Succeed(old *Entry, longest time.Duration, now time.Time) error {
 	e.Past = nil
 	for _, past := range old.Past {
@@ -102,7 +102,7 @@ func (e *Entry) Succeed(old *Entry, longest time.Duration, now time.Time) error 
 		return nil
 	}
 	issued := old.Terms
-	issued.AllowedScopes = nil // a token that was narrowed says itself what it was issued with
+	issued.AllowedScopes = nil // the claims of a narrowed token hold its scopes
 	e.Past = append(e.Past, Past{Terms: issued, First: old.Version, Version: old.Version, Since: old.Since, Until: now.Add(longest)})
 	e.Version, e.Since = old.Version+1, now
 	var err error
@@ -110,10 +110,11 @@ func (e *Entry) Succeed(old *Entry, longest time.Duration, now time.Time) error 
 	return err
 }
 
-// bounded joins past versions until they are few and small enough: each time the two neighbours that were in force for
-// the shortest time, under which the fewest tokens were issued. A token is never worth more after that: joined versions
-// grant what both grant. Of two that have nothing in common the older is forgotten, and its tokens are good for nothing.
-// The last of past was in force until end.
+// bounded joins past versions until the number and size of the versions are within the limits. Each step joins the two
+// neighbours that were in force for the shortest time, since the fewest tokens were issued under these versions. A join
+// never widens a token: joined versions grant only what both versions grant. If two versions have nothing in common, bounded
+// drops the older version, and the tokens of that version lose all permissions. The last version of past was in force until
+// end.
 func bounded(past []Past, end time.Time) ([]Past, error) {
 	sizes := make([]int, len(past))
 	total := 0
@@ -156,7 +157,7 @@ func shortest(past []Past, end time.Time) int {
 	return best
 }
 
-// join returns the terms of both versions, the older first; ok is false where they have nothing in common.
+// join returns the intersection of two versions, the older version first; ok is false if the intersection is empty.
 func (p *Past) join(newer *Past) (joined Past, ok bool) {
 	joined = Past{First: p.First, Version: newer.Version, Since: p.Since, Until: p.Until}
 	if newer.Until.After(joined.Until) {
@@ -190,12 +191,12 @@ func (p *Past) join(newer *Past) (joined Past, ok bool) {
 	if addresses.Restricted() {
 		joined.TokenBoundCIDRs = addresses.Strings()
 	}
-	_, err = access.ParseAddresses(joined.TokenBoundCIDRs) // which are not too many
+	_, err = access.ParseAddresses(joined.TokenBoundCIDRs) // rejects too many addresses
 	return joined, err == nil && (joined.Audience == nil || len(joined.Audience) > 0)
 }
 
-// CheckSize refuses a role that is too large to be stored together with its past versions, and names the field that
-// takes the most.
+// CheckSize rejects a role that is too large to be stored together with its past versions. The refusal names the largest
+// field.
 func (e *Entry) CheckSize() (field string, err error) {
 	current := *e
 	current.Past = nil

@@ -9,16 +9,16 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 )
 
-// What an operator may choose.
+// Limits of a static role.
 const (
 	minRotationPeriod = 5 * time.Second
 	maxRotationPeriod = 5 * 365 * 24 * time.Hour
 	minRotationWindow = time.Hour
 )
 
-// Change is a request to write a static role. A nil field stays as it is.
+// Change is a request to write a static role. A nil field keeps its value.
 type Change struct {
-	MountPoint       string // where the mount is at the time of the request; required
+	MountPoint       string // current path of the mount; required
 	Role             *string
 	EntityID         *string
 	RotationPeriod   *time.Duration
@@ -35,7 +35,7 @@ func set[T any](into, given *T) {
 	}
 }
 
-// change applies a request, and refuses what a static role must not be.
+// change applies a request, and rejects an invalid static role.
 func (e *Entry) change(c *Change, roles *role.Store, now time.Time) error {
 	e.MountPoint = c.MountPoint // the mount may have been moved
 	if err := e.changeRole(c, roles); err != nil {
@@ -55,7 +55,7 @@ func (e *Entry) change(c *Change, roles *role.Store, now time.Time) error {
 	return nil
 }
 
-// changeRole applies which token is kept, and for which entity.
+// changeRole applies the role and the entity of the token.
 func (e *Entry) changeRole(c *Change, roles *role.Store) error {
 	if c.Role != nil && e.Role != "" && e.Role != *c.Role {
 		return refusal.Field("role", "is %q and cannot be changed: make another static role", e.Role)
@@ -83,7 +83,7 @@ func (e *Entry) changeRole(c *Change, roles *role.Store) error {
 	return nil
 }
 
-// changeRotation applies when the token is rotated.
+// changeRotation applies the times of the rotations.
 func (e *Entry) changeRotation(c *Change) error {
 	if c.RotationPeriod != nil && c.RotationSchedule != nil {
 		return refusal.Field("rotation_period", "give it or rotation_schedule, not both")
@@ -115,7 +115,7 @@ func (e *Entry) changeRotation(c *Change) error {
 	return nil
 }
 
-// checkOverlap refuses an overlap for which more than two tokens would work at a time.
+// checkOverlap rejects an overlap that would let more than two tokens work at a time.
 func (e *Entry) checkOverlap(now time.Time) error {
 	if e.Period > 0 && e.Overlap > e.Period {
 		return refusal.Field("overlap", "%s is more than rotation_period, which is %s: there would be more than two tokens", refusal.Short(e.Overlap), refusal.Short(e.Period))

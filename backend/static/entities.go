@@ -5,7 +5,7 @@ import (
 	"errors"
 )
 
-// Entities returns the Vault entities for which static roles keep tokens that work, some perhaps twice.
+// Entities returns the Vault entities of the valid tokens of static roles. An entity may be returned twice.
 func (k *Keeper) Entities(ctx context.Context) ([]string, error) {
 	st, err := k.mount.Load(ctx, k.storage)
 	if err != nil {
@@ -20,8 +20,8 @@ func (k *Keeper) Entities(ctx context.Context) ([]string, error) {
 	return entities, nil
 }
 
-// RevokeOf revokes the tokens that static roles keep for entities, and returns of how many static roles. Run makes no
-// other token until an entity is enabled again.
+// RevokeOf revokes the tokens that static roles keep for entities, and returns the number of these static roles. Run makes
+// no new token until the entity is enabled again.
 func (k *Keeper) RevokeOf(ctx context.Context, entities map[string]bool) (revoked int, failed error) {
 	st, err := k.mount.Load(ctx, k.storage)
 	if err != nil {

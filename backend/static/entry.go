@@ -1,4 +1,4 @@
-// Package static keeps static roles: each keeps one token of a role, and rotates the token in time.
+// Package static keeps static roles. A static role keeps one token of a role, and rotates the token on schedule.
 package static
 
 import (
@@ -14,26 +14,26 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
-// Prefix is where static roles are in storage.
+// Prefix is the prefix of the storage keys of static roles.
 const Prefix = "static-role/"
 
-// Entry is a static role as stored, seal-wrapped. An entry does not change: an update makes a new one.
+// Entry is a static role as stored, seal-wrapped. An Entry does not change: an update makes a new Entry.
 type Entry struct {
 	name string
 
 	Role        string        `json:"role"`
 	EntityID    string        `json:"entity_id,omitempty"` // Vault entity that the token is for; empty: none
 	MountPoint  string        `json:"mount_point"`
-	Period      time.Duration `json:"period,omitempty"`   // 0: there is a Schedule
-	Schedule    string        `json:"schedule,omitempty"` // cron syntax; empty: there is a Period
-	Window      time.Duration `json:"window,omitempty"`   // after a time of the Schedule in which a rotation may begin; 0: any time
-	Overlap     time.Duration `json:"overlap,omitempty"`  // for which the previous token still works
+	Period      time.Duration `json:"period,omitempty"`   // time between two rotations; 0: by Schedule
+	Schedule    string        `json:"schedule,omitempty"` // times of rotations in cron syntax; empty: by Period
+	Window      time.Duration `json:"window,omitempty"`   // how long after a time of Schedule a rotation may begin; 0: no limit
+	Overlap     time.Duration `json:"overlap,omitempty"`  // how long the previous token works after a rotation
 	Description string        `json:"description,omitempty"`
 
 	Current  Token     `json:"current"`
 	Previous *Token    `json:"previous,omitempty"` // works until its Until; nil: none
-	Ended    []Token   `json:"ended,omitempty"`    // tokens to revoke; those that are revoked go with the next rotation
-	Next     time.Time `json:"next"`               // rotation
+	Ended    []Token   `json:"ended,omitempty"`    // tokens to revoke; the next rotation drops the revoked tokens
+	Next     time.Time `json:"next"`               // time of the next rotation
 }
 
 // Token is a token of a static role. Only the current token has Text and Data.
@@ -87,7 +87,7 @@ func OfRole(all *Store, roleName string) *Entry {
 	return nil
 }
 
-// State is what a mount has in memory. A State does not change, except by what its parts do: a reload makes a new one.
+// State is the part of a mount's memory that a Keeper needs. The fields of a State do not change: a reload makes a new State.
 type State struct {
 	Roles     *role.Store
 	Entries   *Store
@@ -98,10 +98,10 @@ type State struct {
 // endsAt returns when a token expires or has expired; the zero time if the token was revoked.
 func (st *State) endsAt(t *Token) time.Time { return st.Of(&t.Minted).EndsAt(&t.Minted) }
 
-// works reports whether the current token of a static role is good for anything.
+// works reports whether the current token of a static role is valid for any use.
 func (st *State) works(e *Entry) bool { return st.Of(&e.Current.Minted).Works(&e.Current.Minted) }
 
-// settled reports whether each token before the current one ends when it must.
+// settled reports whether every earlier token is revoked, or expires on time.
 func (st *State) settled(e *Entry, now time.Time) bool {
 	for i := range e.Ended {
 		if st.endsAt(&e.Ended[i]).After(now) {

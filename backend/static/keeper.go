@@ -20,9 +20,9 @@ import (
 // Keeper keeps the static roles of one mount. Its worker runs Run.
 type Keeper struct {
 	*worker.Worker
-	Interval time.Duration // least time between two runs of the worker; to be changed before the first use only
+	Interval time.Duration // minimum time between two runs of the worker; must not change after the first use
 
-	storage logical.Storage // of the mount, for work that no request waits for
+	storage logical.Storage // the mount's storage, for background work
 	now     func() time.Time
 	log     hclog.Logger
 	mount   Mount
@@ -30,40 +30,40 @@ type Keeper struct {
 
 	mu      sync.Mutex
 	locks   map[string]chan struct{} // name -> full while the static role is rotated or changed
-	failing map[string]failure       // name -> the last rotation, if that failed
+	failing map[string]failure       // name -> failure of the last rotation
 }
 
-// failure is why a rotation failed, and when it is retried.
+// failure is the error of a rotation, and the time of the next try.
 type failure struct {
 	upstream.Attempt
 	err error
 }
 
-// Mount is what a Keeper needs of the mount. Its answers are those of now.
+// Mount is the mount of a Keeper.
 type Mount interface {
-	// Load returns what the mount has in memory, and reads from storage what memory lacks.
+	// Load returns the mount's memory, after reading missing and stale parts from storage.
 	Load(ctx context.Context, s logical.Storage) (*State, error)
 
-	// Loaded returns what the mount has in memory; nil if storage was not read yet.
+	// Loaded returns the mount's memory; nil if storage was not read yet.
 	Loaded() *State
 
-	// MayWrite reports whether this process is the one that may write storage.
+	// MayWrite reports whether this process may write storage.
 	MayWrite() bool
 
-	// ProveWritable returns an error unless storage takes writes.
+	// ProveWritable returns an error unless storage accepts writes.
 	ProveWritable(ctx context.Context, s logical.Storage) error
 
 	// EntityDisabled reports whether a Vault entity is disabled or deleted; false for the empty ID.
 	EntityDisabled(ctx context.Context, id string) (bool, error)
 
-	// FlushInventory has the inventory written soon.
+	// FlushInventory schedules a write of the inventory.
 	FlushInventory()
 
-	// WakeQueue has the queue of upstream tokens look for tokens that nobody holds any more.
+	// WakeQueue wakes the queue of upstream tokens, to revoke the tokens without a holder.
 	WakeQueue()
 }
 
-// New returns the keeper of a mount. retries are the times between tries of a rotation that fails.
+// New returns the keeper of a mount. retries are the times between two tries of a failing rotation.
 func New(s logical.Storage, now func() time.Time, log hclog.Logger, mount Mount, retries *upstream.Timings) *Keeper {
 	return &Keeper{
 		Worker: worker.New(), Interval: time.Second,
@@ -72,8 +72,7 @@ func New(s logical.Storage, now func() time.Time, log hclog.Logger, mount Mount,
 	}
 }
 
-// Write creates or changes a static role. Write warns if the token expires too soon for the rotation that was asked
-// for.
+// Write creates or changes a static role. Write warns if the token expires before the requested rotation.
 func (k *Keeper) Write(ctx context.Context, s logical.Storage, name string, c *Change) (warnings []string, _ error) {
 	if len(name) > role.MaxNameLen {
 		return nil, refusal.Field("name", "is %d bytes long, at most %d are allowed", len(name), role.MaxNameLen)
@@ -104,13 +103,13 @@ func (k *Keeper) Write(ctx context.Context, s logical.Storage, name string, c *C
 
 // create stores a new static role with its first token.
 func (t *task) create(ctx context.Context, e *Entry) error {
-	if err := t.dropBroken(ctx); err != nil { // whose tokens are revoked
+	if err := t.dropBroken(ctx); err != nil {
 		return err
 	}
 	return t.rotate(ctx, e)
 }
 
-// update stores a change of a static role. The worker does what follows from the change.
+// update stores a change of a static role. The worker then rotates and revokes as the change requires.
 func (t *task) update(ctx context.Context, e *Entry) error {
 	if _, err := t.permit(ctx, e); err != nil {
 		return err
@@ -121,7 +120,7 @@ func (t *task) update(ctx context.Context, e *Entry) error {
 	return t.put(ctx, e)
 }
 
-// warnings warns if the token of a static role expires too soon for the rotation that was asked for.
+// warnings returns a warning if the token of a static role expires before the requested rotation.
 func (k *Keeper) warnings(e *Entry) ([]string, error) {
 	if e == nil {
 		return nil, nil
@@ -167,7 +166,7 @@ func (k *Keeper) Delete(ctx context.Context, s logical.Storage, name string) err
 	if t.stored == nil {
 		return t.dropBroken(ctx)
 	}
-	// The tokens first: if this is cut short, the static role is still there, and gets another token.
+	// Tokens are revoked first: after a crash in between, the static role still exists and gets another token.
 	if err := t.revokeAll(ctx); err != nil {
 		return err
 	}
@@ -178,8 +177,8 @@ func (k *Keeper) Delete(ctx context.Context, s logical.Storage, name string) err
 	return nil
 }
 
-// DropBroken deletes a static role that cannot be read, and revokes its tokens as far as they are known. A static role that
-// can be read stays.
+// DropBroken deletes a static role that cannot be read, and revokes its known tokens. DropBroken keeps a static role that can
+// be read.
 func (k *Keeper) DropBroken(ctx context.Context, s logical.Storage, name string) error {
 	t, err := k.begin(ctx, s, name)
 	if err != nil {
@@ -189,8 +188,8 @@ func (k *Keeper) DropBroken(ctx context.Context, s logical.Storage, name string)
 	return t.dropBroken(ctx)
 }
 
-// dropBroken revokes the native tokens that the inventory lists; the queue revokes those of an upstream service, which no
-// static role keeps any more.
+// dropBroken revokes the static role's native tokens that the inventory lists. The queue revokes the upstream tokens, since
+// no static role keeps these tokens any more.
 func (t *task) dropBroken(ctx context.Context) error {
 	if t.Entries.Broken(t.name) == nil {
 		return nil
@@ -211,8 +210,8 @@ func (t *task) dropBroken(ctx context.Context) error {
 	return nil
 }
 
-// Holds reports whether a static role keeps a token of an upstream service, or may do so soon. Holds asks storage before
-// it says no, since another process may have rotated the static role.
+// Holds reports whether a static role keeps an upstream token, or may keep the token soon. Holds reads storage before
+// returning false, since another process may have rotated the static role.
 func (k *Keeper) Holds(ctx context.Context, name string, id token.ID) bool {
 	st := k.mount.Loaded()
 	if st == nil {

@@ -9,12 +9,12 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 )
 
-// Status is a static role as it is now.
+// Status is the current state of a static role.
 type Status struct {
 	*Entry
-	TTL          time.Duration // until the current token is rotated or expires
-	PreviousEnds time.Time     // when the previous token ends; zero: no previous token works
-	LastError    string        // why the last rotation failed; empty: it did not
+	TTL          time.Duration // time until the current token is rotated or expires
+	PreviousEnds time.Time     // expiry of the previous token; zero if no previous token works
+	LastError    string        // error of the last rotation; empty if the rotation succeeded
 }
 
 func (k *Keeper) status(st *State, e *Entry) *Status {
@@ -42,8 +42,8 @@ func (k *Keeper) Read(ctx context.Context, s logical.Storage, name string) (*Sta
 	return k.status(st, e), nil
 }
 
-// ReadToken is Read for a request that wants the token and comes from an address. ReadToken refuses an address that the
-// role does not allow, and a token that does not work.
+// ReadToken returns a static role with its token, for a request from an address. ReadToken rejects an address that the role
+// does not allow, and returns a refusal if the token is not valid.
 func (k *Keeper) ReadToken(ctx context.Context, s logical.Storage, name, remoteAddr string) (*Status, error) {
 	st, err := k.mount.Load(ctx, s)
 	if err != nil {
@@ -68,7 +68,7 @@ func (k *Keeper) ReadToken(ctx context.Context, s logical.Storage, name, remoteA
 	return k.status(st, e), nil
 }
 
-// refuseBroken refuses a request for a static role that cannot be read for a reason; nil: there is no static role.
+// refuseBroken returns the refusal of a request for a static role that cannot be read; nil if the static role is missing.
 func refuseBroken(reason error) error {
 	if reason == nil {
 		return nil
@@ -76,7 +76,7 @@ func refuseBroken(reason error) error {
 	return refusal.New("%w", reason)
 }
 
-// usable refuses if nobody must get the current token of a static role.
+// usable returns a refusal if the current token of a static role must not be returned.
 func (k *Keeper) usable(ctx context.Context, st *State, e *Entry) error {
 	if err := st.Roles.Broken(e.Role); err != nil {
 		return refusal.New("%w", err)
@@ -92,7 +92,7 @@ func (k *Keeper) usable(ctx context.Context, st *State, e *Entry) error {
 		return nil
 	}
 	if last := k.lastError(e.name); last != "" {
-		return refusal.New("it has ended, and was not rotated: %s", last)
+		return refusal.New("the token expired or was revoked, and was not rotated: %s", last)
 	}
-	return refusal.New("it has ended, and is being rotated: read again")
+	return refusal.New("the token expired or was revoked, and is being rotated: read again")
 }

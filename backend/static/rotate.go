@@ -10,7 +10,7 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
 
-// permit returns the role whose token a static role keeps, and refuses if no token of the role may be made.
+// permit returns the role of a static role, or a refusal if no token of the role may be made.
 func (t *task) permit(ctx context.Context, e *Entry) (*role.Role, error) {
 	r := t.Roles.Get(e.Role)
 	if err := t.Roles.Broken(e.Role); err != nil {
@@ -32,12 +32,12 @@ func (t *task) permit(ctx context.Context, e *Entry) (*role.Role, error) {
 	return r, nil
 }
 
-// refuseEntity refuses a token for an entity that is disabled or deleted.
+// refuseEntity returns the refusal of a token for a disabled or deleted entity.
 func refuseEntity(e *Entry) error {
 	return refusal.Field("entity_id", "Vault entity %q is disabled or deleted", e.EntityID)
 }
 
-// keep completes the last rotation, and rotates the static role if its time has come or its token is good for nothing.
+// keep completes the last rotation, and rotates the static role if the rotation is due or the token is not valid.
 func (t *task) keep(ctx context.Context) error {
 	e := t.stored
 	if err := t.settle(ctx, e); err != nil {
@@ -66,9 +66,9 @@ func (t *task) keep(ctx context.Context) error {
 	return nil
 }
 
-// rotate makes the next token of a static role, and stores e with that token. Then the token before works for the overlap.
-// Wherever rotate is cut short, nobody has a token that was not stored, and the queue revokes such a token of an upstream
-// service; and what is stored names the tokens that are still to be revoked.
+// rotate makes the next token of a static role, and stores e with that token. The previous token works for the overlap. After
+// a crash in between, no reader has an unstored token, and the queue revokes an unstored upstream token. The stored entry
+// names the tokens still to be revoked.
 func (t *task) rotate(ctx context.Context, e *Entry) error {
 	r, err := t.permit(ctx, e)
 	if err != nil {
@@ -93,7 +93,7 @@ func (t *task) rotate(ctx context.Context, e *Entry) error {
 	next.hasten()
 	t.succeed(&next, e, now)
 	if err := t.put(ctx, &next); err != nil {
-		// Nobody has the new token. The queue revokes a token of an upstream service too, if this fails.
+		// No reader has the new token. If this revocation fails, the queue revokes an upstream token.
 		revoking, cancel := context.WithTimeout(context.WithoutCancel(ctx), upstream.RevokeWait)
 		defer cancel()
 		return errors.Join(err, t.revoke(revoking, &next.Current))
@@ -102,7 +102,7 @@ func (t *task) rotate(ctx context.Context, e *Entry) error {
 	return t.settle(ctx, &next)
 }
 
-// succeed has next take over the tokens of e: the current token becomes the previous one, and those before are to be
+// succeed moves the tokens of e to next: the current token becomes the previous token, and the earlier tokens are to be
 // revoked.
 func (t *task) succeed(next, e *Entry, now time.Time) {
 	next.Previous, next.Ended = nil, nil
@@ -160,7 +160,7 @@ func (t *task) put(ctx context.Context, next *Entry) error {
 	return err
 }
 
-// list has the inventory list the current token of a static role. After a crash the inventory may lack the token.
+// list adds the current token of a static role to the inventory. After a crash the inventory may lack the token.
 func (k *Keeper) list(st *State, e *Entry) {
 	if _, listed := st.Inventory.Get(e.Current.ID); !listed {
 		st.Inventory.Add(st.row(e))
@@ -168,7 +168,7 @@ func (k *Keeper) list(st *State, e *Entry) {
 	}
 }
 
-// settle has each token before the current one end when it must. A step that is done already costs nothing.
+// settle revokes or shortens every earlier token. A completed step costs nothing.
 func (t *task) settle(ctx context.Context, e *Entry) error {
 	for i := range e.Ended {
 		if err := t.revoke(ctx, &e.Ended[i]); err != nil {

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Run rotates the static roles whose time may have come. It returns after how long it is due again; 0: not before Wake.
+// Run rotates the static roles whose rotation is due. Run returns the time until the next call; 0: not before Wake.
 func (k *Keeper) Run(ctx context.Context) time.Duration {
 	if !k.mount.MayWrite() {
 		return 0
@@ -35,7 +35,7 @@ func (k *Keeper) Run(ctx context.Context) time.Duration {
 	return k.wait(all)
 }
 
-// run does what is due for the static role, and unlocks the static role.
+// run completes the due work of the static role, and unlocks the static role.
 func (t *task) run(ctx context.Context) {
 	defer t.unlock()
 	var err error
@@ -43,7 +43,7 @@ func (t *task) run(ctx context.Context) {
 		err = t.keep(ctx)
 	}
 	if ctx.Err() != nil {
-		return // the mount goes away
+		return // the mount is being removed
 	}
 	t.note(t.name, err)
 	if err != nil {
@@ -63,7 +63,7 @@ func (k *Keeper) due(st *State, e *Entry) bool {
 	return !now.Before(e.Next) || !st.works(e) || !st.settled(e, now)
 }
 
-// wait returns how long there is nothing to do.
+// wait returns the time until the next run, at most a minute.
 func (k *Keeper) wait(all []*Entry) time.Duration {
 	now := k.now()
 	soonest := now.Add(time.Minute)
@@ -84,7 +84,7 @@ func (k *Keeper) wait(all []*Entry) time.Duration {
 	return max(k.Interval, soonest.Sub(now))
 }
 
-// note remembers how a rotation went.
+// note records the result of a rotation.
 func (k *Keeper) note(name string, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -95,7 +95,7 @@ func (k *Keeper) note(name string, err error) {
 	k.failing[name] = failure{k.retries.After(k.failing[name].Attempt, k.now(), 0), err}
 }
 
-// lastError returns why the last rotation failed; empty if it did not.
+// lastError returns the error of the last rotation; empty if the rotation succeeded.
 func (k *Keeper) lastError(name string) string {
 	k.mu.Lock()
 	defer k.mu.Unlock()

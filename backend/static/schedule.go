@@ -6,10 +6,10 @@ import (
 	"github.com/hashicorp/vault/sdk/rotation"
 )
 
-// margin is how much longer than until its rotation a token lives, for a rotation that takes some tries.
+// margin is the lifetime of a token beyond its rotation, for a rotation that needs several tries.
 const margin = 24 * time.Hour
 
-// after returns the rotation that follows a time.
+// after returns the first rotation after a time.
 func (e *Entry) after(t time.Time) (time.Time, error) {
 	if e.Schedule == "" {
 		return t.Add(e.Period), nil
@@ -31,8 +31,7 @@ func (e *Entry) between(now time.Time) (time.Duration, error) {
 	return second.Sub(first), err
 }
 
-// horizon returns the next rotation, and until when the next token must live. If rotations have a window, one rotation
-// may be missed.
+// horizon returns the next rotation, and the earliest expiry of the next token. With a window, one rotation may be missed.
 func (e *Entry) horizon(now time.Time) (next, end time.Time, err error) {
 	if next, err = e.after(now); err != nil {
 		return next, end, err
@@ -46,8 +45,8 @@ func (e *Entry) horizon(now time.Time) (next, end time.Time, err error) {
 	return next, end.Add(e.Window + e.Overlap + margin), nil
 }
 
-// last returns the latest time to replace the current token: the token must work for the overlap after that, and a
-// rotation may take some tries. A token that lives too short for both is replaced after half of its life.
+// last returns the latest time to replace the current token: the token must work for the overlap after the rotation, and a
+// rotation may need several tries. A token with too short a lifetime for both is replaced after half of its lifetime.
 func (e *Entry) last() time.Time {
 	life := e.Current.ExpiresAt.Sub(e.Current.RotatedAt)
 	last := e.Current.ExpiresAt.Add(-e.Overlap - min(margin, life/4))
@@ -57,14 +56,14 @@ func (e *Entry) last() time.Time {
 	return last
 }
 
-// hasten moves the next rotation forward to where the current token needs it.
+// hasten moves the next rotation to an earlier time, if the current token expires too soon.
 func (e *Entry) hasten() {
 	if last := e.last(); last.Before(e.Next) {
 		e.Next = last
 	}
 }
 
-// reschedule plans the next rotation after a change of old. Whatever the change, the current token does not live longer.
+// reschedule plans the next rotation after a change of old. No change extends the current token.
 func (e *Entry) reschedule(old *Entry, now time.Time) error {
 	if e.Period != old.Period || e.Schedule != old.Schedule {
 		next, err := e.after(e.countsFrom(now))
@@ -75,7 +74,7 @@ func (e *Entry) reschedule(old *Entry, now time.Time) error {
 	}
 	e.hasten()
 	if e.EntityID != old.EntityID {
-		e.Next = now // the token names its entity
+		e.Next = now // the current token is for another entity
 	}
 	return nil
 }
@@ -88,8 +87,8 @@ func (e *Entry) countsFrom(now time.Time) time.Time {
 	return e.Current.RotatedAt
 }
 
-// hastened reports whether the current token expires too soon for the rotation that the operator asked for. The life of a
-// token allows for that rotation, to the second or so.
+// hastened reports whether the next rotation is at least a minute before the requested rotation, since the current token
+// expires too soon.
 func (e *Entry) hastened(now time.Time) (bool, error) {
 	if !e.Next.Equal(e.last()) {
 		return false, nil

@@ -15,8 +15,7 @@ func (k *Keeper) lockOf(name string) chan struct{} {
 	return k.locks[name]
 }
 
-// lock keeps others from a static role until unlock. The wait ends with ctx, since a service may be called under
-// the lock.
+// lock locks a static role until unlock. The wait ends with ctx, since the holder of the lock may be calling a service.
 func (k *Keeper) lock(ctx context.Context, name string) (unlock func(), _ error) {
 	l := k.lockOf(name)
 	select {
@@ -27,7 +26,7 @@ func (k *Keeper) lock(ctx context.Context, name string) (unlock func(), _ error)
 	}
 }
 
-// tryLock is lock without a wait. It reports whether nobody else had the lock.
+// tryLock locks a static role without waiting, and reports whether the lock was free.
 func (k *Keeper) tryLock(name string) (unlock func(), ok bool) {
 	l := k.lockOf(name)
 	select {
@@ -38,13 +37,13 @@ func (k *Keeper) tryLock(name string) (unlock func(), ok bool) {
 	}
 }
 
-// task is work on one static role, which is locked until unlock.
+// task is work on one locked static role. unlock unlocks the static role.
 type task struct {
 	*Keeper
 	*State
 	storage logical.Storage
 	name    string
-	stored  *Entry // what storage held when the task began; nil: nothing that can be read
+	stored  *Entry // stored entry when the task began; nil if missing or unreadable
 	unlock  func()
 }
 

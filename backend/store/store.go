@@ -1,5 +1,5 @@
-// Package store keeps the entries that operators write under a name, such as roles, connections and static roles: in
-// storage, one entry each, and in memory.
+// Package store keeps named entries such as roles, connections and static roles. Each entry is one storage entry, with a
+// copy in memory.
 package store
 
 import (
@@ -14,12 +14,12 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// Named is an entry under a name. An entry does not change: an update publishes a new one.
+// Named is an entry with a name. An entry does not change: an update publishes a new entry.
 type Named[ID comparable] interface {
 	comparable
 	Name() string
-	Identity() ID // differs once the entry is deleted and created again; the zero ID if the kind has no IDs
-	Stored() any  // what storage holds, as a value that encodes to JSON
+	Identity() ID // differs after the entry is deleted and created again; the zero ID if the kind has no IDs
+	Stored() any  // stored form of the entry, a value that encodes to JSON
 }
 
 // Store holds all entries of one kind.
@@ -28,8 +28,8 @@ type Store[ID comparable, T Named[ID]] struct {
 	sealWrap bool
 	decode   func(name string, entry *logical.StorageEntry) (T, error)
 
-	// Writing is held from reading an entry for a change until the change is stored, unless each entry has a lock of
-	// its own.
+	// Writing is held from reading an entry for a change until the change is stored, unless each entry has a separate
+	// lock.
 	Writing sync.Mutex
 
 	storing sync.Mutex // held while storage is read or written and memory follows
@@ -40,14 +40,14 @@ type Store[ID comparable, T Named[ID]] struct {
 	damaged map[string]damage[ID] // name -> entry that cannot be read
 }
 
-// damage is a stored entry that cannot be decoded or compiled. Such an entry costs only what needs the entry. An
-// operator can delete the entry or write another in its place.
+// damage is a stored entry that cannot be decoded or compiled. Such an entry affects only the requests that need the entry.
+// An operator can delete or replace the entry.
 type damage[ID comparable] struct {
 	id  ID // the zero ID if not even the ID can be read
 	err error
 }
 
-// New returns a store with nothing in memory yet. decode returns an error for an entry that cannot be used.
+// New returns an empty store. decode returns an error for an invalid entry.
 func New[ID comparable, T Named[ID]](prefix string, sealWrap bool, decode func(name string, entry *logical.StorageEntry) (T, error)) *Store[ID, T] {
 	return &Store[ID, T]{
 		prefix: prefix, sealWrap: sealWrap, decode: decode,
@@ -55,7 +55,7 @@ func New[ID comparable, T Named[ID]](prefix string, sealWrap bool, decode func(n
 	}
 }
 
-// Load returns a store of all entries that storage has below a prefix.
+// Load returns a store of all stored entries with a prefix.
 func Load[ID comparable, T Named[ID]](ctx context.Context, s logical.Storage, prefix string, sealWrap bool, decode func(name string, entry *logical.StorageEntry) (T, error)) (*Store[ID, T], error) {
 	all := New(prefix, sealWrap, decode)
 	return all, Each(ctx, s, prefix, func(name string, entry *logical.StorageEntry) error {
@@ -64,7 +64,7 @@ func Load[ID comparable, T Named[ID]](ctx context.Context, s logical.Storage, pr
 	})
 }
 
-// Each calls visit with each entry that storage has below a prefix.
+// Each calls visit with each stored entry with a prefix.
 func Each(ctx context.Context, s logical.Storage, prefix string, visit func(name string, entry *logical.StorageEntry) error) error {
 	names, err := s.List(ctx, prefix)
 	if err != nil {
@@ -85,7 +85,8 @@ func Each(ctx context.Context, s logical.Storage, prefix string, visit func(name
 	return nil
 }
 
-// publishStored publishes what storage holds under a name. It returns the zero T for an entry that cannot be read.
+// publishStored publishes the stored entry of a name, and returns the entry. For an entry that cannot be read,
+// publishStored returns the zero T.
 func (s *Store[ID, T]) publishStored(name string, stored *logical.StorageEntry) T {
 	entry, err := s.decode(name, stored)
 	if err == nil {
@@ -123,7 +124,7 @@ func (s *Store[ID, T]) withdraw(name string) {
 	s.drop(name)
 }
 
-// drop is withdraw for a caller that holds mu.
+// drop removes a name from memory. The caller holds mu.
 func (s *Store[ID, T]) drop(name string) {
 	if entry, known := s.named[name]; known {
 		delete(s.ids, entry.Identity())
