@@ -1,4 +1,4 @@
-// Command vault-plugin-secrets-apitoken is the plugin that Vault starts.
+// Command vault-plugin-secrets-apitoken is the plugin binary. Vault starts the plugin.
 package main
 
 import (
@@ -30,7 +30,7 @@ func main() {
 		TLSProviderFunc:    api.VaultPluginTLSProvider(meta.GetTLSConfig()),
 	})
 	if err != nil {
-		hclog.New(&hclog.LoggerOptions{}).Error("the plugin has stopped", "error", err)
+		hclog.New(&hclog.LoggerOptions{}).Error("plugin stopped", "error", err)
 		os.Exit(1)
 	}
 }

@@ -1,6 +1,5 @@
-// Command bench measures the engine against a plugin that does nothing, both mounted in the same Vault
-// on raft storage on disk. Rounds of the two alternate, so that what else the machine does weighs on
-// both; what counts is the ratio.
+// Command bench compares the engine with a plugin that does nothing (floor). Both are mounted in one Vault on raft storage
+// on disk. Rounds of both alternate, so that other load of the machine affects both. The result is the ratio.
 package main
 
 import (
@@ -30,12 +29,12 @@ import (
 )
 
 var (
-	rounds = flag.Int("rounds", 20, "rounds of each measurement")
-	length = flag.Duration("length", time.Second, "length of a round")
-	leases = flag.Int("leases", 10_000, "leases to revoke")
-	purges = flag.Int("revoke-rounds", 3, "rounds of revoking them; each takes a minute or two")
-	only   = flag.String("only", "", "measure only the operation of this name")
-	atOnce = flag.Int("clients", 0, "measure only with so many clients; 0: with 1, 8 and 32")
+	rounds = flag.Int("rounds", 20, "number of rounds of each measurement")
+	length = flag.Duration("length", time.Second, "duration of a round")
+	leases = flag.Int("leases", 10_000, "number of leases to revoke")
+	purges = flag.Int("revoke-rounds", 3, "number of rounds of revoking the leases; a round takes a minute or two")
+	only   = flag.String("only", "", "name of the only operation to measure; empty: all")
+	atOnce = flag.Int("clients", 0, "number of concurrent clients; 0: 1, 8 and 32")
 )
 
 func main() {
@@ -48,11 +47,11 @@ func main() {
 	}
 }
 
-// bench talks to one Vault server.
+// bench is a client of one Vault server.
 type bench struct {
 	addr, token string
 	http        *http.Client
-	service     *httptest.Server // an upstream that does nothing
+	service     *httptest.Server // an upstream service that does nothing
 }
 
 func run(ctx context.Context) error {
@@ -129,10 +128,10 @@ func (b *bench) measure(ctx context.Context) error {
 	return nil
 }
 
-// maxClients is how many clients call at once at most.
+// maxClients is the maximum number of concurrent clients.
 const maxClients = 32
 
-// operation is one call of one of the clients.
+// operation makes one call of one client.
 type operation func(ctx context.Context, client int) error
 
 type measurement struct {
@@ -140,9 +139,9 @@ type measurement struct {
 	engine, floor operation
 }
 
-// measurements sets the mount up for what is measured.
+// measurements sets up the mount, and returns the operations to measure.
 //
-//nolint:funlen // a list of what is written once, and of what is called
+//nolint:funlen // a list of writes and of operations
 func (b *bench) measurements(ctx context.Context) ([]measurement, error) {
 	opaque := map[string]any{"scopes": "invoices:read,invoices:list", "ttl": "24h"}
 	signed := map[string]any{"scopes": "invoices:read,invoices:list", "ttl": "24h", "token_format": "jwt", "audience": "https://api.example.com"}
@@ -254,7 +253,7 @@ func compare(ctx context.Context, name string, clients int, engine, floor operat
 	return nil
 }
 
-// sample is what some rounds have measured.
+// sample holds the measurements of some rounds.
 type sample struct {
 	rates []float64 // requests a second, of each round
 	times []time.Duration
@@ -273,7 +272,7 @@ func median(v []float64) float64 {
 	return sorted[len(sorted)/2]
 }
 
-// round has so many clients call f, one call after another, for the length of a round.
+// round runs clients that call f in a loop for the duration of a round.
 func (s *sample) round(ctx context.Context, clients int, f operation) error {
 	var wg sync.WaitGroup
 	times := make([][]time.Duration, clients)
@@ -304,7 +303,7 @@ func (s *sample) round(ctx context.Context, clients int, f operation) error {
 	return nil
 }
 
-// revocation compares revoking many leases at once.
+// revocation compares the revocation of many leases at once.
 func (b *bench) revocation(ctx context.Context) error {
 	fmt.Printf("\nlease revoke -prefix -sync of %d leases\n", *leases)
 	var engine, floor []float64
@@ -313,7 +312,7 @@ func (b *bench) revocation(ctx context.Context) error {
 			prefix string
 			rates  *[]float64
 		}{{"apitoken/creds/bench", &engine}, {"floor/leased/bench", &floor}} {
-			// What the rounds before have left is no part of this one.
+			// The measurement must not include work left over from earlier rounds.
 			if err := b.call(ctx, "POST", "sys/leases/revoke-prefix/"+m.prefix, map[string]any{"sync": true}, nil); err != nil {
 				return err
 			}
@@ -332,7 +331,7 @@ func (b *bench) revocation(ctx context.Context) error {
 	return nil
 }
 
-// issue makes the leases that are to be revoked.
+// issue issues the leases to revoke.
 func (b *bench) issue(ctx context.Context, path string, leases int) error {
 	const clients = 16
 	var wg sync.WaitGroup
@@ -355,7 +354,7 @@ func (b *bench) issue(ctx context.Context, path string, leases int) error {
 	return nil
 }
 
-// call makes one request and decodes the answer into out, if there is one to decode into.
+// call sends a request, and decodes the answer into out unless out is nil.
 func (b *bench) call(ctx context.Context, method, path string, in map[string]any, out any) error {
 	var body io.Reader
 	if in != nil {
@@ -373,7 +372,7 @@ func (b *bench) call(ctx context.Context, method, path string, in map[string]any
 	return b.do(req, out)
 }
 
-// post is call for what takes a form.
+// post sends a form, and decodes the answer like call.
 func (b *bench) post(ctx context.Context, path string, form url.Values, out any) error {
 	req, err := http.NewRequestWithContext(ctx, "POST", b.addr+"/v1/"+path, strings.NewReader(form.Encode()))
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// definition is a provider for an upstream that does nothing: what is measured is the engine.
+// definition is a provider for an upstream service that does nothing: the benchmark measures only the engine.
 const definition = `
 name: nothing
 title: Nothing
@@ -30,7 +30,7 @@ operations:
     requests: [{method: GET, path: /tokens, headers: {authorization: credential.key}}]
 `
 
-// newService is that upstream.
+// newService starts the upstream service of definition.
 func newService() *httptest.Server {
 	var next atomic.Int64
 	return httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -60,7 +60,7 @@ func (b *bench) connect(ctx context.Context) error {
 	return nil
 }
 
-// direct asks the upstream for a token without Vault.
+// direct requests a token from the upstream service without Vault.
 func (b *bench) direct(ctx context.Context) error {
 	req, err := http.NewRequestWithContext(ctx, "POST", b.service.URL+"/tokens", bytes.NewReader([]byte(`{"name": "x"}`)))
 	if err != nil {
@@ -69,7 +69,7 @@ func (b *bench) direct(ctx context.Context) error {
 	return b.do(req, nil)
 }
 
-// limited revokes leases of a connection with a rate limit, and tells at which rate their tokens end.
+// limited revokes leases of a connection with a rate limit, and prints the rate of revocations.
 func (b *bench) limited(ctx context.Context) error {
 	const count, limit = 16 * 63, 50
 	if err := b.call(ctx, "POST", "sys/leases/revoke-prefix/apitoken/creds/upstream", map[string]any{"sync": true}, nil); err != nil {

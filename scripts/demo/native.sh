@@ -1,10 +1,10 @@
 #!/bin/sh
-# The main job of the engine from end to end, on the Vault server that VAULT_ADDR names: each step says
-# why, shows the command as one would type it, and runs it. "make demo" brings the server along.
+# The life of a token from end to end, on the Vault server at VAULT_ADDR. Each step explains, shows and runs a command.
+# "make demo" starts the server.
 . "$(dirname "$0")/story.sh"
 
-say "Vault is told of the plugin by its checksum, and mounts it. A mount is an environment: no token of
-# one is ever good in another. What stands in plain text in the audit log is up to the mount."
+say "Vault registers the plugin by its checksum, and mounts the plugin. A mount is an environment: a token of one mount is
+# never valid in another mount. The mount decides which fields the audit log shows in plain text."
 sha256=$(sha256sum "$PLUGIN" | cut -d ' ' -f 1)
 run vault plugin register -sha256="$sha256" secret vault-plugin-secrets-apitoken
 run vault secrets enable -path=apitoken \
@@ -14,69 +14,69 @@ run vault secrets enable -path=apitoken \
   vault-plugin-secrets-apitoken
 run vault write apitoken/config environment=production
 
-say "A role says what may be granted, to be used from where, and for how long."
+say "A role defines what a token may be used for, where, and how long."
 run vault write apitoken/roles/billing-reader \
   scopes=invoices:read allowed_scopes=invoices:* ttl=1h max_ttl=24h \
   token_bound_cidrs=10.0.0.0/8 metadata=team=billing
 
-say "The application asks for a token. It is a leased secret, like every other of Vault's."
+say "The application requests a token. The token is a leased secret, like every other secret of Vault."
 run vault read apitoken/creds/billing-reader
 token=$(value token) id=$(value token_id) lease=$(value lease_id)
 
-say "The API server was shown the token, and asks whether it is good for this call from this address."
+say "The API server received the token, and checks the token for this call from this address."
 run vault write apitoken/introspect token="$token" client_ip=10.1.2.3 required_scopes=invoices:read
 expect active true
 
-say "From another address it is not: a stolen token is of no use elsewhere."
+say "The token is not valid from another address: a stolen token is useless elsewhere."
 run vault write apitoken/introspect token="$token" client_ip=192.0.2.66
 expect reason address_not_allowed
 
-say "Nor is it for a call that needs a scope that it was not granted."
+say "The token is not valid for a call that requires another scope."
 run vault write apitoken/introspect token="$token" client_ip=10.1.2.3 required_scopes=invoices:write
 expect reason insufficient_scope
 
-say "A request may ask for less than the role allows: for one task, one machine, five minutes."
+say "A request may ask for less than the role allows: one task, one machine, five minutes."
 run vault write apitoken/creds/billing-reader scopes=invoices:lines:read ttl=5m token_bound_cidrs=10.9.8.7
-say "... and never for more."
+say "A request must not ask for more."
 refused vault write apitoken/creds/billing-reader scopes=invoices:read,users:delete
 
 say "Renewing the lease extends the token, up to max_ttl."
 run vault lease renew -increment=2h "$lease"
 
-say "A new key seals new tokens from now on. Those that are out stay good."
+say "A rotation makes a new key, which seals new tokens. Older tokens stay valid."
 run vault write -force apitoken/keys/rotate
 run vault list -detailed apitoken/keys
 run vault write apitoken/introspect token="$token" client_ip=10.1.2.3
 expect active true
 
-say "Who holds which token? The inventory has everything but the tokens."
+say "The inventory lists who holds which token. The inventory does not hold the tokens themselves."
 run vault list -detailed apitoken/tokens
 
-say "The token has leaked. Its id stands in the logs, and is enough to end it."
+say "The token leaked. The token_id in the logs suffices to revoke the token."
 run vault write apitoken/revoke token_id="$id"
 run vault write apitoken/introspect token="$token" client_ip=10.1.2.3
 expect reason revoked
 
-say "An API server can also verify a token without asking Vault: if it is a JWT. It has to know the URL
-# of the issuer, and finds keys and endpoints from there. (What it may cache for minutes is a second here.)"
+say "An API server can verify a JWT without asking Vault. The API server needs only the URL of the issuer, and discovers keys
+# and endpoints. (The demo shortens the caching from minutes to a second.)"
 run vault write apitoken/config issuer="$VAULT_ADDR/v1/apitoken" jwks_max_age=1s status_list_ttl=1s
 run vault write apitoken/roles/orders-reader token_format=jwt \
   scopes=orders:read audience=https://orders.example.com ttl=1h
 run vault read apitoken/creds/orders-reader
 jwt=$(value token) jwt_lease=$(value lease_id)
 
-say "Here an API server does so with go-oidc, a library that knows nothing of this plugin: the published
-# keys verify the signature, and one bit of a status list says that the token was not revoked."
+say "This API server uses the OpenID Connect library go-oidc. The published keys verify the signature. One bit of a status
+# list shows that the token was not revoked."
 run go run ./scripts/oidcverify -issuer="$VAULT_ADDR/v1/apitoken" -audience=https://orders.example.com "$jwt"
 expect revoked false
 
-say "A new signing key is published before it signs, and the old one for as long as its tokens live."
+say "The engine publishes a new signing key before the key signs, and an old key as long as its tokens live."
 sleep 1
 run vault write -force apitoken/keys/rotate
 run go run ./scripts/oidcverify -issuer="$VAULT_ADDR/v1/apitoken" -audience=https://orders.example.com "$jwt"
 expect signature good
 
-say "The lease is revoked. The token still looks good to whoever has only the keys; the status list knows."
+say "The lease is revoked. The signature of the token is still valid; the status list shows the revocation."
 run vault lease revoke -sync "$jwt_lease"
 run go run ./scripts/oidcverify -issuer="$VAULT_ADDR/v1/apitoken" -audience=https://orders.example.com "$jwt"
 expect revoked true
@@ -86,8 +86,8 @@ run vault write apitoken/roles/mobile scopes=orders:read refresh=true access_ttl
 run vault read apitoken/creds/mobile
 first=$(value refresh_token)
 
-say "It refreshes without a Vault token: the refresh token is the credential, and is good once. (Any OAuth
-# client can; here it is vault, so that the demo needs nothing else.)"
+say "A refresh needs no Vault token: the credential is the refresh token, for one use. (The demo uses the vault command. Any
+# OAuth client works.)"
 run env VAULT_TOKEN= vault write apitoken/oauth/token grant_type=refresh_token refresh_token="$first"
 second=$(value refresh_token)
 run env VAULT_TOKEN= vault write apitoken/oauth/token grant_type=refresh_token refresh_token="$second"
@@ -95,11 +95,11 @@ access=$(value access_token)
 run vault write apitoken/introspect token="$access"
 expect active true
 
-say "Somebody uses the first one again. One of the two has stolen it, so that the whole grant ends.
-# (The answer is the OAuth error invalid_grant, of which the vault command shows no text.)"
+say "The first refresh token is used again. One of the two users stole the token, so the engine revokes the whole grant.
+# (The answer is the OAuth error invalid_grant. The vault command does not show its text.)"
 refused env VAULT_TOKEN= vault write apitoken/oauth/token grant_type=refresh_token refresh_token="$first"
 run vault write apitoken/introspect token="$access"
 expect reason revoked
 
-say "The audit log tells the story. The token is in it as an HMAC only; token_id can be read:"
+say "The audit log shows all uses. The audit log holds the token only as an HMAC, and token_id in plain text:"
 in_audit_log "$token" "$id"

@@ -1,9 +1,9 @@
-# What the parts of the demo tell their story with. They read it with ".".
+# Functions of the demo's parts. Each part reads this file with ".".
 set -eu
 
 say() { printf '\n# %s\n' "$*"; }
 
-# run shows a command and runs it. What it prints is kept in $out.
+# run shows and runs a command. $out holds the command's output.
 run() {
   printf '$ %s\n' "$*"
   out=$("$@" 2>&1) || { printf '%s\n' "$out"; exit 1; }
@@ -17,15 +17,15 @@ refused() {
   printf '%s\n' "$out" | grep -e '^Code' -e '^\*'
 }
 
-# value finds a value in the table that the last command printed.
+# value returns a value of the table that the last command printed.
 value() { printf '%s\n' "$out" | awk -v key="$1" '$1 == key { print $2 }'; }
 
-# expect stops the demo when the last answer is not the one that the story tells.
+# expect stops the demo if a value of the last answer is not the expected value.
 expect() {
   if [ "$(value "$1")" != "$2" ]; then printf 'Expected %s to be %s.\n' "$1" "$2"; exit 1; fi
 }
 
-# in_audit_log fails when the audit log has a token, and shows what it says of a token_id instead.
+# in_audit_log fails if the audit log holds a token in plain text, and shows the answers with a token_id.
 in_audit_log() {
   if grep -q "$1" "$AUDIT_LOG"; then echo "The token is in the audit log!"; exit 1; fi
   grep "$2" "$AUDIT_LOG" | grep '"type":"response"' | awk '

@@ -1,8 +1,8 @@
-// Command dev runs a Vault server with the plugin on loopback. With arguments it runs them as a command
-// that talks to the server, and ends with it; without, it runs until Ctrl-C.
+// Command dev runs a Vault server with the plugin on loopback. The arguments are a command to run against the server; dev
+// exits after the command. Without arguments dev runs until Ctrl-C.
 //
-// What needs a Gitea server as well is the command of the flag -then. It runs after the first one, which so does not wait
-// for Gitea to be built.
+// The flag -then names a command that also needs a Gitea server. That command runs after the first command, so that the
+// first command does not wait for the build of Gitea.
 package main
 
 import (
@@ -23,10 +23,10 @@ import (
 )
 
 func main() {
-	then := flag.String("then", "", "a command to run after the first, with a Gitea server beside Vault")
+	then := flag.String("then", "", "second command to run, with a Gitea server beside Vault")
 	mount := flag.Bool("mount", true, "register the plugin and enable it at apitoken/")
-	binary := flag.Bool("binary", false, "only find or build the binaries, and print where they are")
-	withGitea := flag.Bool("gitea", false, "with -binary: that of Gitea as well")
+	binary := flag.Bool("binary", false, "only find or build the binaries, and print their paths")
+	withGitea := flag.Bool("gitea", false, "with -binary: also the binary of Gitea")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -132,7 +132,7 @@ Ctrl-C stops it and deletes everything.
 	return nil
 }
 
-// enable writes an audit log, and mounts the plugin.
+// enable enables an audit log, and mounts the plugin.
 func enable(ctx context.Context, server *vaultserver.Server, audit string, mount bool) error {
 	sys := server.Client().Sys()
 	if err := sys.EnableAuditWithOptionsWithContext(ctx, "file", &api.EnableAuditOptions{
@@ -146,7 +146,7 @@ func enable(ctx context.Context, server *vaultserver.Server, audit string, mount
 	return sys.MountWithContext(ctx, "apitoken", &api.MountInput{Type: vaultserver.PluginName})
 }
 
-// runWith runs a command in an environment, on the terminal.
+// runWith runs a command with an environment on the terminal.
 func runWith(ctx context.Context, env []string, name string, args ...string) error {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -165,7 +165,7 @@ func runWithGitea(ctx context.Context, root, dir string, env []string, name stri
 	return runWith(ctx, append(env, more...), name)
 }
 
-// startGitea runs a Gitea server until stop is called. The environment says where it is, or why there is none.
+// startGitea runs a Gitea server until stop is called. env holds the URL of the server, or the reason for its absence.
 func startGitea(ctx context.Context, root, dir string) (env []string, stop func(), err error) {
 	binary, err := giteaserver.Binary(ctx, root, os.Stdout)
 	if errors.Is(err, giteaserver.ErrNoCompiler) {

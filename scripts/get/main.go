@@ -1,5 +1,5 @@
-// Command get asks an API with a token, where there may be no curl. It prints the status and the answer, and
-// fails where the status does.
+// Command get sends a GET request with a token, on machines without curl. get prints the status and the answer, and fails
+// if the status is not 200.
 package main
 
 import (

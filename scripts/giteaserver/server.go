@@ -1,5 +1,4 @@
-// Package giteaserver runs Gitea servers on loopback: the upstream service that the demo and the tests mint
-// tokens at.
+// Package giteaserver runs Gitea servers on loopback. The demo and the tests mint tokens at Gitea.
 package giteaserver
 
 import (
@@ -19,11 +18,11 @@ import (
 
 const pkg = "code.gitea.io/gitea"
 
-// ErrNoCompiler says that there is neither a gitea nor what it takes to build one.
+// ErrNoCompiler is returned if there is neither a gitea binary nor a compiler to build gitea.
 var ErrNoCompiler = errors.New("building Gitea takes a C compiler (for its SQLite), and there is none: install gcc, or set GITEA_BINARY")
 
-// Binary finds a gitea binary: $GITEA_BINARY, else bin/gitea, which it builds where it is missing. What it
-// does goes to log.
+// Binary returns the path of a gitea binary: $GITEA_BINARY, else bin/gitea. Binary builds a missing bin/gitea, and writes
+// progress to log.
 func Binary(ctx context.Context, root string, log io.Writer) (string, error) {
 	if path := os.Getenv("GITEA_BINARY"); path != "" {
 		return exec.LookPath(path)
@@ -45,22 +44,22 @@ func Binary(ctx context.Context, root string, log io.Writer) (string, error) {
 // Server is a running Gitea with an administrator.
 type Server struct {
 	URL      string // "http://127.0.0.1:<port>"
-	Username string // of the administrator
+	Username string // name of the administrator
 	Password string
-	Log      string // the file that it logs to
+	Log      string // path of the log
 	binary   string
 	config   string
 	env      []string
 	*process.Process
 }
 
-// Start runs a server with its data in dir until it answers.
+// Start starts a server with its data in dir, and waits until the server answers.
 func Start(ctx context.Context, root, binary, dir string) (*Server, error) {
 	ports, err := process.FreePorts(1)
 	if err != nil {
 		return nil, err
 	}
-	// Templates and locales are in the module.
+	// Gitea reads its templates and locales from the module.
 	find := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", pkg)
 	find.Dir = filepath.Join(root, "bootstrap", "upstreams")
 	static, err := find.Output()
@@ -114,7 +113,7 @@ SHOW_FOOTER_VERSION = false
 	return s, s.Restart(ctx)
 }
 
-// Restart runs a server that has been stopped.
+// Restart starts a stopped server again.
 func (s *Server) Restart(ctx context.Context) error {
 	cmd := exec.Command(s.binary, "web", "--config", s.config)
 	cmd.Env = s.env
@@ -136,10 +135,10 @@ func (s *Server) Restart(ctx context.Context) error {
 	return nil
 }
 
-// Stop ends the process that is running now: after a Restart that is another one.
+// Stop stops the current process of the server.
 func (s *Server) Stop() { s.Process.Stop() }
 
-// AddUser makes a user.
+// AddUser creates a user.
 func (s *Server) AddUser(ctx context.Context, name, password string, admin bool) error {
 	args := []string{"admin", "user", "create", "--username", name, "--password", password, "--email", name + "@example.com", "--must-change-password=false"}
 	if admin {

@@ -1,4 +1,4 @@
-// Package gobuild builds servers from their Go modules, and tells what it does meanwhile.
+// Package gobuild builds servers from their Go modules, and reports progress.
 package gobuild
 
 import (
@@ -12,16 +12,16 @@ import (
 	"time"
 )
 
-// Program is a main package and how it is built.
+// Program is a main package with its build settings.
 type Program struct {
-	Module  string // folder of the module that pins it
+	Module  string // directory of the module that pins the version
 	Package string
-	Tags    string // separated by commas
+	Tags    string // build tags, separated by commas
 	CGO     bool
 	Output  string
 }
 
-// Build compiles a program. Progress goes to log.
+// Build compiles a program, and writes progress to log.
 func Build(ctx context.Context, p Program, log io.Writer) error {
 	cgo := "CGO_ENABLED=0"
 	if p.CGO {
@@ -38,7 +38,7 @@ func Build(ctx context.Context, p Program, log io.Writer) error {
 	total := strings.Count(string(out), "\n")
 	fmt.Fprintf(log, "  %d packages, modules downloaded after %s\n", total, time.Since(start).Round(time.Second))
 
-	// Built under another name and then moved, so that an interrupted build leaves no broken binary.
+	// The build writes to another name, so that an interrupted build leaves no broken binary.
 	unfinished := p.Output + ".unfinished"
 	cmd := exec.CommandContext(ctx, "go", "build", "-v", "-tags", p.Tags, "-trimpath", "-ldflags=-s -w", "-o", unfinished, p.Package)
 	cmd.Dir, cmd.Env = p.Module, env

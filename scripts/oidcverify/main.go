@@ -1,5 +1,5 @@
-// Command oidcverify checks a JWT as an API server does that knows no more than its issuer: go-oidc
-// discovers the keys and verifies the token, and the bit of its status list tells whether it was revoked.
+// Command oidcverify verifies a JWT as an API server would, knowing only the issuer. go-oidc discovers the keys and verifies
+// the token. The token's bit in its status list says whether the token was revoked.
 package main
 
 import (
@@ -26,8 +26,8 @@ func main() {
 		fmt.Fprintln(os.Stderr, "usage: oidcverify -issuer=URL -audience=API TOKEN")
 		flag.PrintDefaults()
 	}
-	issuer := flag.String("issuer", "", "the issuer that is trusted")
-	audience := flag.String("audience", "", "the API that the token must be for")
+	issuer := flag.String("issuer", "", "trusted issuer")
+	audience := flag.String("audience", "", "required audience of the token")
 	flag.Parse()
 	if *issuer == "" || *audience == "" || flag.NArg() != 1 {
 		flag.Usage()
@@ -85,8 +85,8 @@ func verify(ctx context.Context, issuer, audience, token string) error {
 	return out.Flush()
 }
 
-// statusList fetches and verifies a status list and returns its bits, the lowest of a byte first
-// (draft-ietf-oauth-status-list, section 4.1).
+// statusList fetches and verifies a status list, and returns the bits of the list, the lowest bit of a byte first
+// (draft-ietf-oauth-status-list section 4.1).
 func statusList(ctx context.Context, provider *oidc.Provider, uri string) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, uri, nil)
 	if err != nil {

@@ -21,10 +21,10 @@ type Process struct {
 	name string
 	log  string
 	cmd  *exec.Cmd
-	done chan struct{} // closed when it has ended
+	done chan struct{} // closed after the process exited
 }
 
-// Start runs a command; what it prints is added to the log file.
+// Start starts a command, and appends the command's output to the log file.
 func Start(name string, cmd *exec.Cmd, log string) (*Process, error) {
 	file, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -32,7 +32,7 @@ func Start(name string, cmd *exec.Cmd, log string) (*Process, error) {
 	}
 	defer file.Close()
 	cmd.Stdout, cmd.Stderr = file, file
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for us, and we stop it
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C must not stop the server before its parent does
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -44,7 +44,7 @@ func Start(name string, cmd *exec.Cmd, log string) (*Process, error) {
 	return p, nil
 }
 
-// Wait polls until the server is ready as asked.
+// Wait polls until the server is ready.
 func (p *Process) Wait(ctx context.Context, ready func() bool) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -65,7 +65,7 @@ func (p *Process) logTail() string {
 	return string(b[max(0, len(b)-4000):])
 }
 
-// Stop ends the process and those that it has started.
+// Stop stops the process and its children.
 func (p *Process) Stop() {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	select {
@@ -76,10 +76,10 @@ func (p *Process) Stop() {
 	}
 }
 
-// PID is the process id.
+// PID returns the process id.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
-// FreePorts finds ports of loopback that nobody listens on.
+// FreePorts returns free ports on loopback.
 func FreePorts(n int) ([]string, error) {
 	var ports []string
 	for range n {

@@ -16,10 +16,10 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/scripts/gobuild"
 )
 
-// oldest is the oldest Vault that this project is run against.
+// oldest is the oldest supported version of Vault.
 var oldest = [2]int{1, 18}
 
-// Root is the folder of the repository that the working folder is in.
+// Root returns the root of the repository around the working directory.
 func Root() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
@@ -37,8 +37,8 @@ func Root() (string, error) {
 	}
 }
 
-// Binary finds a vault binary: $VAULT_BINARY, else a vault on PATH that is recent enough, else
-// bin/vault, which it builds where it is missing. What it does goes to log.
+// Binary returns the path of a vault binary: $VAULT_BINARY, else a recent vault on PATH, else bin/vault. Binary builds a
+// missing bin/vault, and writes progress to log.
 func Binary(ctx context.Context, root string, log io.Writer) (string, error) {
 	if path := os.Getenv("VAULT_BINARY"); path != "" {
 		return exec.LookPath(path)
@@ -71,7 +71,7 @@ func version(ctx context.Context, path string) (major, minor int, err error) {
 	return major, minor, nil
 }
 
-// build compiles the Vault server that bootstrap/vault pins.
+// build compiles the version of Vault that bootstrap/vault pins.
 func build(ctx context.Context, root, path string, log io.Writer) error {
 	fmt.Fprintln(log, "There is no vault on PATH (and VAULT_BINARY is not set), so the Vault server is built once from its source.")
 	fmt.Fprintln(log, "This takes about 5 minutes on two cores, and some more while its modules are downloaded. Later runs use bin/vault.")
@@ -82,7 +82,7 @@ func build(ctx context.Context, root, path string, log io.Writer) error {
 
 func buildEnv() []string { return append(os.Environ(), "CGO_ENABLED=0") }
 
-// BuildTool compiles a tool that bootstrap/tools pins into bin/ and gives its path.
+// BuildTool compiles a tool of bootstrap/tools into bin/, and returns the path of the binary.
 func BuildTool(ctx context.Context, root, name string) (string, error) {
 	module := filepath.Join(root, "bootstrap", "tools")
 	list := exec.CommandContext(ctx, "go", "list", "-f", "{{.ImportPath}}", "tool")
@@ -92,7 +92,7 @@ func BuildTool(ctx context.Context, root, name string) (string, error) {
 		return "", fmt.Errorf("listing the tools: %w", err)
 	}
 	for pkg := range strings.Lines(string(out)) {
-		// Like the go command, which ignores the major version at the end of a path.
+		// The name of a binary leaves out the major version at the end of a path, as in the go command.
 		if pkg = strings.TrimSpace(pkg); path.Base(strings.TrimSuffix(pkg, "/v8")) != name {
 			continue
 		}
@@ -107,7 +107,7 @@ func BuildTool(ctx context.Context, root, name string) (string, error) {
 	return "", fmt.Errorf("bootstrap/tools has no %q", name)
 }
 
-// BuildPlugin compiles a main package of this repository into bin/ and gives its path.
+// BuildPlugin compiles a main package of this repository into bin/, and returns the path of the binary.
 func BuildPlugin(ctx context.Context, root, pkg string) (string, error) {
 	path := filepath.Join(root, "bin", filepath.Base(pkg))
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", path, pkg)

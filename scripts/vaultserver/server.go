@@ -18,15 +18,15 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/scripts/process"
 )
 
-// PluginName is the name under which the plugin is registered, and the name of its binary.
+// PluginName is the name of the plugin in Vault's catalog, and the name of the plugin's binary.
 const PluginName = "vault-plugin-secrets-apitoken"
 
-// Config says how a server is run.
+// Config is the configuration of a server.
 type Config struct {
-	Binary    string  // the vault binary
-	Dir       string  // where it keeps its data, its configuration and its log
-	PluginDir string  // where it may start plugins from
-	Join      *Server // a server whose cluster it joins; nil: it is its own cluster
+	Binary    string  // path of the vault binary; required
+	Dir       string  // directory of data, configuration and log; required
+	PluginDir string  // directory of plugin binaries; required
+	Join      *Server // a server of the cluster to join; nil: a new cluster
 }
 
 // Server is a running Vault server.
@@ -39,7 +39,7 @@ type Server struct {
 	*process.Process
 }
 
-// Start runs a server until it is active, or in a cluster ready to become so.
+// Start starts a server, and waits until the server is active or standing by.
 func Start(ctx context.Context, conf Config) (*Server, error) {
 	ports, err := process.FreePorts(2)
 	if err != nil {
@@ -82,7 +82,7 @@ disable_mlock    = true
 	return s, nil
 }
 
-// bootstrap initialises a new server, or has it join, and unseals it.
+// bootstrap initializes a new server, or joins a cluster, and unseals the server.
 func (s *Server) bootstrap(ctx context.Context) error {
 	if s.conf.Join != nil {
 		s.Token, s.key = s.conf.Join.Token, s.conf.Join.key
@@ -96,7 +96,7 @@ func (s *Server) bootstrap(ctx context.Context) error {
 	return s.Unseal(ctx)
 }
 
-// run starts the process and waits until it answers.
+// run starts the process, and waits until the server answers.
 func (s *Server) run(ctx context.Context) error {
 	cmd := exec.Command(s.conf.Binary, "server", "-config="+filepath.Join(s.conf.Dir, "vault.hcl"))
 	cmd.Env = withoutVault(os.Environ())
@@ -110,7 +110,7 @@ func (s *Server) run(ctx context.Context) error {
 	})
 }
 
-// withoutVault drops VAULT_ settings that are meant for a client.
+// withoutVault returns the environment without the VAULT_ settings of clients.
 func withoutVault(env []string) []string {
 	var kept []string
 	for _, v := range env {
@@ -121,14 +121,14 @@ func withoutVault(env []string) []string {
 	return kept
 }
 
-// client is for requests that need no answer but whether they work: they are not tried again.
+// client sends requests without retries.
 func (s *Server) client() *api.Client {
 	c := s.Client()
 	c.SetMaxRetries(0)
 	return c
 }
 
-// Client gives a client with the root token.
+// Client returns a client with the root token.
 func (s *Server) Client() *api.Client {
 	conf := api.DefaultConfig()
 	conf.Address = s.Addr
@@ -140,8 +140,8 @@ func (s *Server) Client() *api.Client {
 	return c
 }
 
-// Unseal unseals the server and waits until it is active or standing by. The key is given once: a second
-// time, while the node is joining a cluster, would start it twice.
+// Unseal unseals the server, and waits until the server is active or standing by. Unseal sends the key once: a second key
+// while the node joins a cluster would start the node twice.
 func (s *Server) Unseal(ctx context.Context) error {
 	given := false
 	return s.Wait(ctx, func() bool {
@@ -154,7 +154,7 @@ func (s *Server) Unseal(ctx context.Context) error {
 	})
 }
 
-// Restart stops the process and starts it again on the same data.
+// Restart stops the process, and starts a new process on the same data.
 func (s *Server) Restart(ctx context.Context) error {
 	s.Stop()
 	if err := s.run(ctx); err != nil {
@@ -163,7 +163,7 @@ func (s *Server) Restart(ctx context.Context) error {
 	return s.Unseal(ctx)
 }
 
-// Stop ends the process that is running now: after a Restart that is another one.
+// Stop stops the current process of the server.
 func (s *Server) Stop() { s.Process.Stop() }
 
 // Register adds a plugin binary of PluginDir to the catalog.
@@ -177,7 +177,7 @@ func (s *Server) Register(ctx context.Context, name string) error {
 	})
 }
 
-// SHA256 is the checksum that the catalog wants of a plugin binary.
+// SHA256 returns the checksum of a plugin binary for Vault's catalog.
 func SHA256(path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Command floor is a Vault plugin that does nothing, to measure what Vault itself costs: its answers
-// have the shape and size of the engine's, and are constant.
+// Command floor is a Vault plugin that does nothing, to measure the cost of Vault itself. The answers of floor are constant,
+// with the shape and size of the engine's answers.
 package main
 
 import (
@@ -13,7 +13,7 @@ import (
 	"github.com/hashicorp/vault/sdk/plugin"
 )
 
-// token looks like one of the engine's.
+// token has the form of a native token.
 const token = "apt_08cDLvQv59C7wzQDyKs7qa95qsqHC5JmI8O8Q2rsprM1H6VQsLYuqSa4su98HpPfjr6Gjk1pP5e5y1qkHWQ"
 
 func main() {
@@ -25,7 +25,7 @@ func main() {
 		BackendFactoryFunc: factory,
 		TLSProviderFunc:    api.VaultPluginTLSProvider(meta.GetTLSConfig()),
 	}); err != nil {
-		hclog.Default().Error("the plugin has stopped", "error", err)
+		hclog.Default().Error("plugin stopped", "error", err)
 		os.Exit(1)
 	}
 }
@@ -45,7 +45,7 @@ func factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 		BackendType: logical.TypeLogical,
 		Secrets:     []*framework.Secret{leased},
 		PathsSpecial: &logical.Paths{
-			Unauthenticated: []string{"stored"}, // as oauth/token is
+			Unauthenticated: []string{"stored"}, // like oauth/token
 		},
 		Paths: []*framework.Path{
 			{
