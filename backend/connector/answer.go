@@ -10,15 +10,15 @@ import (
 	"time"
 )
 
-// answer is what came back, decoded.
+// answer is a decoded HTTP response.
 type answer struct {
 	status  int
 	headers map[string]string // names in lower case -> the first value
-	body    any               // JSON, or the text
+	body    any               // decoded JSON, or a string
 	after   time.Duration     // Retry-After
 }
 
-// decodeBody reads JSON where the answer says so or looks like it; anything else is text.
+// decodeBody decodes JSON if the media type is JSON or the body looks like JSON. Any other body is a string.
 func decodeBody(text []byte, mediaType string) (any, error) {
 	trimmed := bytes.TrimSpace(text)
 	if len(trimmed) == 0 {
@@ -28,7 +28,7 @@ func decodeBody(text []byte, mediaType string) (any, error) {
 		return string(text), nil
 	}
 	depth, values := 0, 1
-	for _, c := range trimmed { // what is in strings counts too: bounds need not be exact
+	for _, c := range trimmed { // also counts characters in strings: the bounds need not be exact
 		switch c {
 		case ',':
 			if values++; values > maxValues {
@@ -54,11 +54,11 @@ func decodeBody(text []byte, mediaType string) (any, error) {
 	return numbers(body), nil
 }
 
-// exact is from where a float64 no longer tells whole numbers apart.
+// exact is the number from which a float64 cannot represent each whole number.
 const exact = 1 << 53
 
-// numbers makes whole numbers int64, so that ids stay what they are. A number that neither an int64 nor a
-// float64 holds exactly stays the text that the upstream wrote.
+// numbers turns whole numbers into int64, so that IDs do not change. A number that neither an int64 nor a float64 can
+// represent exactly becomes a string.
 func numbers(value any) any {
 	switch v := value.(type) {
 	case json.Number:

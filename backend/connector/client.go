@@ -23,9 +23,9 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// ClientConfig is how an upstream is reached. The zero value of everything but URL is usable.
+// ClientConfig configures a Client. Only URL is required.
 type ClientConfig struct {
-	URL           string        // under which the paths of a provider are
+	URL           string        // base of the provider's paths
 	CACert        string        // PEM; default: the system's
 	ClientCert    string        // PEM; for mutual TLS
 	ClientKey     string        // PEM
@@ -34,7 +34,7 @@ type ClientConfig struct {
 	RateLimit     float64       // requests a second; default: no limit
 	MaxConcurrent int           // requests at once; default DefaultConcurrent
 	UserAgent     string
-	Dial          DialFunc         // default: the network
+	Dial          DialFunc         // default: net.Dialer
 	Now           func() time.Time // the clock that expressions see; default: time.Now
 }
 
@@ -48,9 +48,9 @@ const (
 
 	maxAnswer  = 4 << 20 // bytes
 	maxDepth   = 64      // of nested JSON
-	maxValues  = 300_000 // of JSON: a value takes some ten times the memory that it has in text
+	maxValues  = 300_000 // of JSON: a decoded value takes about ten times the memory of its text
 	maxRetries = 4
-	maxMessage = 300 // bytes of what an upstream says of an error
+	maxMessage = 300 // bytes of the upstream's error message
 )
 
 // Client calls one upstream, with one pool of connections.
@@ -59,14 +59,14 @@ type Client struct {
 	http *retryablehttp.Client
 	cfg  ClientConfig
 
-	// listing keeps tokens from being ended while they are listed page by page: what comes after one that
-	// goes moves up, and could be on a page that has been read.
+	// listing prevents revocations while tokens are listed page by page: a revocation moves the later tokens up, perhaps
+	// to a page that was already read. A listing takes wholeListing, a revocation 1.
 	listing *semaphore.Weighted
 }
 
-const wholeListing = 1 << 30 // what listing takes of it; ending a token takes 1
+const wholeListing = 1 << 30
 
-// NewClient checks the settings; errors name the setting.
+// NewClient returns a client. Its errors name the wrong setting.
 func NewClient(cfg ClientConfig) (*Client, error) {
 	base, err := parseBase(cfg.URL)
 	if err != nil {
@@ -93,7 +93,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	return &Client{base: base, cfg: cfg, listing: semaphore.NewWeighted(wholeListing), http: &retryablehttp.Client{
 		HTTPClient: &http.Client{
 			Transport: transport,
-			// A redirect would carry the credential to where nobody has sent it.
+			// A redirect would send the credential to a host that the operator has not configured.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 		RetryMax:     maxRetries,
@@ -113,7 +113,7 @@ func parseBase(text string) (*url.URL, error) {
 	case base.Scheme != "https" && base.Scheme != "http" || base.Host == "":
 		return nil, fmt.Errorf("url: %q must be such as https://gitea.example.com", clip(text))
 	case base.User != nil:
-		return nil, errors.New("url: must not hold a user or a password, they belong into the credential")
+		return nil, errors.New("url: must not contain a user or a password: set them in the credential")
 	case base.RawQuery != "" || base.Fragment != "":
 		return nil, errors.New("url: must not have a query or a fragment")
 	}
@@ -144,7 +144,7 @@ func (cfg *ClientConfig) transport() (*limitedTransport, error) {
 			MaxIdleConns:        cfg.MaxConcurrent,
 			MaxIdleConnsPerHost: cfg.MaxConcurrent,
 			IdleConnTimeout:     90 * time.Second,
-			// The answer is bounded when it is read; this bounds what comes before.
+			// send bounds the body.
 			MaxResponseHeaderBytes: 256 << 10,
 		},
 		slots: make(chan struct{}, cfg.MaxConcurrent),
@@ -176,16 +176,16 @@ func (cfg *ClientConfig) tls() (*tls.Config, error) {
 	return config, nil
 }
 
-// Close drops the idle connections.
+// Close closes the idle connections.
 func (c *Client) Close() { c.http.HTTPClient.CloseIdleConnections() }
 
-// Timeout is how long a call may take, retries included.
+// Timeout returns how long a call may take, retries included.
 func (c *Client) Timeout() time.Duration { return c.cfg.Timeout }
 
-// hold takes a part of listing.
+// hold acquires a part of listing until release is called.
 func (c *Client) hold(ctx context.Context, part int64) (release func(), err error) {
 	if err := c.listing.Acquire(ctx, part); err != nil {
-		return nil, &Error{Message: "the tokens of the upstream were being listed, which took too long"}
+		return nil, &Error{Message: "timed out while another request listed the tokens of the service"}
 	}
 	return func() { c.listing.Release(part) }, nil
 }
@@ -197,11 +197,11 @@ type outgoing struct {
 	headers      map[string]string
 	mediaType    string
 	body         []byte
-	secrets      []string // headers that a secret is in, in whatever form
+	secrets      []string // values of headers that contain a secret, perhaps encoded
 	policy       retryPolicy
 }
 
-// send makes the request. An *Error says that no complete answer came.
+// send sends a request. It returns an *Error if there is no complete response.
 func (c *Client) send(ctx context.Context, out *outgoing) (*answer, error) {
 	target := *c.base
 	target.RawPath = strings.TrimSuffix(c.base.EscapedPath(), "/") + out.path

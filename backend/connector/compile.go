@@ -9,7 +9,7 @@ import (
 	"cel.dev/cel-go/ext"
 )
 
-// Compile reads a definition in YAML. Its errors name the line and what is wrong with it.
+// Compile compiles a definition in YAML. Its errors name the line and the fault.
 func Compile(text []byte) (*Provider, error) {
 	d, err := parse(text)
 	if err != nil {
@@ -54,12 +54,13 @@ func Compile(text []byte) (*Provider, error) {
 		return nil, err
 	}
 	if d.Operations.Find == nil && d.Expiry == ExpiryNone {
-		return nil, errors.New("operations: there is no find, which takes the place of an expiry: a token whose answer was lost would live for ever")
+		return nil, errors.New("operations: find is required if expiry is none: a token whose answer was lost would never be revoked")
 	}
 	return p, nil
 }
 
-// root settles how the credential is replaced, and refuses what would leave one behind that nobody can find.
+// root sets how a credential is rotated. It rejects a definition whose rotation could leave a credential that cannot be
+// found and revoked.
 func (p *Provider) root() error {
 	rotate, ops := p.operations[opRotateRoot], p.Operations
 	if rotate == nil {
@@ -102,7 +103,7 @@ func (p *Provider) root() error {
 }
 
 type resultMember struct {
-	output   *cel.Type // nil: a time, or what CEL's timestamp reads, or null
+	output   *cel.Type // nil: a timestamp, a string or number that timestamp() accepts, or null
 	required bool
 }
 
@@ -150,15 +151,15 @@ var (
 // compiler compiles the expressions of one definition.
 type compiler struct {
 	definition *Definition
-	written    int      // bytes of the expressions so far; an alias of YAML counts each time
-	base       *cel.Env // of operations that are about the credential
-	withParams *cel.Env // of operations that are about the token of a role
-	secrets    []string // variables that hold a secret wherever they are declared
-	saved      []string // variables of the operation at hand that hold what was made of a secret
+	written    int      // bytes of the expressions so far; each use of a YAML alias counts
+	base       *cel.Env // of operations on the credential
+	withParams *cel.Env // of operations on the token of a role
+	secrets    []string // variables that contain a secret in every operation
+	saved      []string // saved variables of the current operation that contain a secret
 }
 
-// language is CEL as expressions have it. The versions are fixed: a later one may bring functions that have no
-// price, and macros that repeat their target.
+// language configures CEL for expressions. The versions are fixed: a later version may add functions without a price, and
+// macros that evaluate their target several times.
 var language = append([]cel.EnvOption{
 	cel.OptionalTypes(cel.OptionalTypesVersion(4)),
 	ext.Strings(ext.StringsVersion(4)),

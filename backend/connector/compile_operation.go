@@ -11,7 +11,7 @@ import (
 	"cel.dev/cel-go/common/types"
 )
 
-// A failer returns an error about a part of the operation at hand.
+// A failer returns an error about a part of the current operation.
 type failer func(line int, part string, err error) error
 
 func (c *compiler) operation(name string, source *Operation, base *cel.Env, vars []cel.EnvOption, result map[string]resultMember) (*operation, error) {
@@ -47,7 +47,7 @@ func (c *compiler) operation(name string, source *Operation, base *cel.Env, vars
 	return o, c.page(env, o, source, fail)
 }
 
-// results compiles the result of an operation. Only a new credential may hold secrets.
+// results compiles the result of an operation. Only a new credential may contain secrets.
 func (c *compiler) results(env *cel.Env, o *operation, source *Operation, members map[string]resultMember, fail failer) error {
 	for _, member := range sortedKeys(source.Result) {
 		expr := source.Result[member]
@@ -80,7 +80,7 @@ func (c *compiler) results(env *cel.Env, o *operation, source *Operation, member
 	return nil
 }
 
-// page compiles what find and find_root read of a page of tokens.
+// page compiles the expressions that read a page of find or find_root.
 func (c *compiler) page(env *cel.Env, o *operation, source *Operation, fail failer) (err error) {
 	if o.name != opFind && o.name != opFindRoot {
 		if source.Items.Text != "" || source.Next.Text != "" {
@@ -173,7 +173,7 @@ func (c *compiler) values(env *cel.Env, r *request, source *Request, fail failer
 	return nil
 }
 
-// save compiles what a request saves of its answer, and returns the environment of the next request.
+// save compiles the variables that a request saves, and returns the environment of the next request.
 func (c *compiler) save(env *cel.Env, r *request, source *Request, fail failer) (*cel.Env, error) {
 	r.save = make(map[string]*program, len(source.Save))
 	if len(source.Save) == 0 {
@@ -203,19 +203,19 @@ func (c *compiler) save(env *cel.Env, r *request, source *Request, fail failer) 
 	return env, nil
 }
 
-// path compiles "/a/{expression}/b". The value of {+expression} is a path itself, as in RFC 6570.
+// path compiles "/a/{expression}/b". The value of {+expression} is a path of its own, as in RFC 6570.
 func (c *compiler) path(env *cel.Env, source Expr) (parts []pathPart, err error) {
 	text := source.Text
 	if !strings.HasPrefix(text, "/") && !strings.HasPrefix(text, "{+") {
 		return nil, fmt.Errorf("%q must begin with /", clip(text))
 	}
 	if strings.ContainsAny(text, "?#") && !strings.Contains(text, "{") {
-		return nil, errors.New("what follows a ? belongs into query")
+		return nil, errors.New("must not contain ? or #: use query")
 	}
 	for text != "" {
 		literal, rest, found := strings.Cut(text, "{")
 		if strings.ContainsAny(literal, "?#}") {
-			return nil, fmt.Errorf("%q has a character that does not belong into a path; what follows a ? belongs into query", clip(literal))
+			return nil, fmt.Errorf("%q has a character that is not allowed in a path: use query for what follows a ?", clip(literal))
 		}
 		if literal != "" {
 			parts = append(parts, pathPart{literal: literal})

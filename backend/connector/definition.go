@@ -1,6 +1,6 @@
-// Package connector mints tokens at other people's HTTP APIs. A Definition says in YAML how an API creates,
-// finds, revokes and renews tokens; values in it are CEL expressions over typed variables, compiled and
-// checked when the definition is read. A Client makes the calls.
+// Package connector mints tokens at the HTTP APIs of upstream services. A Definition in YAML describes how an API creates,
+// finds, revokes and renews tokens. Values are CEL expressions over typed variables. Compile checks all expressions. A
+// Client calls the API.
 package connector
 
 import (
@@ -15,27 +15,27 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Definition is a provider as it is written: how an upstream service is asked for tokens.
+// Definition is the source of a provider. It describes the API of an upstream service.
 type Definition struct {
 	Name          string           `yaml:"name"`
 	Title         string           `yaml:"title"`
 	Description   string           `yaml:"description"`
 	Documentation []string         `yaml:"documentation"` // URLs of the API's own documentation
-	Credential    map[string]Field `yaml:"credential"`    // what the connection authenticates with
-	Settings      map[string]Field `yaml:"settings"`      // what else a connection may say
-	Params        map[string]Field `yaml:"params"`        // what a role may say
+	Credential    map[string]Field `yaml:"credential"`    // members of a connection's credential
+	Settings      map[string]Field `yaml:"settings"`      // settings of a connection
+	Params        map[string]Field `yaml:"params"`        // params of a role
 	Expiry        Expiry           `yaml:"expiry"`
-	MaxName       int              `yaml:"max_name"` // longest name of a token there, in bytes; 0: no limit
+	MaxName       int              `yaml:"max_name"` // longest name of a token at the service, in bytes; 0: no limit
 	Operations    struct {
 		Create     *Operation `yaml:"create"`      // required
-		Find       *Operation `yaml:"find"`        // finds tokens by name, for those whose answer was lost
+		Find       *Operation `yaml:"find"`        // finds tokens by name if the response to create was lost
 		Revoke     *Operation `yaml:"revoke"`      // required
-		Renew      *Operation `yaml:"renew"`       // moves the end of a token; without it a token that expires upstream is not renewable
-		Check      *Operation `yaml:"check"`       // required: proves that the credential works
-		RotateRoot *Operation `yaml:"rotate_root"` // makes another credential like the connection's
-		RetireRoot *Operation `yaml:"retire_root"` // ends the credential that it authenticates with
-		FindRoot   *Operation `yaml:"find_root"`   // finds what rotate_root made, by name; default: find, where it refers to no params
-		RevokeRoot *Operation `yaml:"revoke_root"` // revokes what find_root found; default: revoke, where it refers to no params
+		Renew      *Operation `yaml:"renew"`       // moves the end of a token; required to renew tokens that expire at the service
+		Check      *Operation `yaml:"check"`       // required; verifies that the credential works
+		RotateRoot *Operation `yaml:"rotate_root"` // makes another credential with the same rights
+		RetireRoot *Operation `yaml:"retire_root"` // revokes the credential that authenticates the request
+		FindRoot   *Operation `yaml:"find_root"`   // finds credentials by name; default: find, unless find refers to params
+		RevokeRoot *Operation `yaml:"revoke_root"` // revokes a credential that was found; default: revoke
 	} `yaml:"operations"`
 }
 
@@ -44,10 +44,10 @@ type Field struct {
 	Type        string   `yaml:"type"` // string, int, bool or list (of strings)
 	Description string   `yaml:"description"`
 	Required    bool     `yaml:"required"`
-	Secret      bool     `yaml:"secret"` // never shown, never in a URL; of the credential only
+	Secret      bool     `yaml:"secret"` // never shown, never in a URL; only allowed in the credential
 	Default     any      `yaml:"default"`
-	Allowed     []string `yaml:"allowed"` // values that it, or each of a list, may have
-	Pattern     string   `yaml:"pattern"` // which it, or each of a list, must match as a whole
+	Allowed     []string `yaml:"allowed"` // allowed values, or allowed members of a list
+	Pattern     string   `yaml:"pattern"` // regular expression that the whole value, or each member of a list, must match
 	line        int
 }
 
@@ -59,26 +59,26 @@ const (
 	TypeList   = "list"
 )
 
-// Expiry says what the upstream knows of the end of a token.
+// Expiry is how the service expires tokens.
 type Expiry string
 
-// What an upstream can know of the end of a token.
+// The ways in which a service expires tokens.
 const (
-	ExpiryNone    Expiry = "none"    // nothing: it lives until it is revoked
-	ExpirySeconds Expiry = "seconds" // a time
-	ExpiryDays    Expiry = "days"    // a day; tokens end at its beginning, UTC
+	ExpiryNone    Expiry = "none"    // never: a token lives until it is revoked
+	ExpirySeconds Expiry = "seconds" // at a time
+	ExpiryDays    Expiry = "days"    // at the beginning of a day in UTC
 )
 
-// Operation is one or more requests in order, and what to read from the answer of the last.
+// Operation is one or more requests in order, and the expressions that read the answer to the last request.
 type Operation struct {
 	Requests []Request       `yaml:"requests"`
 	Result   map[string]Expr `yaml:"result"`
 	Items    Expr            `yaml:"items"` // find and find_root: a list of {id, name}
-	Next     Expr            `yaml:"next"`  // find and find_root: cursor of the next page; "" after the last
+	Next     Expr            `yaml:"next"`  // find and find_root: cursor of the next page; "" on the last page
 	line     int
 }
 
-// Request is one HTTP request. Strings of Path between braces are expressions, escaped as one segment.
+// Request is one HTTP request. Texts between braces in Path are expressions. Their values are escaped as one segment.
 type Request struct {
 	When    Expr            `yaml:"when"` // default: always
 	Method  string          `yaml:"method"`
@@ -88,14 +88,14 @@ type Request struct {
 	JSON    Expr            `yaml:"json"`
 	Form    map[string]Expr `yaml:"form"`
 	OK      []int           `yaml:"ok"`     // default: 200 to 299
-	Gone    []int           `yaml:"gone"`   // what it is about is not there, which is success for a revoke
+	Gone    []int           `yaml:"gone"`   // the object of the request does not exist; success for a revoke
 	Retry   []int           `yaml:"retry"`  // besides 429, 502, 503 and 504
 	Denied  []int           `yaml:"denied"` // default: 401 and 403
-	Save    map[string]Expr `yaml:"save"`   // variables saved.<name> for the requests that follow, and for the result
+	Save    map[string]Expr `yaml:"save"`   // variables saved.<name> for the next requests and the result
 	line    int
 }
 
-// Expr is a CEL expression, or a path with expressions in it, and where it stands.
+// Expr is a CEL expression, or a path with expressions, and its line.
 type Expr struct {
 	Text string
 	Line int
@@ -110,15 +110,15 @@ func (e *Expr) UnmarshalYAML(n *yaml.Node) error {
 	return nil
 }
 
-// The types below remember their line; the methods are not inherited, which ends the recursion.
+// The types below do not have the method UnmarshalYAML, which ends the recursion.
 type (
 	plainField     Field
 	plainOperation Operation
 	plainRequest   Request
 )
 
-// strictly decodes a node, refusing keys that the type does not have. The nodes that a decoder hands to
-// UnmarshalYAML have forgotten that it was told to.
+// strictly decodes a node and rejects unknown keys. The setting KnownFields of a decoder has no effect on the nodes that
+// UnmarshalYAML gets.
 func strictly(n *yaml.Node, into any, keys ...string) error {
 	if n.Kind != yaml.MappingNode {
 		return fmt.Errorf("line %d: must be a mapping", n.Line)
@@ -149,7 +149,7 @@ func (r *Request) UnmarshalYAML(n *yaml.Node) error {
 	return strictly(n, (*plainRequest)(r), "when", "method", "path", "query", "headers", "json", "form", "ok", "gone", "retry", "denied", "save")
 }
 
-// minName is the shortest max_name: that of the part of a name that is random, and a bit.
+// minName is the smallest max_name: a name needs this much for its random part.
 const minName = 20
 
 // maxDefinition bounds the size of a definition, in bytes.
@@ -188,7 +188,7 @@ func parse(text []byte) (*Definition, error) {
 		return nil, fmt.Errorf("expiry: %q is not one of: none, seconds, days", clip(string(d.Expiry)))
 	}
 	if d.MaxName != 0 && d.MaxName < minName {
-		return nil, fmt.Errorf("max_name: %d is less than %d, which it takes to tell tokens apart", d.MaxName, minName)
+		return nil, fmt.Errorf("max_name: %d is less than %d, the length of a unique name", d.MaxName, minName)
 	}
 	for part, fields := range map[string]map[string]Field{"credential": d.Credential, "settings": d.Settings, "params": d.Params} {
 		for name, field := range fields {

@@ -11,13 +11,13 @@ import (
 	"unicode"
 )
 
-// Error says why an upstream has not done what it was asked to.
+// Error is the failure of a call to a service.
 type Error struct {
-	Status     int           // of its answer; 0 where there was none
-	Message    string        // what it said, or what went wrong on the way; without secrets
-	Denied     bool          // the credential is not good for it
-	Unsure     bool          // it may have been done nevertheless
-	RetryAfter time.Duration // when it wants to be asked again; 0: it did not say
+	Status     int           // HTTP status; 0 if there was no response
+	Message    string        // the service's message, or the cause of the failure; without secrets
+	Denied     bool          // the service rejects the credential
+	Unsure     bool          // the call may have taken effect
+	RetryAfter time.Duration // how long the service asks to wait; 0 if it does not say
 }
 
 func (e *Error) Error() string {
@@ -37,7 +37,7 @@ func (e *Error) Error() string {
 	return text
 }
 
-// reason tells what went wrong on the way, without the URL and its query.
+// reason returns the text of a network error without the URL and its query.
 func reason(err error) string {
 	if u := (*url.Error)(nil); errors.As(err, &u) {
 		err = u.Err
@@ -48,7 +48,7 @@ func reason(err error) string {
 	return printable(err.Error())
 }
 
-// printable makes what an upstream said fit for a log and a terminal.
+// printable makes a message of a service safe for a log and a terminal.
 func printable(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) || r == unicode.ReplacementChar {

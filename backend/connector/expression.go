@@ -11,18 +11,18 @@ import (
 	"cel.dev/cel-go/common/types"
 )
 
-// refuseSecrets keeps secrets in headers and bodies: a URL ends up in the logs of every proxy on the way,
-// results are shown and stored, and a condition would tell them bit by bit.
+// refuseSecrets rejects an expression that refers to a secret. Secrets may be in headers and bodies only: proxies log URLs,
+// results are shown and stored, and a condition would reveal a secret bit by bit.
 func (c *compiler) refuseSecrets(p *program) error {
 	for _, name := range p.names {
 		if c.isSecret(name) {
-			return fmt.Errorf("%s is a secret, which only headers, json, form and save may refer to", name)
+			return fmt.Errorf("%s is a secret: only headers, json, form and save may refer to a secret", name)
 		}
 	}
 	return nil
 }
 
-// checkCredential refuses a new credential that has a secret in a member which is shown.
+// checkCredential rejects a new credential with a secret in a member that is shown.
 func (c *compiler) checkCredential(p *program) error {
 	expr := p.ast.Expr()
 	if expr.Kind() != celast.MapKind {

@@ -11,17 +11,16 @@ import (
 	"strings"
 )
 
-// maxValue bounds the length of a value, in bytes; certificates and keys fit.
+// maxValue is the largest length of a value in bytes. Certificates and keys fit.
 const maxValue = 16 << 10
 
-// Values checks values against what the fields allow, and fills in defaults. Strings are taken for the
-// other types where they can be read as one, since the command line knows nothing else. Errors name the
-// field and what is allowed.
+// Values checks values against their fields, converts them and adds defaults. A string may be given for any type, since
+// the command line has only strings. Errors name the field and what is allowed.
 func Values(fields map[string]Field, given map[string]any) (map[string]any, error) {
 	for _, name := range sortedKeys(given) {
 		if _, known := fields[name]; !known {
 			if len(fields) == 0 {
-				return nil, fmt.Errorf("%s: is not known, there are none", clip(name))
+				return nil, fmt.Errorf("%s: is unknown, there are no fields", clip(name))
 			}
 			return nil, fmt.Errorf("%s: is not one of: %s", clip(name), strings.Join(sortedKeys(fields), ", "))
 		}
@@ -50,7 +49,7 @@ func Values(fields map[string]Field, given map[string]any) (map[string]any, erro
 	return values, nil
 }
 
-// zero is the value of a field that was not given.
+// zero returns the value of a field that was not given.
 func (f *Field) zero() any {
 	switch f.Type {
 	case TypeInt:
@@ -63,7 +62,7 @@ func (f *Field) zero() any {
 	return ""
 }
 
-// convert returns a string, an int64, a bool or a []string, or an error that says what is allowed.
+// convert returns a string, an int64, a bool or a []string. Its error says what is allowed.
 func (f *Field) convert(value any) (any, error) {
 	switch f.Type {
 	case TypeString:
@@ -93,7 +92,7 @@ func (f *Field) convert(value any) (any, error) {
 	return nil, fmt.Errorf("is of the unknown type %q", f.Type)
 }
 
-// toInt reads a whole number. JSON knows only floats, and the command line only strings.
+// toInt returns a whole number. JSON has only floats, and the command line has only strings.
 func toInt(value any) (int64, error) {
 	switch v := value.(type) {
 	case int:
@@ -131,7 +130,7 @@ func toBool(value any) (bool, error) {
 	return false, fmt.Errorf("must be true or false, not %T", value)
 }
 
-// toList reads a list, or a string of values between commas. The list is never nil.
+// toList returns a list, or the values of a comma-separated string. The list is never nil.
 func toList(value any) ([]string, error) {
 	list := []string{}
 	switch v := value.(type) {
@@ -157,7 +156,7 @@ func toList(value any) ([]string, error) {
 	return nil, fmt.Errorf("must be a list, not %T", value)
 }
 
-// checkValues holds values against the length, the allowed values and the pattern. An error does not show a secret.
+// checkValues checks the length of values, the allowed values and the pattern. Its error does not contain a secret.
 func (f *Field) checkValues(values ...string) error {
 	re, err := f.pattern()
 	if err != nil {
@@ -171,7 +170,7 @@ func (f *Field) checkValues(values ...string) error {
 		switch {
 		case len(s) > maxValue:
 			return fmt.Errorf("is %d bytes long, at most %d are allowed", len(s), maxValue)
-		case s == "" && f.Type == TypeString && !f.Required: // as if it was not given
+		case s == "" && f.Type == TypeString && !f.Required: // the same as a field that was not given
 		case len(f.Allowed) > 0 && !slices.Contains(f.Allowed, s):
 			return fmt.Errorf("%sis not one of: %s", shown, strings.Join(f.Allowed, ", "))
 		case re != nil && !re.MatchString(s):

@@ -6,8 +6,8 @@ import (
 	"fmt"
 )
 
-// Find gives the tokens of these names, which were created with the same params. The names share one listing, unless
-// the upstream is asked for a name.
+// Find returns the tokens with the given names, which were created with the same params. The names share one listing,
+// unless the find operation refers to the name.
 func (s *Service) Find(ctx context.Context, names []string, params map[string]any) ([]Token, error) {
 	if o := s.Provider.operations[opFind]; o == nil || !o.refersTo("name") {
 		return s.find(ctx, opFind, "", names, params)
@@ -23,7 +23,7 @@ func (s *Service) Find(ctx context.Context, names []string, params map[string]an
 	return found, nil
 }
 
-// find lists tokens until the last page, and gives those of the names. No token of the connection is ended meanwhile.
+// find lists all pages and returns the tokens with the given names. It blocks revocations at the connection meanwhile.
 func (s *Service) find(ctx context.Context, operation, asked string, names []string, params map[string]any) ([]Token, error) {
 	const maxPages, maxFound = 1000, 1000
 	release, err := s.Client.hold(ctx, wholeListing)
@@ -84,7 +84,8 @@ func (s *Service) find(ctx context.Context, operation, asked string, names []str
 	}
 }
 
-// pick gives the tokens of a page that have one of the names. An item that it cannot read could be one of them.
+// pick returns the tokens of a page that have a wanted name. An unreadable item is an error, since the item may be a wanted
+// token.
 func pick(items any, wanted map[string]bool) (found []Token, err error) {
 	list, ok := items.([]any)
 	if !ok {

@@ -13,10 +13,10 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// ownFunctions are those that expressions have besides CEL's own, its strings, lists and encoders:
+// ownFunctions are the functions that this package adds to CEL and its extensions:
 //
 //	basic_auth(user, password)     value of an Authorization header (RFC 7617)
-//	form_encode(text)              as in a form (RFC 6749 appendix B)
+//	form_encode(text)              text encoded as in a form (RFC 6749 appendix B)
 //	date(timestamp)                the day in UTC, as 2006-01-02
 //	unix(timestamp)                seconds since 1970
 //	sign_jwt(algorithm, key, map)  a JWT (RFC 7519), signed with a private key in PEM
@@ -49,7 +49,7 @@ var ownFunctions = []cel.EnvOption{
 		}))),
 }
 
-// signJWT says of a bad key no more than that: it is a secret.
+// signJWT returns a signed JWT. Its error does not describe the key, since the key is a secret.
 func signJWT(algorithm, key string, claims any) (string, error) {
 	private, err := parsePrivateKey(key)
 	if err != nil {
@@ -70,7 +70,7 @@ func signJWT(algorithm, key string, claims any) (string, error) {
 	return signed.CompactSerialize()
 }
 
-// native gives a CEL value as Go's maps, slices, strings, numbers, times and nil.
+// native converts a CEL value to Go maps, slices, strings, numbers, times and nil.
 func native(value ref.Val) (any, error) {
 	switch v := value.(type) {
 	case *types.Optional:
@@ -125,5 +125,5 @@ func native(value ref.Val) (any, error) {
 	if types.IsError(value) {
 		return nil, fmt.Errorf("%v", value)
 	}
-	return nil, fmt.Errorf("a %s is of no use here", value.Type().TypeName())
+	return nil, fmt.Errorf("a %s is not allowed here", value.Type().TypeName())
 }

@@ -15,19 +15,19 @@ import (
 	"cel.dev/cel-go/interpreter"
 )
 
-// maxMemory bounds what an evaluation may make, in bytes and about as many steps. CEL's own limits look at a
-// value once it is made. This one is asked before: a function has a price, which follows from its arguments
-// alone (prices.go), and a list or map costs what it holds. What holds the same value often pays for it
-// as often, so that whatever walks through a value that an expression made does no more work than was paid.
+// maxMemory bounds the memory of an evaluation in bytes, and so its steps. CEL's own limits apply after a value is made.
+// This limit applies before: each function has a price that follows from its arguments (prices.go), and a list or map
+// costs as much as its members. A member that occurs several times is paid several times, so that walking through a value
+// never does more work than was paid.
 const maxMemory = 8 << 20
 
-// meter is the activation of one evaluation, and what is left of its memory.
+// meter is the activation of one evaluation, and counts its memory.
 type meter struct {
 	vars map[string]any
-	left int64
+	left int64 // remaining bytes of maxMemory
 }
 
-// meterName is a variable that no expression can refer to.
+// meterName is the variable of the meter. No expression can refer to this name.
 const meterName = "@meter"
 
 // ResolveName implements interpreter.Activation.
@@ -42,8 +42,8 @@ func (m *meter) ResolveName(name string) (any, bool) {
 // Parent implements interpreter.Activation.
 func (m *meter) Parent() interpreter.Activation { return nil }
 
-// pay takes a price. It cancels the evaluation where too little is left: an error would not, since CEL's
-// operators go on after errors.
+// pay subtracts a price. It cancels the evaluation if too little is left. An error would not stop the evaluation, since
+// CEL's operators continue after errors.
 func pay(frame *interpreter.ExecutionFrame, price int64) {
 	value, _ := frame.ResolveName(meterName)
 	m, ok := value.(*meter)
@@ -75,7 +75,7 @@ var bindings = sync.OnceValues(func() (map[string]*functions.Overload, error) {
 	return all, nil
 })
 
-// metered has every step that makes something paid. It refuses functions that have no price.
+// metered makes every step pay that makes a value. It rejects functions without a price.
 func metered(step interpreter.InterpretableV2) (interpreter.InterpretableV2, error) {
 	switch s := step.(type) {
 	case interpreter.InterpretableConst, interpreter.InterpretableAttribute:
@@ -131,12 +131,12 @@ func (c *meteredConstructor) Eval(vars interpreter.Activation) ref.Val {
 	return interpreter.EvalActivation(vars, c.Exec)
 }
 
-// meteredCall is a call of a function that is paid between its arguments and itself.
+// meteredCall is a call of a function that pays after its arguments are evaluated and before the call.
 type meteredCall struct {
 	interpreter.InterpretableCall
 	args  []interpreter.InterpretableV2
 	price func([]ref.Val) int64
-	impl  *functions.Overload // nil: the first argument knows
+	impl  *functions.Overload // nil: a method of the first argument
 }
 
 // Exec implements interpreter.InterpretableV2.
@@ -165,10 +165,10 @@ func (c *meteredCall) Eval(vars interpreter.Activation) ref.Val {
 	return interpreter.EvalActivation(vars, c.Exec)
 }
 
-// call does as the interpreter does.
+// call calls the function in the same way as the interpreter.
 func (c *meteredCall) call(args []ref.Val) ref.Val {
 	o := c.impl
-	switch c.Function() { // which the interpreter has as steps of its own
+	switch c.Function() { // the interpreter has separate steps for these
 	case operators.Equals:
 		return types.Equal(args[0], args[1])
 	case operators.NotEquals:
@@ -192,7 +192,7 @@ func (c *meteredCall) call(args []ref.Val) ref.Val {
 	return types.NewErr("no such overload: %s", c.Function())
 }
 
-// guard is the price of CEL's look at the type of an argument: a list of the keys of the maps in it.
+// guard returns the price of CEL's type check of an argument, which makes a list of a map's keys.
 func guard(value ref.Val) int64 {
 	switch v := value.(type) {
 	case traits.Mapper:
@@ -210,7 +210,8 @@ func entries(value traits.Sizer) int64 {
 	return int64(n)
 }
 
-// weigh gives about how many bytes a value takes, what it shares with others included, or more than most.
+// weigh returns the approximate size of a value in bytes. Shared members count each time. weigh may stop once the size
+// exceeds most.
 func weigh(value ref.Val, most int64) int64 {
 	const each = 16
 	switch v := value.(type) {
@@ -225,7 +226,7 @@ func weigh(value ref.Val, most int64) int64 {
 	case traits.Mapper:
 		total := int64(3 * each)
 		if entries(v) > most/(3*each) {
-			return most + 1 // without a list of the keys, which an iterator makes
+			return most + 1 // before the iterator makes a list of the keys
 		}
 		for it := v.Iterator(); total <= most && it.HasNext() == types.True; {
 			key := it.Next()
@@ -242,7 +243,7 @@ func weigh(value ref.Val, most int64) int64 {
 	return each
 }
 
-// times multiplies prices, and stays at the highest where they are too high for an int64.
+// times multiplies prices. The result does not overflow.
 func times(a, b int64) int64 {
 	if a > 0 && b > math.MaxInt64/2/a {
 		return math.MaxInt64 / 2

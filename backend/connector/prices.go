@@ -10,12 +10,11 @@ import (
 	"cel.dev/cel-go/common/types/traits"
 )
 
-// steps are functions that make nothing, and take errors for arguments.
+// steps are functions that make no value and accept errors as arguments. They are free.
 var steps = map[string]bool{"@not_strictly_false": true, "__not_strictly_false__": true}
 
-// prices gives what a call of a function costs at most: bytes that it makes on the way, or what it has to look
-// at. A function that is not listed cannot be called: a release of CEL brings others, some of which make
-// much out of little.
+// prices maps functions to the price of a call: an upper bound of the bytes that the call makes or reads. A function that
+// is not listed cannot be called. A new release of CEL may add functions that make large values of small arguments.
 var prices = map[string]func(args []ref.Val) int64{
 	"!_": texts(0), "-_": texts(0), "_-_": texts(0), "_*_": texts(0), "_/_": texts(0), "_%_": texts(0),
 	"_<_": texts(1), "_<=_": texts(1), "_>_": texts(1), "_>=_": texts(1),
@@ -41,10 +40,10 @@ var prices = map[string]func(args []ref.Val) int64{
 	"lists.range": func(args []ref.Val) int64 { n, _ := args[0].(types.Int); return times(max(0, int64(n)), 40) },
 
 	"basic_auth": texts(4), "form_encode": texts(4), "date": texts(0), "unix": texts(0),
-	"sign_jwt": func(args []ref.Val) int64 { return 256<<10 + 8*weigh(args[2], maxMemory) }, // which takes a millisecond
+	"sign_jwt": func(args []ref.Val) int64 { return 256<<10 + 8*weigh(args[2], maxMemory) }, // a signature takes a millisecond
 }
 
-// length gives the length of a string or of bytes; 0 of other values.
+// length returns the length of a string or of bytes, and 0 for other values.
 func length(value ref.Val) int64 {
 	switch v := value.(type) {
 	case types.String:
@@ -55,7 +54,7 @@ func length(value ref.Val) int64 {
 	return 0
 }
 
-// count gives how many a list holds.
+// count returns the number of members of a list.
 func count(value ref.Val) int64 {
 	if list, ok := value.(traits.Lister); ok {
 		return entries(list)
@@ -63,7 +62,7 @@ func count(value ref.Val) int64 {
 	return 0
 }
 
-// texts is the price of functions that make a multiple of their strings.
+// texts returns the price of functions that make a multiple of their strings.
 func texts(multiple int64) func([]ref.Val) int64 {
 	return func(args []ref.Val) (total int64) {
 		for _, arg := range args {
@@ -73,7 +72,7 @@ func texts(multiple int64) func([]ref.Val) int64 {
 	}
 }
 
-// lists is the price of functions that walk through lists.
+// lists returns the price of functions that walk through lists.
 func lists(multiple int64) func([]ref.Val) int64 {
 	return func(args []ref.Val) (total int64) {
 		for _, arg := range args {
@@ -87,7 +86,7 @@ func lists(multiple int64) func([]ref.Val) int64 {
 
 func equal(args []ref.Val) int64 { return weigh(args[1], weigh(args[0], maxMemory)) }
 
-// within is the price of looking a value up in a list or a map.
+// within returns the price of finding a value in a list or a map.
 func within(args []ref.Val) int64 {
 	if _, ok := args[1].(traits.Lister); ok {
 		return weigh(args[1], maxMemory)
@@ -95,19 +94,19 @@ func within(args []ref.Val) int64 {
 	return weigh(args[0], maxMemory)
 }
 
-// plus is the price of joining strings, bytes or lists. A list that a macro fills grows in place, by one that
-// was paid when it was made.
+// plus returns the price of joining strings, bytes or lists. A macro appends to its list in place, and each member was
+// paid when it was made.
 func plus(args []ref.Val) int64 {
 	if _, filling := args[0].(traits.MutableLister); filling {
 		return 16
 	}
 	if _, ok := args[0].(traits.Lister); ok {
-		return lists(2)(args) // a list of joined lists takes long to walk through
+		return lists(2)(args) // walking through a list of joined lists is slow
 	}
 	return texts(1)(args)
 }
 
-// insert is the price of a member of a map that a macro fills.
+// insert returns the price of adding a member to a map in a macro.
 func insert(args []ref.Val) (total int64) {
 	for _, arg := range args[1:] {
 		total += 16 + weigh(arg, maxMemory)
@@ -115,21 +114,22 @@ func insert(args []ref.Val) (total int64) {
 	return total
 }
 
-// matches compiles the pattern each time, and takes time in proportion to both (RE2).
+// matches returns the price of a regular expression. Each call compiles the pattern, and takes time in proportion to the
+// lengths of the pattern and the text (RE2).
 func matches(args []ref.Val) int64 {
 	pattern, _ := args[1].(types.String)
 	size, err := regexSize(string(pattern))
 	switch {
 	case err != nil:
-		return 0 // and the call fails
+		return 0 // the call fails
 	case size > maxRegex:
 		return maxMemory + 1
 	}
 	return times(length(args[0]), size) + 64*size
 }
 
-// regexSize gives about how many instructions a regular expression compiles to, without compiling it: what is
-// repeated is compiled as often as it may be repeated. A long pattern is not even parsed.
+// regexSize estimates how many instructions a regular expression has, without compiling it. A repeated part counts as often
+// as it may repeat. A pattern that is too long is not parsed.
 func regexSize(pattern string) (int64, error) {
 	if len(pattern) > maxExpression {
 		return int64(len(pattern)), nil
@@ -155,17 +155,17 @@ func regexWeight(re *syntax.Regexp) int64 {
 	return size
 }
 
-// zone loads a time zone, where one is named.
+// zone returns the price of loading a time zone if the call names one.
 func zone(args []ref.Val) int64 { return 4096 * int64(len(args)-1) }
 
-// indexOf compares at each place.
+// indexOf returns the price of comparing at each position.
 func indexOf(args []ref.Val) int64 {
 	return texts(5)(args) + times(length(args[0]), length(args[1])/4)
 }
 
 func replace(args []ref.Val) int64 {
 	text, old, with := string(args[0].(types.String)), string(args[1].(types.String)), length(args[2])
-	n := int64(strings.Count(text, old)) // of "": one more than there are runes
+	n := int64(strings.Count(text, old)) // for "": the number of runes and one
 	if len(args) > 3 {
 		if most, ok := args[3].(types.Int); ok && most >= 0 {
 			n = min(n, int64(most))

@@ -13,15 +13,15 @@ import (
 	celast "cel.dev/cel-go/common/ast"
 )
 
-// Provider is a definition that is ready for use. It does not change.
+// Provider is a compiled definition. A Provider is immutable.
 type Provider struct {
 	Definition
-	Text string // as it was written
+	Text string // source of the definition
 
 	operations map[string]*operation
-	revokeNeed bool     // revoke needs the token itself
-	chosen     []string // members of the credential that rotate_root sets to what the client chose
-	findRoot   string   // operation that finds a credential by name; "": none
+	revokeNeed bool     // revoke needs the token's text
+	chosen     []string // members of the credential that rotate_root sets to a secret of the client's choice
+	findRoot   string   // operation that finds a credential by name; empty if there is none
 	revokeRoot string   // operation that revokes a credential that was found
 }
 
@@ -61,8 +61,8 @@ type request struct {
 	denied  []int
 }
 
-// pathPart is a literal piece of a path, or an expression whose value is escaped as one segment, or as a
-// path where it is whole.
+// pathPart is a literal part of a path, or an expression. The value of an expression is escaped as one segment, or as a
+// path if whole is set.
 type pathPart struct {
 	literal string
 	program *program
@@ -74,14 +74,14 @@ type program struct {
 	cel.Program
 	ast    *celast.AST
 	text   string
-	secret bool  // it refers to a secret, or its value is one: errors do not say why it fails
-	most   int64 // what its value may weigh; 0: no limit of its own
+	secret bool  // the expression refers to a secret or is one: errors do not give the reason
+	most   int64 // largest size of the value; 0: no limit of its own
 	output *cel.Type
-	names  []string // variables that it refers to
-	chosen []string // of a map: the keys whose value is the variable generated
+	names  []string // variables that the expression refers to
+	chosen []string // keys of a map whose value is the variable generated
 }
 
-// Limits of a definition: of the requests of an operation, and of the text of all expressions.
+// Limits of a definition: the number of requests of an operation, and the length of all expressions.
 const (
 	maxRequests    = 16
 	maxExpressions = 64 << 10
@@ -93,8 +93,8 @@ const (
 	maxHead = 64 << 10 // each header, each part of the query and of the path
 )
 
-// Limits of an expression: of its text, of what a regular expression compiles to, and of what it may cost to
-// evaluate. A page of a hundred tokens costs some thousands.
+// Limits of an expression: its length, its size, the size of a regular expression, and the cost of an evaluation. A page of
+// a hundred tokens costs some thousands.
 const (
 	maxExpression = 8 << 10
 	maxNodes      = 8 << 10
@@ -105,7 +105,7 @@ const (
 //go:embed providers/*.yaml
 var builtin embed.FS
 
-// Builtin gives the built-in providers by name.
+// Builtin returns the built-in providers by name.
 func Builtin() (map[string]*Provider, error) {
 	files, err := builtin.ReadDir("providers")
 	if err != nil {
@@ -126,20 +126,21 @@ func Builtin() (map[string]*Provider, error) {
 	return providers, nil
 }
 
-// RevokeNeedsToken reports whether the token itself is needed to revoke it.
+// RevokeNeedsToken reports whether revoking a token needs the token's text.
 func (p *Provider) RevokeNeedsToken() bool { return p.revokeNeed }
 
-// OperationNames lists what the provider can do.
+// OperationNames returns the names of the provider's operations.
 func (p *Provider) OperationNames() []string { return sortedKeys(p.operations) }
 
-// CanFind tells whether tokens can be found by name.
+// CanFind reports whether tokens can be found by name.
 func (p *Provider) CanFind() bool { return p.operations[opFind] != nil }
 
-// CanRenew tells whether the end of a token can be moved: where the upstream knows none, the lease does.
+// CanRenew reports whether the end of a token can be moved. If tokens do not expire at the service, only the lease ends
+// them, and can be renewed.
 func (p *Provider) CanRenew() bool { return p.Expiry == ExpiryNone || p.operations[opRenew] != nil }
 
-// Generates gives the members of the credential that a rotation sets to a secret that the client chooses;
-// nil where the upstream chooses.
+// Generates returns the members of the credential that a rotation sets to a secret of the client's choice. It returns nil
+// if the service chooses the secret.
 func (p *Provider) Generates(secret string) map[string]any {
 	chosen := make(map[string]any)
 	for _, name := range p.chosen {
@@ -151,13 +152,14 @@ func (p *Provider) Generates(secret string) map[string]any {
 	return chosen
 }
 
-// CanFindRoot tells whether a credential that rotate_root made can be found by its name, and revoked.
+// CanFindRoot reports whether a credential that rotate_root made can be found by its name and revoked.
 func (p *Provider) CanFindRoot() bool { return p.findRoot != "" }
 
-// CanRotateRoot tells whether the connection's credential can be replaced.
+// CanRotateRoot reports whether the connection's credential can be rotated.
 func (p *Provider) CanRotateRoot() bool { return p.operations[opRotateRoot] != nil }
 
-// refersTo tells whether an expression refers to a variable, or to any of a prefix that ends in a dot.
+// refersTo reports whether an expression of the operation refers to a variable. A name that ends in a dot matches all
+// variables with this prefix.
 func (o *operation) refersTo(name string) bool {
 	found := false
 	o.programs(func(_ string, p *program) {
@@ -168,7 +170,7 @@ func (o *operation) refersTo(name string) bool {
 	return found
 }
 
-// programs visits every expression of the operation, with the part of a request that it is for.
+// programs visits every expression of the operation with the part of the request that uses the expression.
 func (o *operation) programs(visit func(part string, p *program)) {
 	for _, r := range o.requests {
 		for _, one := range []*program{r.when, r.json} {
@@ -213,7 +215,7 @@ func (p *program) eval(ctx context.Context, vars map[string]any) (any, error) {
 	return result, nil
 }
 
-// veil keeps a secret out of the error of an expression, where CEL says what it could not convert.
+// veil hides the reason of an error of a secret expression: CEL's errors contain the value.
 func (p *program) veil(err error) error {
 	key, missing := strings.CutPrefix(err.Error(), "no such key: ")
 	if !p.secret || missing && strings.Contains(p.text, key) {
@@ -222,7 +224,7 @@ func (p *program) veil(err error) error {
 	return fmt.Errorf("%q fails; the reason may hold a secret and is not shown", clip(p.text))
 }
 
-// writePath gives the path with its expressions filled in.
+// writePath returns the path with the values of its expressions.
 func writePath(ctx context.Context, parts []pathPart, vars map[string]any) (string, error) {
 	var b strings.Builder
 	for _, part := range parts {
@@ -243,7 +245,7 @@ func writePath(ctx context.Context, parts []pathPart, vars map[string]any) (stri
 			segments = strings.Split(strings.Trim(segment, "/"), "/")
 		}
 		for i, segment := range segments {
-			// A proxy on the way would resolve these.
+			// A proxy would resolve these segments.
 			if segment == "" || segment == "." || segment == ".." {
 				return "", fmt.Errorf("%q cannot be a segment of a path", segment)
 			}
@@ -256,7 +258,7 @@ func writePath(ctx context.Context, parts []pathPart, vars map[string]any) (stri
 	return b.String(), nil
 }
 
-// plain writes a value as it stands in a path, a query or a form.
+// plain returns the text of a value in a path, a query or a form.
 func plain(value any) (string, error) {
 	switch v := value.(type) {
 	case string:

@@ -87,11 +87,11 @@ func TestCompileRefuses(t *testing.T) {
 		{"method: POST", "methode: POST", `line 16: "methode" is not one of: when, method`},
 		{"{id}", "{ident}", "undeclared reference to 'ident'"},
 		{"level: params.level", "level: params.levels", "line 18: create.query.level: undeclared reference to 'params.levels' (did you mean 'params.level'?)"},
-		{"level: params.level", "level: credential.key", "line 18: create.query.level: credential.key is a secret, which only headers, json, form and save may refer to"},
-		{"/tokens/{id}", "/tokens/{token}", "revoke.path: token is a secret, which only headers, json, form and save may refer to"},
-		{"expires_at)}'\n    result", "expires_at)}'\n        save: {again: credential.key}\n      - {method: GET, path: '/{saved.again}'}\n    result", "create.path: saved.again is a secret, which only headers, json, form and save may refer to"},
-		{"{data: '{\"who\": response.body.name}'}", "{data: '{\"who\": credential.key}'}", "check.result.data: credential.key is a secret, which only headers, json, form and save may refer to"},
-		{"/tokens/{id}", "/tokens?id={id}", "what follows a ? belongs into query"},
+		{"level: params.level", "level: credential.key", "line 18: create.query.level: credential.key is a secret: only headers, json, form and save may refer to a secret"},
+		{"/tokens/{id}", "/tokens/{token}", "revoke.path: token is a secret: only headers, json, form and save may refer to a secret"},
+		{"expires_at)}'\n    result", "expires_at)}'\n        save: {again: credential.key}\n      - {method: GET, path: '/{saved.again}'}\n    result", "create.path: saved.again is a secret: only headers, json, form and save may refer to a secret"},
+		{"{data: '{\"who\": response.body.name}'}", "{data: '{\"who\": credential.key}'}", "check.result.data: credential.key is a secret: only headers, json, form and save may refer to a secret"},
+		{"/tokens/{id}", "/tokens?id={id}", "use query for what follows a ?"},
 		{"/tokens/{id}", "/tokens/{id", "a { is not closed"},
 		{"/tokens/{id}", "/tokens/{params.scopes}", "a segment of a path is a string or an int"},
 		{"unix(expires_at)", "unix(name)", "line 20: create.json: found no matching overload for 'unix'"},
@@ -122,7 +122,7 @@ func TestCompileRefuses(t *testing.T) {
 		t.Error("a definition without bounds was compiled")
 	}
 	without := strings.Replace(small[:strings.Index(small, "  find:")]+small[strings.Index(small, "  revoke:"):], "expiry: seconds", "expiry: none", 1)
-	if _, err := Compile([]byte(without)); err == nil || !strings.Contains(err.Error(), "there is no find") {
+	if _, err := Compile([]byte(without)); err == nil || !strings.Contains(err.Error(), "find is required") {
 		t.Errorf("%v", err)
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// outgoing fills a request in.
+// outgoing evaluates the expressions of a request.
 func (r *request) outgoing(ctx context.Context, vars map[string]any) (*outgoing, error) {
 	out := &outgoing{method: r.method, query: make(url.Values), headers: make(map[string]string)}
 	var err error
@@ -25,7 +25,7 @@ func (r *request) outgoing(ctx context.Context, vars map[string]any) (*outgoing,
 		}
 		text, _ := value.(string)
 		if strings.ContainsAny(text, "\r\n\x00") {
-			return nil, fmt.Errorf("headers.%s: has a line break in it", name)
+			return nil, fmt.Errorf("headers.%s: contains a line break", name)
 		}
 		if text == "" {
 			continue
@@ -55,7 +55,7 @@ func (r *request) outgoing(ctx context.Context, vars map[string]any) (*outgoing,
 	return out, nil
 }
 
-// fill evaluates the values of a query or a form. Null leaves a value out, a list repeats it.
+// fill evaluates the values of a query or a form. A null value is left out. A list repeats the name.
 func fill(ctx context.Context, into url.Values, programs map[string]*program, vars map[string]any) error {
 	for _, name := range sortedKeys(programs) {
 		value, err := programs[name].eval(ctx, vars)

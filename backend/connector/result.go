@@ -10,14 +10,14 @@ import (
 	"time"
 )
 
-// Limits of what is kept of an answer, in bytes. An entry of storage, and of a lease, holds them together.
+// Limits of the stored parts of an answer in bytes. One storage entry, or one lease, contains all of them.
 const (
 	maxToken = 32 << 10
 	maxID    = 1 << 10
 	maxShown = 64 << 10 // data, granted and record, each as JSON
 )
 
-// readCreated reads the result of a create. Its errors name the member.
+// readCreated returns the result of a create. Its errors name the member.
 func readCreated(result, vars map[string]any) (*Created, error) {
 	c := new(Created)
 	c.ID, _ = result["id"].(string)
@@ -66,7 +66,7 @@ func readEnd(result map[string]any) (time.Time, error) {
 	return end, nil
 }
 
-// bounded refuses a value that is longer as JSON than what is kept.
+// bounded rejects a value whose JSON is longer than most bytes.
 func bounded(member string, value any, most int) error {
 	text, err := json.Marshal(value)
 	if err != nil {
@@ -78,15 +78,15 @@ func bounded(member string, value any, most int) error {
 	return nil
 }
 
-// ahead refuses an end that is over: the token would be dead, or the clocks are wrong.
+// ahead rejects an end in the past: the token has expired, or a clock is wrong.
 func ahead(end, now time.Time) error {
 	if !end.IsZero() && !end.After(now) {
-		return fmt.Errorf("expires_at: %s is over: are the clocks right?", end.UTC().Format(time.RFC3339))
+		return fmt.Errorf("expires_at: %s is in the past: are the clocks right?", end.UTC().Format(time.RFC3339))
 	}
 	return nil
 }
 
-// toTime reads what an upstream says of the end of a token; the zero time where it says none.
+// toTime returns the end of a token from an answer, or the zero time if the answer has none.
 func toTime(value any) (time.Time, error) {
 	switch v := value.(type) {
 	case nil:
@@ -117,7 +117,7 @@ func toTime(value any) (time.Time, error) {
 	return time.Time{}, fmt.Errorf("a %T is not a time", value)
 }
 
-// inReach refuses times that have no form in JSON.
+// inReach rejects times that JSON cannot represent.
 func inReach(t time.Time) (time.Time, error) {
 	if year := t.UTC().Year(); year < 1 || year > 9999 {
 		return time.Time{}, fmt.Errorf("the year %d is not one of 1 to 9999: is the end in seconds?", year)
@@ -125,7 +125,7 @@ func inReach(t time.Time) (time.Time, error) {
 	return t, nil
 }
 
-// same compares what was asked with what was granted; the order of a list does not matter.
+// same reports whether the granted value equals the requested value. The order of a list does not matter.
 func same(asked, got any) bool {
 	list := func(value any) ([]string, bool) {
 		switch v := value.(type) {

@@ -14,8 +14,8 @@ import (
 
 // retryPolicy says how a request may be repeated.
 type retryPolicy struct {
-	repeatable bool  // doing it twice is as good as once
-	statuses   []int // besides the usual
+	repeatable bool  // repeating the request has no further effect
+	statuses   []int // retried besides retryStatuses
 }
 
 type retryPolicyKey struct{}
@@ -34,7 +34,7 @@ func checkRetry(ctx context.Context, resp *http.Response, err error) (bool, erro
 		return policy.repeatable || notSent(err), nil
 	}
 	wait, told := retryAfter(resp)
-	// An upstream that says when to come back has not done it.
+	// A service that answers with Retry-After has not processed the request.
 	refused := resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusServiceUnavailable && told
 	switch {
 	case !slices.Contains(retryStatuses, resp.StatusCode) && !slices.Contains(policy.statuses, resp.StatusCode):
@@ -42,7 +42,7 @@ func checkRetry(ctx context.Context, resp *http.Response, err error) (bool, erro
 	case !policy.repeatable && !refused:
 		return false, nil
 	}
-	// The deadlines of a context, and of a network, are those of the real clock.
+	// The deadline of a context uses the real clock, not the injected one.
 	if deadline, ok := ctx.Deadline(); ok && time.Now().Add(wait).After(deadline) {
 		return false, nil
 	}
@@ -56,7 +56,7 @@ func backoff(least, most time.Duration, attempt int, resp *http.Response) time.D
 	return retryablehttp.LinearJitterBackoff(least<<attempt, min(most, least<<(attempt+1)), 0, nil)
 }
 
-// retryAfter reads when the upstream wants to be asked again (RFC 9110 section 10.2.3).
+// retryAfter returns how long the service asks to wait (RFC 9110 section 10.2.3).
 func retryAfter(resp *http.Response) (time.Duration, bool) {
 	if resp == nil {
 		return 0, false

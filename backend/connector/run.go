@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// run makes the requests of an operation, and gives the variables with the last answer among them.
+// run makes the requests of an operation. It returns the variables, with the last answer among them.
 func (s *Service) run(ctx context.Context, name string, vars map[string]any) (map[string]any, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.Client.Timeout())
 	defer cancel()
@@ -19,7 +19,7 @@ func (s *Service) run(ctx context.Context, name string, vars map[string]any) (ma
 	}
 	once := name == opCreate || name == opRotateRoot
 	vars = maps.Clone(vars)
-	changed := false // a request that is not repeatable has been done
+	changed := false // a request that is not repeatable has succeeded
 	answered := false
 	for _, r := range o.requests {
 		if r.when != nil {
@@ -81,12 +81,12 @@ func (s *Service) result(ctx context.Context, name string, vars map[string]any) 
 	return result, nil
 }
 
-// misread says that an answer was not what the provider expects.
+// misread returns the error of an answer that the provider's expressions cannot read.
 func (s *Service) misread(err error) *Error {
 	return &Error{Message: s.tell(fmt.Sprintf("the answer is not what provider %q expects: %s", s.Provider.Name, err), nil)}
 }
 
-// roundUp gives the end that an upstream is told: later than the lease's, so that the lease is what ends it.
+// roundUp returns the end to request from the service: not before the end of the lease, so that the lease ends the token.
 func (p *Provider) roundUp(end time.Time) time.Time {
 	const slack = 30 * time.Second
 	end = end.UTC().Add(slack)

@@ -8,10 +8,10 @@ import (
 	"strings"
 )
 
-// minEcho is the length from which a secret is recognised in an answer. Shorter ones turn up by chance.
+// minEcho is the smallest length of a secret that is searched in an answer. A shorter secret may occur by chance.
 const minEcho = 8
 
-// secrets gives the secrets of the credential, and those among the variables of a call.
+// secrets returns the secrets of the credential and of the variables of a call.
 func (s *Service) secrets(vars map[string]any) []string {
 	var secrets []string
 	add := func(value any) {
@@ -29,14 +29,14 @@ func (s *Service) secrets(vars map[string]any) []string {
 	return secrets
 }
 
-// longestFirst sorts secrets, one of which may be a part of another.
+// longestFirst sorts secrets by length, since one secret may be a part of another.
 func longestFirst(secrets []string) []string {
 	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) })
 	return secrets
 }
 
-// CommonSecrets tells whether two credentials have a secret in common, and whether they have all of them: then they are
-// one, whatever else is said of it.
+// CommonSecrets reports whether two credentials have some or all secrets in common. If all secrets are the same, both are
+// the same credential, even if other members differ.
 func (p *Provider) CommonSecrets(a, b map[string]any) (some, all bool) {
 	all = true
 	for name, field := range p.Credential {
@@ -48,7 +48,7 @@ func (p *Provider) CommonSecrets(a, b map[string]any) (some, all bool) {
 	return some, all
 }
 
-// shown gives the members of a credential that are no secrets.
+// shown returns the members of a credential that are not secret.
 func (p *Provider) shown(credential map[string]any) map[string]any {
 	shown := make(map[string]any)
 	for name, value := range credential {
@@ -59,12 +59,12 @@ func (p *Provider) shown(credential map[string]any) map[string]any {
 	return shown
 }
 
-// tell makes what went wrong fit for people. Secrets go first: what is cut off or folded would not be found.
+// tell makes a message safe to show. It removes secrets first, since a shortened secret would not be found.
 func (s *Service) tell(text string, vars map[string]any, more ...string) string {
 	return printable(s.scrub(text, vars, more))
 }
 
-// scrub takes secrets and more out of what is told of a call, also as they are in a form or a URL.
+// scrub removes secrets and more from a text, also in the encodings of a form and a URL.
 func (s *Service) scrub(text string, vars map[string]any, more []string) string {
 	var pairs []string
 	for _, secret := range longestFirst(append(s.secrets(vars), more...)) {
@@ -72,11 +72,11 @@ func (s *Service) scrub(text string, vars map[string]any, more []string) string 
 			pairs = append(pairs, form, "[secret]")
 		}
 	}
-	return strings.NewReplacer(pairs...).Replace(text) // in one pass, the first that fits
+	return strings.NewReplacer(pairs...).Replace(text) // one pass: the longest secret wins
 }
 
-// withoutSecrets refuses a result that holds a secret of the credential: the definition cannot put it there,
-// but a service that repeats what it was sent can.
+// withoutSecrets rejects a result that contains a secret of the credential. A definition cannot put a secret there, but a
+// service may repeat what it received.
 func (s *Service) withoutSecrets(result, vars map[string]any) error {
 	for _, secret := range s.secrets(vars) {
 		if len(secret) < minEcho {
@@ -93,7 +93,7 @@ func (s *Service) withoutSecrets(result, vars map[string]any) error {
 
 var errEcho = errors.New("the service repeats a secret of the credential")
 
-// holds tells whether a value has a text in it.
+// holds reports whether a value contains a text.
 func holds(value any, text string) bool {
 	switch v := value.(type) {
 	case string:

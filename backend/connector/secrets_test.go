@@ -119,7 +119,7 @@ func TestRotationShowsNoSecret(t *testing.T) {
 	for body, want := range map[string]string{
 		`{"key": "another", "user": "v"}`:          "",
 		`{"key": "another", "user": "top/secret"}`: "user: the service repeats a secret",
-		`{"key": "top/secret", "user": "u"}`:       "the service gave the credential that is in use",
+		`{"key": "top/secret", "user": "u"}`:       "the service returned the credential that is in use",
 	} {
 		u := serve(t, ClientConfig{}, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, body) })
 		u.Provider = p

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Service is a service that tokens are minted at: a provider, and how and as whom to talk to it.
+// Service is an upstream service: a provider with a client, settings and a credential.
 type Service struct {
 	Connection string // name of the connection
 	Provider   *Provider
@@ -23,34 +23,34 @@ func (s *Service) As(credential map[string]any) *Service {
 	return &other
 }
 
-// Token is a token at an upstream, and what is needed to end it.
+// Token is a token at a service, with the data needed to revoke the token.
 type Token struct {
-	Name   string            // which it was created under
-	ID     string            // by which the upstream knows it
-	Text   string            // the token itself; "" where revoking does not need it
-	Params map[string]any    // of the role when it was created
-	Record map[string]string // what the provider wants to remember of it
+	Name   string            // at the service
+	ID     string            // at the service
+	Text   string            // the secret; empty if revoking does not need it
+	Params map[string]any    // of the role when the token was created
+	Record map[string]string // values that the provider needs again
 }
 
 // Created is the answer to a Create.
 type Created struct {
 	Token
-	ExpiresAt time.Time      // what the upstream says of its end; zero where it knows none
-	Data      map[string]any // what the requester is told besides the token
-	Granted   map[string]any // params that were granted otherwise than asked
+	ExpiresAt time.Time      // expiry at the service; zero if there is none
+	Data      map[string]any // further data for the requester
+	Granted   map[string]any // params that were granted with another value than requested
 }
 
-// What a revocation can come to besides success.
+// The errors of a revocation that are not failures of the service.
 var (
-	// ErrGone says that the upstream does not have what an operation is about.
-	ErrGone = errors.New("it is not there")
+	// ErrGone is returned if the object of an operation does not exist at the service.
+	ErrGone = errors.New("it does not exist at the service")
 
-	// ErrCannotRevoke says that the provider has no request that would revoke the token.
+	// ErrCannotRevoke is returned if the provider has no request to revoke the token.
 	ErrCannotRevoke = errors.New("the provider cannot revoke the token with these settings")
 )
 
-// Create mints a token of this name that lives until end at most. An *Error with Unsure may have left one
-// behind, to be found by name.
+// Create mints a token with a name that must live until end. If Create returns an *Error with Unsure, the token may exist,
+// and Find finds it by name.
 func (s *Service) Create(ctx context.Context, name, role string, params map[string]any, now, end time.Time) (*Created, error) {
 	vars := s.vars(now, params)
 	vars["name"], vars["role"] = name, role
@@ -59,7 +59,7 @@ func (s *Service) Create(ctx context.Context, name, role string, params map[stri
 	if err != nil {
 		return nil, err
 	}
-	// From here on the token exists: whatever is wrong with the answer, it has to be found and ended.
+	// From here on the token exists. If the answer is wrong, the caller must find and revoke the token.
 	unsure := func(format string, args ...any) error {
 		return &Error{Message: fmt.Sprintf(format, args...), Unsure: true}
 	}
@@ -81,8 +81,8 @@ func (s *Service) Create(ctx context.Context, name, role string, params map[stri
 	return c, nil
 }
 
-// Revoke revokes a token. It returns ErrGone where the upstream does not have the token, and ErrCannotRevoke
-// where the provider has no request for it.
+// Revoke revokes a token. It returns ErrGone if the token does not exist at the service, and ErrCannotRevoke if the
+// provider has no request to revoke the token.
 func (s *Service) Revoke(ctx context.Context, t *Token) error { return s.revoke(ctx, opRevoke, t) }
 
 func (s *Service) revoke(ctx context.Context, operation string, t *Token) error {
@@ -95,7 +95,7 @@ func (s *Service) revoke(ctx context.Context, operation string, t *Token) error 
 	return err
 }
 
-// Renew moves the end of a token, and gives what the upstream says of it; zero where it says nothing.
+// Renew moves the end of a token. It returns the new end at the service, or the zero time if the service reports none.
 func (s *Service) Renew(ctx context.Context, t *Token, now, end time.Time) (time.Time, error) {
 	if s.Provider.operations[opRenew] == nil {
 		return time.Time{}, nil
@@ -104,7 +104,7 @@ func (s *Service) Renew(ctx context.Context, t *Token, now, end time.Time) (time
 	vars["expires_at"], vars["ttl"] = s.Provider.roundUp(end), end.Sub(now)
 	answered, err := s.run(ctx, opRenew, vars)
 	if errors.Is(err, ErrGone) {
-		return time.Time{}, &Error{Message: "the token is not there any more"}
+		return time.Time{}, &Error{Message: "the token no longer exists at the service"}
 	}
 	if err != nil {
 		return time.Time{}, err
@@ -123,11 +123,11 @@ func (s *Service) Renew(ctx context.Context, t *Token, now, end time.Time) (time
 	return told, nil
 }
 
-// Check proves that the credential works, and gives what it may do.
+// Check verifies that the credential works. It returns what the service reports about the credential.
 func (s *Service) Check(ctx context.Context) (map[string]any, error) {
 	answered, err := s.run(ctx, opCheck, s.vars(s.Client.cfg.Now(), nil))
 	if errors.Is(err, ErrGone) {
-		return nil, &Error{Message: "what proves that the credential works is not there: is url right?"}
+		return nil, &Error{Message: "the resource of the check does not exist: is url right?"}
 	}
 	if err != nil {
 		return nil, err
@@ -143,7 +143,7 @@ func (s *Service) Check(ctx context.Context) (map[string]any, error) {
 	return data, bounded("data", data, maxShown)
 }
 
-// vars are what every expression may refer to.
+// vars returns the variables that every expression may refer to.
 func (s *Service) vars(now time.Time, params map[string]any) map[string]any {
 	vars := map[string]any{"now": now, "connection": s.Connection}
 	for part, of := range map[string]struct {
@@ -157,7 +157,7 @@ func (s *Service) vars(now time.Time, params map[string]any) map[string]any {
 		for name, field := range of.fields {
 			value := field.zero()
 			if given, ok := of.values[name]; ok {
-				// What was stored as JSON comes back as other types.
+				// Values that were stored as JSON have other types.
 				if converted, err := field.convert(given); err == nil {
 					value = converted
 				}

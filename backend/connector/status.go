@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// classify tells what a status means.
+// classify returns the error of a response's status, or nil.
 func (r *request) classify(a *answer) error {
 	good := a.status >= 200 && a.status < 300
 	if len(r.ok) > 0 {
@@ -22,21 +22,21 @@ func (r *request) classify(a *answer) error {
 	case slices.Contains(r.gone, a.status):
 		return ErrGone
 	case a.status >= 300 && a.status < 400:
-		return &Error{Status: a.status, Message: "redirects are not followed, set url to where the API is", Unsure: true}
+		return &Error{Status: a.status, Message: "redirects are not followed: set url to the address of the API", Unsure: true}
 	}
 	e := &Error{Status: a.status, Message: messageOf(a.body), Denied: denied, RetryAfter: a.after}
-	// A server that failed may have done its work before, and one that says it did, it did.
+	// A server may have processed the request before it failed. An unexpected 2xx status is unsure, too.
 	refused := a.status >= 400 && a.status < 500 && a.status != http.StatusRequestTimeout
 	e.Unsure = !refused && !(a.status == http.StatusServiceUnavailable && a.after > 0)
 	return e
 }
 
-// messageOf finds what the upstream says of an error, in the places where APIs say it. Secrets may be in it.
+// messageOf returns the error message of a body. It tries the usual member names. The message may contain secrets.
 func messageOf(body any) string {
 	switch v := body.(type) {
 	case string:
 		if strings.HasPrefix(strings.TrimSpace(v), "<") {
-			return "" // a page for people
+			return "" // an HTML page
 		}
 		return v
 	case []any:

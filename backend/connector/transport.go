@@ -10,14 +10,14 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// limitedTransport holds every request, retries too, to the limits of the connection.
+// limitedTransport applies the limits of the connection to every request, retries included.
 type limitedTransport struct {
 	next    http.RoundTripper
 	limiter *rate.Limiter // nil: no limit
 	slots   chan struct{}
 }
 
-// errNotSent wraps what kept a request from being sent.
+// errNotSent wraps an error that occurred before the request was sent.
 type errNotSent struct{ error }
 
 func (e errNotSent) Unwrap() error { return e.error }
@@ -38,10 +38,10 @@ func (t *limitedTransport) RoundTrip(req *http.Request) (*http.Response, error) 
 	return t.next.RoundTrip(req)
 }
 
-// CloseIdleConnections is what http.Client looks for.
+// CloseIdleConnections implements the interface that http.Client.CloseIdleConnections checks for.
 func (t *limitedTransport) CloseIdleConnections() { t.next.(*http.Transport).CloseIdleConnections() }
 
-// notSent tells whether surely nothing has reached the upstream.
+// notSent reports whether an error proves that the service did not receive the request.
 func notSent(err error) bool {
 	if errors.As(err, new(errNotSent)) {
 		return true
