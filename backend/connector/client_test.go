@@ -220,7 +220,7 @@ func TestLimits(t *testing.T) {
 	if err := u.Revoke(t.Context(), &Token{ID: "1"}); err != nil {
 		t.Error(err)
 	}
-	if err := u.Revoke(t.Context(), &Token{ID: "1"}); err == nil || !strings.Contains(err.Error(), "the connection's rate_limit leaves no time for it") {
+	if err := u.Revoke(t.Context(), &Token{ID: "1"}); err == nil || !strings.Contains(err.Error(), "the connection's rate_limit leaves no time for the request") {
 		t.Error(err)
 	}
 }

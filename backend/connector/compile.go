@@ -87,16 +87,16 @@ func (p *Provider) root() error {
 	}
 	if p.findRoot == "" {
 		if rotate.refersTo("name") {
-			return fmt.Errorf("line %d: rotate_root: uses name, and nothing finds that name: it needs find_root, or a find that refers to no params", ops.RotateRoot.line)
+			return fmt.Errorf("line %d: rotate_root: refers to name, but no operation finds the name: find_root is required, or a find that refers to no params", ops.RotateRoot.line)
 		}
 		if ops.RevokeRoot != nil {
-			return fmt.Errorf("line %d: revoke_root: there is no find_root, nor a find that refers to no params", ops.RevokeRoot.line)
+			return fmt.Errorf("line %d: revoke_root: find_root is required, or a find that refers to no params", ops.RevokeRoot.line)
 		}
 		return nil
 	}
 	for _, what := range []string{"params.", "token", "record"} {
 		if p.revokeRoot == opRevoke && revoke.refersTo(what) {
-			return fmt.Errorf("line %d: revoke: refers to %s, of which a credential found by name has nothing: it needs revoke_root", ops.Revoke.line, strings.TrimSuffix(what, "."))
+			return fmt.Errorf("line %d: revoke: refers to %s, which a credential found by name does not have: revoke_root is required", ops.Revoke.line, strings.TrimSuffix(what, "."))
 		}
 	}
 	return nil

@@ -228,7 +228,7 @@ func (f *Field) check(part, name string) error {
 		return errors.New("a secret has no default: everybody can read the definition")
 	}
 	if f.Required {
-		return errors.New("what is required has no default")
+		return errors.New("a required field has no default")
 	}
 	value, err := f.convert(f.Default)
 	if err != nil {

@@ -23,7 +23,7 @@ func readCreated(result, vars map[string]any) (*Created, error) {
 	c.ID, _ = result["id"].(string)
 	c.Text, _ = result["token"].(string)
 	if c.ID == "" || c.Text == "" {
-		return nil, errors.New("the answer has no token, or no id of it")
+		return nil, errors.New("the answer has no token or no id")
 	}
 	if len(c.ID) > maxID {
 		return nil, fmt.Errorf("id: is %d bytes long, at most %d are allowed", len(c.ID), maxID)

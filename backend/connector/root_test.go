@@ -34,18 +34,18 @@ var paramsToFind = strings.Replace(small, "query: {page: page}", "query: {page: 
 func TestRootMustBeFound(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
 		"find serves":           {small + rotating, ""},
-		"nothing finds it":      {paramsToFind + rotating, "line 46: rotate_root: uses name, and nothing finds that name"},
+		"nothing finds it":      {paramsToFind + rotating, "line 46: rotate_root: refers to name, but no operation finds the name"},
 		"find_root":             {paramsToFind + rotating + findingRoot, ""},
 		"both":                  {paramsToFind + rotating + findingRoot + revokingRoot, ""},
-		"revoke needs params":   {paramsToRevoke + rotating, "line 34: revoke: refers to params, of which a credential found by name has nothing: it needs revoke_root"},
-		"revoke needs a token":  {strings.Replace(small, "{id}\n", "{id}\n        json: token\n", 1) + rotating, "line 34: revoke: refers to token, of which"},
+		"revoke needs params":   {paramsToRevoke + rotating, "line 34: revoke: refers to params, which a credential found by name does not have: revoke_root is required"},
+		"revoke needs a token":  {strings.Replace(small, "{id}\n", "{id}\n        json: token\n", 1) + rotating, "line 34: revoke: refers to token, which a credential"},
 		"revoke_root":           {paramsToRevoke + rotating + revokingRoot, ""},
 		"chosen by the client":  {paramsToFind + strings.NewReplacer(`"name": name`, `"key": generated`, "string(response.body.key)", "generated").Replace(rotating), ""},
 		"params in find_root":   {small + rotating + strings.Replace(findingRoot, "page: page", "level: params.level", 1), "find_root.query.level: undeclared reference to 'params"},
 		"params in check":       {strings.Replace(small, "path: /api/self", "path: '/api/{params.level}'", 1), "check.path: undeclared reference to 'params"},
 		"no rotate_root":        {small + findingRoot, "line 46: find_root: there is no rotate_root"},
 		"find_root of no items": {small + rotating + strings.Replace(findingRoot, "    items: response.body\n", "", 1), "find_root.items: is missing"},
-		"revoke_root alone":     {paramsToFind + strings.Replace(rotating, `"name": name`, `"a": 1`, 1) + revokingRoot, "line 50: revoke_root: there is no find_root"},
+		"revoke_root alone":     {paramsToFind + strings.Replace(rotating, `"name": name`, `"a": 1`, 1) + revokingRoot, "line 50: revoke_root: find_root is required"},
 	} {
 		_, err := Compile([]byte(c.text))
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {

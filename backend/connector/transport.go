@@ -26,7 +26,7 @@ func (t *limitedTransport) RoundTrip(req *http.Request) (*http.Response, error) 
 	ctx := req.Context()
 	if t.limiter != nil {
 		if err := t.limiter.Wait(ctx); err != nil {
-			return nil, errNotSent{errors.New("the connection's rate_limit leaves no time for it")}
+			return nil, errNotSent{errors.New("the connection's rate_limit leaves no time for the request")}
 		}
 	}
 	select {

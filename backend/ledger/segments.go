@@ -33,7 +33,7 @@ type segment struct {
 	live int        // number of rows that are in memory and in no other segment
 }
 
-// tail is the segment that this writer is filling. Each Flush rewrites the whole segment.
+// tail is the segment that this writer is filling. Each write rewrites the whole segment.
 type tail struct {
 	number  int
 	segment *segment // nil if the segment is not stored yet

@@ -34,7 +34,7 @@ const (
 )
 
 // StatusIndexes hands out places in status lists. Each place is handed out once. A write reserves a block of places for
-// one role. A process that ends loses the unused places of its blocks. Blocks and places are taken in random order, so
+// one role. A process that stops loses the unused places of its blocks. Blocks and places are taken in random order, so
 // that a place does not reveal how many tokens were issued. Each process fills lists of its own with random numbers, so
 // that two processes never hand out the same place.
 type StatusIndexes struct {

@@ -64,10 +64,10 @@ func (m *minting) jwt(ctx context.Context, claims *token.Claims) (text string, e
 	return text, err
 }
 
-// payload returns what a JWT says (RFC 9068 section 2.2).
+// payload returns the payload of a JWT (RFC 9068 section 2.2).
 func (m *minting) payload(claims *token.Claims) (*token.JWT, error) {
 	permissions, metadata := m.role.Permissions(claims)
-	if permissions.Empty() || permissions.Audience == nil { // a JWT is for somebody
+	if permissions.Empty() || permissions.Audience == nil { // a JWT needs an audience
 		return nil, errNothingLeft
 	}
 	if claims.Status.IsZero() && !(m.role.NoLease && claims.ExpiresAt.Sub(claims.IssuedAt) <= role.MaxLeaselessTTL) {
@@ -117,8 +117,8 @@ var errNothingLeft = refusal.New("the role has changed since, and nothing is lef
 // that check tokens offline, since the grant has no place in a status list.
 var errNoPlace = errors.New("the role issues JWTs now, and the grant has no place in a status list")
 
-// errNoIssuer is returned if a role issues JWTs and the config was lost. It is no refusal: Config.MayIssue refuses before,
-// except for whoever holds a token of an older grant, and that client has done nothing wrong.
+// errNoIssuer is returned if a role issues JWTs and the config was lost. It is not a refusal: Config.MayIssue refuses
+// requests for new grants, and the client of an older grant has done nothing wrong.
 var errNoIssuer = errors.New("the role issues JWTs, and the config has no issuer")
 
 // refuseTooLong refuses a request whose token would be too long, with the field to shorten. Any other error stays as it

@@ -100,7 +100,7 @@ func checkRefreshScope(asked []string, permissions *access.Permissions) error {
 		return refusal.OAuth(refusal.InvalidScope, "the scope exceeds what was granted: %s", permissions.Scopes.Parameter())
 	}
 	if !slices.Equal(slices.Sorted(slices.Values(asked)), slices.Sorted(slices.Values(permissions.Scopes))) {
-		return refusal.OAuth(refusal.InvalidScope, "a refresh gets the same scope again; exchange the token for one with less")
+		return refusal.OAuth(refusal.InvalidScope, "a refresh cannot change the scope: exchange the token for a token with a narrower scope")
 	}
 	return nil
 }

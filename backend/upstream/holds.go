@@ -52,8 +52,8 @@ func (hs *holds) last() (time.Time, bool) {
 	return h.end, found
 }
 
-// mostHolds is the largest number of holds of a token that a request revokes itself: deleting each hold costs a write.
-// The queue revokes a token with more holds.
+// mostHolds is the largest number of holds that a request deletes to revoke a token, since each deletion is a write. The
+// queue revokes a token with more holds.
 const mostHolds = 2
 
 // heldBy returns how many leases hold a token.

@@ -50,7 +50,7 @@ func (k *Keeper) tryMint(ctx context.Context, c *Ready, q *IssueRequest) (*Minte
 		if e := (*connector.Error)(nil); errors.As(err, &e) && !e.Unsure {
 			// The service has created no token. If Forget fails, the queue searches for the token and forgets it.
 			if err := k.Tokens.Forget(ctx, id); err != nil {
-				k.log.Warn("entry of a token that was not created not deleted; deletion queued", "name", name, "error", err)
+				k.log.Warn("entry of an uncreated token not deleted; deletion queued", "name", name, "error", err)
 			}
 		}
 		return nil, err

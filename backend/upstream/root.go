@@ -121,10 +121,10 @@ var (
 	// errNoConnection is returned if the connection was deleted.
 	errNoConnection = errors.New("the connection was deleted")
 
-	errRetiring = errors.New("too many credentials that were replaced are not revoked yet: see root of the connection's queue")
+	errRetiring = errors.New("too many replaced credentials are not revoked yet: see root of the connection's queue")
 
 	// errUndecided is returned while the outcome of an earlier rotation is not known.
-	errUndecided = errors.New("the service may still make or take the credential of that rotation: try again in two minutes")
+	errUndecided = errors.New("the service may still make or accept the credential of that rotation: try again in two minutes")
 
 	// errChanged is returned if the connection was changed since it was read.
 	errChanged = errors.New("the connection was changed meanwhile")
