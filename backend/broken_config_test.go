@@ -1,6 +1,8 @@
 package backend
 
 import (
+	"errors"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -39,6 +41,12 @@ func TestBrokenConfig(t *testing.T) {
 	e.refused(logical.UpdateOperation, "creds/signed", nil, why)
 	e.refused(logical.UpdateOperation, "roles/other", data{"scopes": "a"}, why)
 	e.refused(logical.UpdateOperation, "rotate-role/kept", nil, why)
+	for _, path := range []string{"creds/opaque", "rotate-role/kept"} {
+		_, err := e.request(&logical.Request{Operation: logical.UpdateOperation, Path: path})
+		if coded := logical.HTTPCodedError(nil); !errors.As(err, &coded) || coded.Code() != http.StatusInternalServerError {
+			t.Errorf("%s: %v, want a fault of the server", path, err)
+		}
+	}
 	e.refused(logical.UpdateOperation, "oauth/token", data{"grant_type": grantTypeRefresh, "refresh_token": refresh}, why)
 	e.refused(logical.UpdateOperation, "oauth/token", data{"grant_type": grantTypeExchange, "subject_token": opaque.token, "subject_token_type": native.TypeAccessToken}, why)
 

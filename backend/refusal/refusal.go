@@ -35,10 +35,15 @@ func Field(field, format string, args ...any) *Error {
 	return &Error{Field: field, Text: fmt.Sprintf(format, args...)}
 }
 
-// New returns the refusal of a request as a whole. The format may wrap a cause with %w.
+// New returns the refusal of a request as a whole. The format may wrap a cause with %w. If the cause is a refusal, New
+// keeps its status code.
 func New(format string, args ...any) *Error {
 	err := fmt.Errorf(format, args...)
-	return &Error{Text: err.Error(), Cause: errors.Unwrap(err)}
+	e := &Error{Text: err.Error(), Cause: errors.Unwrap(err)}
+	if inner := As(e.Cause); inner != nil {
+		e.HTTP = inner.HTTP
+	}
+	return e
 }
 
 // As returns the refusal that an error holds; nil if the error is no refusal.
