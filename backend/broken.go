@@ -143,7 +143,7 @@ func (b *backend) dropBroken(ctx context.Context, req *logical.Request, st *stat
 			return nil, err
 		}
 		resp := new(logical.Response)
-		resp.AddWarning("a token may be left behind at the service that it was minted at, and nobody will revoke it")
+		resp.AddWarning("a token may be left behind at its service, and the engine will not revoke the token")
 		return resp, nil
 	}
 	name, _ := strings.CutPrefix(key, upstream.ProvidersPrefix)

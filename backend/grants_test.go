@@ -131,7 +131,7 @@ func TestRevokeSaysWhatItDoesNotKnow(t *testing.T) {
 	c := e.creds("reader", nil)
 	for id, known := range map[string]bool{strings.Repeat("0", 24): false, c.id: true, c.id + "." + strings.Repeat("1", 24): true} {
 		resp := e.do(logical.UpdateOperation, "revoke", data{"token_id": id})
-		if warned := resp != nil && strings.Contains(fmt.Sprint(resp.Warnings), "nothing is known of token_id"); warned == known {
+		if warned := resp != nil && strings.Contains(fmt.Sprint(resp.Warnings), "is unknown. If this mount issued"); warned == known {
 			t.Errorf("%s: %v", id, resp)
 		}
 	}

@@ -89,7 +89,7 @@ func TestMaxTokensRefuses(t *testing.T) {
 	e := newIssuer(t)
 	e.refused(logical.UpdateOperation, "roles/reader", data{"scopes": "a", "max_tokens": -1}, "max_tokens: -1 is less than 0")
 	jwt := data{"token_format": "jwt", "audience": "x", "scopes": "a", "generate_lease": false, "max_tokens": 1}
-	e.refused(logical.UpdateOperation, "roles/reader", jwt, "max_tokens: needs leases: with generate_lease=false nothing is stored of a token")
+	e.refused(logical.UpdateOperation, "roles/reader", jwt, "max_tokens: needs leases: with generate_lease=false the engine stores nothing of a token")
 }
 
 // A place is taken before the token is made, and is free again where no token came of it.

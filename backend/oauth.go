@@ -64,7 +64,7 @@ func oauthRefusal(e *refusal.Error) (*logical.Response, error) {
 }
 
 // oauthForm rejects a parameter that is not text, before the framework answers with a Vault error. RFC 6749 section 3.2
-// forbids a parameter that a form gives twice; Vault joins the values of such a parameter by commas.
+// forbids repeated parameters; Vault joins the values of a repeated parameter by commas.
 func oauthForm(req *logical.Request) error {
 	for name, value := range req.Data {
 		if _, text := value.(string); !text {

@@ -18,7 +18,7 @@ var connectionFields = map[string]*framework.FieldSchema{
 	"name":             {Type: framework.TypeString, Required: true, Description: "Name of the connection."},
 	"provider":         field(framework.TypeString, "Provider", "Provider of the service; see providers. The provider of a connection cannot be changed."),
 	"url":              field(framework.TypeString, "URL", "URL of the service, such as https://gitea.example.com. A change requires the secrets of the credential again."),
-	"credential":       {Type: framework.TypeMap, Description: "Credential by which the engine authenticates; the provider defines the fields. Omitted fields keep their values. A read never returns secrets.", DisplayAttrs: &framework.DisplayAttributes{Name: "Credential", Sensitive: true}},
+	"credential":       {Type: framework.TypeMap, Description: "Credential of the engine at the service; the provider defines the fields. Omitted fields keep their values. A read never returns secrets.", DisplayAttrs: &framework.DisplayAttributes{Name: "Credential", Sensitive: true}},
 	"settings":         field(framework.TypeMap, "Settings", "Further settings; the provider defines the fields."),
 	"name_template":    field(framework.TypeString, "Name template", "Template of token names at the service. Default: "+upstream.DefaultNameTemplate+"."),
 	"timeout":          field(framework.TypeDurationSecond, "Timeout", "Time limit of a call, retries included. Default: 30s."),
@@ -42,7 +42,7 @@ func connectionResponseFields() map[string]*framework.FieldSchema {
 	read := map[string]*framework.FieldSchema{
 		"rotated_at": {Type: framework.TypeString, Required: true, Description: "Time of the last rotation by rotate-root; empty if never rotated."},
 		"tokens":     {Type: framework.TypeInt, Required: true, Description: "Number of live tokens at the service."},
-		"queue":      {Type: framework.TypeMap, Required: true, Description: "Tokens still to be revoked: count, oldest (creation time), last_error, next_try if the service could not be reached, unrevocable (tokens that the service cannot revoke) and unrevocable_until. root: unfinished work of a credential rotation."},
+		"queue":      {Type: framework.TypeMap, Required: true, Description: "Tokens still to be revoked: count, oldest (when the oldest token entered the queue), last_error, next_try if the service could not be reached, unrevocable (tokens that the service cannot revoke) and unrevocable_until. root: unfinished work of a credential rotation."},
 	}
 	for name, field := range connectionFields {
 		switch name {

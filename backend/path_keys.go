@@ -91,7 +91,7 @@ func (b *backend) pathKeysRotateUpdate(ctx context.Context, req *logical.Request
 	}
 	resp = st.keysInUse()
 	if !tooYoungUntil.IsZero() {
-		resp.AddWarning(fmt.Sprintf("the signing key was not rotated: its successor was published too recently for every API server to know it. Rotate again after %s", rfc3339(tooYoungUntil)))
+		resp.AddWarning(fmt.Sprintf("the signing key was not rotated: API servers may not know the successor yet, which was published too recently. Rotate again after %s", rfc3339(tooYoungUntil)))
 	}
 	return resp, nil
 }

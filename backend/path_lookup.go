@@ -35,7 +35,7 @@ func (b *backend) pathsLookup() []*framework.Path {
 			},
 		},
 		HelpSynopsis:    "Return the record and state of a token, by the token or its token_id.",
-		HelpDescription: "Returns who got the token, from which role, when, and the token's state. lookup does not check a use of the token: introspect does.",
+		HelpDescription: "Returns the holder, role, times and state of a token. lookup does not check a use of the token: introspect does.",
 	}}
 }
 
@@ -44,7 +44,7 @@ func tokenOrIDFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		"token": {
 			Type:         framework.TypeString,
-			Description:  "Token. A request gives either token or token_id.",
+			Description:  "Token. A request has either token or token_id.",
 			DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
 		},
 		"token_id": {Type: framework.TypeString, Description: "Public name of the token: 24 hexadecimal digits. For a refreshed or exchanged token: the digits of the grant, a dot and 24 more digits."},

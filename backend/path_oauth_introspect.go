@@ -142,7 +142,7 @@ func (b *backend) pathOAuthRevokeUpdate(ctx context.Context, req *logical.Reques
 	case errors.Is(err, token.ErrExpiredKey), errors.Is(err, token.ErrDestroyedKey):
 		// The token is dead, but other tokens of the grant may be alive. By section 2.1 a client takes a success for the
 		// revocation of the grant. The answer is therefore the error of section 2.2.1.
-		return nil, refusal.OAuth(refusal.UnsupportedTokenType, "the token is not active, but its key is gone: which grant it is of cannot be read, and no other token was revoked")
+		return nil, refusal.OAuth(refusal.UnsupportedTokenType, "the token is not active, but its key is gone: the grant of the token is unknown, and no other token was revoked")
 	case err != nil:
 		return nil, err
 	}

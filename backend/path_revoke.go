@@ -52,17 +52,17 @@ func (b *backend) pathRevokeUpdate(ctx context.Context, req *logical.Request, d 
 			return nil, err
 		}
 		resp := new(logical.Response)
-		resp.AddWarning(fmt.Sprintf("nothing is known of token_id %q. If this mount issued a token of that id just before a crash, or without a lease, the token "+
-			"is revoked now for introspection; a status list does not show it. Revoke by token where you have it", id))
+		resp.AddWarning(fmt.Sprintf("token_id %q is unknown. If this mount issued a token of that id just before a crash, or without a lease, introspection "+
+			"now rejects the token; a status list does not show the revocation. If you have the token, revoke by token", id))
 		return resp, nil
 	}
 	switch err := b.revokeText(ctx, req.Storage, st, text); {
 	case errors.Is(err, token.ErrMalformed):
-		return nil, refusal.Field("token", "is no token: its checksum does not fit, is it mistyped or cut short? Nothing was revoked")
+		return nil, refusal.Field("token", "is no token: the checksum is wrong, so the token may be mistyped or cut short. Nothing was revoked")
 	case errors.Is(err, token.ErrExpiredKey), errors.Is(err, token.ErrDestroyedKey):
 		return b.revokeUnopened(ctx, req.Storage, st, text, err)
 	case errors.Is(err, token.ErrUnknownKey), errors.Is(err, token.ErrForged):
-		return nil, refusal.Field("token", "was not made by this mount, revoke it where it was. Nothing was revoked")
+		return nil, refusal.Field("token", "was not made by this mount: revoke the token at the mount that issued it. Nothing was revoked")
 	case err != nil:
 		return nil, err
 	}
@@ -74,8 +74,8 @@ func (b *backend) revokeUnopened(ctx context.Context, s logical.Storage, st *sta
 	if known, err := st.RevokeUnopened(ctx, s, text); err != nil || known {
 		return nil, err
 	}
-	return warned([]string{fmt.Sprintf("the token was %s and is good for nothing, but nobody can read any more which grant it is of: tokens of that grant that were "+
-		"made with another key, by refreshing or exchanging, may be active. To end the grant revoke its token_id or its lease", reason)}, nil)
+	return warned([]string{fmt.Sprintf("the token was %s and is not valid, but its grant is unknown: other tokens of the grant, refreshed or exchanged with another "+
+		"key, may be active. To revoke the grant, revoke its token_id or its lease", reason)}, nil)
 }
 
 // revokeUpstream revokes an upstream token, and warns if the service has not confirmed the revocation.
@@ -87,9 +87,9 @@ func (b *backend) revokeUpstream(ctx context.Context, id token.ID) (*logical.Res
 	}
 	resp := new(logical.Response)
 	if !o.EndsAt.IsZero() {
-		resp.AddWarning(fmt.Sprintf("the service of connection %q cannot revoke the token, which works there until %s: limit what it may do there", o.Service, o.EndsAt.UTC().Format(time.RFC3339)))
+		resp.AddWarning(fmt.Sprintf("the service of connection %q cannot revoke the token. The token works there until %s: limit its permissions there", o.Service, o.EndsAt.UTC().Format(time.RFC3339)))
 	} else {
-		resp.AddWarning(fmt.Sprintf("the service of connection %q has not confirmed the revocation yet, the engine tries again until it does: see its queue", o.Service))
+		resp.AddWarning(fmt.Sprintf("the service of connection %q has not confirmed the revocation yet. The engine retries until the service confirms: see the queue of the connection", o.Service))
 	}
 	return resp, nil
 }

@@ -26,8 +26,8 @@ func TestRevokeByTokenAndByID(t *testing.T) {
 	e.write("revoke", data{"token_id": strings.Repeat("0", 24)}) // of nothing that is known
 
 	stranger := other.creds("reader", nil)
-	e.refused(logical.UpdateOperation, "revoke", data{"token": stranger.token}, "was not made by this mount, revoke it where it was. Nothing was revoked")
-	e.refused(logical.UpdateOperation, "revoke", data{"token": a.token[:30]}, "is it mistyped or cut short? Nothing was revoked")
+	e.refused(logical.UpdateOperation, "revoke", data{"token": stranger.token}, "was not made by this mount: revoke the token at the mount that issued it. Nothing was revoked")
+	e.refused(logical.UpdateOperation, "revoke", data{"token": a.token[:30]}, "may be mistyped or cut short. Nothing was revoked")
 	e.refused(logical.UpdateOperation, "revoke", data{"token_id": "xyz"}, "token_id: must be 24")
 	for _, path := range []string{"revoke", "lookup"} { // a token in the wrong field is not shown
 		resp, err := e.request(&logical.Request{Operation: logical.UpdateOperation, Path: path, Data: data{"token_id": a.token}})

@@ -202,7 +202,7 @@ func (b *backend) pathRolesDelete(ctx context.Context, req *logical.Request, d *
 			return err
 		}
 		if keeper := static.OfRole(st.statics, r.Name()); keeper != nil {
-			return refusal.Field("name", "static role %q keeps a token of role %q: delete it first", keeper.Name(), r.Name())
+			return refusal.Field("name", "static role %q keeps a token of role %q: delete the static role first", keeper.Name(), r.Name())
 		}
 		return nil
 	}, b.upstreams)

@@ -35,7 +35,7 @@ func (b *backend) pathsStaticRoles() []*framework.Path {
 					Summary:  "Read a static role.",
 					Responses: ok(withRotations(map[string]*framework.FieldSchema{
 						"role":        {Type: framework.TypeString, Required: true, Description: "Role of the token."},
-						"overlap":     {Type: framework.TypeInt, Required: true, Description: "Seconds for which the previous token still works after a rotation."},
+						"overlap":     {Type: framework.TypeInt, Required: true, Description: "How long the previous token works after a rotation, in seconds."},
 						"entity_id":   {Type: framework.TypeString, Required: true, Description: "Vault entity of the token; empty if none."},
 						"description": {Type: framework.TypeString, Required: true, Description: "Purpose of the static role."},
 						"token_id":    {Type: framework.TypeString, Required: true, Description: "Public name of the token."},
@@ -60,7 +60,7 @@ func withRotations(fields map[string]*framework.FieldSchema) map[string]*framewo
 		"previous_token_expires_at": {Type: framework.TypeTime, Description: "Expiry of the previous token; absent if no previous token works."},
 		"rotation_period":           {Type: framework.TypeInt, Required: true, Description: "Seconds between two rotations; 0 with rotation_schedule."},
 		"rotation_schedule":         {Type: framework.TypeString, Required: true, Description: "Times of the rotations in cron syntax; empty with rotation_period."},
-		"rotation_window":           {Type: framework.TypeInt, Required: true, Description: "Seconds in which a rotation may still begin; 0: no limit."},
+		"rotation_window":           {Type: framework.TypeInt, Required: true, Description: "How long after a scheduled time a rotation may still begin, in seconds; 0: no limit."},
 	})
 	return fields
 }

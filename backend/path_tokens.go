@@ -103,7 +103,7 @@ func (b *backend) pathTokensList(ctx context.Context, req *logical.Request, d *f
 		limit = maxTokensPage
 	}
 	if limit > maxTokensPage {
-		return nil, refusal.Field("limit", "%d is too many, at most %d are allowed", limit, maxTokensPage)
+		return nil, refusal.Field("limit", "%d is too large, at most %d is allowed", limit, maxTokensPage)
 	}
 
 	rows, more := st.Inventory.Page(after, limit, d.Get("role").(string))

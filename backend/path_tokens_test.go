@@ -54,7 +54,7 @@ func TestTokens(t *testing.T) {
 	e.refused(logical.ReadOperation, "tokens/xyz", nil, "token_id: must be 24")
 	e.refused(logical.ListOperation, "tokens/", data{"after": "xyz"}, "after: must be 24")
 	e.refused(logical.ListOperation, "tokens/", data{"limit": "-3"}, "limit: must be at least 1")
-	e.refused(logical.ListOperation, "tokens/", data{"limit": 1001}, "limit: 1001 is too many, at most 1000 are allowed")
+	e.refused(logical.ListOperation, "tokens/", data{"limit": 1001}, "limit: 1001 is too large, at most 1000 is allowed")
 	e.list("tokens/", data{"limit": 1000})
 	e.refused(logical.ListOperation, "tokens/", data{"page": "3"}, "page: is not a field")
 }

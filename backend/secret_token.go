@@ -85,7 +85,7 @@ func (b *backend) tokenRenew(ctx context.Context, req *logical.Request, _ *frame
 	}
 	r := st.Roles.ByID(l.roleID)
 	if r == nil {
-		return nil, refusal.New("role %q was deleted after the token was issued: it cannot be renewed", l.role)
+		return nil, refusal.New("the token cannot be renewed: role %q was deleted after the token was issued", l.role)
 	}
 
 	ttl, maxTTL, err := b.renewal(req.Secret, l.leaseTerms, r)
@@ -94,7 +94,7 @@ func (b *backend) tokenRenew(ctx context.Context, req *logical.Request, _ *frame
 	}
 	err = st.Renew(ctx, req.Storage, l.grant, l.roleID, l.expiresAt, b.now().Add(ttl))
 	if refused := (*native.NotRenewedError)(nil); errors.As(err, &refused) {
-		return nil, refusal.New("the token cannot be renewed: it is %s", refused.Reason)
+		return nil, refusal.New("the token cannot be renewed: the token is %s", refused.Reason)
 	}
 	if err != nil {
 		return nil, err

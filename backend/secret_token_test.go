@@ -109,7 +109,7 @@ func TestRevokeLease(t *testing.T) {
 		}
 	}
 	resp, err := e.renew(c, 0)
-	e.saysNo(resp, err, "cannot be renewed: it is revoked")
+	e.saysNo(resp, err, "cannot be renewed: the token is revoked")
 
 	e.do(logical.DeleteOperation, "roles/reader", nil)
 	e.revokeLease(other) // needs nothing but the lease

@@ -57,7 +57,7 @@ func (b *backend) secretUpstream() *framework.Secret {
 func (b *backend) credsUpstream(ctx context.Context, req *logical.Request, d *framework.FieldData, st *state, r *role.Role) (*logical.Response, error) {
 	for field := range d.Raw {
 		if field != "role" && field != "ttl" {
-			return nil, refusal.Field(field, "is for the engine's own tokens; role %q issues those of connection %q, which its params narrow", r.Name(), r.Connection)
+			return nil, refusal.Field(field, "is for native tokens; role %q issues tokens of connection %q, which the role's params narrow", r.Name(), r.Connection)
 		}
 	}
 	ttl, lifetime, warnings, err := b.lifetimes(r, d)

@@ -288,7 +288,7 @@ func TestUpstreamRefuses(t *testing.T) {
 		d    data
 		want string
 	}{
-		{"creds/reader", data{"scopes": "a"}, `scopes: is for the engine's own tokens; role "reader" issues those of connection "shelf"`},
+		{"creds/reader", data{"scopes": "a"}, `scopes: is for native tokens; role "reader" issues tokens of connection "shelf"`},
 		{"creds/reader", data{"ttl": "3h"}, "ttl: 3h is more than max_ttl"},
 		{"roles/reader", data{"connection": ""}, `connection: of role "reader" is "shelf" and cannot be changed`},
 		{"roles/reader", data{"refresh": true}, "refresh: is for the engine's own tokens"},

@@ -126,7 +126,7 @@ func TestStaticRoleRefuses(t *testing.T) {
 		{"static-roles/x", data{"role": "reader", "rotation_period": "1s"}, "rotation_period: 1s is not between 5s and"},
 		{"static-roles/x", data{"role": "reader", "rotation_period": "1h", "rotation_schedule": "* * * * *"}, "not both"},
 		{"static-roles/x", data{"role": "reader", "rotation_schedule": "often"}, `rotation_schedule: "often" is no cron schedule`},
-		{"static-roles/x", data{"role": "reader", "rotation_period": "1h", "rotation_window": "2h"}, "rotation_window: goes with rotation_schedule"},
+		{"static-roles/x", data{"role": "reader", "rotation_period": "1h", "rotation_window": "2h"}, "rotation_window: requires rotation_schedule"},
 		{"static-roles/x", data{"role": "reader", "rotation_schedule": "* * * * *", "rotation_window": "1m"}, "rotation_window: 1m is less than 1h"},
 		{"static-roles/x", data{"role": "reader", "rotation_period": "1h", "overlap": "2h"}, "overlap: 2h is more than rotation_period"},
 		{"static-roles/legacy", data{"role": "signed"}, `role: is "reader" and cannot be changed`},

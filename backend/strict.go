@@ -86,7 +86,7 @@ func checkType(name string, field framework.FieldType, value any) error {
 		}
 		// The framework would read 010 as 8.
 		if text, is := value.(string); is && !decimal.MatchString(text) {
-			return refusal.Field(name, "takes a whole number in decimal digits, without zeros before it")
+			return refusal.Field(name, "takes a whole number in decimal digits, without leading zeros")
 		}
 	case framework.TypeDurationSecond:
 		// The framework would truncate 0.5s to 0, which often means no limit.

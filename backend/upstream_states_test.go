@@ -371,7 +371,7 @@ func TestUpstreamUnrevocable(t *testing.T) {
 	s.ends = c.now().Add(2 * time.Hour).Unix()
 	one := e.creds("reader", nil)
 	resp := e.do(logical.UpdateOperation, "revoke", data{"token_id": one.id})
-	if resp == nil || len(resp.Warnings) != 1 || !strings.Contains(resp.Warnings[0], "cannot revoke the token, which works there until "+time.Unix(s.ends, 0).UTC().Format(time.RFC3339)) {
+	if resp == nil || len(resp.Warnings) != 1 || !strings.Contains(resp.Warnings[0], "cannot revoke the token. The token works there until "+time.Unix(s.ends, 0).UTC().Format(time.RFC3339)) {
 		t.Fatal(resp)
 	}
 	e.revokeLease(one)

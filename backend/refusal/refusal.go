@@ -1,5 +1,5 @@
-// Package refusal holds the typed error by which the rooms of the engine reject a request. Package backend renders a refusal
-// into a Vault error or an OAuth error, in one place.
+// Package refusal holds the typed error of a rejected request. Package backend renders a refusal into a Vault error or an
+// OAuth error, in one place.
 package refusal
 
 import (

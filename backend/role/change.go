@@ -130,7 +130,7 @@ func (e *Entry) changeCommon(c *Change) error {
 	case e.MaxTokens < 0:
 		return refusal.Field("max_tokens", "%d is less than 0, which is no limit", e.MaxTokens)
 	case e.MaxTokens > 0 && e.NoLease && e.Connection == "":
-		return refusal.Field("max_tokens", "needs leases: with generate_lease=false nothing is stored of a token, and nobody can count them")
+		return refusal.Field("max_tokens", "needs leases: with generate_lease=false the engine stores nothing of a token, and cannot count the tokens")
 	case len(e.Description) > MaxDescriptionLen:
 		return refusal.Field("description", "is %d bytes long, at most %d are allowed", len(e.Description), MaxDescriptionLen)
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 )
 
-// Identities looks up Vault entities, as logical.SystemView does.
+// Identities reads Vault entities, as logical.SystemView does.
 type Identities interface {
 	EntityInfo(id string) (*logical.Entity, error)
 	GroupsForEntity(id string) ([]*logical.Group, error)
@@ -68,7 +68,7 @@ func checkTemplate(s string) error {
 	for _, part := range strings.Split(s, "{{")[1:] {
 		name, _, _ := strings.Cut(part, "}}")
 		if name = strings.TrimSpace(name); !directive.MatchString(name) {
-			return fmt.Errorf("%q is no directive of identity templates, which are such as {{identity.entity.name}}", refusal.Clip(name))
+			return fmt.Errorf("%q is no directive of identity templates, such as {{identity.entity.name}}", refusal.Clip(name))
 		}
 	}
 	return nil

@@ -62,7 +62,7 @@ func (e *Entry) changeRole(c *Change, roles *role.Store) error {
 	}
 	set(&e.Role, c.Role)
 	if e.Role == "" {
-		return refusal.Field("role", "is needed: the role whose token is kept")
+		return refusal.Field("role", "is needed: the role of the token")
 	}
 	r := roles.Get(e.Role)
 	switch err := roles.Broken(e.Role); {
@@ -71,14 +71,14 @@ func (e *Entry) changeRole(c *Change, roles *role.Store) error {
 	case r == nil:
 		return refusal.Field("role", "there is no role %q", refusal.Clip(e.Role))
 	case r.TokenFormat == role.FormatJWT || r.Refresh || r.Proof != "":
-		return refusal.Field("role", "role %q has JWTs, refresh or proof, which a token that is kept cannot have", r.Name())
+		return refusal.Field("role", "role %q has JWTs, refresh or proof, which a static role cannot have", r.Name())
 	}
 	set(&e.EntityID, c.EntityID)
 	if len(e.EntityID) > role.MaxNameLen {
 		return refusal.Field("entity_id", "is %d bytes long, at most %d are allowed", len(e.EntityID), role.MaxNameLen)
 	}
 	if r.HasTemplates() && e.EntityID == "" {
-		return refusal.Field("role", "role %q has identity templates, and a token that is kept is nobody's: set entity_id", r.Name())
+		return refusal.Field("role", "role %q has identity templates, and the static role has no entity: set entity_id", r.Name())
 	}
 	return nil
 }
@@ -86,7 +86,7 @@ func (e *Entry) changeRole(c *Change, roles *role.Store) error {
 // changeRotation applies the times of the rotations.
 func (e *Entry) changeRotation(c *Change) error {
 	if c.RotationPeriod != nil && c.RotationSchedule != nil {
-		return refusal.Field("rotation_period", "give it or rotation_schedule, not both")
+		return refusal.Field("rotation_period", "give rotation_period or rotation_schedule, not both")
 	}
 	if c.RotationPeriod != nil {
 		e.Period, e.Schedule, e.Window = *c.RotationPeriod, "", 0
@@ -101,12 +101,12 @@ func (e *Entry) changeRotation(c *Change) error {
 		}
 	}
 	if e.Period == 0 && e.Schedule == "" {
-		return refusal.Field("rotation_period", "is needed, or rotation_schedule: when the token is replaced")
+		return refusal.Field("rotation_period", "is needed, or rotation_schedule: the times of the rotations")
 	}
 	if c.RotationWindow != nil {
 		e.Window = *c.RotationWindow
 		if e.Schedule == "" {
-			return refusal.Field("rotation_window", "goes with rotation_schedule")
+			return refusal.Field("rotation_window", "requires rotation_schedule")
 		}
 		if e.Window != 0 && e.Window < minRotationWindow {
 			return refusal.Field("rotation_window", "%s is less than %s", refusal.Short(e.Window), refusal.Short(minRotationWindow))

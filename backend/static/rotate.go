@@ -128,8 +128,8 @@ func (t *task) succeed(next, e *Entry, now time.Time) {
 	}
 }
 
-// put stores a static role in place of what storage held when the task began. If a write fails, put asks storage whether
-// the write was done.
+// put replaces the stored static role of the task. After a failed write, put reads storage to determine whether the write was
+// done.
 func (t *task) put(ctx context.Context, next *Entry) error {
 	if t.stored == nil { // the role must exist until the static role is stored
 		t.Roles.Writing.Lock()

@@ -32,10 +32,10 @@ type Config struct {
 // Server is a running Vault server.
 type Server struct {
 	Addr  string // "http://127.0.0.1:<port>"
-	Token string // the root token
-	Log   string // the file that it logs to
+	Token string // root token
+	Log   string // path of the log
 	conf  Config
-	key   string // the unseal key
+	key   string // unseal key
 	*process.Process
 }
 
