@@ -291,7 +291,7 @@ func TestUpstreamRefuses(t *testing.T) {
 		{"creds/reader", data{"scopes": "a"}, `scopes: is for native tokens; role "reader" issues tokens of connection "shelf"`},
 		{"creds/reader", data{"ttl": "3h"}, "ttl: 3h is more than max_ttl"},
 		{"roles/reader", data{"connection": ""}, `connection: of role "reader" is "shelf" and cannot be changed`},
-		{"roles/reader", data{"refresh": true}, "refresh: is for the engine's own tokens"},
+		{"roles/reader", data{"refresh": true}, "refresh: is for native tokens"},
 		{"roles/reader", data{"params": data{"book": "a"}}, "params: book: is not one of: books"},
 		{"roles/reader", data{"params": "nonsense"}, "params"},
 		{"roles/other", data{"connection": "none"}, `connection: there is no connection "none"`},

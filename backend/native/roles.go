@@ -86,7 +86,7 @@ func (q *WriteRoleRequest) apply(entry *role.Entry, old *role.Role) error {
 	}
 	for _, field := range q.Given {
 		if !slices.Contains(role.ConnectionFields, field) {
-			return refusal.Field(field, "is for the engine's own tokens; a role with a connection has %s", strings.Join(role.ConnectionFields, ", "))
+			return refusal.Field(field, "is for native tokens; a role with a connection has %s", strings.Join(role.ConnectionFields, ", "))
 		}
 	}
 	return entry.ChangeConnected(q.Change, func(params map[string]any) (map[string]any, error) {

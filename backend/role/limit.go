@@ -54,7 +54,7 @@ func (l *Limits) Reserve(r *Role, rows, live func() int, now time.Time) (*Place,
 			of.live, of.countedAt = live(), now
 		}
 		if of.live+of.reserved >= r.MaxTokens {
-			return nil, refusal.Field("max_tokens", "role %q has reached its limit of live tokens, which is %d: revoke unneeded tokens (list tokens with role=%s), wait until one expires, or raise max_tokens",
+			return nil, refusal.Field("max_tokens", "role %q has reached its limit of live tokens, which is %d: revoke those that are not needed (list tokens with role=%s), wait until one expires, or raise max_tokens",
 				r.name, r.MaxTokens, r.name)
 		}
 	}
