@@ -11,6 +11,21 @@ import (
 // fault is what becomes of a call.
 type fault int
 
+const (
+	answers    fault = iota
+	resets           // the connection is cut before anything is done
+	resetsDone       // and after it is done
+	cutShort         // it is done, and the answer breaks off
+	fails            // 500, and nothing is done
+	failsDone        // 500, and it is done
+	late             // it is done, and the answer comes late
+	muchLater        // it is done only when the client has given up
+	nonsense         // it is done, and the answer makes no sense
+	limited          // 429 with Retry-After
+	twice            // it is done, the connection is cut, and somebody on the way repeats what makes something
+	faultCount
+)
+
 // answer answers a request in the way of a fault; serve does what the request asks for.
 func (s *service) answer(w http.ResponseWriter, r *http.Request, do fault, serve func(answer func(status int, body any))) {
 	silently := func() { serve(func(int, any) {}) }

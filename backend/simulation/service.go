@@ -94,21 +94,6 @@ type serviceToken struct {
 // clocks say.
 const generosity = 20 * time.Minute
 
-const (
-	answers    fault = iota
-	resets           // the connection is cut before anything is done
-	resetsDone       // and after it is done
-	cutShort         // it is done, and the answer breaks off
-	fails            // 500, and nothing is done
-	failsDone        // 500, and it is done
-	late             // it is done, and the answer comes late
-	muchLater        // it is done only when the client has given up
-	nonsense         // it is done, and the answer makes no sense
-	limited          // 429 with Retry-After
-	twice            // it is done, the connection is cut, and somebody on the way repeats what makes something
-	faultCount
-)
-
 func newService(w *world) *service {
 	s := &service{world: w, accept: make(chan net.Conn), done: make(chan struct{}), tokens: make(map[string]*serviceToken), names: make(map[string]string), refuse: make(map[string]time.Time)}
 	s.server = &http.Server{Handler: s, ErrorLog: nil}
