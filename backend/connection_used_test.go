@@ -33,7 +33,7 @@ func TestAConnectionThatIsUsedMeanwhileIsNotDeleted(t *testing.T) {
 	_, _ = e.ask(e.storage, logical.UpdateOperation, "rotate-root/shelf", nil)
 	if !eventually(func() bool {
 		root, _ := e.read("connections/shelf")["queue"].(map[string]any)["root"].(string)
-		return strings.Contains(root, ": ") // the queue has tried in vain, and waits
+		return strings.Contains(root, ": ") // the queue tried, failed, and waits
 	}) {
 		t.Fatal("the rotation is not known to be cut short")
 	}

@@ -11,8 +11,8 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
 
-// hangingUp is storage whose client hangs up while a key below a prefix is written: whoever has not detached the write from the
-// request learns nothing of it, and it is done.
+// hangingUp is storage whose client hangs up while a key below a prefix is written. A caller that has not detached the write from
+// the request gets an error, although storage took the write.
 type hangingUp struct {
 	logical.Storage
 	prefix string
@@ -66,8 +66,8 @@ func TestAWriteWhoseClientHangsUpIsKnown(t *testing.T) {
 	}
 }
 
-// A deletion of a connection whose client hangs up is completed, and nobody gets a token of the deleted connection from
-// another connection of the same name.
+// A deletion of a connection whose client hangs up is completed, and another connection of the same name hands out no
+// token of the deleted connection.
 func TestADeletionOfAConnectionWhoseClientHangsUpIsCompleted(t *testing.T) {
 	s := newShelf(t)
 	e := onShelf(t, s)

@@ -198,7 +198,7 @@ func TestStaticTokenGoodForNothing(t *testing.T) {
 	})
 }
 
-// The inventory lists what static roles keep, whoever made it, and after a crash too.
+// The inventory lists the tokens of static roles, whichever request or rotation made them, and after a crash too.
 func TestStaticTokensAreListed(t *testing.T) {
 	t.Parallel()
 	c := new(clock)

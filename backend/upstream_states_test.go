@@ -142,7 +142,7 @@ func TestUpstreamCreateAgainstFailover(t *testing.T) {
 		if err != nil || len(ids) != 1 {
 			t.Error(ids, err)
 		}
-		for _, id := range ids { // the other process has looked for the token in vain
+		for _, id := range ids { // the other process searched for the token and found none
 			if err := e.storage.Delete(t.Context(), "upstream/"+id); err != nil {
 				t.Error(err)
 			}

@@ -27,7 +27,7 @@ func (t *Tokens) Revoke(ctx context.Context, s logical.Storage, text string) err
 }
 
 // RevokeUnopened revokes the grant of a token whose key is gone, as far as the token says in plain text which grant that
-// is, and reports whether anything is known of that grant. Whoever calls may revoke any ID, so the text need not be
+// is, and reports whether anything is known of that grant. The caller may revoke any ID, so the text need not be
 // trusted.
 func (t *Tokens) RevokeUnopened(ctx context.Context, s logical.Storage, text string) (known bool, _ error) {
 	grant, ok := token.PlainGrant(text)

@@ -196,8 +196,8 @@ func changed(field string, stored map[string]any, given *map[string]any, fields 
 	return values, nil
 }
 
-// refuseElsewhere refuses to send a stored credential to another service. Whoever may change a connection need not know
-// its credential, and could have the credential sent to a server of their own. The client_key need not be given again,
+// refuseElsewhere refuses to send a stored credential to another service. A client that may change a connection need not
+// know its credential, and could have the credential sent to a server of its own. The client_key need not be given again,
 // since it is sent to nobody.
 func (e *Entry) refuseElsewhere(c *Change, p *connector.Provider) error {
 	if e.URL == "" {

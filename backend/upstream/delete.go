@@ -110,7 +110,7 @@ func (k *Keeper) dropConnection(ctx context.Context, s logical.Storage, id strin
 	if err := k.Connections.drop(ctx, s, c); err != nil {
 		return nil, err
 	}
-	// Only now: a token that was made meanwhile is known, or whoever makes it finds that the connection is gone.
+	// Only now: a token that was made meanwhile is known, or its request finds that the connection is gone.
 	// After a crash the next start forgets the rest.
 	left := k.Tokens.OfConnection(id)
 	return left, k.forgetAll(ctx, left)

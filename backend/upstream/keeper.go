@@ -110,7 +110,7 @@ type Outcome struct {
 	Service string    // name of the connection
 }
 
-// Revoke revokes a token whatever holds the token. Nobody gets the token from now on. If the service cannot be reached,
+// Revoke revokes a token whatever holds the token. From now on no request gets the token. If the service cannot be reached,
 // the queue retries the revocation. The queue also revokes a token with many holds. A token that is not in storage is
 // already revoked.
 func (k *Keeper) Revoke(ctx context.Context, id token.ID) (Outcome, error) {
