@@ -134,6 +134,27 @@ func TestAProcessBehindRevokesForLong(t *testing.T) {
 	})
 }
 
+// A process that does not know the status list of a JWT has that list show the revocation of the JWT by its id.
+func TestAProcessBehindRevokesInTheStatusList(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		behind := newIssuer(t)
+		behind.write("roles/app", data{"token_format": "jwt", "scopes": "a", "audience": "x"})
+		ahead := mountOn(t, behind.storage, behind.system)
+		grant := ahead.creds("app", nil)
+		if resp := behind.do(logical.UpdateOperation, "revoke", data{"token_id": grant.id}); resp != nil && len(resp.Warnings) > 0 {
+			t.Error(resp.Warnings)
+		}
+		now := mountOn(t, behind.storage, behind.system)
+		claims, err := now.b.state.Load().Open(t.Context(), behind.storage, grant.token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d, ok := now.b.state.Load().Deviations.Get(claims.Grant); !ok || d.Status != claims.Status {
+			t.Errorf("the revocation names the place %v, want %v", d.Status, claims.Status)
+		}
+	})
+}
+
 // However many keys there are, an entry holds one.
 func TestAnEntryHoldsOneKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -219,6 +219,17 @@ func (x *StatusIndexes) Has(number uint32) bool {
 	return x.lists[number] != nil
 }
 
+// Find is Has for a list that another process may have begun: Find reads a list that memory does not have.
+func (x *StatusIndexes) Find(ctx context.Context, s logical.Storage, number uint32, now time.Time) (bool, error) {
+	if x.Has(number) {
+		return true, nil
+	}
+	if err := x.Reload(ctx, s, statusKey(number), now); err != nil {
+		return false, err
+	}
+	return x.Has(number), nil
+}
+
 // Prune deletes the lists whose tokens must have expired, and drops blocks whose places are no longer handed out.
 func (x *StatusIndexes) Prune(ctx context.Context, s logical.Storage, longest time.Duration, now time.Time) error {
 	x.mu.Lock()

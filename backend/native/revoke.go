@@ -70,8 +70,15 @@ func (t *Tokens) revokeGrant(ctx context.Context, s logical.Storage, id token.ID
 		status = row.Status
 	}
 	if !known {
-		if place := id.Place(); status.IsZero() && place.Index < ledger.ListSize && t.StatusIndexes.Has(place.List) {
-			known, status = true, place // the row was lost, and the ID itself names its place
+		// This process may not have the row of the grant. The ID itself names the place, if the list exists.
+		if place := id.Place(); status.IsZero() && place.Index < ledger.ListSize {
+			exists, err := t.StatusIndexes.Find(ctx, s, place.List, t.Now())
+			if err != nil {
+				return false, err
+			}
+			if exists {
+				known, status = true, place
+			}
 		}
 		_, deviates := t.Deviations.Get(id)
 		known = known || deviates
