@@ -233,7 +233,7 @@ func (st *state) rowLife(row *ledger.Row, destroyed map[string]time.Time) access
 	t, known := st.upstreams.Get(row.ID)
 	life := access.State{ExpiresAt: row.ExpiresAt}
 	if known {
-		life.ExpiresAt = t.EndsAt
+		life.ExpiresAt = st.upstreams.ExpiresAt(&t)
 	}
 	life.Revoked = known && t.State != upstream.Live || !known && st.upstreams.Unreadable(row.ID) == nil
 	return life

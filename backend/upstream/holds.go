@@ -66,6 +66,20 @@ func (ts *Tokens) heldBy(id token.ID) int {
 	return 0
 }
 
+// ExpiresAt returns when a live token expires unless a lease is renewed. A shared token expires with the last of its
+// leases.
+func (ts *Tokens) ExpiresAt(t *Token) time.Time {
+	if !t.Shared {
+		return t.EndsAt
+	}
+	ts.mu.RLock()
+	defer ts.mu.RUnlock()
+	if last, held := ts.holds[t.ID].last(); held {
+		return t.capped(last)
+	}
+	return t.EndsAt
+}
+
 // setHold puts a stored hold into memory, or removes a deleted one if h is nil. It returns how many holds the token has
 // left.
 func (ts *Tokens) setHold(id token.ID, name string, h *hold) (left int) {
