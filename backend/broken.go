@@ -73,7 +73,7 @@ type damaged interface {
 
 // parts returns the parts of the ledger and the key rings, by the prefix of their storage keys.
 func (st *state) parts() map[string]damaged {
-	parts := map[string]damaged{st.Sealing.Prefix(): st.Sealing, st.Signing.Prefix(): st.Signing}
+	parts := map[string]damaged{native.SealingPrefix: st.Sealing, native.SigningPrefix: st.Signing}
 	for prefix, room := range st.rooms() {
 		parts[prefix] = room
 	}
@@ -113,15 +113,11 @@ func (b *backend) pathBrokenDelete(ctx context.Context, req *logical.Request, d 
 // dropBroken deletes an entry that cannot be read, by the room that owns the key.
 func (b *backend) dropBroken(ctx context.Context, req *logical.Request, st *state, key string) (*logical.Response, error) {
 	if key == native.ConfigKey {
-		st.Config.Writing.Lock()
-		defer st.Config.Writing.Unlock()
 		dropped, err := st.Config.DropBroken(ctx, req.Storage)
 		if err != nil || !dropped {
 			return nil, err
 		}
-		resp := new(logical.Response)
-		resp.AddWarning(native.DefaultsApply)
-		return resp, nil
+		return warned([]string{native.DefaultsApply}, nil)
 	}
 	if name, is := strings.CutPrefix(key, role.Prefix); is {
 		return nil, st.DropBrokenRole(ctx, req.Storage, name, b.upstreams)
@@ -142,9 +138,7 @@ func (b *backend) dropBroken(ctx context.Context, req *logical.Request, st *stat
 		if err != nil || !left {
 			return nil, err
 		}
-		resp := new(logical.Response)
-		resp.AddWarning("a token may be left behind at its service, and the engine will not revoke the token")
-		return resp, nil
+		return warned([]string{"a token may be left behind at its service, and the engine will not revoke the token"}, nil)
 	}
 	name, _ := strings.CutPrefix(key, upstream.ProvidersPrefix)
 	return nil, b.upstreams.DropBrokenProvider(ctx, req.Storage, name)

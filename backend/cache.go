@@ -3,6 +3,7 @@ package backend
 import (
 	"cmp"
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -106,10 +107,8 @@ func (b *backend) reload(ctx context.Context, s logical.Storage, old *state, sta
 			}
 		}
 	default:
-		for _, key := range stale {
-			if err := b.reloadKey(ctx, s, st, key); err != nil {
-				return nil, err
-			}
+		if err := b.reloadKeys(ctx, s, st, stale); err != nil {
+			return nil, err
 		}
 	}
 	if old != nil && all {
@@ -175,11 +174,16 @@ func (b *backend) reloaders(st *state) []reloader {
 	return table
 }
 
-// reloadKey reads a storage key again. Keys without a reloader are ignored.
-func (b *backend) reloadKey(ctx context.Context, s logical.Storage, st *state, key string) error {
-	for _, part := range b.reloaders(st) {
-		if strings.HasPrefix(key, part.prefix) {
-			return part.reload(ctx, s, key)
+// reloadKeys reads again what other nodes wrote at storage keys.
+func (b *backend) reloadKeys(ctx context.Context, s logical.Storage, st *state, keys []string) error {
+	table := b.reloaders(st)
+	for _, key := range keys {
+		i := slices.IndexFunc(table, func(part reloader) bool { return strings.HasPrefix(key, part.prefix) })
+		if i < 0 {
+			continue
+		}
+		if err := table[i].reload(ctx, s, key); err != nil {
+			return err
 		}
 	}
 	return nil

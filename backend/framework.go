@@ -19,6 +19,21 @@ func field(kind framework.FieldType, title, description string) *framework.Field
 	return &framework.FieldSchema{Type: kind, Description: description, DisplayAttrs: &framework.DisplayAttributes{Name: title}}
 }
 
+// readFields adds to the fields of a read those of a write, but for the fields that a read omits.
+func readFields(read, written map[string]*framework.FieldSchema, omitted ...string) map[string]*framework.FieldSchema {
+	for name, field := range written {
+		if slices.Contains(omitted, name) {
+			continue
+		}
+		shown := &framework.FieldSchema{Type: field.Type, Required: true, Description: field.Description}
+		if shown.Type == framework.TypeCommaStringSlice {
+			shown.Type = framework.TypeStringSlice
+		}
+		read[name] = shown
+	}
+	return read
+}
+
 // ok returns the schema of a 200 answer with these fields.
 func ok(fields map[string]*framework.FieldSchema) map[int][]framework.Response {
 	return map[int][]framework.Response{http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: fields}}}
@@ -163,10 +178,5 @@ func warned(warnings []string, err error) (*logical.Response, error) {
 	return &logical.Response{Warnings: warnings}, nil
 }
 
-// unreadable returns the answer to a request for a missing entry (reason is nil) or an unreadable entry.
-func unreadable(reason error) (*logical.Response, error) {
-	if reason == nil {
-		return nil, nil
-	}
-	return nil, refusal.New("%w", reason)
-}
+// rfc3339 returns a time as answers show it.
+func rfc3339(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -3,7 +3,6 @@ package backend
 import (
 	"cmp"
 	"context"
-	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -37,23 +36,6 @@ var connectionFields = map[string]*framework.FieldSchema{
 	},
 }
 
-// connectionResponseFields returns the fields of a read: the fields of a write without secrets, and the state.
-func connectionResponseFields() map[string]*framework.FieldSchema {
-	read := map[string]*framework.FieldSchema{
-		"rotated_at": {Type: framework.TypeString, Required: true, Description: "Time of the last rotation by rotate-root; empty if never rotated."},
-		"tokens":     {Type: framework.TypeInt, Required: true, Description: "Number of live tokens at the service."},
-		"queue":      {Type: framework.TypeMap, Required: true, Description: "Tokens still to be revoked: count, oldest (when the oldest token entered the queue), last_error, next_try if the service could not be reached, unrevocable (tokens that the service cannot revoke) and unrevocable_until. root: unfinished work of a credential rotation."},
-	}
-	for name, field := range connectionFields {
-		switch name {
-		case "name", "client_key", "force":
-			continue
-		}
-		read[name] = &framework.FieldSchema{Type: field.Type, Required: true, Description: field.Description}
-	}
-	return read
-}
-
 func (b *backend) pathsConnections() []*framework.Path {
 	nameOnly := map[string]*framework.FieldSchema{"name": connectionFields["name"]}
 	return []*framework.Path{
@@ -64,9 +46,13 @@ func (b *backend) pathsConnections() []*framework.Path {
 			ExistenceCheck: b.exists(func(st *state, name string) bool { return st.connections.Has(name) }),
 			Operations: crud(
 				&framework.PathOperation{
-					Callback:  b.pathConnectionsRead,
-					Summary:   "Read a connection without secrets.",
-					Responses: ok(connectionResponseFields()),
+					Callback: b.pathConnectionsRead,
+					Summary:  "Read a connection without secrets.",
+					Responses: ok(readFields(map[string]*framework.FieldSchema{
+						"rotated_at": {Type: framework.TypeString, Required: true, Description: "Time of the last rotation by rotate-root; empty if never rotated."},
+						"tokens":     {Type: framework.TypeInt, Required: true, Description: "Number of live tokens at the service."},
+						"queue":      {Type: framework.TypeMap, Required: true, Description: "Tokens still to be revoked: count, oldest (when the oldest token entered the queue), last_error, next_try if the service could not be reached, unrevocable (tokens that the service cannot revoke) and unrevocable_until. root: unfinished work of a credential rotation."},
+					}, connectionFields, "name", "client_key", "force")),
 				},
 				change(b.pathConnectionsWrite, "Create or change a connection. Omitted fields keep their values."),
 				change(b.pathConnectionsDelete, "Delete an unused connection."),
@@ -103,11 +89,11 @@ func (b *backend) pathConnectionsRead(ctx context.Context, req *logical.Request,
 	name := d.Get("name").(string)
 	c := st.connections.Get(name)
 	if c == nil {
-		return unreadable(st.connections.Broken(name))
+		return nil, refusal.Wrap(st.connections.Broken(name))
 	}
 	rotated := ""
 	if !c.RotatedAt.IsZero() {
-		rotated = c.RotatedAt.UTC().Format(time.RFC3339)
+		rotated = rfc3339(c.RotatedAt)
 	}
 	return &logical.Response{Data: map[string]any{
 		"provider":         c.Provider,

@@ -87,7 +87,7 @@ func (b *backend) pathCredsUpdate(ctx context.Context, req *logical.Request, d *
 	name := d.Get("role").(string)
 	r := st.Roles.Get(name)
 	if err := st.Roles.Broken(name); err != nil {
-		return nil, refusal.New("%w", err)
+		return nil, refusal.Wrap(err)
 	}
 	if r == nil {
 		return nil, refusal.Field("role", "there is no role %q", refusal.Clip(name))

@@ -172,5 +172,3 @@ func describeKey(key *token.Key, use string) map[string]any {
 	}
 	return about
 }
-
-func rfc3339(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -114,8 +114,8 @@ func (b *backend) pathLookupUpdate(ctx context.Context, req *logical.Request, d 
 // describeToken adds the state of one token to the description of its grant.
 func describeToken(v *native.Verdict, data map[string]any, now time.Time) {
 	data["token_id"] = v.Claims.Name()
-	data["issued_at"] = v.Claims.IssuedAt.UTC().Format(time.RFC3339)
-	data["expires_at"] = v.Life.ExpiresAt.UTC().Format(time.RFC3339)
+	data["issued_at"] = rfc3339(v.Claims.IssuedAt)
+	data["expires_at"] = rfc3339(v.Life.ExpiresAt)
 	if reason := v.Life.Alive(now); reason != access.Good {
 		data["state"], data["detail"] = string(reason), access.Explain(reason, nil, nil)
 	}
@@ -170,8 +170,8 @@ func (b *backend) describe(ctx context.Context, st *state, row *ledger.Row) (map
 		"scopes":       strings.Fields(row.Scopes),
 		"entity_id":    row.Subject,
 		"display_name": row.DisplayName,
-		"issued_at":    row.IssuedAt.UTC().Format(time.RFC3339),
-		"expires_at":   life.ExpiresAt.UTC().Format(time.RFC3339),
+		"issued_at":    rfc3339(row.IssuedAt),
+		"expires_at":   rfc3339(life.ExpiresAt),
 	}
 	if err := st.unreadable(row); err != nil && !life.Revoked {
 		data["state"], data["detail"] = string(access.Unknown), err.Error()

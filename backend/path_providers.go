@@ -63,7 +63,7 @@ func (b *backend) pathProvidersRead(ctx context.Context, req *logical.Request, d
 	name := d.Get("name").(string)
 	p := st.connections.Providers.Get(name)
 	if err := st.connections.Providers.Broken(name); err != nil {
-		return nil, refusal.New("%w", err)
+		return nil, refusal.Wrap(err)
 	}
 	if p == nil {
 		return nil, nil

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -51,10 +50,8 @@ func (b *backend) pathRevokeUpdate(ctx context.Context, req *logical.Request, d 
 		if err != nil || known {
 			return nil, err
 		}
-		resp := new(logical.Response)
-		resp.AddWarning(fmt.Sprintf("token_id %q is unknown. If this mount issued a token of that id just before a crash, or without a lease, introspection "+
-			"now rejects the token; a status list does not show the revocation. If you have the token, revoke by token", id))
-		return resp, nil
+		return warned([]string{fmt.Sprintf("token_id %q is unknown. If this mount issued a token of that id just before a crash, or without a lease, introspection "+
+			"now rejects the token; a status list does not show the revocation. If you have the token, revoke by token", id)}, nil)
 	}
 	switch err := b.revokeText(ctx, req.Storage, st, text); {
 	case errors.Is(err, token.ErrMalformed):
@@ -85,13 +82,11 @@ func (b *backend) revokeUpstream(ctx context.Context, id token.ID) (*logical.Res
 	if err != nil || !o.Queued {
 		return nil, err
 	}
-	resp := new(logical.Response)
+	warning := fmt.Sprintf("the service of connection %q has not confirmed the revocation yet. The engine retries until the service confirms: see the queue of the connection", o.Service)
 	if !o.EndsAt.IsZero() {
-		resp.AddWarning(fmt.Sprintf("the service of connection %q cannot revoke the token. The token works there until %s: limit its permissions there", o.Service, o.EndsAt.UTC().Format(time.RFC3339)))
-	} else {
-		resp.AddWarning(fmt.Sprintf("the service of connection %q has not confirmed the revocation yet. The engine retries until the service confirms: see the queue of the connection", o.Service))
+		warning = fmt.Sprintf("the service of connection %q cannot revoke the token. The token works there until %s: limit its permissions there", o.Service, rfc3339(o.EndsAt))
 	}
-	return resp, nil
+	return warned([]string{warning}, nil)
 }
 
 // revokeText revokes the grant of a native token, or an upstream token.

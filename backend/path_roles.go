@@ -65,9 +65,11 @@ func (b *backend) pathsRoles() []*framework.Path {
 			ExistenceCheck: b.exists(func(st *state, name string) bool { return st.Roles.Has(name) }),
 			Operations: crud(
 				&framework.PathOperation{
-					Callback:  b.pathRolesRead,
-					Summary:   "Read a role.",
-					Responses: ok(roleResponseFields()),
+					Callback: b.pathRolesRead,
+					Summary:  "Read a role.",
+					Responses: ok(readFields(map[string]*framework.FieldSchema{
+						"version": {Type: framework.TypeInt, Required: true, Description: "Version of the role's permissions: incremented by each change of the permissions."},
+					}, roleFields, "name")),
 				},
 				change(b.pathRolesWrite, "Create or change a role. Omitted fields keep their values."),
 				change(b.pathRolesDelete, "Delete a role and revoke all its tokens."),
@@ -80,24 +82,6 @@ func (b *backend) pathsRoles() []*framework.Path {
 	}
 }
 
-// roleResponseFields returns the fields of a read: the fields of a write, and the version.
-func roleResponseFields() map[string]*framework.FieldSchema {
-	fields := map[string]*framework.FieldSchema{
-		"version": {Type: framework.TypeInt, Required: true, Description: "Version of the role's permissions: incremented by each change of the permissions."},
-	}
-	for name, field := range roleFields {
-		if name == "name" {
-			continue
-		}
-		shown := &framework.FieldSchema{Type: field.Type, Required: true, Description: field.Description}
-		if shown.Type == framework.TypeCommaStringSlice {
-			shown.Type = framework.TypeStringSlice
-		}
-		fields[name] = shown
-	}
-	return fields
-}
-
 func (b *backend) pathRolesRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	st, err := b.load(ctx, req.Storage)
 	if err != nil {
@@ -106,7 +90,7 @@ func (b *backend) pathRolesRead(ctx context.Context, req *logical.Request, d *fr
 	name := d.Get("name").(string)
 	r := st.Roles.Get(name)
 	if r == nil {
-		return unreadable(st.Roles.Broken(name))
+		return nil, refusal.Wrap(st.Roles.Broken(name))
 	}
 	return &logical.Response{Data: map[string]any{
 		"version":              int(r.Version),

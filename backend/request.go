@@ -19,14 +19,19 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 		return resp, err
 	case refused.HTTP != 0:
 		return nil, logical.CodedError(refused.HTTP, err.Error())
-	case req.Operation == logical.UpdateOperation && strings.HasPrefix(req.Path, oauthPrefix):
+	case speaksOAuth(req):
 		return oauthRefusal(refused)
 	}
 	return logical.ErrorResponse("%s", err), nil
 }
 
+// speaksOAuth reports whether a request is one of OAuth, with a form and an answer of OAuth.
+func speaksOAuth(req *logical.Request) bool {
+	return req.Operation == logical.UpdateOperation && strings.HasPrefix(req.Path, oauthPrefix)
+}
+
 func (b *backend) handle(ctx context.Context, req *logical.Request) (*logical.Response, error) {
-	if req.Operation == logical.UpdateOperation && strings.HasPrefix(req.Path, oauthPrefix) {
+	if speaksOAuth(req) {
 		if err := oauthForm(req); err != nil {
 			return nil, err
 		}

@@ -34,7 +34,7 @@ func (l *lease) internalData() map[string]any {
 		"status":     fmt.Sprintf("%d/%d", l.status.List, l.status.Index),
 		"role_id":    l.roleID.String(),
 		"role":       l.role,
-		"expires_at": l.expiresAt.UTC().Format(time.RFC3339),
+		"expires_at": rfc3339(l.expiresAt),
 	})
 }
 

@@ -85,7 +85,7 @@ func (b *backend) credsUpstream(ctx context.Context, req *logical.Request, d *fr
 		"token_id":   made.ID.String(),
 		"name":       made.Name,
 		"connection": r.Connection,
-		"expires_at": made.End.Format(time.RFC3339),
+		"expires_at": rfc3339(made.End),
 	}
 	if len(made.Data) > 0 {
 		data["upstream"] = made.Data

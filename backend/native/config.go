@@ -139,8 +139,10 @@ func ReadConfig(ctx context.Context, s logical.Storage) (*StoredConfig, error) {
 	return &StoredConfig{Config: c}, nil
 }
 
-// DropBroken deletes an entry that cannot be read, and reports whether there was one. The caller holds Writing.
+// DropBroken deletes an entry that cannot be read, and reports whether there was one.
 func (cs *ConfigStore) DropBroken(ctx context.Context, s logical.Storage) (bool, error) {
+	cs.Writing.Lock()
+	defer cs.Writing.Unlock()
 	stored, err := ReadConfig(ctx, s)
 	if err != nil {
 		return false, err

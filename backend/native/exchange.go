@@ -70,11 +70,10 @@ func (t *Tokens) Exchange(ctx context.Context, s logical.Storage, q *ExchangeReq
 	if left.Empty() {
 		return nil, errInvalidGrant
 	}
-	c, err := t.Config.Get()
+	m, err := t.mintingFor(s, r, q.MountPoint, ttl)
 	if err != nil {
 		return nil, err
 	}
-	m := &minting{Tokens: t, storage: s, config: c, role: r, mountPoint: q.MountPoint, lifetime: ttl}
 	text, err := m.access(ctx, claims)
 	if err != nil {
 		return nil, refuseGrant(err)

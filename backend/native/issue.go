@@ -41,11 +41,11 @@ type Issued struct {
 // inventory.
 func (t *Tokens) Issue(ctx context.Context, s logical.Storage, q *IssueRequest) (*Issued, error) {
 	r := q.Role
-	c, err := t.Config.Get()
+	m, err := t.mintingFor(s, r, q.MountPoint, q.Lifetime)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.MayIssue(r); err != nil {
+	if err := m.config.MayIssue(r); err != nil {
 		return nil, err
 	}
 	narrowed, err := r.Narrow(q.Asked)
@@ -62,7 +62,6 @@ func (t *Tokens) Issue(ctx context.Context, s logical.Storage, q *IssueRequest) 
 	if err != nil {
 		return nil, err
 	}
-	m := &minting{Tokens: t, storage: s, config: c, role: r, mountPoint: q.MountPoint, lifetime: q.Lifetime}
 	issued := &Issued{Claims: claims}
 	if r.Refresh {
 		if issued.RefreshToken, err = m.firstRefreshToken(ctx, claims, q.TTL); err != nil {
@@ -98,13 +97,8 @@ func (t *Tokens) claimsOf(ctx context.Context, s logical.Storage, q *IssueReques
 	if r.Refresh {
 		ttl = min(ttl, r.AccessTTL)
 	}
-	claims, err := newClaims(ttl, now)
+	claims, err := t.grantClaims(r, q.Subject, narrowed, ttl, now)
 	if err != nil {
-		return nil, err
-	}
-	inherit(claims, narrowed)
-	claims.Role, claims.RoleVersion, claims.Subject, claims.Grant = r.ID, r.Version, q.Subject, claims.ID
-	if claims.Metadata, err = r.MetadataFor(q.Subject, t.Vault()); err != nil {
 		return nil, err
 	}
 	if r.TokenFormat == role.FormatJWT && !r.NoLease {
@@ -117,6 +111,18 @@ func (t *Tokens) claimsOf(ctx context.Context, s logical.Storage, q *IssueReques
 		claims.ID = claims.Grant
 	}
 	return claims, nil
+}
+
+// grantClaims returns the claims of a token that is alone in a new grant.
+func (t *Tokens) grantClaims(r *role.Role, subject string, narrowed *token.Claims, ttl time.Duration, now time.Time) (*token.Claims, error) {
+	claims, err := newClaims(ttl, now)
+	if err != nil {
+		return nil, err
+	}
+	inherit(claims, narrowed)
+	claims.Role, claims.RoleVersion, claims.Subject, claims.Grant = r.ID, r.Version, subject, claims.ID
+	claims.Metadata, err = r.MetadataFor(subject, t.Vault())
+	return claims, err
 }
 
 // firstRefreshToken makes the refresh token that begins a grant. The access token gets an ID of its own.

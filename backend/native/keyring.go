@@ -106,9 +106,6 @@ func same(keys []token.Key, known token.Keys) bool {
 	return true
 }
 
-// Prefix returns where the ring stores its keys.
-func (k *keyring[R]) Prefix() string { return k.prefix }
-
 // errGone is returned for a change of a key that another process has removed.
 var errGone = errors.New("the key was removed meanwhile: try again")
 

@@ -25,6 +25,15 @@ type minting struct {
 	key        string        // name of the key that made the first token; empty before
 }
 
+// mintingFor returns what makes tokens of a role by the current settings of the mount.
+func (t *Tokens) mintingFor(s logical.Storage, r *role.Role, mountPoint string, lifetime time.Duration) (*minting, error) {
+	c, err := t.Config.Get()
+	if err != nil {
+		return nil, err
+	}
+	return &minting{Tokens: t, storage: s, config: c, role: r, mountPoint: mountPoint, lifetime: lifetime}, nil
+}
+
 // access makes an access token. For an opaque token the claims are sealed with the ring's current key.
 func (m *minting) access(ctx context.Context, claims *token.Claims) (string, error) {
 	if m.role.TokenFormat == role.FormatJWT {

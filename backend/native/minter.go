@@ -31,22 +31,17 @@ func (m Minter) Permit(r *role.Role) error {
 func (m Minter) Mint(ctx context.Context, s logical.Storage, q *role.MintRequest) (*role.Minted, error) {
 	r := q.Role
 	lifetime := q.End.Sub(q.Now)
-	claims, err := newClaims(lifetime, q.Now)
+	claims, err := m.grantClaims(r, q.EntityID, new(token.Claims), lifetime, q.Now)
 	if err != nil {
 		return nil, err
 	}
-	claims.Role, claims.RoleVersion, claims.Subject, claims.Grant = r.ID, r.Version, q.EntityID, claims.ID
-	if claims.Metadata, err = r.MetadataFor(q.EntityID, m.Vault()); err != nil {
-		return nil, err
-	}
-	c, err := m.Config.Get()
+	minting, err := m.mintingFor(s, r, q.MountPoint, lifetime)
 	if err != nil {
 		return nil, err
 	}
-	minting := &minting{Tokens: m.Tokens, storage: s, config: c, role: r, mountPoint: q.MountPoint, lifetime: lifetime}
 	text, err := minting.access(ctx, claims)
 	if errors.Is(err, errNoPlace) {
-		return nil, refusal.New("%w", err)
+		return nil, refusal.Wrap(err)
 	}
 	if err != nil {
 		return nil, err

@@ -66,12 +66,11 @@ func (t *Tokens) Refresh(ctx context.Context, s logical.Storage, q *RefreshReque
 	if err := checkRefreshScope(q.Scope, permissions); err != nil {
 		return nil, err
 	}
-	c, err := t.Config.Get()
+	grantEnd := used.IssuedAt.Add(used.GrantLifetime)
+	m, err := t.mintingFor(s, r, q.MountPoint, grantEnd.Sub(now))
 	if err != nil {
 		return nil, err
 	}
-	grantEnd := used.IssuedAt.Add(used.GrantLifetime)
-	m := &minting{Tokens: t, storage: s, config: c, role: r, mountPoint: q.MountPoint, lifetime: grantEnd.Sub(now)}
 	// The pair is made before the refresh is stored: if the pair cannot be made, the refresh token stays unused.
 	pair, err := m.nextPair(ctx, used, permissions, life)
 	if err != nil {

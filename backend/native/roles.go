@@ -38,8 +38,8 @@ type WriteRoleRequest struct {
 
 // WriteRole creates or changes a role, based on what storage holds.
 func (t *Tokens) WriteRole(ctx context.Context, s logical.Storage, q *WriteRoleRequest) (*role.Role, error) {
-	if len(q.Name) > role.MaxNameLen {
-		return nil, refusal.Field("name", "is %d bytes long, at most %d are allowed", len(q.Name), role.MaxNameLen)
+	if err := refusal.CheckLen("name", q.Name, role.MaxNameLen); err != nil {
+		return nil, err
 	}
 	t.Roles.Writing.Lock()
 	defer t.Roles.Writing.Unlock()

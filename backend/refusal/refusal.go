@@ -46,6 +46,22 @@ func New(format string, args ...any) *Error {
 	return e
 }
 
+// Wrap returns the refusal of a request as a whole with the text of an error; nil if err is nil.
+func Wrap(err error) error {
+	if err == nil {
+		return nil
+	}
+	return New("%w", err)
+}
+
+// CheckLen refuses a field that is longer than most bytes.
+func CheckLen(field, value string, most int) error {
+	if len(value) > most {
+		return Field(field, "is %d bytes long, at most %d are allowed", len(value), most)
+	}
+	return nil
+}
+
 // As returns the refusal that an error holds; nil if the error is no refusal.
 func As(err error) *Error {
 	var e *Error

@@ -9,6 +9,7 @@ import (
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/store"
 )
 
 // Limits of a role.
@@ -42,13 +43,6 @@ type Change struct {
 	Reuse              *time.Duration
 }
 
-// set replaces a value if the request holds another.
-func set[T any](into, given *T) {
-	if given != nil {
-		*into = *given
-	}
-}
-
 // Change applies a request to a role of native tokens, and rejects an invalid role.
 func (e *Entry) Change(c *Change) error {
 	switch {
@@ -57,13 +51,13 @@ func (e *Entry) Change(c *Change) error {
 	case c.Reuse != nil:
 		return refusal.Field("reuse", "is for a role with a connection")
 	}
-	set(&e.TokenFormat, c.TokenFormat)
-	set(&e.RequireBoundChecks, c.RequireBoundChecks)
-	set(&e.AllowPrivileged, c.AllowPrivileged)
-	set(&e.Refresh, c.Refresh)
-	set(&e.AccessTTL, c.AccessTTL)
-	set(&e.Exchange, c.Exchange)
-	set(&e.Proof, c.Proof)
+	store.Set(&e.TokenFormat, c.TokenFormat)
+	store.Set(&e.RequireBoundChecks, c.RequireBoundChecks)
+	store.Set(&e.AllowPrivileged, c.AllowPrivileged)
+	store.Set(&e.Refresh, c.Refresh)
+	store.Set(&e.AccessTTL, c.AccessTTL)
+	store.Set(&e.Exchange, c.Exchange)
+	store.Set(&e.Proof, c.Proof)
 	if err := e.changeLists(c); err != nil {
 		return err
 	}
@@ -120,10 +114,10 @@ func (e *Entry) changeCommon(c *Change) error {
 	if c.GenerateLease != nil {
 		e.NoLease = !*c.GenerateLease
 	}
-	set(&e.TTL, c.TTL)
-	set(&e.MaxTTL, c.MaxTTL)
-	set(&e.MaxTokens, c.MaxTokens)
-	set(&e.Description, c.Description)
+	store.Set(&e.TTL, c.TTL)
+	store.Set(&e.MaxTTL, c.MaxTTL)
+	store.Set(&e.MaxTokens, c.MaxTokens)
+	store.Set(&e.Description, c.Description)
 	switch {
 	case e.MaxTTL > 0 && e.TTL > e.MaxTTL:
 		return refusal.Field("ttl", "%s is more than max_ttl, which is %s", refusal.Short(e.TTL), refusal.Short(e.MaxTTL))
@@ -131,10 +125,8 @@ func (e *Entry) changeCommon(c *Change) error {
 		return refusal.Field("max_tokens", "%d is less than 0, which is no limit", e.MaxTokens)
 	case e.MaxTokens > 0 && e.NoLease && e.Connection == "":
 		return refusal.Field("max_tokens", "needs leases: with generate_lease=false the engine stores nothing of a token, and cannot count the tokens")
-	case len(e.Description) > MaxDescriptionLen:
-		return refusal.Field("description", "is %d bytes long, at most %d are allowed", len(e.Description), MaxDescriptionLen)
 	}
-	return nil
+	return refusal.CheckLen("description", e.Description, MaxDescriptionLen)
 }
 
 // ConnectionFields are the fields that a role with a connection accepts.
@@ -143,12 +135,12 @@ var ConnectionFields = []string{"name", "connection", "params", "ttl", "max_ttl"
 // ChangeConnected applies a request to a role with a connection. checkParams returns the params that the connection's
 // provider takes, with their defaults.
 func (e *Entry) ChangeConnected(c *Change, checkParams func(map[string]any) (map[string]any, error)) error {
-	set(&e.Params, c.Params)
+	store.Set(&e.Params, c.Params)
 	var err error
 	if e.Params, err = checkParams(e.Params); err != nil {
 		return err
 	}
-	set(&e.Reuse, c.Reuse)
+	store.Set(&e.Reuse, c.Reuse)
 	e.TokenFormat = ""
 	if err := e.changeCommon(c); err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/store"
 )
 
 // Limits of a static role.
@@ -28,13 +29,6 @@ type Change struct {
 	Description      *string
 }
 
-// set replaces a value if the request holds another.
-func set[T any](into, given *T) {
-	if given != nil {
-		*into = *given
-	}
-}
-
 // change applies a request, and rejects an invalid static role.
 func (e *Entry) change(c *Change, roles *role.Store, now time.Time) error {
 	e.MountPoint = c.MountPoint // the mount may have been moved
@@ -44,15 +38,12 @@ func (e *Entry) change(c *Change, roles *role.Store, now time.Time) error {
 	if err := e.changeRotation(c); err != nil {
 		return err
 	}
-	set(&e.Overlap, c.Overlap)
+	store.Set(&e.Overlap, c.Overlap)
 	if err := e.checkOverlap(now); err != nil {
 		return err
 	}
-	set(&e.Description, c.Description)
-	if len(e.Description) > role.MaxDescriptionLen {
-		return refusal.Field("description", "is %d bytes long, at most %d are allowed", len(e.Description), role.MaxDescriptionLen)
-	}
-	return nil
+	store.Set(&e.Description, c.Description)
+	return refusal.CheckLen("description", e.Description, role.MaxDescriptionLen)
 }
 
 // changeRole applies the role and the entity of the token.
@@ -60,7 +51,7 @@ func (e *Entry) changeRole(c *Change, roles *role.Store) error {
 	if c.Role != nil && e.Role != "" && e.Role != *c.Role {
 		return refusal.Field("role", "is %q and cannot be changed: make another static role", e.Role)
 	}
-	set(&e.Role, c.Role)
+	store.Set(&e.Role, c.Role)
 	if e.Role == "" {
 		return refusal.Field("role", "is needed: the role of the token")
 	}
@@ -73,9 +64,9 @@ func (e *Entry) changeRole(c *Change, roles *role.Store) error {
 	case r.TokenFormat == role.FormatJWT || r.Refresh || r.Proof != "":
 		return refusal.Field("role", "role %q has JWTs, refresh or proof, which a static role cannot have", r.Name())
 	}
-	set(&e.EntityID, c.EntityID)
-	if len(e.EntityID) > role.MaxNameLen {
-		return refusal.Field("entity_id", "is %d bytes long, at most %d are allowed", len(e.EntityID), role.MaxNameLen)
+	store.Set(&e.EntityID, c.EntityID)
+	if err := refusal.CheckLen("entity_id", e.EntityID, role.MaxNameLen); err != nil {
+		return err
 	}
 	if r.HasTemplates() && e.EntityID == "" {
 		return refusal.Field("role", "role %q has identity templates, and the static role has no entity: set entity_id", r.Name())

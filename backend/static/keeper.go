@@ -74,8 +74,8 @@ func New(s logical.Storage, now func() time.Time, log hclog.Logger, mount Mount,
 
 // Write creates or changes a static role. Write warns if the token expires before the requested rotation.
 func (k *Keeper) Write(ctx context.Context, s logical.Storage, name string, c *Change) (warnings []string, _ error) {
-	if len(name) > role.MaxNameLen {
-		return nil, refusal.Field("name", "is %d bytes long, at most %d are allowed", len(name), role.MaxNameLen)
+	if err := refusal.CheckLen("name", name, role.MaxNameLen); err != nil {
+		return nil, err
 	}
 	t, err := k.begin(ctx, s, name)
 	if err != nil {
@@ -140,7 +140,7 @@ func (k *Keeper) Rotate(ctx context.Context, s logical.Storage, name string) err
 	}
 	defer t.unlock()
 	if err := t.Entries.Broken(name); err != nil {
-		return refusal.New("%w", err)
+		return refusal.Wrap(err)
 	}
 	if t.stored == nil {
 		return refusal.Field("name", "there is no static role %q", refusal.Clip(name))

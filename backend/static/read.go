@@ -29,15 +29,20 @@ func (k *Keeper) status(st *State, e *Entry) *Status {
 	return status
 }
 
-// Read returns a static role; nil if there is none.
-func (k *Keeper) Read(ctx context.Context, s logical.Storage, name string) (*Status, error) {
+// get returns the mount's memory and a static role; nil if there is none. A static role that cannot be read is a refusal.
+func (k *Keeper) get(ctx context.Context, s logical.Storage, name string) (*State, *Entry, error) {
 	st, err := k.mount.Load(ctx, s)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	e := st.Entries.Get(name)
-	if e == nil {
-		return nil, refuseBroken(st.Entries.Broken(name))
+	return st, st.Entries.Get(name), refusal.Wrap(st.Entries.Broken(name))
+}
+
+// Read returns a static role; nil if there is none.
+func (k *Keeper) Read(ctx context.Context, s logical.Storage, name string) (*Status, error) {
+	st, e, err := k.get(ctx, s, name)
+	if e == nil || err != nil {
+		return nil, err
 	}
 	return k.status(st, e), nil
 }
@@ -45,13 +50,9 @@ func (k *Keeper) Read(ctx context.Context, s logical.Storage, name string) (*Sta
 // ReadToken returns a static role with its token, for a request from an address. ReadToken rejects an address that the role
 // does not allow, and returns a refusal if the token is not valid.
 func (k *Keeper) ReadToken(ctx context.Context, s logical.Storage, name, remoteAddr string) (*Status, error) {
-	st, err := k.mount.Load(ctx, s)
-	if err != nil {
+	st, e, err := k.get(ctx, s, name)
+	if e == nil || err != nil {
 		return nil, err
-	}
-	e := st.Entries.Get(name)
-	if e == nil {
-		return nil, refuseBroken(st.Entries.Broken(name))
 	}
 	if r := st.Roles.Get(e.Role); r != nil {
 		if err := r.CheckRequester(remoteAddr); err != nil {
@@ -68,18 +69,10 @@ func (k *Keeper) ReadToken(ctx context.Context, s logical.Storage, name, remoteA
 	return k.status(st, e), nil
 }
 
-// refuseBroken returns the refusal of a request for a static role that cannot be read; nil if the static role is missing.
-func refuseBroken(reason error) error {
-	if reason == nil {
-		return nil
-	}
-	return refusal.New("%w", reason)
-}
-
 // usable returns a refusal if the current token of a static role must not be returned.
 func (k *Keeper) usable(ctx context.Context, st *State, e *Entry) error {
 	if err := st.Roles.Broken(e.Role); err != nil {
-		return refusal.New("%w", err)
+		return refusal.Wrap(err)
 	}
 	disabled, err := k.mount.EntityDisabled(ctx, e.EntityID)
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 func (t *task) permit(ctx context.Context, e *Entry) (*role.Role, error) {
 	r := t.Roles.Get(e.Role)
 	if err := t.Roles.Broken(e.Role); err != nil {
-		return nil, refusal.New("%w", err)
+		return nil, refusal.Wrap(err)
 	}
 	if r == nil {
 		return nil, refusal.New("role %q was deleted", e.Role)

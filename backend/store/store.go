@@ -55,34 +55,17 @@ func New[ID comparable, T Named[ID]](prefix string, sealWrap bool, decode func(n
 	}
 }
 
+// Set replaces a value of an entry if a request gives another; nil stands for a value that the request does not give.
+func Set[T any](into, given *T) {
+	if given != nil {
+		*into = *given
+	}
+}
+
 // Load returns a store of all stored entries with a prefix.
 func Load[ID comparable, T Named[ID]](ctx context.Context, s logical.Storage, prefix string, sealWrap bool, decode func(name string, entry *logical.StorageEntry) (T, error)) (*Store[ID, T], error) {
 	all := New(prefix, sealWrap, decode)
-	return all, Each(ctx, s, prefix, func(name string, entry *logical.StorageEntry) error {
-		all.publishStored(name, entry)
-		return nil
-	})
-}
-
-// Each calls visit with each stored entry with a prefix.
-func Each(ctx context.Context, s logical.Storage, prefix string, visit func(name string, entry *logical.StorageEntry) error) error {
-	names, err := s.List(ctx, prefix)
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		entry, err := s.Get(ctx, prefix+name)
-		if err != nil {
-			return err
-		}
-		if entry == nil {
-			continue
-		}
-		if err := visit(name, entry); err != nil {
-			return err
-		}
-	}
-	return nil
+	return all, all.ReloadAll(ctx, s)
 }
 
 // publishStored publishes the stored entry of a name, and returns the entry. For an entry that cannot be read,

@@ -15,6 +15,7 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/store"
 )
 
 const maxTimeout = 5 * time.Minute
@@ -39,8 +40,8 @@ type Change struct {
 
 // WriteConnection creates or changes a connection. The warnings are for the operator.
 func (k *Keeper) WriteConnection(ctx context.Context, s logical.Storage, name string, change *Change) (warnings []string, _ error) {
-	if len(name) > role.MaxNameLen {
-		return nil, refusal.Field("name", "is %d bytes long, at most %d are allowed", len(name), role.MaxNameLen)
+	if err := refusal.CheckLen("name", name, role.MaxNameLen); err != nil {
+		return nil, err
 	}
 	cs := k.Connections
 	if c := cs.Get(name); c != nil && change.Credential != nil {
@@ -80,7 +81,7 @@ func (k *Keeper) WriteConnection(ctx context.Context, s logical.Storage, name st
 	}
 	c, err := cs.compile(name, entry)
 	if err != nil {
-		return nil, refusal.New("%w", err)
+		return nil, refusal.Wrap(err)
 	}
 	if err := cs.Put(ctx, s, c); err != nil {
 		return nil, err
@@ -101,13 +102,6 @@ func (cs *Connections) entryToChange(name string, old *Connection) (entry Entry,
 	return entry, err
 }
 
-// set replaces a value if the request gives another.
-func set[T any](into, given *T) {
-	if given != nil {
-		*into = *given
-	}
-}
-
 // change applies a request to a connection, and refuses what a connection must not be.
 func (e *Entry) change(c *Change, ps *Providers) error {
 	p, err := e.changeProvider(c, ps)
@@ -120,22 +114,24 @@ func (e *Entry) change(c *Change, ps *Providers) error {
 	if err := e.changeMembers(c, p); err != nil {
 		return err
 	}
-	set(&e.URL, c.URL)
-	set(&e.NameTemplate, c.NameTemplate)
-	set(&e.CACert, c.CACert)
-	set(&e.ClientCert, c.ClientCert)
-	set(&e.ClientKey, c.ClientKey)
-	set(&e.ProxyURL, c.ProxyURL)
-	set(&e.Description, c.Description)
-	set(&e.Timeout, c.Timeout)
-	set(&e.RateLimit, c.RateLimit)
-	set(&e.MaxConcurrent, c.MaxConcurrent)
-	set(&e.RevokeOnDelete, c.RevokeOnDelete)
-	switch {
-	case e.URL == "":
+	store.Set(&e.URL, c.URL)
+	store.Set(&e.NameTemplate, c.NameTemplate)
+	store.Set(&e.CACert, c.CACert)
+	store.Set(&e.ClientCert, c.ClientCert)
+	store.Set(&e.ClientKey, c.ClientKey)
+	store.Set(&e.ProxyURL, c.ProxyURL)
+	store.Set(&e.Description, c.Description)
+	store.Set(&e.Timeout, c.Timeout)
+	store.Set(&e.RateLimit, c.RateLimit)
+	store.Set(&e.MaxConcurrent, c.MaxConcurrent)
+	store.Set(&e.RevokeOnDelete, c.RevokeOnDelete)
+	if e.URL == "" {
 		return refusal.Field("url", "is needed: where the service is, such as https://gitea.example.com")
-	case len(e.Description) > role.MaxDescriptionLen:
-		return refusal.Field("description", "is %d bytes long, at most %d are allowed", len(e.Description), role.MaxDescriptionLen)
+	}
+	if err := refusal.CheckLen("description", e.Description, role.MaxDescriptionLen); err != nil {
+		return err
+	}
+	switch {
 	case e.Timeout > maxTimeout:
 		return refusal.Field("timeout", "%s is more than %s", refusal.Short(e.Timeout), refusal.Short(maxTimeout))
 	case e.RevokeOnDelete && c.RevokeOnDelete != nil && p.Operations.RetireRoot == nil:
@@ -149,7 +145,7 @@ func (e *Entry) changeProvider(c *Change, ps *Providers) (*connector.Provider, e
 	if c.Provider != nil && e.Provider != "" && e.Provider != *c.Provider {
 		return nil, refusal.Field("provider", "is %q and cannot be changed: make another connection", e.Provider)
 	}
-	set(&e.Provider, c.Provider)
+	store.Set(&e.Provider, c.Provider)
 	if e.Provider == "" {
 		return nil, refusal.Field("provider", "is needed, one of: %s", strings.Join(ps.Names(), ", "))
 	}
@@ -204,7 +200,7 @@ func (e *Entry) refuseElsewhere(c *Change, p *connector.Provider) error {
 		return nil // a new connection
 	}
 	var again map[string]any
-	set(&again, c.Credential)
+	store.Set(&again, c.Credential)
 	given := map[string]*string{"url": c.URL, "proxy_url": c.ProxyURL, "ca_cert": c.CACert}
 	stored := e.destination()
 	for _, field := range slices.Sorted(maps.Keys(stored)) {

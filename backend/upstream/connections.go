@@ -119,14 +119,14 @@ func (cs *Connections) service(name string, c *Connection) (*connector.Service, 
 func (cs *Connections) find(name string) (*Ready, error) {
 	c := cs.Get(name)
 	if err := cs.Broken(name); err != nil {
-		return nil, refusal.New("%w", err)
+		return nil, refusal.Wrap(err)
 	}
 	if c == nil {
 		return nil, refusal.Field("name", "there is no connection %q", refusal.Clip(name))
 	}
 	ready := cs.ready(c)
 	if ready.Broken != nil {
-		return nil, refusal.New("%w", ready.Broken)
+		return nil, refusal.Wrap(ready.Broken)
 	}
 	return ready, nil
 }
