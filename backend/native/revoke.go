@@ -39,12 +39,12 @@ func (t *Tokens) RevokeUnopened(ctx context.Context, s logical.Storage, text str
 
 // RevokeID revokes the grant with an ID, and reports whether anything is known of that ID.
 func (t *Tokens) RevokeID(ctx context.Context, s logical.Storage, id token.ID) (known bool, _ error) {
-	return t.revokeGrant(ctx, s, id, token.StatusRef{}, t.latestEnd())
+	return t.revokeGrant(ctx, s, id, token.StatusRef{}, time.Time{})
 }
 
 // RevokeClaims revokes the grant that a token belongs to.
 func (t *Tokens) RevokeClaims(ctx context.Context, s logical.Storage, claims *token.Claims) error {
-	latest := t.latestEnd()
+	var latest time.Time
 	switch {
 	case claims.Grant == claims.ID && t.Now().Before(claims.ExpiresAt):
 		latest = claims.ExpiresAt
@@ -55,16 +55,17 @@ func (t *Tokens) RevokeClaims(ctx context.Context, s logical.Storage, claims *to
 	return err
 }
 
-// latestEnd returns when a grant expires at the latest of which nothing else is known.
-func (t *Tokens) latestEnd() time.Time { return t.Now().Add(t.LongestLifetime()) }
-
 // revokeGrant revokes a grant that expires by itself at latest at the latest, and reports whether anything is known of
-// the grant. A grant of which nothing is known may be that of a token issued just before a crash, or without a lease.
+// the grant. A grant of which nothing is known may be that of a token issued just before a crash, or without a lease. The
+// zero latest stands for the longest that any grant may live, which Vault must be asked for.
 func (t *Tokens) revokeGrant(ctx context.Context, s logical.Storage, id token.ID, status token.StatusRef, latest time.Time) (known bool, _ error) {
 	end := latest
 	row, known := t.Inventory.Get(id)
-	if known && t.Now().Before(row.ExpiresAt) {
+	switch {
+	case known && t.Now().Before(row.ExpiresAt):
 		end = row.ExpiresAt
+	case latest.IsZero():
+		end = t.Now().Add(t.LongestLifetime())
 	}
 	if known && !row.Status.IsZero() {
 		status = row.Status
