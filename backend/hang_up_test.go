@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -88,5 +89,27 @@ func TestADeletionOfAConnectionWhoseClientHangsUpIsCompleted(t *testing.T) {
 	}
 	if !eventually(func() bool { return len(e.b.upstreams.Tokens.Where(func(*upstream.Token) bool { return true })) == 1 }) {
 		t.Error("the token of the deleted connection is still stored")
+	}
+}
+
+// A client that hangs up during rotate delays no rotation of the static role.
+func TestAClientThatHangsUpDelaysNoRotation(t *testing.T) {
+	s := newShelf(t)
+	e := onShelf(t, s)
+	e.write("static-roles/box", data{"role": "reader", "rotation_period": "1h"})
+	e.keptToken("box")
+	ctx, cancel := context.WithCancel(t.Context())
+	s.setFault(once(http.MethodPost, func(http.ResponseWriter, *http.Request, func()) bool {
+		cancel()
+		return false
+	}))
+	if resp, err := e.b.HandleRequest(ctx, &logical.Request{
+		Operation: logical.UpdateOperation, Path: "rotate-role/box", Storage: e.storage, MountPoint: "apitoken/",
+		Connection: &logical.Connection{RemoteAddr: "127.0.0.1"},
+	}); err == nil && !resp.IsError() {
+		t.Fatalf("the client that hung up got %v", resp)
+	}
+	if failed := e.read("static-roles/box")["last_error"]; failed != nil && failed != "" {
+		t.Errorf("the static role waits after %v", failed)
 	}
 }

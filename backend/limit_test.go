@@ -1,6 +1,8 @@
 package backend
 
 import (
+	"context"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -186,4 +188,46 @@ func TestMaxTokensAndEndedStaticTokens(t *testing.T) {
 		e.creds("reader", nil)
 		e.refused(logical.ReadOperation, "creds/reader", nil, "limit of live tokens, which is 1")
 	})
+}
+
+// A shared token counts if its first requester hangs up, since others get the same token.
+func TestMaxTokensAndASharedTokenWhoseFirstRequesterHangsUp(t *testing.T) {
+	s := newShelf(t)
+	e := onShelf(t, s)
+	e.write("roles/reader", data{"reuse": "10m", "max_tokens": 1})
+	ctx, cancel := context.WithCancel(t.Context())
+	s.setFault(once(http.MethodPost, func(http.ResponseWriter, *http.Request, func()) bool {
+		cancel()
+		return false
+	}))
+	if resp, err := e.b.HandleRequest(ctx, &logical.Request{
+		Operation: logical.ReadOperation, Path: "creds/reader", Storage: e.storage, MountPoint: "apitoken/",
+		Connection: &logical.Connection{RemoteAddr: "127.0.0.1"},
+	}); err == nil {
+		t.Fatalf("the client that hung up got %v", resp)
+	}
+	c := e.creds("reader", nil)
+	if s.live() != 1 {
+		t.Errorf("%d tokens are at the service", s.live())
+	}
+	if role := e.read("tokens/" + c.id)["role"]; role != "reader" {
+		t.Errorf("the token is listed with role %v", role)
+	}
+	e.write("roles/reader", data{"params": data{"books": "a"}}) // which needs another token
+	e.refused(logical.ReadOperation, "creds/reader", nil, "which is 1")
+}
+
+// A shared token counts for as long as one of its leases is renewed.
+func TestMaxTokensAndARenewedSharedToken(t *testing.T) {
+	s := newShelf(t)
+	clock := new(clock)
+	e := onShelfPrepared(t, s, clock.hurried)
+	e.write("roles/reader", data{"reuse": "1m", "max_tokens": 1, "ttl": "1h", "max_ttl": "4h"})
+	c := e.creds("reader", nil)
+	clock.pass(50 * time.Minute)
+	if resp, err := e.renew(c, 2*time.Hour); err != nil || resp.IsError() {
+		t.Fatal(resp, err)
+	}
+	clock.pass(time.Hour)
+	e.refused(logical.ReadOperation, "creds/reader", nil, "which is 1")
 }

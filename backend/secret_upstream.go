@@ -9,7 +9,6 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
@@ -65,17 +64,11 @@ func (b *backend) credsUpstream(ctx context.Context, req *logical.Request, d *fr
 		return nil, err
 	}
 	now := b.now().UTC()
-	var room *role.Place // for a new token; nil for a reused token
-	defer func() { room.GiveUp() }()
 	made, err := b.upstreams.Issue(ctx, &upstream.IssueRequest{
-		Role: r, MountPoint: req.MountPoint, Subject: req.EntityID, Now: now, End: now.Add(ttl),
-		Reserve: func() (err error) {
-			if room == nil {
-				room, err = b.reserve(st, r)
-			}
-			return err
-		},
+		Role: r, MountPoint: req.MountPoint, Subject: req.EntityID, DisplayName: req.DisplayName, Now: now, End: now.Add(ttl),
+		Inventory: st.Inventory, Reserve: func() (*role.Place, error) { return b.reserve(st, r) },
 	})
+	b.flushSoon() // a token may be in the inventory that this requester did not get
 	if err != nil {
 		return nil, err
 	}
@@ -90,13 +83,6 @@ func (b *backend) credsUpstream(ctx context.Context, req *logical.Request, d *fr
 	if len(made.Data) > 0 {
 		data["upstream"] = made.Data
 	}
-	room.Fill(func() {
-		st.Inventory.Add(ledger.Row{
-			ID: made.ID, IssuedAt: now.Truncate(time.Second), ExpiresAt: made.End.Truncate(time.Second),
-			Holder: ledger.Holder{Role: r.Name(), RoleID: r.ID, RoleVersion: r.Version, Subject: req.EntityID, DisplayName: req.DisplayName},
-		})
-	})
-	b.flushSoon()
 	if r.NoLease {
 		return &logical.Response{Data: data, Warnings: warnings}, nil
 	}

@@ -781,3 +781,14 @@ func TestUpstreamConcurrency(t *testing.T) {
 		t.Errorf("%d tokens at the service, %v in the ledger, %d leases", s.live(), tokens, held)
 	}
 }
+
+// A connection is not deleted while a token is live that another process has made: only the connection can revoke it.
+func TestADeletionSeesTheTokensOfAnotherProcess(t *testing.T) {
+	s := newShelf(t)
+	e := onShelf(t, s)
+	other := mountOn(t, e.storage, e.system)
+	other.creds("reader", nil)
+	e.do(logical.DeleteOperation, "roles/reader", nil)
+	e.write("roles/other", data{"scopes": "a"})
+	e.refused(logical.DeleteOperation, "connections/shelf", nil, "has minted 1 tokens that are not ended yet")
+}

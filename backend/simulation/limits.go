@@ -70,8 +70,8 @@ func (w *world) answered(ro *role, as *asking, g *grant, a *answer) {
 				return
 			}
 		}
-		if ro.shared && (g.upstream.grants[0] != g || as.flying > 0) {
-			return // it may be a token that was made for somebody else
+		if ro.shared && (as.flying > 0 || !w.service.madeSince(g.upstream.text, a.began)) {
+			return // it may be a token that was made for somebody else, perhaps for one who never got it
 		}
 		if live := w.surelyCounted(ro, n, a.began, g); most > 0 && live > most {
 			w.broken(1, "creds of %s gives grant %d at node %d: %d tokens are alive, and max_tokens is %d", ro.name, g.n, n.n, live, most)

@@ -84,6 +84,7 @@ type serviceToken struct {
 	root           bool
 	ends           time.Time // zero: never
 	listedAt       time.Time
+	made           uint64                   // stamp of its creation
 	host           string                   // that knows it
 	lives          map[*connectionLife]bool // of a root: that may use it
 	brought        bool                     // a root: by the operator, to whom it belongs
@@ -237,7 +238,7 @@ func (s *service) create(name string, root bool, ends time.Time, host string) *s
 	if root {
 		kind = "root"
 	}
-	t := &serviceToken{id: fmt.Sprint(s.next), name: name, text: fmt.Sprintf("svc-%s-%d-secret", kind, s.next), root: root, ends: ends, listedAt: time.Now().Add(s.lag), host: host}
+	t := &serviceToken{id: fmt.Sprint(s.next), name: name, text: fmt.Sprintf("svc-%s-%d-secret", kind, s.next), root: root, ends: ends, listedAt: time.Now().Add(s.lag), made: s.world.stamp(), host: host}
 	s.names[t.text] = name
 	if root {
 		t.lives = make(map[*connectionLife]bool)
@@ -261,14 +262,26 @@ func (s *service) sorted() []*serviceToken {
 
 // alive finds a token that works, by itself.
 func (s *service) alive(text string) bool {
+	t, found := s.byText(text)
+	return found && (t.ends.IsZero() || time.Now().Before(t.ends))
+}
+
+// madeSince reports whether a token that still exists was made after a moment.
+func (s *service) madeSince(text string, seq uint64) bool {
+	t, found := s.byText(text)
+	return found && t.made > seq
+}
+
+// byText returns the token with a text.
+func (s *service) byText(text string) (_ serviceToken, found bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, t := range s.tokens {
 		if t.text == text {
-			return t.ends.IsZero() || time.Now().Before(t.ends)
+			return *t, true
 		}
 	}
-	return false
+	return serviceToken{}, false
 }
 
 // live lists the tokens that work; roots only, or none of them.

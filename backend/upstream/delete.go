@@ -26,6 +26,10 @@ func (k *Keeper) DeleteConnection(ctx context.Context, s logical.Storage, d Dele
 	if c == nil {
 		return k.DropBrokenConnection(ctx, s, d.Name, d.Force)
 	}
+	// An old process may have minted tokens that this process has not read yet. Only this connection can revoke them.
+	if err := k.Tokens.Sync(ctx); err != nil {
+		return nil, err
+	}
 	if err := k.refuseUsed(c, d); err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
@@ -17,16 +18,20 @@ import (
 
 // IssueRequest asks for a token of a role with a connection. Fields without a remark are required.
 type IssueRequest struct {
-	Role       *role.Role
-	MountPoint string    // of the engine
-	Subject    string    // Vault entity that the token is for; empty: none
-	StaticRole string    // that holds the token in place of a lease; empty: none
-	Now        time.Time // of the request
-	End        time.Time // until when the token is to live
+	Role        *role.Role
+	MountPoint  string    // of the engine
+	Subject     string    // Vault entity that the token is for; empty: none
+	DisplayName string    // of the Vault token that made the request; empty: none
+	StaticRole  string    // that holds the token in place of a lease; empty: none
+	Now         time.Time // of the request
+	End         time.Time // until when the token is to live
 
-	// Reserve reserves a place below the role's max_tokens. Issue calls Reserve before it mints a token, perhaps more than
-	// once, and not if it gives a shared token again. Mint does not call it.
-	Reserve func() error
+	// Inventory lists the tokens that Issue makes. Mint does not use Inventory: a static role lists its tokens itself.
+	Inventory *ledger.Inventory
+
+	// Reserve reserves a place below the role's max_tokens. Issue calls Reserve before it makes a token, and not if it
+	// gives a shared token again. Mint does not call Reserve.
+	Reserve func() (*role.Place, error)
 }
 
 // shared reports whether others may get the same token.
@@ -101,10 +106,35 @@ func (k *Keeper) mintOrShare(ctx context.Context, c *Ready, q *IssueRequest) (*M
 	if q.shared() {
 		return k.share(ctx, c, q)
 	}
-	if err := q.Reserve(); err != nil {
+	return k.mintListed(ctx, c, q, q.End)
+}
+
+// mintListed makes a token below the role's max_tokens, and lists the token in the inventory. A token that lives until end
+// counts even if its requester hangs up, since others may get the same token.
+func (k *Keeper) mintListed(ctx context.Context, c *Ready, q *IssueRequest, end time.Time) (*Minted, error) {
+	place, err := q.Reserve()
+	if err != nil {
 		return nil, err
 	}
-	return k.mint(ctx, c, q)
+	defer place.GiveUp()
+	until := *q
+	until.End = end
+	m, err := k.mint(ctx, c, &until)
+	if err != nil {
+		return nil, err
+	}
+	place.Fill(func() { k.list(q, &m.Token) })
+	return m, nil
+}
+
+// list adds a token to the inventory.
+func (k *Keeper) list(q *IssueRequest, t *Token) {
+	q.Inventory.Add(ledger.Row{
+		ID: t.ID, IssuedAt: q.Now.Truncate(time.Second), ExpiresAt: t.EndsAt.Truncate(time.Second),
+		Holder: ledger.Holder{
+			Role: q.Role.Name(), RoleID: q.Role.ID, RoleVersion: q.Role.Version, Subject: q.Subject, DisplayName: q.DisplayName,
+		},
+	})
 }
 
 // share returns a token that others of the role have too, under a hold of its own; or it mints the next one, once for
@@ -119,12 +149,8 @@ func (k *Keeper) share(ctx context.Context, c *Ready, q *IssueRequest) (*Minted,
 		t, found := k.Tokens.young(key, q.Now.Add(-q.Role.Reuse), q.End)
 		if !found {
 			made, err, _ := k.minting.Do(key, func() (any, error) {
-				if err := q.Reserve(); err != nil {
-					return nil, err
-				}
-				long := *q
-				long.End = q.End.Add(q.Role.Reuse) // the last requester must get the full ttl too
-				m, err := k.mint(context.WithoutCancel(ctx), c, &long)
+				// The last requester must get the full TTL too.
+				m, err := k.mintListed(context.WithoutCancel(ctx), c, q, q.End.Add(q.Role.Reuse))
 				if err != nil {
 					return nil, err
 				}
@@ -147,6 +173,9 @@ func (k *Keeper) share(ctx context.Context, c *Ready, q *IssueRequest) (*Minted,
 		}
 		if !end.After(k.now()) {
 			return nil, errors.Join(&connector.Error{Message: "the service created a token that has already expired"}, k.Unhold(ctx, t.ID, name))
+		}
+		if _, listed := q.Inventory.Get(t.ID); !listed { // a crash lost the row
+			k.list(q, &t)
 		}
 		return &Minted{Token: t, Hold: name, End: end}, nil
 	}
