@@ -1,5 +1,6 @@
 #!/bin/sh
-# Changes packages one operator at a time, and lists the changes that no test of the package notices.
+# Changes packages one operator at a time, and lists the changes that no test notices: of the tests of the package, or of the
+# tests of package backend where the package is tested through Vault's paths.
 # Run it from the root of the repository. Arguments are packages below backend; default: all that are to be mutated.
 # MUTATEFLAGS are flags of gremlins: '-E status|inventory' leaves these files out.
 set -eu
@@ -22,11 +23,22 @@ export GOFLAGS="-count=1 -short -vet=off"
 # gremlins skips what the coverage profile does not name, and a profile never names the conditions of a switch. The go
 # command that gremlins calls is therefore one that adds each file as a whole. Code that no test runs then counts as
 # lived.
+#
+# The rooms of tokens are tested through the paths of package backend: their mutants must survive the tests of that package.
 export GO="$(command -v go)"
+export MODULE="$(go list -m)"
 mkdir "$copy/path"
 cat >"$copy/path/go" <<'SHIM'
 #!/bin/sh
-"$GO" "$@" || exit
+paths=
+if [ "$1" = test ]; then
+  for argument; do
+    case $argument in
+    */backend/role* | */backend/native* | */backend/upstream* | */backend/static*) paths=$MODULE/backend ;;
+    esac
+  done
+fi
+"$GO" "$@" $paths || exit
 while [ $# -gt 1 ]; do
   if [ "$1" = -coverprofile ]; then
     sed -n 's/^\(.*\.go\):.*/\1:1.1,99999.1 1 1/p' "$2" | sort -u >>"$2"

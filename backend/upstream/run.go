@@ -31,7 +31,7 @@ func (r *run) batch(ctx context.Context) (more bool, err error) {
 			r.Tokens.release(id)
 			continue
 		}
-		if t.State == Creating {
+		if t.State == Creating || t.State == Lost {
 			lost = append(lost, t)
 			continue
 		}
@@ -148,15 +148,26 @@ func (r *run) end(ctx context.Context, t *Token) time.Time {
 	return r.Tokens.dueAt(t)
 }
 
-// search finds tokens whose creation was interrupted by their names, and revokes the tokens. Tokens with the same params
-// share one listing.
+// search finds tokens whose creation was interrupted by their names, and revokes the tokens. Each token becomes Lost
+// first. Tokens with the same params share one listing.
 func (r *run) search(ctx context.Context, lost []Token) error {
 	groups := make(map[string][]Token)
-	for _, t := range lost {
-		key := shareKey(token.RoleID{}, t.ConnectionID, t.Params)
-		groups[key] = append(groups[key], t)
-	}
 	var failed error
+	for _, t := range lost {
+		if failed != nil {
+			r.Tokens.release(t.ID) // storage has failed
+			continue
+		}
+		switch now, err := r.Tokens.lose(ctx, t); {
+		case errors.Is(err, ErrRevoked): // another process has completed the creation
+			r.Tokens.release(t.ID)
+		case err != nil:
+			failed = r.report(ctx, &t, err)
+		default:
+			key := shareKey(token.RoleID{}, t.ConnectionID, t.Params)
+			groups[key] = append(groups[key], now)
+		}
+	}
 	for _, group := range groups {
 		var found map[string][]connector.Token
 		err := failed

@@ -267,3 +267,39 @@ func TestATokenIsNotSharedByConnections(t *testing.T) {
 		}
 	}
 }
+
+// readOnly is storage of a node that may not write.
+type readOnly struct{ logical.Storage }
+
+func (readOnly) Put(context.Context, *logical.StorageEntry) error { return logical.ErrReadOnly }
+
+// A process that may not write searches for no token: the active node may be creating the token. If a process may write, the
+// creation by another process fails.
+func TestSearchAgainstACreation(t *testing.T) {
+	t.Parallel()
+	s := new(logical.InmemStorage)
+	k, replaced := keep(s, 1), keep(readOnly{s}, 1)
+	creating := Token{ID: newID(t), State: Creating, ConnectionID: "0", Name: "x", CreatedAt: start, EndsAt: start.Add(time.Hour)}
+	if err := k.Tokens.announce(t.Context(), creating); err != nil {
+		t.Fatal(err)
+	}
+	search := func(k *Keeper) error {
+		k.load(t)
+		r := &run{Keeper: k, c: k.connect(new(logical.InmemStorage), "0"), turn: make(chan struct{}, 1)}
+		r.c.Broken = errors.New("the service is called")
+		return r.search(t.Context(), []Token{creating})
+	}
+	if err := search(replaced); !errors.Is(err, logical.ErrReadOnly) {
+		t.Error("a process that may not write:", err)
+	}
+	if state := k.stateOf(t, creating.ID); state != Creating {
+		t.Error("the token is", state)
+	}
+	_ = search(keep(s, 1))
+	if state := k.stateOf(t, creating.ID); state != Lost {
+		t.Error("the token is", state)
+	}
+	if _, err := k.Tokens.change(t.Context(), creating.ID, Creating, func(t *Token) { t.State = Live }); !errors.Is(err, ErrRevoked) {
+		t.Error("the process that creates the token is told:", err)
+	}
+}

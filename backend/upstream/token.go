@@ -4,9 +4,10 @@
 // A token has states, and moves through them in one direction only:
 //
 //	Creating -> Live -> Ending -> forgotten
+//	Creating -> Lost -> forgotten
 //
 // Each state is stored before the service is called. The queue completes what an error, a crash or a failover
-// interrupted: it searches for a Creating token by the token's name, and retries the revocation of an Ending token until
+// interrupted: it searches for a Lost token by the token's name, and retries the revocation of an Ending token until
 // the service confirms the revocation. A token is changed under its lock, and the change is based on the stored token.
 //
 // What storage holds:
@@ -34,6 +35,7 @@ type State string
 // The states of a token at a service, in their order.
 const (
 	Creating State = "creating" // the service may have created the token; stored before the create call
+	Lost     State = "lost"     // the creation was interrupted, and the queue searches for the token; stored before the search
 	Live     State = "live"     // the token exists, and a lease or a static role holds the token
 	Ending   State = "ending"   // the service must revoke the token
 )

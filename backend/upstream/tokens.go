@@ -231,6 +231,16 @@ func (ts *Tokens) abandon(ctx context.Context, t Token, now time.Time) error {
 	return err
 }
 
+// lose moves a token from Creating to Lost, and returns the token. A process that may no longer write gets an error: the
+// active node may be creating the token. If the creation succeeds all the same, its process finds that the token is Lost.
+// lose returns ErrRevoked if the token is neither Creating nor Lost.
+func (ts *Tokens) lose(ctx context.Context, t Token) (Token, error) {
+	if t.State == Lost {
+		return t, nil
+	}
+	return ts.change(ctx, t.ID, Creating, func(t *Token) { t.State = Lost })
+}
+
 // Forget deletes a token that no longer exists at its service, and its holds.
 func (ts *Tokens) Forget(ctx context.Context, id token.ID) error {
 	defer ts.lock(id)()
