@@ -59,7 +59,7 @@ func (w *world) answered(ro *role, as *asking, g *grant, a *answer) {
 	states := slices.Concat(as.before, ro.states.possible(n))
 	least, most := limitOf(states)
 	switch {
-	case a.lost: // there may be a token that nobody has, until it ends
+	case a.lost, a.err != nil && ro.shared: // there may be a token that nobody has, until it ends
 		ro.lost = append(ro.lost, time.Now().Add(ro.ttl+reuse+w.spread()+freed))
 	case g != nil:
 		g.limited = most > 0

@@ -136,7 +136,7 @@ func (w *world) atRest() {
 	if w.active != nil && !w.active.dead() {
 		w.active.storage.schedule(plan{})
 	}
-	for range 14 {
+	for range 18 { // minutes: what a replaced node has changed is known within 15
 		w.afterStep(r)
 		if w.failed.Load() != nil {
 			return

@@ -67,7 +67,7 @@ func (ts *Tokens) heldBy(id token.ID) int {
 }
 
 // ExpiresAt returns when a live token expires unless a lease is renewed. A shared token expires with the last of its
-// leases.
+// leases. Without a lease, the token is new, and about to get one; or the queue is about to revoke the token.
 func (ts *Tokens) ExpiresAt(t *Token) time.Time {
 	if !t.Shared {
 		return t.EndsAt
@@ -77,7 +77,7 @@ func (ts *Tokens) ExpiresAt(t *Token) time.Time {
 	if last, held := ts.holds[t.ID].last(); held {
 		return t.capped(last)
 	}
-	return t.EndsAt
+	return t.capped(t.LiveSince.Add(ts.timings.Grace))
 }
 
 // setHold puts a stored hold into memory, or removes a deleted one if h is nil. It returns how many holds the token has

@@ -22,8 +22,11 @@ func (ts *Tokens) Load(ctx context.Context) error {
 	return ts.reloadAll(ctx, keys)
 }
 
-// Sync reads the tokens and holds that are only in storage or only in memory. After a failover, the old process may still
-// have stored or deleted entries that Load did not see.
+// syncParts is in how many parts Sync reads the tokens again that storage and memory both have: a part a call.
+const syncParts = 3
+
+// Sync reads the tokens and holds that are only in storage or only in memory, and one part of the other tokens. After a
+// failover, the old process may still have stored, changed or deleted entries that Load did not see.
 func (ts *Tokens) Sync(ctx context.Context) error {
 	keys, err := ts.stored(ctx)
 	if err != nil {
@@ -35,6 +38,10 @@ func (ts *Tokens) Sync(ctx context.Context) error {
 		} else {
 			keys[key] = true
 		}
+	}
+	part := int(ts.synced.Add(1)) % syncParts
+	for _, t := range ts.Where(func(t *Token) bool { return t.State == Live && int(t.ID[len(t.ID)-1])%syncParts == part }) {
+		keys[Prefix+t.ID.String()] = true
 	}
 	return ts.reloadAll(ctx, keys)
 }

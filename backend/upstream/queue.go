@@ -25,7 +25,7 @@ type Timings struct {
 	// Longest is the longest time between two runs. Longest bounds the delay after the clock was set.
 	Interval, Longest time.Duration
 
-	// Sync is how often the tokens are listed in storage.
+	// Sync is how often the tokens are listed in storage. A change by an old process is read within syncParts times Sync.
 	Sync time.Duration
 
 	// FirstBackoff and LongestBackoff bound how long the queue waits after a failure. The first failure is often

@@ -303,3 +303,29 @@ func TestSearchAgainstACreation(t *testing.T) {
 		t.Error("the process that creates the token is told:", err)
 	}
 }
+
+// What a process that was replaced has changed is known after syncParts times Sync, also of tokens that are known.
+func TestSyncReadsKnownTokens(t *testing.T) {
+	t.Parallel()
+	k, replaced := pair(t)
+	var ids []token.ID
+	for range 20 {
+		ids = append(ids, live(t, k, nil))
+	}
+	replaced.load(t)
+	for _, id := range ids {
+		if _, err := replaced.Tokens.Revoke(t.Context(), id, start); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range syncParts {
+		if err := k.Tokens.Sync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, id := range ids {
+		if u, _ := k.Tokens.Get(id); u.State != Ending {
+			t.Error("revoked, and known as", u.State)
+		}
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"iter"
 	"maps"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -55,6 +56,8 @@ type Tokens struct {
 	connections map[string]*line // by connection ID
 	roles       map[token.RoleID]map[token.ID]*item
 	subjects    map[string]map[token.ID]int // entity -> its Live tokens -> number of its holds
+
+	synced atomic.Int64 // number of calls of Sync
 }
 
 // item is a token in memory. The Token is immutable; Tokens.mu guards the other fields.
@@ -71,7 +74,7 @@ type item struct {
 type line struct {
 	all   map[token.ID]*item
 	count map[State]int
-	queue map[token.ID]*item // the tokens that are Creating or Ending
+	queue map[token.ID]*item // the tokens that are not Live
 	due   *btree.BTreeG[dueItem]
 }
 
