@@ -21,14 +21,10 @@ import (
 
 func (b *backend) pathsBroken() []*framework.Path {
 	list := b.listPath("broken", func(st *state) []string { return slices.Sorted(maps.Keys(st.brokenKeys())) })
-	list.Operations[logical.ListOperation] = &framework.PathOperation{
-		Callback: b.pathBrokenList,
-		Summary:  "List the stored entries that cannot be read.",
-		Responses: ok(map[string]*framework.FieldSchema{
-			"keys":     {Type: framework.TypeStringSlice, Description: "Storage keys; absent if empty."},
-			"key_info": {Type: framework.TypeMap, Description: "Storage key to error: why the entry cannot be read."},
-		}),
-	}
+	list.Operations[logical.ListOperation] = b.answer(b.pathBrokenList, "List the stored entries that cannot be read.", ok(map[string]*framework.FieldSchema{
+		"keys":     {Type: framework.TypeStringSlice, Description: "Storage keys; absent if empty."},
+		"key_info": {Type: framework.TypeMap, Description: "Storage key to error: why the entry cannot be read."},
+	}))
 	list.DisplayAttrs.OperationSuffix = "broken-entries"
 	list.HelpSynopsis = "List the stored entries that cannot be read."
 	list.HelpDescription = "An entry that cannot be decoded or compiled affects only the requests that need the entry. Write the role, connection, provider, static role or config again, or delete the entry."
@@ -40,9 +36,7 @@ func (b *backend) pathsBroken() []*framework.Path {
 			Fields: map[string]*framework.FieldSchema{
 				"key": {Type: framework.TypeString, Required: true, Description: "Storage key of the entry, as listed."},
 			},
-			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.DeleteOperation: change(b.pathBrokenDelete, "Delete a stored entry that cannot be read."),
-			},
+			Operations:      only(logical.DeleteOperation, b.change(b.pathBrokenDelete, "Delete a stored entry that cannot be read.")),
 			HelpSynopsis:    "Delete a stored entry that cannot be read.",
 			HelpDescription: "The content of the entry is lost. Deleting a role or a static role revokes its known tokens; docs/api.md lists the other effects of a deletion. An entry that can be read is not deleted.",
 		},
@@ -80,11 +74,7 @@ func (st *state) parts() map[string]damaged {
 	return parts
 }
 
-func (b *backend) pathBrokenList(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
+func (b *backend) pathBrokenList(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	after, limit, err := pageOf(d)
 	if err != nil {
 		return nil, err
@@ -98,11 +88,7 @@ func (b *backend) pathBrokenList(ctx context.Context, req *logical.Request, d *f
 	return logical.ListResponseWithInfo(keys, info), nil
 }
 
-func (b *backend) pathBrokenDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
+func (b *backend) pathBrokenDelete(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	key := d.Get("key").(string)
 	if st.brokenKeys()[key] == nil {
 		return nil, refusal.Field("key", "%q is not the key of an entry that cannot be read", refusal.Clip(key))

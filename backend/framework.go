@@ -19,6 +19,23 @@ func field(kind framework.FieldType, title, description string) *framework.Field
 	return &framework.FieldSchema{Type: kind, Description: description, DisplayAttrs: &framework.DisplayAttributes{Name: title}}
 }
 
+// preset adds to a field the default that Vault's UI shows.
+func preset(f *framework.FieldSchema, value any) *framework.FieldSchema {
+	f.DisplayAttrs.Value = value
+	return f
+}
+
+// oneOf adds to a field the values that are allowed.
+func oneOf(f *framework.FieldSchema, allowed ...any) *framework.FieldSchema {
+	f.AllowedValues = allowed
+	return f
+}
+
+// named returns the field "name", which is part of the path.
+func named(description string) map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{"name": {Type: framework.TypeString, Required: true, Description: description}}
+}
+
 // readFields adds to the fields of a read those of a write, but for the fields that a read omits.
 func readFields(read, written map[string]*framework.FieldSchema, omitted ...string) map[string]*framework.FieldSchema {
 	for name, field := range written {
@@ -41,16 +58,39 @@ func ok(fields map[string]*framework.FieldSchema) map[int][]framework.Response {
 
 var noContent = map[int][]framework.Response{http.StatusNoContent: {{Description: http.StatusText(http.StatusNoContent)}}}
 
-// change returns an operation that writes storage. The operation runs on the active node of the primary cluster, and
-// answers with nothing but warnings.
-func change(callback framework.OperationFunc, summary string) *framework.PathOperation {
-	return &framework.PathOperation{
-		Callback:                    callback,
-		Summary:                     summary,
-		ForwardPerformanceStandby:   true,
-		ForwardPerformanceSecondary: true,
-		Responses:                   noContent,
+// handler handles an operation of a path. The state is current.
+type handler func(context.Context, *state, *logical.Request, *framework.FieldData) (*logical.Response, error)
+
+// on returns the callback that loads the state and then calls the handler.
+func (b *backend) on(h handler) framework.OperationFunc {
+	return func(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+		st, err := b.load(ctx, req.Storage)
+		if err != nil {
+			return nil, err
+		}
+		return h(ctx, st, req, d)
 	}
+}
+
+// answer returns an operation that any node can handle.
+func (b *backend) answer(h handler, summary string, responses map[int][]framework.Response) *framework.PathOperation {
+	return &framework.PathOperation{Callback: b.on(h), Summary: summary, Responses: responses}
+}
+
+// forward has an operation run on the active node of the primary cluster, since the operation writes storage.
+func forward(operation *framework.PathOperation) *framework.PathOperation {
+	operation.ForwardPerformanceStandby, operation.ForwardPerformanceSecondary = true, true
+	return operation
+}
+
+// change returns an operation that writes storage, and answers with nothing but warnings.
+func (b *backend) change(h handler, summary string) *framework.PathOperation {
+	return forward(b.answer(h, summary, noContent))
+}
+
+// only returns the operations of a path with one operation.
+func only(operation logical.Operation, handler *framework.PathOperation) map[logical.Operation]framework.OperationHandler {
+	return map[logical.Operation]framework.OperationHandler{operation: handler}
 }
 
 // crud returns the operations on a named thing. Create and update share one operation.
@@ -79,11 +119,7 @@ func (b *backend) exists(has func(st *state, name string) bool) framework.Existe
 func (b *backend) listPath(kind string, names func(*state) []string) *framework.Path {
 	words := strings.ReplaceAll(kind, "-", " ")
 	key := strings.TrimSuffix(words, "s") + " name"
-	list := func(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-		st, err := b.load(ctx, req.Storage)
-		if err != nil {
-			return nil, err
-		}
+	list := func(_ context.Context, st *state, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 		after, limit, err := pageOf(d)
 		if err != nil {
 			return nil, err
@@ -91,16 +127,10 @@ func (b *backend) listPath(kind string, names func(*state) []string) *framework.
 		return logical.ListResponse(page(names(st), after, limit)), nil
 	}
 	return &framework.Path{
-		Pattern:      kind + "/?$",
-		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: kind},
-		Fields:       pageFields(key),
-		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.ListOperation: &framework.PathOperation{
-				Callback:  list,
-				Summary:   "List the " + words + ".",
-				Responses: ok(listResponseFields(key)),
-			},
-		},
+		Pattern:         kind + "/?$",
+		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: kind},
+		Fields:          pageFields(key),
+		Operations:      only(logical.ListOperation, b.answer(list, "List the "+words+".", ok(listResponseFields(key)))),
 		HelpSynopsis:    "List the " + words + ".",
 		HelpDescription: "Returns the names in alphabetical order. after and limit select a page.",
 	}

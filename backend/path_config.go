@@ -13,59 +13,27 @@ import (
 func (b *backend) pathsConfig() []*framework.Path {
 	defaults := native.DefaultConfig()
 	fields := map[string]*framework.FieldSchema{
-		"environment": field(framework.TypeString, "Environment", "Name of the environment in introspection answers and JWTs, such as \"production\". Default: the mount's path."),
-		"token_prefix": {
-			Type:         framework.TypeString,
-			Description:  "Prefix of opaque tokens: 2 to 16 of a-z, 0-9 and _, a letter first. Tokens with a former prefix keep working. Default: apt.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Token prefix", Value: defaults.TokenPrefix},
-		},
-		"key_rotation_period": {
-			Type:         framework.TypeDurationSecond,
-			Description:  "How long a key seals or signs new tokens, at least 1h. Default: 720h.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Key rotation period", Value: int(defaults.KeyRotationPeriod.Seconds())},
-		},
-		"privileged_scopes": field(framework.TypeCommaStringSlice, "Privileged scopes", "Scopes that a role may hold only with allow_privileged. A pattern such as admin:* stands for all scopes with that prefix; * stands for the scope * only. Default: *, admin, admin:*."),
-		"issuer":            field(framework.TypeString, "Issuer", "URL under which API servers reach this mount: the \"iss\" of JWTs. The URL ends with the mount's path, after the namespace if any, such as https://vault.example.com:8200/v1/apitoken. Required before a role with token_format=jwt. Default: none."),
-		"signing_algorithm": {
-			Type:          framework.TypeString,
-			Description:   "Signing algorithm of new JWTs: ES256, EdDSA or RS256. A change takes effect once the new key has been published for jwks_max_age. Default: ES256.",
-			AllowedValues: []any{token.Algorithms[0], token.Algorithms[1], token.Algorithms[2]},
-			DisplayAttrs:  &framework.DisplayAttributes{Name: "Signing algorithm", Value: defaults.SigningAlgorithm},
-		},
-		"jwks_max_age": {
-			Type:         framework.TypeDurationSecond,
-			Description:  "How long API servers may cache the published keys, 1s to 24h. The engine publishes a key for this long before the key signs. Default: 5m.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "JWKS maximum age", Value: int(defaults.JWKSMaxAge.Seconds())},
-		},
-		"status_list_ttl": {
-			Type:         framework.TypeDurationSecond,
-			Description:  "How long API servers may cache a status list, 1s to 24h: the longest delay until API servers see a revocation. Default: 1m.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Status list TTL", Value: int(defaults.StatusListTTL.Seconds())},
-		},
+		"environment":         field(framework.TypeString, "Environment", "Name of the environment in introspection answers and JWTs, such as \"production\". Default: the mount's path."),
+		"token_prefix":        preset(field(framework.TypeString, "Token prefix", "Prefix of opaque tokens: 2 to 16 of a-z, 0-9 and _, a letter first. Tokens with a former prefix keep working. Default: apt."), defaults.TokenPrefix),
+		"key_rotation_period": preset(field(framework.TypeDurationSecond, "Key rotation period", "How long a key seals or signs new tokens, at least 1h. Default: 720h."), int(defaults.KeyRotationPeriod.Seconds())),
+		"privileged_scopes":   field(framework.TypeCommaStringSlice, "Privileged scopes", "Scopes that a role may hold only with allow_privileged. A pattern such as admin:* stands for all scopes with that prefix; * stands for the scope * only. Default: *, admin, admin:*."),
+		"issuer":              field(framework.TypeString, "Issuer", "URL under which API servers reach this mount: the \"iss\" of JWTs. The URL ends with the mount's path, after the namespace if any, such as https://vault.example.com:8200/v1/apitoken. Required before a role with token_format=jwt. Default: none."),
+		"signing_algorithm":   preset(oneOf(field(framework.TypeString, "Signing algorithm", "Signing algorithm of new JWTs: ES256, EdDSA or RS256. A change takes effect once the new key has been published for jwks_max_age. Default: ES256."), token.Algorithms[0], token.Algorithms[1], token.Algorithms[2]), defaults.SigningAlgorithm),
+		"jwks_max_age":        preset(field(framework.TypeDurationSecond, "JWKS maximum age", "How long API servers may cache the published keys, 1s to 24h. The engine publishes a key for this long before the key signs. Default: 5m."), int(defaults.JWKSMaxAge.Seconds())),
+		"status_list_ttl":     preset(field(framework.TypeDurationSecond, "Status list TTL", "How long API servers may cache a status list, 1s to 24h: the longest delay until API servers see a revocation. Default: 1m."), int(defaults.StatusListTTL.Seconds())),
 	}
-	update := change(b.pathConfigUpdate, "Change the settings of the mount. Omitted fields keep their values.")
+	read := b.answer(b.pathConfigRead, "Read the settings of the mount.", ok(readFields(map[string]*framework.FieldSchema{
+		"token_pattern": {Type: framework.TypeString, Required: true, Description: "Regular expression (RE2) that matches this mount's opaque tokens, for secret scanners."},
+	}, fields)))
+	read.DisplayAttrs = &framework.DisplayAttributes{OperationSuffix: "configuration"}
+	update := b.change(b.pathConfigUpdate, "Change the settings of the mount. Omitted fields keep their values.")
 	update.DisplayAttrs = &framework.DisplayAttributes{OperationVerb: "configure"}
 	return []*framework.Path{{
 		Pattern:      "config",
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix},
 		Fields:       fields,
 		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.ReadOperation: &framework.PathOperation{
-				Callback:     b.pathConfigRead,
-				Summary:      "Read the settings of the mount.",
-				DisplayAttrs: &framework.DisplayAttributes{OperationSuffix: "configuration"},
-				Responses: ok(map[string]*framework.FieldSchema{
-					"environment":         {Type: framework.TypeString, Required: true, Description: "Name of the environment."},
-					"token_prefix":        {Type: framework.TypeString, Required: true, Description: "Prefix of new opaque tokens."},
-					"token_pattern":       {Type: framework.TypeString, Required: true, Description: "Regular expression (RE2) that matches this mount's opaque tokens, for secret scanners."},
-					"key_rotation_period": {Type: framework.TypeDurationSecond, Required: true, Description: "Time between two rotations of the keys, in seconds."},
-					"privileged_scopes":   {Type: framework.TypeStringSlice, Required: true, Description: "Scopes that a role may hold only with allow_privileged."},
-					"issuer":              {Type: framework.TypeString, Required: true, Description: "The \"iss\" of JWTs; empty if not set."},
-					"signing_algorithm":   {Type: framework.TypeString, Required: true, Description: "Signing algorithm of new JWTs."},
-					"jwks_max_age":        {Type: framework.TypeDurationSecond, Required: true, Description: "How long API servers may cache the published keys, in seconds."},
-					"status_list_ttl":     {Type: framework.TypeDurationSecond, Required: true, Description: "How long API servers may cache a status list, in seconds."},
-				}),
-			},
+			logical.ReadOperation:   read,
 			logical.UpdateOperation: update,
 		},
 		HelpSynopsis:    "Settings of the mount.",
@@ -73,11 +41,7 @@ func (b *backend) pathsConfig() []*framework.Path {
 	}}
 }
 
-func (b *backend) pathConfigRead(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
+func (b *backend) pathConfigRead(ctx context.Context, st *state, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
 	c, err := st.Config.Get()
 	if err != nil {
 		return nil, err
@@ -95,11 +59,7 @@ func (b *backend) pathConfigRead(ctx context.Context, req *logical.Request, _ *f
 	}}, nil
 }
 
-func (b *backend) pathConfigUpdate(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
+func (b *backend) pathConfigUpdate(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	c, wasBroken, err := st.ChangeConfig(ctx, req.Storage, &native.ConfigChange{
 		Environment:       given[string](d, "environment"),
 		TokenPrefix:       given[string](d, "token_prefix"),

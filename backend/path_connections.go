@@ -45,17 +45,13 @@ func (b *backend) pathsConnections() []*framework.Path {
 			Fields:         connectionFields,
 			ExistenceCheck: b.exists(func(st *state, name string) bool { return st.connections.Has(name) }),
 			Operations: crud(
-				&framework.PathOperation{
-					Callback: b.pathConnectionsRead,
-					Summary:  "Read a connection without secrets.",
-					Responses: ok(readFields(map[string]*framework.FieldSchema{
-						"rotated_at": {Type: framework.TypeString, Required: true, Description: "Time of the last rotation by rotate-root; empty if never rotated."},
-						"tokens":     {Type: framework.TypeInt, Required: true, Description: "Number of live tokens at the service."},
-						"queue":      {Type: framework.TypeMap, Required: true, Description: "Tokens still to be revoked: count, oldest (when the oldest token entered the queue), last_error, next_try if the service could not be reached, unrevocable (tokens that the service cannot revoke) and unrevocable_until. root: unfinished work of a credential rotation."},
-					}, connectionFields, "name", "client_key", "force")),
-				},
-				change(b.pathConnectionsWrite, "Create or change a connection. Omitted fields keep their values."),
-				change(b.pathConnectionsDelete, "Delete an unused connection."),
+				b.answer(b.pathConnectionsRead, "Read a connection without secrets.", ok(readFields(map[string]*framework.FieldSchema{
+					"rotated_at": {Type: framework.TypeString, Required: true, Description: "Time of the last rotation by rotate-root; empty if never rotated."},
+					"tokens":     {Type: framework.TypeInt, Required: true, Description: "Number of live tokens at the service."},
+					"queue":      {Type: framework.TypeMap, Required: true, Description: "Tokens still to be revoked: count, oldest (when the oldest token entered the queue), last_error, next_try if the service could not be reached, unrevocable (tokens that the service cannot revoke) and unrevocable_until. root: unfinished work of a credential rotation."},
+				}, connectionFields, "name", "client_key", "force"))),
+				b.change(b.pathConnectionsWrite, "Create or change a connection. Omitted fields keep their values."),
+				b.change(b.pathConnectionsDelete, "Delete an unused connection."),
 			),
 			HelpSynopsis:    "An upstream service and the credential for minting tokens.",
 			HelpDescription: "A connection holds the URL of an upstream service and the engine's credential. Roles with the connection issue tokens of the service. Write the connection, then verify the credential by check.",
@@ -64,16 +60,10 @@ func (b *backend) pathsConnections() []*framework.Path {
 			Pattern:      "connections/" + framework.GenericNameRegex("name") + "/check",
 			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "check", OperationSuffix: "connection"},
 			Fields:       nameOnly,
-			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.UpdateOperation: &framework.PathOperation{
-					Callback: b.pathConnectionsCheck,
-					Summary:  "Verify the credential of a connection.",
-					Responses: ok(map[string]*framework.FieldSchema{
-						"provider":   {Type: framework.TypeString, Required: true, Description: "The provider."},
-						"credential": {Type: framework.TypeMap, Required: true, Description: "Account and permissions of the credential, as the service reports."},
-					}),
-				},
-			},
+			Operations: only(logical.UpdateOperation, b.answer(b.pathConnectionsCheck, "Verify the credential of a connection.", ok(map[string]*framework.FieldSchema{
+				"provider":   {Type: framework.TypeString, Required: true, Description: "The provider."},
+				"credential": {Type: framework.TypeMap, Required: true, Description: "Account and permissions of the credential, as the service reports."},
+			}))),
 			HelpSynopsis:    "Verify the credential of a connection, and return its permissions.",
 			HelpDescription: "Asks the service for the account of the credential, and retries the queue. The check changes nothing at the service, with two exceptions: provider vault renews the credential's token, and oauth2 requests a token.",
 		},
@@ -81,11 +71,7 @@ func (b *backend) pathsConnections() []*framework.Path {
 	}
 }
 
-func (b *backend) pathConnectionsRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
+func (b *backend) pathConnectionsRead(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get("name").(string)
 	c := st.connections.Get(name)
 	if c == nil {
@@ -115,10 +101,7 @@ func (b *backend) pathConnectionsRead(ctx context.Context, req *logical.Request,
 	}}, nil
 }
 
-func (b *backend) pathConnectionsWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	if _, err := b.load(ctx, req.Storage); err != nil {
-		return nil, err
-	}
+func (b *backend) pathConnectionsWrite(ctx context.Context, _ *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	if given[bool](d, "force") != nil {
 		return nil, refusal.Field("force", "is for deleting a connection")
 	}
@@ -141,19 +124,13 @@ func (b *backend) pathConnectionsWrite(ctx context.Context, req *logical.Request
 	return warned(warnings, err)
 }
 
-func (b *backend) pathConnectionsDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	if _, err := b.load(ctx, req.Storage); err != nil {
-		return nil, err
-	}
+func (b *backend) pathConnectionsDelete(ctx context.Context, _ *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	return warned(b.upstreams.DeleteConnection(ctx, req.Storage, upstream.Deletion{
 		Name: d.Get("name").(string), Force: d.Get("force").(bool), MountPoint: req.MountPoint,
 	}))
 }
 
-func (b *backend) pathConnectionsCheck(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	if _, err := b.load(ctx, req.Storage); err != nil {
-		return nil, err
-	}
+func (b *backend) pathConnectionsCheck(ctx context.Context, _ *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	provider, data, err := b.upstreams.Check(ctx, d.Get("name").(string))
 	if err != nil {
 		return nil, err

@@ -16,29 +16,23 @@ import (
 )
 
 func (b *backend) pathsCreds() []*framework.Path {
-	issue := &framework.PathOperation{
-		Callback:                    b.pathCredsUpdate,
-		Summary:                     "Issue a token.",
-		ForwardPerformanceStandby:   true,
-		ForwardPerformanceSecondary: true,
-		Responses: ok(map[string]*framework.FieldSchema{
-			"token":             {Type: framework.TypeString, Required: true, Description: "Token. Send it as \"Authorization: Bearer\"."},
-			"token_id":          {Type: framework.TypeString, Required: true, Description: "Public name of the token, safe to log."},
-			"token_type":        {Type: framework.TypeString, Description: "Bearer (RFC 6750) or DPoP (RFC 9449); absent for tokens of a connection."},
-			"refresh_token":     {Type: framework.TypeString, Description: "Refresh token, for one use at oauth/token; only for a role with refresh."},
-			"grant_id":          {Type: framework.TypeString, Description: "ID of the grant, the prefix of the token_id of each of its tokens; only for a role with refresh."},
-			"scopes":            {Type: framework.TypeStringSlice, Description: "Granted scopes; absent for tokens of a connection."},
-			"expires_at":        {Type: framework.TypeTime, Required: true, Description: "Expiry of the token unless the lease is renewed."},
-			"audience":          {Type: framework.TypeStringSlice, Description: "APIs that the token is for; absent if any."},
-			"token_bound_cidrs": {Type: framework.TypeStringSlice, Description: "Addresses that the token may be used from; absent if any."},
-			"bound_hosts":       {Type: framework.TypeStringSlice, Description: "API hosts that the token is for; absent if any."},
-			"connection":        {Type: framework.TypeString, Description: "Connection that issued the token; absent for native tokens."},
-			"name":              {Type: framework.TypeString, Description: "Name of the token at the upstream service."},
-			"upstream":          {Type: framework.TypeMap, Description: "Further members of the service's answer, such as the user of the token."},
-		}),
-	}
+	issue := forward(b.answer(b.pathCredsUpdate, "Issue a token.", ok(map[string]*framework.FieldSchema{
+		"token":             {Type: framework.TypeString, Required: true, Description: "Token. Send it as \"Authorization: Bearer\"."},
+		"token_id":          {Type: framework.TypeString, Required: true, Description: "Public name of the token, safe to log."},
+		"token_type":        {Type: framework.TypeString, Description: "Bearer (RFC 6750) or DPoP (RFC 9449); absent for tokens of a connection."},
+		"refresh_token":     {Type: framework.TypeString, Description: "Refresh token, for one use at oauth/token; only for a role with refresh."},
+		"grant_id":          {Type: framework.TypeString, Description: "ID of the grant, the prefix of the token_id of each of its tokens; only for a role with refresh."},
+		"scopes":            {Type: framework.TypeStringSlice, Description: "Granted scopes; absent for tokens of a connection."},
+		"expires_at":        {Type: framework.TypeTime, Required: true, Description: "Expiry of the token unless the lease is renewed."},
+		"audience":          {Type: framework.TypeStringSlice, Description: "APIs that the token is for; absent if any."},
+		"token_bound_cidrs": {Type: framework.TypeStringSlice, Description: "Addresses that the token may be used from; absent if any."},
+		"bound_hosts":       {Type: framework.TypeStringSlice, Description: "API hosts that the token is for; absent if any."},
+		"connection":        {Type: framework.TypeString, Description: "Connection that issued the token; absent for native tokens."},
+		"name":              {Type: framework.TypeString, Description: "Name of the token at the upstream service."},
+		"upstream":          {Type: framework.TypeMap, Description: "Further members of the service's answer, such as the user of the token."},
+	})))
 	read := *issue
-	read.Callback = b.pathCredsRead
+	read.Callback = b.on(b.pathCredsRead)
 	read.Summary = "Issue a token with the permissions of the role."
 	read.DisplayAttrs = &framework.DisplayAttributes{OperationSuffix: "credentials"}
 	update := *issue
@@ -69,21 +63,17 @@ func (b *backend) pathsCreds() []*framework.Path {
 
 // pathCredsRead issues a token with the permissions of the role. A read takes no fields, so that a policy can allow read
 // without allowing everything within allowed_scopes: Vault does not apply allowed_parameters to the query of a GET.
-func (b *backend) pathCredsRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathCredsRead(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	for _, field := range slices.Sorted(maps.Keys(d.Raw)) {
 		if field != "role" {
 			return nil, refusal.Field(field, "reading takes no fields: a request that narrows is an update, vault write %s%s %s=...",
 				req.MountPoint, refusal.Clip(req.Path), field)
 		}
 	}
-	return b.pathCredsUpdate(ctx, req, d)
+	return b.pathCredsUpdate(ctx, st, req, d)
 }
 
-func (b *backend) pathCredsUpdate(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
+func (b *backend) pathCredsUpdate(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get("role").(string)
 	r := st.Roles.Get(name)
 	if err := st.Roles.Broken(name); err != nil {

@@ -30,45 +30,35 @@ func (b *backend) pathsIntrospect() []*framework.Path {
 			"client_ip":       {Type: framework.TypeString, Description: "Address of the API's client. Required for a token with token_bound_cidrs: otherwise the token is not active."},
 			"host":            {Type: framework.TypeString, Description: "Host header of the API call. Required for a token with bound_hosts: otherwise the token is not active."},
 		},
-		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.UpdateOperation: &framework.PathOperation{
-				Callback: b.pathIntrospectUpdate,
-				Summary:  "Check whether a token is valid for a use.",
-				Responses: ok(map[string]*framework.FieldSchema{
-					"active":            {Type: framework.TypeBool, Required: true, Description: "Whether the token is valid for the use in the request."},
-					"reason":            {Type: framework.TypeString, Description: "Reason for active=false; absent if the token is active."},
-					"detail":            {Type: framework.TypeString, Description: "The reason in a sentence."},
-					"scope":             {Type: framework.TypeString, Description: "Scopes of the token, separated by spaces."},
-					"client_id":         {Type: framework.TypeString, Description: "Name of the role."},
-					"token_type":        {Type: framework.TypeString, Description: "Bearer or DPoP."},
-					"iss":               {Type: framework.TypeString, Description: "Issuer of the mount; absent if not set."},
-					"cnf":               {Type: framework.TypeMap, Description: "Key that the token is bound to (RFC 7800): the thumbprint jkt or x5t#S256."},
-					"grant_id":          {Type: framework.TypeString, Description: "ID of the grant; only for refreshed and exchanged tokens."},
-					"exp":               {Type: framework.TypeInt64, Description: "Expiry of the token, in seconds since 1970."},
-					"iat":               {Type: framework.TypeInt64, Description: "Time of issue, in seconds since 1970."},
-					"sub":               {Type: framework.TypeString, Description: "Vault entity that requested the token; absent if none."},
-					"aud":               {Type: framework.TypeStringSlice, Description: "APIs that the token is for; absent if any."},
-					"jti":               {Type: framework.TypeString, Description: "Same as token_id."},
-					"token_id":          {Type: framework.TypeString, Description: "Public name of the token, safe to log."},
-					"role":              {Type: framework.TypeString, Description: "Role that the token was issued from."},
-					"environment":       {Type: framework.TypeString, Description: "Environment of the mount."},
-					"metadata":          {Type: framework.TypeKVPairs, Description: "Metadata of the role."},
-					"token_bound_cidrs": {Type: framework.TypeStringSlice, Description: "Addresses that the token may be used from; absent if any."},
-					"bound_hosts":       {Type: framework.TypeStringSlice, Description: "API hosts that the token is for; absent if any."},
-				}),
-			},
-		},
+		Operations: only(logical.UpdateOperation, b.answer(b.pathIntrospectUpdate, "Check whether a token is valid for a use.", ok(map[string]*framework.FieldSchema{
+			"active":            {Type: framework.TypeBool, Required: true, Description: "Whether the token is valid for the use in the request."},
+			"reason":            {Type: framework.TypeString, Description: "Reason for active=false; absent if the token is active."},
+			"detail":            {Type: framework.TypeString, Description: "The reason in a sentence."},
+			"scope":             {Type: framework.TypeString, Description: "Scopes of the token, separated by spaces."},
+			"client_id":         {Type: framework.TypeString, Description: "Name of the role."},
+			"token_type":        {Type: framework.TypeString, Description: "Bearer or DPoP."},
+			"iss":               {Type: framework.TypeString, Description: "Issuer of the mount; absent if not set."},
+			"cnf":               {Type: framework.TypeMap, Description: "Key that the token is bound to (RFC 7800): the thumbprint jkt or x5t#S256."},
+			"grant_id":          {Type: framework.TypeString, Description: "ID of the grant; only for refreshed and exchanged tokens."},
+			"exp":               {Type: framework.TypeInt64, Description: "Expiry of the token, in seconds since 1970."},
+			"iat":               {Type: framework.TypeInt64, Description: "Time of issue, in seconds since 1970."},
+			"sub":               {Type: framework.TypeString, Description: "Vault entity that requested the token; absent if none."},
+			"aud":               {Type: framework.TypeStringSlice, Description: "APIs that the token is for; absent if any."},
+			"jti":               {Type: framework.TypeString, Description: "Same as token_id."},
+			"token_id":          {Type: framework.TypeString, Description: "Public name of the token, safe to log."},
+			"role":              {Type: framework.TypeString, Description: "Role that the token was issued from."},
+			"environment":       {Type: framework.TypeString, Description: "Environment of the mount."},
+			"metadata":          {Type: framework.TypeKVPairs, Description: "Metadata of the role."},
+			"token_bound_cidrs": {Type: framework.TypeStringSlice, Description: "Addresses that the token may be used from; absent if any."},
+			"bound_hosts":       {Type: framework.TypeStringSlice, Description: "API hosts that the token is for; absent if any."},
+		}))),
 		HelpSynopsis: "Check whether a token is valid for a use.",
 		HelpDescription: "The answer has the members of RFC 7662, and the reason for active=false: malformed, wrong_environment, unknown, expired, revoked, " +
 			"role_deleted, subject_disabled, wrong_audience, insufficient_scope, address_not_allowed, host_not_allowed.",
 	}}
 }
 
-func (b *backend) pathIntrospectUpdate(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
+func (b *backend) pathIntrospectUpdate(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	text, err := tokenField(d)
 	if err != nil {
 		return nil, err

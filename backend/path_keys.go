@@ -23,15 +23,7 @@ func (b *backend) pathsKeys() []*framework.Path {
 		{
 			Pattern:      "keys/rotate",
 			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "rotate", OperationSuffix: "key"},
-			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.UpdateOperation: &framework.PathOperation{
-					Callback:                    b.pathKeysRotateUpdate,
-					Summary:                     "Rotate the keys that seal and sign new tokens.",
-					ForwardPerformanceStandby:   true,
-					ForwardPerformanceSecondary: true,
-					Responses:                   ok(inUse),
-				},
-			},
+			Operations:   only(logical.UpdateOperation, forward(b.answer(b.pathKeysRotateUpdate, "Rotate the keys that seal and sign new tokens.", ok(inUse)))),
 			HelpSynopsis: "Rotate the keys that seal and sign new tokens.",
 			HelpDescription: "The former key still opens its tokens until the last of these tokens must have expired. Then the engine deletes the key's secret. " +
 				"JWTs are signed with the key that was published as the successor. While API servers may not know the successor yet, the signing key stays, and a warning says when to rotate again.",
@@ -42,40 +34,22 @@ func (b *backend) pathsKeys() []*framework.Path {
 			Fields: map[string]*framework.FieldSchema{
 				"key": {Type: framework.TypeString, Required: true, Description: "Number of the key, or \"kid\" of a signing key."},
 			},
-			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.DeleteOperation: &framework.PathOperation{
-					Callback:                    b.pathKeysDelete,
-					Summary:                     "Destroy a compromised key, and revoke all tokens made with the key.",
-					ForwardPerformanceStandby:   true,
-					ForwardPerformanceSecondary: true,
-					Responses:                   ok(inUse),
-				},
-			},
+			Operations:   only(logical.DeleteOperation, forward(b.answer(b.pathKeysDelete, "Destroy a compromised key, and revoke all tokens made with the key.", ok(inUse)))),
 			HelpSynopsis: "Destroy a compromised key.",
 			HelpDescription: "Revokes all tokens made with the key at once, for good. The leases of these tokens remain until they expire. Tokens of the same grants made with another key stay valid. Another key replaces a destroyed current key. " +
 				"A signing key leaves the published keys: API servers that cache the published keys accept its JWTs, and may not know the next key, for up to jwks_max_age.",
 		},
 		{
-			Pattern:      "keys/?$",
-			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "keys"},
-			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ListOperation: &framework.PathOperation{
-					Callback:  b.pathKeysList,
-					Summary:   "List the keys without their secrets.",
-					Responses: ok(list),
-				},
-			},
+			Pattern:         "keys/?$",
+			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "keys"},
+			Operations:      only(logical.ListOperation, b.answer(b.pathKeysList, "List the keys without their secrets.", ok(list))),
 			HelpSynopsis:    "List the keys without their secrets.",
 			HelpDescription: "The current key seals new tokens. A retired key opens the tokens that it sealed. The engine stores only the public part of expired and destroyed keys.",
 		},
 	}
 }
 
-func (b *backend) pathKeysRotateUpdate(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
+func (b *backend) pathKeysRotateUpdate(ctx context.Context, st *state, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
 	if err := st.Sealing.Rotate(ctx, req.Storage); err != nil {
 		return nil, err
 	}
@@ -96,14 +70,11 @@ func (b *backend) pathKeysRotateUpdate(ctx context.Context, req *logical.Request
 	return resp, nil
 }
 
-func (b *backend) pathKeysDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
+func (b *backend) pathKeysDelete(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	defer b.statics.Wake() // a static role may keep a token of the key
 	name := d.Get("key").(string)
 	var unknownUntil time.Time
+	var err error
 	switch {
 	case st.Sealing.Keys().Find(name) != nil:
 		err = st.Sealing.Destroy(ctx, req.Storage, name)
@@ -136,11 +107,7 @@ func (st *state) keysInUse() *logical.Response {
 	return &logical.Response{Data: data}
 }
 
-func (b *backend) pathKeysList(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
+func (b *backend) pathKeysList(ctx context.Context, st *state, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
 	names := []string{}
 	info := make(map[string]any)
 	for _, part := range []struct {

@@ -24,16 +24,10 @@ func (b *backend) pathsLookup() []*framework.Path {
 		field.Required = name == "state" // the answer for an unknown token has only the state
 	}
 	return []*framework.Path{{
-		Pattern:      "lookup",
-		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "look-up", OperationSuffix: "token"},
-		Fields:       tokenOrIDFields(),
-		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.UpdateOperation: &framework.PathOperation{
-				Callback:  b.pathLookupUpdate,
-				Summary:   "Return the record and state of a token.",
-				Responses: ok(responses),
-			},
-		},
+		Pattern:         "lookup",
+		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "look-up", OperationSuffix: "token"},
+		Fields:          tokenOrIDFields(),
+		Operations:      only(logical.UpdateOperation, b.answer(b.pathLookupUpdate, "Return the record and state of a token.", ok(responses))),
 		HelpSynopsis:    "Return the record and state of a token, by the token or its token_id.",
 		HelpDescription: "Returns the holder, role, times and state of a token. lookup does not check a use of the token: introspect does.",
 	}}
@@ -70,11 +64,7 @@ func tokenOrID(d *framework.FieldData) (text string, grant token.ID, _ error) {
 	return "", grant, nil
 }
 
-func (b *backend) pathLookupUpdate(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
+func (b *backend) pathLookupUpdate(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	text, id, err := tokenOrID(d)
 	if err != nil {
 		return nil, err

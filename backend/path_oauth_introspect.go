@@ -32,13 +32,7 @@ func (b *backend) pathsOAuthIntrospect() []*framework.Path {
 				"client_ip":       {Type: framework.TypeString, Description: "Address of the API's client; an extension of this engine. Required for a token with token_bound_cidrs: otherwise the token is not active."},
 				"host":            {Type: framework.TypeString, Description: "Host header of the API call; an extension of this engine. Required for a token with bound_hosts: otherwise the token is not active."},
 			},
-			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.UpdateOperation: &framework.PathOperation{
-					Callback:  b.pathOAuthIntrospectUpdate,
-					Summary:   "Check whether a token is active (RFC 7662).",
-					Responses: rawResponses(http.StatusOK, mediaJSON, "Introspection response of RFC 7662 section 2.2"),
-				},
-			},
+			Operations:   only(logical.UpdateOperation, b.answer(b.pathOAuthIntrospectUpdate, "Check whether a token is active (RFC 7662).", rawResponses(http.StatusOK, mediaJSON, "Introspection response of RFC 7662 section 2.2"))),
 			HelpSynopsis: "OAuth 2.0 token introspection (RFC 7662).",
 			HelpDescription: "Takes form-encoded parameters; Vault authenticates the caller. An inactive token returns only active=false; " +
 				"\"introspect\" returns the reason. With \"Accept: application/token-introspection+jwt\" the answer is signed (RFC 9701), if the mount passes that header on.",
@@ -50,31 +44,20 @@ func (b *backend) pathsOAuthIntrospect() []*framework.Path {
 				"token":           {Type: framework.TypeString, Required: true, Description: "Token or refresh token.", DisplayAttrs: &framework.DisplayAttributes{Sensitive: true}},
 				"token_type_hint": hint,
 			},
-			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.UpdateOperation: &framework.PathOperation{
-					Callback:                    b.pathOAuthRevokeUpdate,
-					Summary:                     "Revoke a token and its grant (RFC 7009).",
-					ForwardPerformanceStandby:   true,
-					ForwardPerformanceSecondary: true,
-					Responses:                   rawResponses(http.StatusOK, mediaJSON, "Empty, also for an unknown token"),
-				},
-			},
+			Operations:      only(logical.UpdateOperation, forward(b.answer(b.pathOAuthRevokeUpdate, "Revoke a token and its grant (RFC 7009).", rawResponses(http.StatusOK, mediaJSON, "Empty, also for an unknown token")))),
 			HelpSynopsis:    "OAuth 2.0 token revocation (RFC 7009).",
 			HelpDescription: "Takes form-encoded parameters; Vault authenticates the caller. Revokes the token and all other tokens of its grant. An unknown token is a success. A token whose key is gone is the error unsupported_token_type.",
 		},
 	}
 }
 
-func (b *backend) pathOAuthIntrospectUpdate(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
+func (b *backend) pathOAuthIntrospectUpdate(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	text := d.Get("token").(string)
 	if text == "" {
 		return nil, refusal.OAuth(refusal.InvalidRequest, "token is missing")
 	}
 	use := &access.Use{Audience: d.Get("audience").(string)}
+	var err error
 	if use.Scopes, err = access.ParseScopes(strings.Fields(d.Get("scope").(string))); err != nil {
 		return nil, refusal.OAuth(refusal.InvalidRequest, "%s", err)
 	}
@@ -127,11 +110,7 @@ func wantsSigned(req *logical.Request) bool {
 	return false
 }
 
-func (b *backend) pathOAuthRevokeUpdate(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
+func (b *backend) pathOAuthRevokeUpdate(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	text := d.Get("token").(string)
 	if text == "" {
 		return nil, refusal.OAuth(refusal.InvalidRequest, "token is missing")

@@ -30,15 +30,11 @@ var unauthenticated = []string{
 }
 
 func (b *backend) pathsOAuthPublic() []*framework.Path {
-	read := func(pattern, suffix, media, what, help string, handler framework.OperationFunc) *framework.Path {
+	read := func(pattern, suffix, media, what, help string, h handler) *framework.Path {
 		return &framework.Path{
-			Pattern:      pattern,
-			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: suffix},
-			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ReadOperation: &framework.PathOperation{
-					Callback: handler, Summary: what, Responses: rawResponses(http.StatusOK, media, what),
-				},
-			},
+			Pattern:         pattern,
+			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: suffix},
+			Operations:      only(logical.ReadOperation, b.answer(h, what, rawResponses(http.StatusOK, media, what))),
 			HelpSynopsis:    what,
 			HelpDescription: help + " The path needs no Vault token.",
 		}
@@ -60,11 +56,7 @@ func (b *backend) pathsOAuthPublic() []*framework.Path {
 	}
 }
 
-func (b *backend) pathOAuthJWKSRead(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
+func (b *backend) pathOAuthJWKSRead(ctx context.Context, st *state, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
 	body, err := json.Marshal(st.Signing.Ring().PublicKeys())
 	if err != nil {
 		return nil, err
@@ -76,11 +68,7 @@ func (b *backend) pathOAuthJWKSRead(ctx context.Context, req *logical.Request, _
 	return rawResponse(http.StatusOK, mediaJWKS, maxAge(c.JWKSMaxAge), body), nil
 }
 
-func (b *backend) pathWellKnownRead(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
+func (b *backend) pathWellKnownRead(ctx context.Context, st *state, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
 	c, err := st.Config.Get()
 	if err != nil {
 		return nil, err
@@ -113,11 +101,7 @@ func (b *backend) pathWellKnownRead(ctx context.Context, req *logical.Request, _
 	return rawResponse(http.StatusOK, mediaJSON, maxAge(c.JWKSMaxAge), body), nil
 }
 
-func (b *backend) pathOAuthStatusList(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
+func (b *backend) pathOAuthStatusList(ctx context.Context, st *state, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
 	c, err := st.Config.Get()
 	if err != nil {
 		return nil, err
@@ -133,11 +117,7 @@ func (b *backend) pathOAuthStatusList(ctx context.Context, req *logical.Request,
 	return rawResponse(http.StatusOK, mediaJSON, maxAge(c.StatusListTTL), body), nil
 }
 
-func (b *backend) pathOAuthStatusRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
+func (b *backend) pathOAuthStatusRead(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	c, err := st.Config.Get()
 	if err != nil {
 		return nil, err

@@ -38,15 +38,7 @@ func (b *backend) pathsOAuthToken() []*framework.Path {
 			"ttl":                  {Type: framework.TypeString, Description: "TTL of the new token, at most the remaining lifetime of the old token; an extension of this engine."},
 			"token_bound_cidrs":    {Type: framework.TypeString, Description: "Addresses that the new token may be used from, separated by spaces, within the addresses of the old token; an extension of this engine. Default: the same."},
 		},
-		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.UpdateOperation: &framework.PathOperation{
-				Callback:                    b.pathOAuthTokenUpdate,
-				Summary:                     "Refresh or exchange a token.",
-				ForwardPerformanceStandby:   true,
-				ForwardPerformanceSecondary: true,
-				Responses:                   rawResponses(http.StatusOK, mediaJSON, "Access token response of RFC 6749 section 5.1"),
-			},
-		},
+		Operations:   only(logical.UpdateOperation, forward(b.answer(b.pathOAuthTokenUpdate, "Refresh or exchange a token.", rawResponses(http.StatusOK, mediaJSON, "Access token response of RFC 6749 section 5.1")))),
 		HelpSynopsis: "The OAuth 2.0 token endpoint: refresh and exchange tokens.",
 		HelpDescription: "Takes form-encoded parameters and needs no Vault token: the refresh token, or the token to exchange, is the credential. " +
 			"A refresh (RFC 6749 section 6) returns a new pair of tokens and invalidates the refresh token. Reuse of a refresh token after more than 10 seconds revokes the whole grant. " +
@@ -54,11 +46,7 @@ func (b *backend) pathsOAuthToken() []*framework.Path {
 	}}
 }
 
-func (b *backend) pathOAuthTokenUpdate(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
+func (b *backend) pathOAuthTokenUpdate(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	grantType := d.Get("grant_type").(string)
 	if grantType == grantTypeRefresh || grantType == grantTypeExchange {
 		if err := b.proveWritable(ctx, req.Storage); err != nil {

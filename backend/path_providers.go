@@ -28,25 +28,21 @@ func (b *backend) pathsProviders() []*framework.Path {
 			},
 			ExistenceCheck: b.exists(func(st *state, name string) bool { return st.connections.Providers.Has(name) }),
 			Operations: crud(
-				&framework.PathOperation{
-					Callback: b.pathProvidersRead,
-					Summary:  "Read the documentation and the definition of a provider.",
-					Responses: ok(map[string]*framework.FieldSchema{
-						"title":         {Type: framework.TypeString, Required: true, Description: "Name of the service."},
-						"description":   {Type: framework.TypeString, Required: true, Description: "Kind of the service's tokens, and their limits."},
-						"documentation": {Type: framework.TypeStringSlice, Required: true, Description: "Links to the API's documentation."},
-						"builtin":       {Type: framework.TypeBool, Required: true, Description: "Whether the provider is part of the engine. A built-in provider cannot be changed."},
-						"expiry":        {Type: framework.TypeString, Required: true, Description: "Precision of a token's expiry at the service: none, seconds, days."},
-						"operations":    {Type: framework.TypeStringSlice, Required: true, Description: "Operations that the provider supports."},
-						"credential":    {Type: framework.TypeMap, Required: true, Description: "Fields of a connection's credential."},
-						"settings":      {Type: framework.TypeMap, Required: true, Description: "Fields of a connection's settings."},
-						"params":        {Type: framework.TypeMap, Required: true, Description: "Fields of a role's params."},
-						"example":       {Type: framework.TypeString, Required: true, Description: "Commands that set up a connection and a role."},
-						"definition":    {Type: framework.TypeString, Required: true, Description: "Definition of the provider in YAML."},
-					}),
-				},
-				change(b.pathProvidersWrite, "Define a custom provider."),
-				change(b.pathProvidersDelete, "Delete a custom provider."),
+				b.answer(b.pathProvidersRead, "Read the documentation and the definition of a provider.", ok(map[string]*framework.FieldSchema{
+					"title":         {Type: framework.TypeString, Required: true, Description: "Name of the service."},
+					"description":   {Type: framework.TypeString, Required: true, Description: "Kind of the service's tokens, and their limits."},
+					"documentation": {Type: framework.TypeStringSlice, Required: true, Description: "Links to the API's documentation."},
+					"builtin":       {Type: framework.TypeBool, Required: true, Description: "Whether the provider is part of the engine. A built-in provider cannot be changed."},
+					"expiry":        {Type: framework.TypeString, Required: true, Description: "Precision of a token's expiry at the service: none, seconds, days."},
+					"operations":    {Type: framework.TypeStringSlice, Required: true, Description: "Operations that the provider supports."},
+					"credential":    {Type: framework.TypeMap, Required: true, Description: "Fields of a connection's credential."},
+					"settings":      {Type: framework.TypeMap, Required: true, Description: "Fields of a connection's settings."},
+					"params":        {Type: framework.TypeMap, Required: true, Description: "Fields of a role's params."},
+					"example":       {Type: framework.TypeString, Required: true, Description: "Commands that set up a connection and a role."},
+					"definition":    {Type: framework.TypeString, Required: true, Description: "Definition of the provider in YAML."},
+				})),
+				b.change(b.pathProvidersWrite, "Define a custom provider."),
+				b.change(b.pathProvidersDelete, "Delete a custom provider."),
 			),
 			HelpSynopsis:    "A definition of how to create and revoke tokens at an upstream service.",
 			HelpDescription: "A read returns the provider's documentation. A write defines a provider for a further service in YAML, and rejects an invalid definition.",
@@ -55,11 +51,7 @@ func (b *backend) pathsProviders() []*framework.Path {
 	}
 }
 
-func (b *backend) pathProvidersRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
+func (b *backend) pathProvidersRead(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get("name").(string)
 	p := st.connections.Providers.Get(name)
 	if err := st.connections.Providers.Broken(name); err != nil {
@@ -122,16 +114,10 @@ func exampleOf(p *connector.Provider, mountPoint string) string {
 		mountPoint, p.Name, needed(p.Credential, "credential"), needed(p.Settings, "settings"), needed(p.Params, "params"))
 }
 
-func (b *backend) pathProvidersWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	if _, err := b.load(ctx, req.Storage); err != nil {
-		return nil, err
-	}
+func (b *backend) pathProvidersWrite(ctx context.Context, _ *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	return nil, b.upstreams.WriteProvider(ctx, req.Storage, d.Get("name").(string), given[string](d, "definition"))
 }
 
-func (b *backend) pathProvidersDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	if _, err := b.load(ctx, req.Storage); err != nil {
-		return nil, err
-	}
+func (b *backend) pathProvidersDelete(ctx context.Context, _ *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	return nil, b.upstreams.DeleteProvider(ctx, req.Storage, d.Get("name").(string))
 }

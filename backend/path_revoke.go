@@ -17,20 +17,14 @@ func (b *backend) pathsRevoke() []*framework.Path {
 		Pattern:      "revoke",
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "revoke", OperationSuffix: "token"},
 		Fields:       tokenOrIDFields(),
-		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.UpdateOperation: change(b.pathRevokeUpdate, "Revoke a token and its grant."),
-		},
+		Operations:   only(logical.UpdateOperation, b.change(b.pathRevokeUpdate, "Revoke a token and its grant.")),
 		HelpSynopsis: "Revoke a token, by the token or its token_id.",
 		HelpDescription: "For a leaked token: the caller needs no lease. Any token_id of a grant revokes the whole grant. Revoking an expired or revoked token succeeds. Revoking an unknown token_id succeeds with a warning, and so does revoking a token whose key is gone and whose grant is unknown. " +
 			"A token that is mistyped or another mount's is an error, so that nobody takes a leak for closed that is not. The lease stays until it ends, and cannot be renewed. Where a grant has several tokens, by refreshing or exchanging, all of them end.",
 	}}
 }
 
-func (b *backend) pathRevokeUpdate(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
+func (b *backend) pathRevokeUpdate(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	defer b.statics.Wake() // a static role may have kept the token
 	text, id, err := tokenOrID(d)
 	if err != nil {

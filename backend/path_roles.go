@@ -17,13 +17,8 @@ import (
 
 // roleFields are the fields of a role.
 var roleFields = map[string]*framework.FieldSchema{
-	"name": {Type: framework.TypeString, Required: true, Description: "Name of the role."},
-	"token_format": {
-		Type:          framework.TypeString,
-		Description:   "Format of the tokens. \"opaque\": API servers check the token by introspection. \"jwt\": an RFC 9068 access token; API servers verify the token with the published keys. Default: opaque.",
-		AllowedValues: []any{role.FormatOpaque, role.FormatJWT},
-		DisplayAttrs:  &framework.DisplayAttributes{Name: "Token format", Value: role.FormatOpaque},
-	},
+	"name":                 {Type: framework.TypeString, Required: true, Description: "Name of the role."},
+	"token_format":         preset(oneOf(field(framework.TypeString, "Token format", "Format of the tokens. \"opaque\": API servers check the token by introspection. \"jwt\": an RFC 9068 access token; API servers verify the token with the published keys. Default: opaque."), role.FormatOpaque, role.FormatJWT), role.FormatOpaque),
 	"scopes":               field(framework.TypeCommaStringSlice, "Scopes", "Scopes of a token, unless the request names other scopes within allowed_scopes. A last segment * matches any: invoices:*."),
 	"allowed_scopes":       field(framework.TypeCommaStringSlice, "Allowed scopes", "All scopes that a request may name. Default: scopes."),
 	"audience":             field(framework.TypeCommaStringSlice, "Audience", "APIs that the token is for. An introspection with an audience accepts only tokens for that audience. Required with token_format=jwt. Default: any."),
@@ -37,23 +32,14 @@ var roleFields = map[string]*framework.FieldSchema{
 	"metadata":             field(framework.TypeKVPairs, "Metadata", "Key=value pairs that introspection returns. A value may be an identity template, such as {{identity.entity.name}}; the engine fills in the template when issuing the token. Default: none."),
 	"description":          field(framework.TypeString, "Description", "Purpose of the role."),
 	"allow_privileged":     field(framework.TypeBool, "Allow privileged scopes", "Allow the role to hold scopes that match the mount's privileged_scopes. Default: false."),
-	"generate_lease": {
-		Type:         framework.TypeBool,
-		Description:  "Issue tokens under a lease. A JWT without a lease lives for at most 15m. The engine stores nothing of such a JWT, and status lists do not show its revocation. Default: true.",
-		DisplayAttrs: &framework.DisplayAttributes{Name: "Generate lease", Value: true},
-	},
-	"refresh":    field(framework.TypeBool, "Refresh", "Issue short-lived tokens with access_ttl, and a refresh token for the next token at oauth/token, until the lease ends. Default: false."),
-	"access_ttl": field(framework.TypeDurationSecond, "Access TTL", "TTL of each short-lived token. Required with refresh."),
-	"exchange":   field(framework.TypeBool, "Exchange", "Allow the holder of a token to exchange the token at oauth/token for a token with fewer permissions. Default: false."),
-	"connection": field(framework.TypeString, "Connection", "Connection whose service issues the tokens. The connection of a role cannot be changed. Default: none, native tokens."),
-	"params":     field(framework.TypeMap, "Params", "Parameters of the tokens at the upstream service; the connection's provider defines the fields."),
-	"reuse":      field(framework.TypeDurationSecond, "Reuse", "With connection: how long after its creation a token is issued to further requesters, each under a separate lease. The token is revoked with the last lease. Default: 0, no reuse."),
-	"proof": {
-		Type:          framework.TypeString,
-		Description:   "Bind each token to a key that the request names: \"dpop\" by dpop_jkt (RFC 9449), \"mtls\" by x5t_s256 (RFC 8705). API servers check the proof. Default: none.",
-		AllowedValues: []any{"", role.ProofDPoP, role.ProofMTLS},
-		DisplayAttrs:  &framework.DisplayAttributes{Name: "Proof"},
-	},
+	"generate_lease":       preset(field(framework.TypeBool, "Generate lease", "Issue tokens under a lease. A JWT without a lease lives for at most 15m. The engine stores nothing of such a JWT, and status lists do not show its revocation. Default: true."), true),
+	"refresh":              field(framework.TypeBool, "Refresh", "Issue short-lived tokens with access_ttl, and a refresh token for the next token at oauth/token, until the lease ends. Default: false."),
+	"access_ttl":           field(framework.TypeDurationSecond, "Access TTL", "TTL of each short-lived token. Required with refresh."),
+	"exchange":             field(framework.TypeBool, "Exchange", "Allow the holder of a token to exchange the token at oauth/token for a token with fewer permissions. Default: false."),
+	"connection":           field(framework.TypeString, "Connection", "Connection whose service issues the tokens. The connection of a role cannot be changed. Default: none, native tokens."),
+	"params":               field(framework.TypeMap, "Params", "Parameters of the tokens at the upstream service; the connection's provider defines the fields."),
+	"reuse":                field(framework.TypeDurationSecond, "Reuse", "With connection: how long after its creation a token is issued to further requesters, each under a separate lease. The token is revoked with the last lease. Default: 0, no reuse."),
+	"proof":                oneOf(field(framework.TypeString, "Proof", "Bind each token to a key that the request names: \"dpop\" by dpop_jkt (RFC 9449), \"mtls\" by x5t_s256 (RFC 8705). API servers check the proof. Default: none."), "", role.ProofDPoP, role.ProofMTLS),
 }
 
 func (b *backend) pathsRoles() []*framework.Path {
@@ -64,15 +50,11 @@ func (b *backend) pathsRoles() []*framework.Path {
 			Fields:         roleFields,
 			ExistenceCheck: b.exists(func(st *state, name string) bool { return st.Roles.Has(name) }),
 			Operations: crud(
-				&framework.PathOperation{
-					Callback: b.pathRolesRead,
-					Summary:  "Read a role.",
-					Responses: ok(readFields(map[string]*framework.FieldSchema{
-						"version": {Type: framework.TypeInt, Required: true, Description: "Version of the role's permissions: incremented by each change of the permissions."},
-					}, roleFields, "name")),
-				},
-				change(b.pathRolesWrite, "Create or change a role. Omitted fields keep their values."),
-				change(b.pathRolesDelete, "Delete a role and revoke all its tokens."),
+				b.answer(b.pathRolesRead, "Read a role.", ok(readFields(map[string]*framework.FieldSchema{
+					"version": {Type: framework.TypeInt, Required: true, Description: "Version of the role's permissions: incremented by each change of the permissions."},
+				}, roleFields, "name"))),
+				b.change(b.pathRolesWrite, "Create or change a role. Omitted fields keep their values."),
+				b.change(b.pathRolesDelete, "Delete a role and revoke all its tokens."),
 			),
 			HelpSynopsis: "The tokens that may be issued, and their permitted use.",
 			HelpDescription: "A role defines what a token may be used for, where, and how long. Tightening a role also restricts the live tokens at once. " +
@@ -82,11 +64,7 @@ func (b *backend) pathsRoles() []*framework.Path {
 	}
 }
 
-func (b *backend) pathRolesRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
+func (b *backend) pathRolesRead(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get("name").(string)
 	r := st.Roles.Get(name)
 	if r == nil {
@@ -135,11 +113,7 @@ func mapped[V any](m map[string]V) map[string]V {
 	return m
 }
 
-func (b *backend) pathRolesWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
+func (b *backend) pathRolesWrite(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	r, err := st.WriteRole(ctx, req.Storage, &native.WriteRoleRequest{
 		Name: d.Get("name").(string), Connection: given[string](d, "connection"), Given: slices.Collect(maps.Keys(d.Raw)),
 		MountPoint: req.MountPoint, Upstreams: b.upstreams,
@@ -176,11 +150,7 @@ func (b *backend) pathRolesWrite(ctx context.Context, req *logical.Request, d *f
 	return nil, nil
 }
 
-func (b *backend) pathRolesDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
+func (b *backend) pathRolesDelete(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	return nil, st.DeleteRole(ctx, req.Storage, d.Get("name").(string), func(r *role.Role) error {
 		if err := st.statics.ReloadAll(ctx, req.Storage); err != nil {
 			return err

@@ -30,20 +30,16 @@ func (b *backend) pathsStaticRoles() []*framework.Path {
 			Fields:         staticRoleFields,
 			ExistenceCheck: b.exists(func(st *state, name string) bool { return st.statics.Has(name) }),
 			Operations: crud(
-				&framework.PathOperation{
-					Callback: b.pathStaticRolesRead,
-					Summary:  "Read a static role.",
-					Responses: ok(withRotations(map[string]*framework.FieldSchema{
-						"role":        {Type: framework.TypeString, Required: true, Description: "Role of the token."},
-						"overlap":     {Type: framework.TypeInt, Required: true, Description: "How long the previous token works after a rotation, in seconds."},
-						"entity_id":   {Type: framework.TypeString, Required: true, Description: "Vault entity of the token; empty if none."},
-						"description": {Type: framework.TypeString, Required: true, Description: "Purpose of the static role."},
-						"token_id":    {Type: framework.TypeString, Required: true, Description: "Public name of the token."},
-						"last_error":  {Type: framework.TypeString, Description: "Error of the last rotation; absent if the rotation succeeded."},
-					})),
-				},
-				change(b.pathStaticRolesWrite, "Create or change a static role. Omitted fields keep their values."),
-				change(b.pathStaticRolesDelete, "Delete a static role and revoke its tokens."),
+				b.answer(b.pathStaticRolesRead, "Read a static role.", ok(withRotations(map[string]*framework.FieldSchema{
+					"role":        {Type: framework.TypeString, Required: true, Description: "Role of the token."},
+					"overlap":     {Type: framework.TypeInt, Required: true, Description: "How long the previous token works after a rotation, in seconds."},
+					"entity_id":   {Type: framework.TypeString, Required: true, Description: "Vault entity of the token; empty if none."},
+					"description": {Type: framework.TypeString, Required: true, Description: "Purpose of the static role."},
+					"token_id":    {Type: framework.TypeString, Required: true, Description: "Public name of the token."},
+					"last_error":  {Type: framework.TypeString, Description: "Error of the last rotation; absent if the rotation succeeded."},
+				}))),
+				b.change(b.pathStaticRolesWrite, "Create or change a static role. Omitted fields keep their values."),
+				b.change(b.pathStaticRolesDelete, "Delete a static role and revoke its tokens."),
 			),
 			HelpSynopsis:    "One long-lived token of a role, rotated by the engine.",
 			HelpDescription: "For clients that cannot read creds. The engine replaces the token before the token expires. After several missed rotations the engine rotates once. The engine replaces a revoked token at once.",
@@ -80,7 +76,7 @@ func rotations(status *static.Status) map[string]any {
 	return data
 }
 
-func (b *backend) pathStaticRolesRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathStaticRolesRead(ctx context.Context, _ *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	status, err := b.statics.Read(ctx, req.Storage, d.Get("name").(string))
 	if status == nil || err != nil {
 		return nil, err
@@ -97,7 +93,7 @@ func (b *backend) pathStaticRolesRead(ctx context.Context, req *logical.Request,
 	return &logical.Response{Data: data}, nil
 }
 
-func (b *backend) pathStaticRolesWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathStaticRolesWrite(ctx context.Context, _ *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	return warned(b.statics.Write(ctx, req.Storage, d.Get("name").(string), &static.Change{
 		MountPoint:       req.MountPoint,
 		Role:             given[string](d, "role"),
@@ -110,6 +106,6 @@ func (b *backend) pathStaticRolesWrite(ctx context.Context, req *logical.Request
 	}))
 }
 
-func (b *backend) pathStaticRolesDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathStaticRolesDelete(ctx context.Context, _ *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	return nil, b.statics.Delete(ctx, req.Storage, d.Get("name").(string))
 }

@@ -37,38 +37,22 @@ func (b *backend) pathsTokens() []*framework.Path {
 			Fields: map[string]*framework.FieldSchema{
 				"token_id": {Type: framework.TypeString, Description: "Public name of the token: 24 hexadecimal digits.", Required: true},
 			},
-			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ReadOperation: &framework.PathOperation{
-					Callback:  b.pathTokensRead,
-					Summary:   "Read the record and state of a token.",
-					Responses: ok(tokenRowFields()),
-				},
-			},
+			Operations:      only(logical.ReadOperation, b.answer(b.pathTokensRead, "Read the record and state of a token.", ok(tokenRowFields()))),
 			HelpSynopsis:    "Read the record and state of a token.",
 			HelpDescription: "Returns a row of the inventory. The row exists from the issue of the token until shortly after its expiry. The row never holds the token itself.",
 		},
 		{
-			Pattern:      "tokens/?$",
-			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "issued-tokens"},
-			Fields:       listFields,
-			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ListOperation: &framework.PathOperation{
-					Callback:  b.pathTokensList,
-					Summary:   "List the tokens that may still be live.",
-					Responses: ok(listResponse),
-				},
-			},
+			Pattern:         "tokens/?$",
+			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "issued-tokens"},
+			Fields:          listFields,
+			Operations:      only(logical.ListOperation, b.answer(b.pathTokensList, "List the tokens that may still be live.", ok(listResponse))),
 			HelpSynopsis:    "List the tokens that may still be live.",
 			HelpDescription: "Returns a page of the inventory, in the order of the token_ids. For the next page, set after to the last token_id.",
 		},
 	}
 }
 
-func (b *backend) pathTokensRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
+func (b *backend) pathTokensRead(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	_, id, err := token.ParseName(d.Get("token_id").(string)) // a row describes a grant
 	if err != nil {
 		return nil, refusal.Field("token_id", "%s", err)
@@ -84,11 +68,7 @@ func (b *backend) pathTokensRead(ctx context.Context, req *logical.Request, d *f
 	return &logical.Response{Data: data}, nil
 }
 
-func (b *backend) pathTokensList(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
+func (b *backend) pathTokensList(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	afterText, limit, err := pageOf(d)
 	if err != nil {
 		return nil, err

@@ -65,17 +65,13 @@ func (b *backend) secretToken() *framework.Secret {
 		Fields: map[string]*framework.FieldSchema{
 			"token": {Type: framework.TypeString, Description: "API token"},
 		},
-		Renew:  b.tokenRenew,
-		Revoke: b.tokenRevoke,
+		Renew:  b.on(b.tokenRenew),
+		Revoke: b.on(b.tokenRevoke),
 	}
 }
 
 // tokenRenew extends the token to the new expiry of the lease.
-func (b *backend) tokenRenew(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
+func (b *backend) tokenRenew(ctx context.Context, st *state, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
 	l, err := parseLease(req.Secret)
 	if err != nil {
 		return nil, err
@@ -104,11 +100,7 @@ func (b *backend) tokenRenew(ctx context.Context, req *logical.Request, _ *frame
 
 // tokenRevoke revokes the token. tokenRevoke needs only the lease: the role may be gone. The engine stores no revocation of
 // an expired token.
-func (b *backend) tokenRevoke(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
+func (b *backend) tokenRevoke(ctx context.Context, st *state, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
 	l, err := parseLease(req.Secret)
 	if err != nil {
 		return nil, err

@@ -47,8 +47,8 @@ func (b *backend) secretUpstream() *framework.Secret {
 		Fields: map[string]*framework.FieldSchema{
 			"token": {Type: framework.TypeString, Description: "API token of the upstream service"},
 		},
-		Renew:  b.upstreamRenew,
-		Revoke: b.upstreamRevoke,
+		Renew:  b.on(b.upstreamRenew),
+		Revoke: b.on(b.upstreamRevoke),
 	}
 }
 
@@ -94,10 +94,7 @@ func (b *backend) credsUpstream(ctx context.Context, req *logical.Request, d *fr
 }
 
 // upstreamRenew renews a lease, and extends its token.
-func (b *backend) upstreamRenew(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	if _, err := b.load(ctx, req.Storage); err != nil {
-		return nil, err
-	}
+func (b *backend) upstreamRenew(ctx context.Context, _ *state, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
 	l, err := parseUpstreamLease(req.Secret)
 	if err != nil {
 		return nil, err
@@ -118,10 +115,7 @@ func (b *backend) upstreamRenew(ctx context.Context, req *logical.Request, _ *fr
 
 // upstreamRevoke revokes the token. If the service fails, the queue retries the revocation: Vault would give up after some
 // tries.
-func (b *backend) upstreamRevoke(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	if _, err := b.load(ctx, req.Storage); err != nil {
-		return nil, err
-	}
+func (b *backend) upstreamRevoke(ctx context.Context, _ *state, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
 	l, err := parseUpstreamLease(req.Secret)
 	if err != nil {
 		return nil, err
