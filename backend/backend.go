@@ -54,6 +54,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/fence"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/leavers"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
@@ -85,7 +87,7 @@ type backend struct {
 	upstreams   *upstream.Keeper
 	queue       *worker.Worker // runs upstreams.Run
 	statics     *static.Keeper
-	leavers     *leavers
+	leavers     *leavers.Leavers
 
 	// storage is the mount's storage, for background work.
 	storage logical.Storage
@@ -98,8 +100,8 @@ type backend struct {
 	staleKeys []string // storage keys that another node wrote
 	staleAll  bool     // Vault rejected a write for lack of leadership
 
-	writer     string // id of this process in the keys of the ledger
-	leadership leadership
+	writer string // id of this process in the keys of the ledger
+	fence  *fence.Fence
 
 	flushMu    sync.Mutex
 	flushTimer *time.Timer // not nil while rows wait to be written
@@ -114,7 +116,7 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 // Factory returns the backend of one mount, with the clock and the network of the options.
 func (o Options) Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
 	b := newBackend(o)
-	b.storage = &fence{Storage: conf.StorageView, b: b, background: true}
+	b.storage = b.fence.Background(conf.StorageView)
 	remembering := *conf
 	remembering.System = newSystemView(conf.System)
 	if err := b.Setup(ctx, &remembering); err != nil {
@@ -170,10 +172,14 @@ func newBackend(o Options) *backend {
 			path.Operations[operation] = strict(path.Pattern, handler)
 		}
 	}
+	b.fence = fence.New(b.writer, b.now, b.staleEverything)
 	b.queue = worker.New()
-	b.leavers = newLeavers(b.now, b.Logger, func(ctx context.Context, entity string) (bool, error) {
-		return b.world.Subjects.DisabledNow(ctx, entity)
-	}, mountHoldings{b})
+	b.leavers = leavers.New(leavers.Config{
+		Now: b.now, Log: b.Logger, Holdings: mountHoldings{b},
+		Disabled: func(ctx context.Context, entity string) (bool, error) {
+			return b.world.Subjects.DisabledNow(ctx, entity)
+		},
+	})
 	b.world = native.World{
 		Now: b.now, Log: b.Logger, Limits: new(role.Limits), Vault: func() native.Vault { return b.System() },
 		Subjects: native.NewSubjects(b.now, func(id string) (*logical.Entity, error) { return b.System().EntityInfo(id) }),
@@ -192,7 +198,7 @@ func (b *backend) initialize(ctx context.Context, req *logical.InitializationReq
 	if b.WriteSafeReplicationState() {
 		b.queue.Start(b.upstreams.Run)
 		b.statics.Start(b.statics.Run)
-		b.leavers.Start(b.leavers.run)
+		b.leavers.Start(b.leavers.Run)
 	}
 	return err
 }

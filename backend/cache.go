@@ -51,8 +51,7 @@ func (b *backend) load(ctx context.Context, s logical.Storage) (*state, error) {
 	began := b.now()
 	st, err := b.reload(ctx, s, b.state.Load(), keys, all)
 	if all {
-		end := b.now()
-		b.leadership.restful.Store(end.Add(restFactor * end.Sub(began)).UnixNano())
+		b.fence.Reread(began)
 	}
 	if err != nil {
 		b.staleMu.Lock()
@@ -66,6 +65,14 @@ func (b *backend) load(ctx context.Context, s logical.Storage) (*state, error) {
 	b.stale.Store(b.staleAll || len(b.staleKeys) > 0)
 	b.staleMu.Unlock()
 	return st, nil
+}
+
+// staleEverything marks all memory as stale.
+func (b *backend) staleEverything() {
+	b.staleMu.Lock()
+	defer b.staleMu.Unlock()
+	b.staleAll = true
+	b.stale.Store(true)
 }
 
 // room is a part of the ledger. Reading storage again keeps the same room, since requests may be changing the room: Load

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/fence"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
 )
 
@@ -138,16 +139,16 @@ func (s *slowReads) List(ctx context.Context, prefix string) ([]string, error) {
 func TestRequestsThatBeganBeforeAreRefused(t *testing.T) {
 	e := newEngine(t)
 	view := &deposable{Storage: e.storage}
-	before := e.b.fenced(view)
+	before := e.b.fence.Request(view)
 	view.refuse(logical.ErrReadOnly)
-	if err := e.b.fenced(view).Delete(context.Background(), "x"); !errors.Is(err, logical.ErrReadOnly) {
+	if err := e.b.fence.Request(view).Delete(context.Background(), "x"); !errors.Is(err, logical.ErrReadOnly) {
 		t.Error(err)
 	}
 	view.refuse(nil)
-	if err := before.Put(context.Background(), &logical.StorageEntry{Key: "x"}); !errors.Is(err, errOutdated) {
+	if err := before.Put(context.Background(), &logical.StorageEntry{Key: "x"}); !errors.Is(err, fence.ErrOutdated) {
 		t.Errorf("written: %v", err)
 	}
-	if err := e.b.fenced(view).Put(context.Background(), &logical.StorageEntry{Key: "x"}); err != nil {
+	if err := e.b.fence.Request(view).Put(context.Background(), &logical.StorageEntry{Key: "x"}); err != nil {
 		t.Error(err)
 	}
 }

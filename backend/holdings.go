@@ -7,11 +7,12 @@ import (
 	"slices"
 )
 
-// mountHoldings are the tokens of a mount that stay valid outside the engine until revoked: JWTs with a place in a status
-// list, upstream tokens, and tokens of static roles.
+// mountHoldings implements leavers.Holdings. The tokens of a mount that stay valid outside the engine until revoked are JWTs with
+// a place in a status list, upstream tokens, and tokens of static roles.
 type mountHoldings struct{ b *backend }
 
-func (h mountHoldings) entities(ctx context.Context) ([]string, error) {
+// Entities implements leavers.Holdings.
+func (h mountHoldings) Entities(ctx context.Context) ([]string, error) {
 	if !h.b.WriteSafeReplicationState() {
 		return nil, nil
 	}
@@ -34,7 +35,8 @@ func (h mountHoldings) entities(ctx context.Context) ([]string, error) {
 	return slices.Collect(maps.Keys(found)), nil
 }
 
-func (h mountHoldings) revoke(ctx context.Context, entities map[string]bool) (tokens int, _ error) {
+// Revoke implements leavers.Holdings.
+func (h mountHoldings) Revoke(ctx context.Context, entities map[string]bool) (tokens int, _ error) {
 	st, err := h.b.load(ctx, h.b.storage)
 	if err != nil {
 		return 0, err

@@ -85,7 +85,7 @@ func (b *backend) pathCredsUpdate(ctx context.Context, st *state, req *logical.R
 	if err := r.CheckRequester(remoteAddr(req)); err != nil {
 		return nil, err
 	}
-	if err := b.proveWritable(ctx, req.Storage); err != nil {
+	if err := b.fence.ProveWritable(ctx, req.Storage); err != nil {
 		return nil, err
 	}
 	if r.Connection != "" {

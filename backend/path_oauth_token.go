@@ -49,7 +49,7 @@ func (b *backend) pathsOAuthToken() []*framework.Path {
 func (b *backend) pathOAuthTokenUpdate(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	grantType := d.Get("grant_type").(string)
 	if grantType == grantTypeRefresh || grantType == grantTypeExchange {
-		if err := b.proveWritable(ctx, req.Storage); err != nil {
+		if err := b.fence.ProveWritable(ctx, req.Storage); err != nil {
 			return nil, err
 		}
 	}

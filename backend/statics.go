@@ -47,7 +47,7 @@ func (m staticMount) MayWrite() bool { return m.b.WriteSafeReplicationState() }
 
 // ProveWritable implements static.Mount.
 func (m staticMount) ProveWritable(ctx context.Context, s logical.Storage) error {
-	return m.b.proveWritable(ctx, s)
+	return m.b.fence.ProveWritable(ctx, s)
 }
 
 // EntityDisabled implements static.Mount.
