@@ -47,8 +47,8 @@ func TestBrokenConfig(t *testing.T) {
 			t.Errorf("%s: %v, want a fault of the server", path, err)
 		}
 	}
-	e.refused(logical.UpdateOperation, "oauth/token", data{"grant_type": grantTypeRefresh, "refresh_token": refresh}, why)
-	e.refused(logical.UpdateOperation, "oauth/token", data{"grant_type": grantTypeExchange, "subject_token": opaque.token, "subject_token_type": native.TypeAccessToken}, why)
+	e.refused(logical.UpdateOperation, "oauth/token", data{"grant_type": native.GrantTypeRefresh, "refresh_token": refresh}, why)
+	e.refused(logical.UpdateOperation, "oauth/token", data{"grant_type": native.GrantTypeExchange, "subject_token": opaque.token, "subject_token_type": native.TypeAccessToken}, why)
 
 	e.expect("active", opaque.token, nil)
 	e.expect("active", signed.token, nil)
@@ -128,8 +128,8 @@ func TestARefreshWithoutIssuerIsNoFaultOfTheClient(t *testing.T) {
 	e = e.restart()
 	e.do(logical.DeleteOperation, "broken/config", nil)
 	for _, d := range []data{
-		{"grant_type": grantTypeRefresh, "refresh_token": c.data["refresh_token"]},
-		{"grant_type": grantTypeExchange, "subject_token": c.token, "subject_token_type": native.TypeAccessToken},
+		{"grant_type": native.GrantTypeRefresh, "refresh_token": c.data["refresh_token"]},
+		{"grant_type": native.GrantTypeExchange, "subject_token": c.token, "subject_token_type": native.TypeAccessToken},
 	} {
 		if resp, err := e.request(&logical.Request{Operation: logical.UpdateOperation, Path: "oauth/token", Data: d}); err == nil || !strings.Contains(err.Error(), "the config has no issuer") {
 			t.Errorf("%s: %v, %v", d["grant_type"], resp, err)

@@ -130,11 +130,11 @@ func (b *backend) credsNative(ctx context.Context, req *logical.Request, d *fram
 		return &logical.Response{Data: data, Warnings: warnings}, nil
 	}
 	b.flushSoon()
-	l := &lease{
-		leaseTerms: leaseTerms{ttl: ttl, lifetime: lifetime},
-		grant:      claims.Grant, status: claims.Status, roleID: r.ID, role: r.Name(), expiresAt: issued.GrantEnd,
+	l := &native.Lease{
+		LeaseTerms: role.LeaseTerms{TTL: ttl, Lifetime: lifetime},
+		Grant:      claims.Grant, Status: claims.Status, RoleID: r.ID, Role: r.Name(), ExpiresAt: issued.GrantEnd,
 	}
-	resp := b.Secret(secretTypeToken).Response(data, l.internalData())
+	resp := b.Secret(secretTypeToken).Response(data, l.InternalData())
 	resp.Secret.TTL, resp.Secret.MaxTTL = ttl, lifetime
 	resp.Secret.Renewable = r.TokenFormat == role.FormatOpaque || r.Refresh // a JWT cannot be extended
 	resp.Warnings = warnings

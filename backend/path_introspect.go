@@ -9,7 +9,6 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
@@ -81,7 +80,7 @@ func (b *backend) pathIntrospectUpdate(ctx context.Context, st *state, req *logi
 		return &logical.Response{Data: data}, nil
 	}
 	c := st.Config.OrDefaults()
-	maps.Copy(data, members(v, c))
+	maps.Copy(data, v.Members(c))
 	data["token_id"] = v.Claims.Name()
 	if v.Claims.Grant != v.Claims.ID {
 		data["grant_id"] = v.Claims.Grant.String()
@@ -141,35 +140,4 @@ func useOf(d *framework.FieldData) (*access.Use, error) {
 		use.Host = host
 	}
 	return use, nil
-}
-
-// members returns the members of an introspection answer (RFC 7662 section 2.2) for an opened token.
-func members(v *native.Verdict, c *native.Config) map[string]any {
-	data := map[string]any{
-		"jti":        v.Claims.Name(),
-		"token_type": native.PresentedAs(v.Claims),
-		"exp":        v.Life.ExpiresAt.Unix(),
-		"iat":        v.Claims.IssuedAt.Unix(),
-	}
-	if c.Issuer != "" {
-		data["iss"] = c.Issuer
-	}
-	if v.Claims.Subject != "" {
-		data["sub"] = v.Claims.Subject
-	}
-	if v.Role != nil {
-		data["client_id"] = v.Role.Name()
-	}
-	if v.Permissions != nil {
-		data["scope"] = v.Permissions.Scopes.Parameter()
-		if v.Permissions.Audience != nil {
-			data["aud"] = v.Permissions.Audience
-		}
-	}
-	if cnf := v.Claims.Confirmation; cnf.JKT != "" {
-		data["cnf"] = map[string]any{"jkt": cnf.JKT}
-	} else if cnf.X5T != "" {
-		data["cnf"] = map[string]any{"x5t#S256": cnf.X5T}
-	}
-	return data
 }

@@ -83,7 +83,7 @@ func (b *backend) pathLookupUpdate(ctx context.Context, st *state, req *logical.
 		}
 		reason = v.Reason
 		if v.Claims != nil {
-			row, known = rowOf(st, v), true
+			row, known = st.RowOf(v), true
 		}
 	} else {
 		row, known = st.Inventory.Get(id)
@@ -109,24 +109,6 @@ func describeToken(v *native.Verdict, data map[string]any, now time.Time) {
 	if reason := v.Life.Alive(now); reason != access.Good {
 		data["state"], data["detail"] = string(reason), access.Explain(reason, nil, nil)
 	}
-}
-
-// rowOf returns the inventory's row of an opened token. If the inventory has no row, rowOf builds a row from the claims.
-func rowOf(st *state, v *native.Verdict) ledger.Row {
-	if row, known := st.Inventory.Get(v.Claims.Grant); known {
-		return row
-	}
-	row := ledger.Row{
-		ID: v.Claims.Grant, IssuedAt: v.Claims.IssuedAt, ExpiresAt: v.Claims.ExpiresAt,
-		Holder: ledger.Holder{RoleID: v.Claims.Role, RoleVersion: v.Claims.RoleVersion, Subject: v.Claims.Subject},
-	}
-	if v.Role != nil {
-		row.Role = v.Role.Name()
-	}
-	if v.Permissions != nil {
-		row.Scopes = v.Permissions.Scopes.Parameter()
-	}
-	return row
 }
 
 // tokenRowFields returns the fields of the answer of describe.

@@ -85,7 +85,7 @@ func (b *backend) pathOAuthIntrospectUpdate(ctx context.Context, st *state, req 
 	}
 	answer := map[string]any{"active": false}
 	if v.Reason == access.Good {
-		answer = members(v, c)
+		answer = v.Members(c)
 		answer["active"] = true
 	}
 	if wantsSigned(req) && c.Issuer != "" {

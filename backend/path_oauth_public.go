@@ -76,25 +76,7 @@ func (b *backend) pathWellKnownRead(ctx context.Context, st *state, req *logical
 	if c.Issuer == "" {
 		return rawResponse(http.StatusNotFound, mediaJSON, "no-store", []byte(`{"error":"no issuer is configured"}`)), nil
 	}
-	body, err := json.Marshal(map[string]any{
-		"issuer":                                        c.Issuer,
-		"jwks_uri":                                      c.Issuer + "/oauth/jwks",
-		"token_endpoint":                                c.Issuer + "/oauth/token",
-		"introspection_endpoint":                        c.Issuer + "/oauth/introspect",
-		"revocation_endpoint":                           c.Issuer + "/oauth/revoke",
-		"status_list_aggregation_endpoint":              c.Issuer + "/oauth/status",
-		"grant_types_supported":                         []string{grantTypeRefresh, grantTypeExchange},
-		"response_types_supported":                      []string{},
-		"token_endpoint_auth_methods_supported":         []string{"none"},
-		"introspection_endpoint_auth_methods_supported": []string{"Bearer"},
-		"revocation_endpoint_auth_methods_supported":    []string{"Bearer"},
-		"introspection_signing_alg_values_supported":    token.Algorithms,
-		"tls_client_certificate_bound_access_tokens":    true,
-
-		// OpenID Connect Discovery requires these members of every issuer. The engine issues no ID tokens.
-		"subject_types_supported":               []string{"public"},
-		"id_token_signing_alg_values_supported": token.Algorithms,
-	})
+	body, err := json.Marshal(c.Metadata())
 	if err != nil {
 		return nil, err
 	}

@@ -82,7 +82,7 @@ func (e *engine) refused4xx(path string, d data, code string) {
 
 func (e *engine) exchange(subject string, d data) (int, data) {
 	e.t.Helper()
-	all := data{"grant_type": grantTypeExchange, "subject_token": subject, "subject_token_type": native.TypeAccessToken}
+	all := data{"grant_type": native.GrantTypeExchange, "subject_token": subject, "subject_token_type": native.TypeAccessToken}
 	for k, v := range d {
 		all[k] = v
 	}
@@ -872,7 +872,7 @@ func TestExchangeRefuses(t *testing.T) {
 	e.write("roles/bound", data{"scopes": "a", "exchange": true, "token_bound_cidrs": "10.0.0.0/8"})
 	e.write("roles/refreshed", data{"scopes": "a", "exchange": true, "refresh": true, "access_ttl": "5m"})
 	c := e.creds("app", nil)
-	good := data{"grant_type": grantTypeExchange, "subject_token": c.token, "subject_token_type": native.TypeAccessToken}
+	good := data{"grant_type": native.GrantTypeExchange, "subject_token": c.token, "subject_token_type": native.TypeAccessToken}
 	for _, change := range []struct {
 		field, value, code string
 	}{
@@ -1022,8 +1022,8 @@ func FuzzOAuthForm(f *testing.F) {
 	e.do(logical.UpdateOperation, "roles/app", data{"scopes": "a,b", "audience": "x", "exchange": true, "refresh": true, "access_ttl": "5m"})
 	c := e.creds("app", nil)
 	f.Add("refresh_token", c.data["refresh_token"].(string), "a", "", "")
-	f.Add(grantTypeExchange, c.token, "a", "x", "5m")
-	f.Add(grantTypeExchange, c.token, "*", "\x00", "-1")
+	f.Add(native.GrantTypeExchange, c.token, "a", "x", "5m")
+	f.Add(native.GrantTypeExchange, c.token, "*", "\x00", "-1")
 	parent, err := e.b.state.Load().Open(context.Background(), e.storage, c.token)
 	if err != nil {
 		f.Fatal(err)

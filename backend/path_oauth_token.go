@@ -16,11 +16,6 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
-const (
-	grantTypeRefresh  = "refresh_token"
-	grantTypeExchange = "urn:ietf:params:oauth:grant-type:token-exchange"
-)
-
 func (b *backend) pathsOAuthToken() []*framework.Path {
 	return []*framework.Path{{
 		Pattern:      "oauth/token",
@@ -48,20 +43,20 @@ func (b *backend) pathsOAuthToken() []*framework.Path {
 
 func (b *backend) pathOAuthTokenUpdate(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	grantType := d.Get("grant_type").(string)
-	if grantType == grantTypeRefresh || grantType == grantTypeExchange {
+	if grantType == native.GrantTypeRefresh || grantType == native.GrantTypeExchange {
 		if err := b.fence.ProveWritable(ctx, req.Storage); err != nil {
 			return nil, err
 		}
 	}
 	switch grantType {
-	case grantTypeRefresh:
+	case native.GrantTypeRefresh:
 		return b.oauthRefresh(ctx, st, req, d)
-	case grantTypeExchange:
+	case native.GrantTypeExchange:
 		return b.oauthExchange(ctx, st, req, d)
 	case "":
 		return nil, refusal.OAuth(refusal.InvalidRequest, "grant_type is missing")
 	}
-	return nil, refusal.OAuth(refusal.UnsupportedGrantType, "grant_type must be %s or %s", grantTypeRefresh, grantTypeExchange)
+	return nil, refusal.OAuth(refusal.UnsupportedGrantType, "grant_type must be %s or %s", native.GrantTypeRefresh, native.GrantTypeExchange)
 }
 
 // answer returns the access token response of RFC 6749 section 5.1 and RFC 8693 section 2.2.1.

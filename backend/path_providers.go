@@ -2,8 +2,6 @@ package backend
 
 import (
 	"context"
-	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -67,51 +65,12 @@ func (b *backend) pathProvidersRead(ctx context.Context, st *state, req *logical
 		"builtin":       st.connections.Providers.IsBuiltin(name),
 		"expiry":        string(p.Expiry),
 		"operations":    p.OperationNames(),
-		"credential":    describeFields(p.Credential),
-		"settings":      describeFields(p.Settings),
-		"params":        describeFields(p.Params),
-		"example":       exampleOf(p, req.MountPoint),
+		"credential":    connector.DescribeFields(p.Credential),
+		"settings":      connector.DescribeFields(p.Settings),
+		"params":        connector.DescribeFields(p.Params),
+		"example":       p.Example(req.MountPoint),
 		"definition":    p.Text,
 	}}, nil
-}
-
-// describeFields returns a description of each field in one line.
-func describeFields(fields map[string]connector.Field) map[string]any {
-	described := make(map[string]any, len(fields))
-	for name, f := range fields {
-		about := []string{f.Type}
-		if f.Required {
-			about = append(about, "required")
-		}
-		if f.Secret {
-			about = append(about, "secret")
-		}
-		text := fmt.Sprintf("%s (%s)", strings.TrimSpace(f.Description), strings.Join(about, ", "))
-		if len(f.Allowed) > 0 {
-			text += " One of: " + strings.Join(f.Allowed, ", ") + "."
-		}
-		described[name] = text
-	}
-	return described
-}
-
-// exampleOf returns the commands that set up a connection and a role.
-func exampleOf(p *connector.Provider, mountPoint string) string {
-	needed := func(fields map[string]connector.Field, flag string) string {
-		var parts []string
-		for name, f := range fields {
-			if f.Required {
-				parts = append(parts, fmt.Sprintf(" %s=%s=...", flag, name))
-			}
-		}
-		slices.Sort(parts)
-		return strings.Join(parts, "")
-	}
-	return fmt.Sprintf("vault write %[1]sconnections/my-%[2]s provider=%[2]s url=https://...%[3]s%[4]s\n"+
-		"vault write -force %[1]sconnections/my-%[2]s/check\n"+
-		"vault write %[1]sroles/my-role connection=my-%[2]s%[5]s ttl=1h\n"+
-		"vault read %[1]screds/my-role",
-		mountPoint, p.Name, needed(p.Credential, "credential"), needed(p.Settings, "settings"), needed(p.Params, "params"))
 }
 
 func (b *backend) pathProvidersWrite(ctx context.Context, _ *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {

@@ -2,7 +2,6 @@ package backend
 
 import (
 	"context"
-	"fmt"
 	"strings"
 	"time"
 
@@ -11,35 +10,11 @@ import (
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
 
 // secretTypeUpstream is the lease type of upstream tokens. The type must stay registered for ever.
 const secretTypeUpstream = "upstream_token"
-
-// upstreamLease is the internal data of an upstream token's lease. Storage holds the data for revoking the token.
-type upstreamLease struct {
-	leaseTerms
-	id   token.ID
-	hold string // hold ID of a shared token; empty if the token is not shared
-}
-
-func (l *upstreamLease) internalData() map[string]any {
-	return l.leaseTerms.internalData(map[string]any{"token_id": l.id.String(), "hold": l.hold})
-}
-
-func parseUpstreamLease(secret *logical.Secret) (*upstreamLease, error) {
-	terms, text, err := parseLeaseTerms(secret)
-	if err != nil {
-		return nil, err
-	}
-	l := &upstreamLease{leaseTerms: terms, hold: text("hold")}
-	if l.id, err = token.ParseID(text("token_id")); err != nil {
-		return nil, fmt.Errorf("the lease's token_id: %w", err)
-	}
-	return l, nil
-}
 
 func (b *backend) secretUpstream() *framework.Secret {
 	return &framework.Secret{
@@ -86,8 +61,8 @@ func (b *backend) credsUpstream(ctx context.Context, req *logical.Request, d *fr
 	if r.NoLease {
 		return &logical.Response{Data: data, Warnings: warnings}, nil
 	}
-	l := &upstreamLease{leaseTerms: leaseTerms{ttl: made.TTL, lifetime: lifetime}, id: made.ID, hold: made.Hold}
-	resp := b.Secret(secretTypeUpstream).Response(data, l.internalData())
+	l := &upstream.Lease{LeaseTerms: role.LeaseTerms{TTL: made.TTL, Lifetime: lifetime}, ID: made.ID, Hold: made.Hold}
+	resp := b.Secret(secretTypeUpstream).Response(data, l.InternalData())
 	resp.Secret.TTL, resp.Secret.MaxTTL, resp.Secret.Renewable = made.TTL, lifetime, made.Renewable
 	resp.Warnings = warnings
 	return resp, nil
@@ -95,15 +70,15 @@ func (b *backend) credsUpstream(ctx context.Context, req *logical.Request, d *fr
 
 // upstreamRenew renews a lease, and extends its token.
 func (b *backend) upstreamRenew(ctx context.Context, _ *state, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	l, err := parseUpstreamLease(req.Secret)
+	l, err := upstream.ParseLease(leaseData(req))
 	if err != nil {
 		return nil, err
 	}
 	var maxTTL time.Duration
 	ttl, err := b.upstreams.Renew(ctx, &upstream.Renewal{
-		ID: l.id, Hold: l.hold, Now: b.now().UTC(),
+		ID: l.ID, Hold: l.Hold, Now: b.now().UTC(),
 		TTL: func(r *role.Role) (ttl time.Duration, err error) {
-			ttl, maxTTL, err = b.renewal(req.Secret, l.leaseTerms, r)
+			ttl, maxTTL, err = b.renewal(req.Secret, l.LeaseTerms, r)
 			return ttl, err
 		},
 	})
@@ -116,14 +91,14 @@ func (b *backend) upstreamRenew(ctx context.Context, _ *state, req *logical.Requ
 // upstreamRevoke revokes the token. If the service fails, the queue retries the revocation: Vault would give up after some
 // tries.
 func (b *backend) upstreamRevoke(ctx context.Context, _ *state, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	l, err := parseUpstreamLease(req.Secret)
+	l, err := upstream.ParseLease(leaseData(req))
 	if err != nil {
 		return nil, err
 	}
-	if l.hold != "" {
-		return nil, b.upstreams.Unhold(ctx, l.id, l.hold)
+	if l.Hold != "" {
+		return nil, b.upstreams.Unhold(ctx, l.ID, l.Hold)
 	}
-	_, err = b.upstreams.Revoke(ctx, l.id)
+	_, err = b.upstreams.Revoke(ctx, l.ID)
 	return nil, err
 }
 
