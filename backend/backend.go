@@ -54,6 +54,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/feed"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/fence"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/leavers"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
@@ -157,6 +158,7 @@ func newBackend(o Options) *backend {
 			b.pathsStaticRoles(),
 			b.pathsStaticCreds(),
 			b.pathsBroken(),
+			b.pathsFeed(),
 		),
 		Secrets:        []*framework.Secret{b.secretToken(), b.secretUpstream()},
 		InitializeFunc: b.initialize,
@@ -182,6 +184,7 @@ func newBackend(o Options) *backend {
 	})
 	b.world = native.World{
 		Now: b.now, Log: b.Logger, Limits: new(role.Limits), Vault: func() native.Vault { return b.System() },
+		Feed:     feed.New(),
 		Subjects: native.NewSubjects(b.now, func(id string) (*logical.Entity, error) { return b.System().EntityInfo(id) }),
 	}
 	return b

@@ -77,6 +77,7 @@ func TestOpenAPI(t *testing.T) {
 		"post /keys/rotate":      "apitoken-rotate-key",
 		"delete /keys/{key}":     "apitoken-destroy-key",
 
+		"get /feed":                                   "apitoken-read-feed",
 		"post /oauth/token":                           "apitoken-request-oauth-token",
 		"post /oauth/introspect":                      "apitoken-introspect-oauth-token",
 		"post /oauth/revoke":                          "apitoken-revoke-oauth-token",

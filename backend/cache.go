@@ -61,6 +61,7 @@ func (b *backend) load(ctx context.Context, s logical.Storage) (*state, error) {
 		return nil, err
 	}
 	b.state.Store(st)
+	b.world.Feed.Restart() // another process may have changed anything
 	b.staleMu.Lock()
 	b.stale.Store(b.staleAll || len(b.staleKeys) > 0)
 	b.staleMu.Unlock()

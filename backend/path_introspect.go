@@ -27,6 +27,7 @@ func (b *backend) pathsIntrospect() []*framework.Path {
 			"required_scopes": {Type: framework.TypeCommaStringSlice, Description: "Scopes that the API call requires. Default: none; the API checks \"scope\" itself."},
 			"audience":        {Type: framework.TypeString, Description: "Audience of the API, as in the roles. Default: not checked."},
 			"client_ip":       {Type: framework.TypeString, Description: "Address of the API's client. Required for a token with token_bound_cidrs: otherwise the token is not active."},
+			"min_cursor":      {Type: framework.TypeInt64, Description: "For verifiers that read feed: a node other than the active node forwards a request with min_cursor to the active node. Default: any node answers."},
 			"host":            {Type: framework.TypeString, Description: "Host header of the API call. Required for a token with bound_hosts: otherwise the token is not active."},
 		},
 		Operations: only(logical.UpdateOperation, b.answer(b.pathIntrospectUpdate, "Check whether a token is valid for a use.", ok(map[string]*framework.FieldSchema{
@@ -49,6 +50,8 @@ func (b *backend) pathsIntrospect() []*framework.Path {
 			"environment":       {Type: framework.TypeString, Description: "Environment of the mount."},
 			"metadata":          {Type: framework.TypeKVPairs, Description: "Metadata of the role."},
 			"token_bound_cidrs": {Type: framework.TypeStringSlice, Description: "Addresses that the token may be used from; absent if any."},
+			"epoch":             {Type: framework.TypeString, Description: "Epoch of feed; only from the active node."},
+			"cursor":            {Type: framework.TypeInt64, Description: "End of feed before the answer was made: the answer knows all events up to the cursor. Only from the active node."},
 			"bound_hosts":       {Type: framework.TypeStringSlice, Description: "API hosts that the token is for; absent if any."},
 		}))),
 		HelpSynopsis: "Check whether a token is valid for a use.",
@@ -57,7 +60,16 @@ func (b *backend) pathsIntrospect() []*framework.Path {
 	}}
 }
 
-func (b *backend) pathIntrospectUpdate(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathIntrospectUpdate(ctx context.Context, _ *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	active := b.WriteSafeReplicationState()
+	if minCursor := given[int64](d, "min_cursor"); minCursor != nil && !active {
+		return nil, logical.ErrReadOnly // Vault forwards the request to the active node
+	}
+	at := b.world.Feed.Position() // before the state is read: the answer must not claim to know a later change
+	st, err := b.load(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
 	text, err := tokenField(d)
 	if err != nil {
 		return nil, err
@@ -72,6 +84,9 @@ func (b *backend) pathIntrospectUpdate(ctx context.Context, st *state, req *logi
 	}
 
 	data := map[string]any{"active": v.Reason == access.Good}
+	if active {
+		setPosition(data, at)
+	}
 	if v.Reason != access.Good {
 		data["reason"] = string(v.Reason)
 		data["detail"] = v.Explain(use)

@@ -3,7 +3,6 @@ package backend
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -73,20 +72,13 @@ func (b *backend) pathKeysRotateUpdate(ctx context.Context, st *state, req *logi
 func (b *backend) pathKeysDelete(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	defer b.statics.Wake() // a static role may keep a token of the key
 	name := d.Get("key").(string)
-	var unknownUntil time.Time
-	var err error
-	switch {
-	case st.Sealing.Keys().Find(name) != nil:
-		err = st.Sealing.Destroy(ctx, req.Storage, name)
-	case st.Signing.Keys().Find(name) != nil:
-		unknownUntil, err = st.Signing.Destroy(ctx, req.Storage, name, st.Config.OrDefaults().SigningPolicy())
-	default:
-		return nil, refusal.Field("key", "there is no key %q, see keys/. Nothing was destroyed", refusal.Clip(name))
-	}
+	unknownUntil, known, err := st.DestroyKey(ctx, req.Storage, name)
 	if err != nil {
 		return nil, err
 	}
-	b.statics.Wake() // a static role may keep a token of the key
+	if !known {
+		return nil, refusal.Field("key", "there is no key %q, see keys/. Nothing was destroyed", refusal.Clip(name))
+	}
 	b.Logger().Warn("key destroyed; its tokens revoked", "key", name)
 	resp := st.keysInUse()
 	if !unknownUntil.IsZero() {

@@ -70,7 +70,7 @@ func checkType(name string, field framework.FieldType, value any) error {
 		return refusal.Field(name, "is null: leave the field out, or give a value")
 	}
 	switch field {
-	case framework.TypeInt, framework.TypeBool, framework.TypeDurationSecond:
+	case framework.TypeInt, framework.TypeInt64, framework.TypeBool, framework.TypeDurationSecond:
 		if value == "" {
 			return refusal.Field(name, "is empty: leave the field out, or give a value")
 		}
@@ -80,7 +80,7 @@ func checkType(name string, field framework.FieldType, value any) error {
 		if given != "a string" {
 			return refusal.Field(name, "takes a string, not %s", given)
 		}
-	case framework.TypeInt:
+	case framework.TypeInt, framework.TypeInt64:
 		if given == "a boolean" {
 			return refusal.Field(name, "takes a number, not a boolean")
 		}

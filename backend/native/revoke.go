@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/feed"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
@@ -84,7 +85,9 @@ func (t *Tokens) revokeGrant(ctx context.Context, s logical.Storage, id token.ID
 		_, deviates := t.Deviations.Get(id)
 		known = known || deviates
 	}
-	return known, t.Deviations.Revoke(ctx, s, id, status, end, t.Now())
+	err := t.Deviations.Revoke(ctx, s, id, status, end, t.Now())
+	t.Feed.Add(feed.Event{Kind: feed.Grant, ID: id.String(), Until: end}) // memory may have the revocation despite an error
+	return known, err
 }
 
 // RevokeLease revokes a grant that expires at ownEnd by itself, unless the grant has expired.
@@ -97,7 +100,9 @@ func (t *Tokens) RevokeLease(ctx context.Context, s logical.Storage, grant token
 	if !now.Before(end) {
 		return nil
 	}
-	return t.Deviations.Revoke(ctx, s, grant, status, ownEnd, now)
+	err := t.Deviations.Revoke(ctx, s, grant, status, ownEnd, now)
+	t.Feed.Add(feed.Event{Kind: feed.Grant, ID: grant.String(), Until: end})
+	return err
 }
 
 // A NotRenewedError says why a token cannot be renewed.
@@ -109,10 +114,14 @@ func (e *NotRenewedError) Error() string { return "the token is " + string(e.Rea
 // alive.
 func (t *Tokens) Renew(ctx context.Context, s logical.Storage, grant token.ID, roleID token.RoleID, ownEnd, newEnd time.Time) error {
 	now := t.Now()
-	if dead := t.Life(grant, grant, roleID, ownEnd).Alive(now); dead != access.Good {
+	life := t.Life(grant, grant, roleID, ownEnd)
+	if dead := life.Alive(now); dead != access.Good {
 		return &NotRenewedError{dead}
 	}
 	err := t.Deviations.Renew(ctx, s, grant, ownEnd, newEnd, now)
+	if newEnd.Before(life.ExpiresAt) {
+		t.Feed.Add(feed.Event{Kind: feed.Grant, ID: grant.String(), Until: life.ExpiresAt})
+	}
 	if errors.Is(err, ledger.ErrRevoked) {
 		return &NotRenewedError{access.Revoked}
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/feed"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
@@ -22,6 +23,7 @@ type World struct {
 	Vault    func() Vault
 	Subjects *Subjects // which Vault entities are disabled
 	Limits   *role.Limits
+	Feed     *feed.Feed // tells verifiers what has changed
 }
 
 // Vault is what Vault tells a mount; logical.SystemView implements it.

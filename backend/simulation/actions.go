@@ -40,6 +40,8 @@ func init() {
 		{name: "config", weight: 2, do: (*world).changeConfig},
 		{name: "entity", weight: 1, alone: true, do: (*world).changeEntity},
 		{name: "look", weight: 6, do: (*world).look},
+		{name: "verify", weight: 6, do: (*world).verify},
+		{name: "poll", weight: 4, do: (*world).poll},
 		{name: "advance", weight: 12, alone: true, do: (*world).advanceSome},
 		{name: "periodic", weight: 2, do: (*world).periodic},
 		{name: "crash", weight: 2, alone: true, do: (*world).crash},

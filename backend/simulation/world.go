@@ -41,6 +41,8 @@ type world struct {
 	faults   atomic.Int64 // writes that storage has refused
 	calm     atomic.Bool  // nothing goes wrong any more
 
+	verifier verifier
+
 	nextHangUp atomic.Pointer[hangUp] // of the next request; nil: none
 	hanging    atomic.Pointer[hangUp] // of the request that goes on; nil: none
 

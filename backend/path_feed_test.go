@@ -1,0 +1,174 @@
+package backend
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/helper/consts"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// follower is a verifier that reads the feed.
+type follower struct {
+	*engine
+	epoch  any
+	cursor any
+}
+
+func (e *engine) follow() *follower {
+	at := e.read("feed")
+	return &follower{e, at["epoch"], at["cursor"]}
+}
+
+// next returns the events since the last call, as "type id".
+func (f *follower) next() (events []string, resync bool) {
+	f.t.Helper()
+	answer := f.do(logical.ReadOperation, "feed", data{"epoch": f.epoch, "cursor": f.cursor}).Data
+	f.epoch, f.cursor = answer["epoch"], answer["cursor"]
+	for _, e := range answer["events"].([]any) {
+		events = append(events, fmt.Sprint(e.(map[string]any)["type"], " ", e.(map[string]any)["id"]))
+	}
+	return events, answer["resync"].(bool)
+}
+
+func (f *follower) expectEvents(want ...string) {
+	f.t.Helper()
+	if events, resync := f.next(); fmt.Sprint(events) != fmt.Sprint(want) || resync {
+		f.t.Errorf("the events are %v (resync %t), want %v", events, resync, want)
+	}
+}
+
+// Every way in which a live token loses what it was good for is in the feed.
+func TestFeed(t *testing.T) {
+	e := newIssuer(t)
+	e.write("roles/reader", data{"scopes": "a,b", "ttl": "1h", "max_ttl": "4h"})
+	e.write("roles/signed", data{"token_format": "jwt", "scopes": "a", "audience": "x"})
+	e.write("roles/refreshed", data{"scopes": "a", "refresh": true, "access_ttl": "5m"})
+	f := e.follow()
+	f.expectEvents()
+
+	leased, byID, byToken, signed := e.creds("reader", nil), e.creds("reader", nil), e.creds("reader", nil), e.creds("signed", nil)
+	refreshed := e.creds("refreshed", nil)
+	f.expectEvents()
+	e.revokeLease(leased)
+	e.write("revoke", data{"token_id": byID.id})
+	e.write("revoke", data{"token": byToken.token})
+	e.revokeLease(signed)
+	f.expectEvents("grant "+leased.id, "grant "+byID.id, "grant "+byToken.id, "grant "+signed.id)
+	e.do(logical.UpdateOperation, "oauth/revoke", data{"token": refreshed.data["refresh_token"]})
+	f.expectEvents("grant " + refreshed.data["grant_id"].(string))
+
+	shortened := e.creds("reader", data{"ttl": "2h"})
+	if resp, err := e.renew(shortened, 3*time.Hour); err != nil || resp.IsError() {
+		t.Fatal(resp, err)
+	}
+	f.expectEvents()
+	if resp, err := e.renew(shortened, time.Minute); err != nil || resp.IsError() {
+		t.Fatal(resp, err)
+	}
+	f.expectEvents("grant " + shortened.id)
+
+	e.write("roles/reader", data{"scopes": "a"})
+	f.expectEvents("role reader")
+	e.do(logical.DeleteOperation, "roles/signed", nil)
+	f.expectEvents("role signed")
+	key := e.write("keys/rotate", nil)["key"].(string)
+	f.expectEvents()
+	e.do(logical.DeleteOperation, "keys/"+key, nil)
+	f.expectEvents("key " + key)
+
+	// What other processes change is not in the feed.
+	e.b.InvalidateKey(t.Context(), "role/reader")
+	if events, resync := f.next(); len(events) > 0 || !resync {
+		t.Errorf("%v, resync %t", events, resync)
+	}
+	f.expectEvents()
+	f.engine = e.restart()
+	if events, resync := f.next(); len(events) > 0 || !resync {
+		t.Errorf("%v, resync %t", events, resync)
+	}
+}
+
+func TestFeedPages(t *testing.T) {
+	e := newEngine(t)
+	f := e.follow()
+	for range 3 {
+		e.write("roles/reader", data{"scopes": "a"})
+	}
+	answer := e.do(logical.ReadOperation, "feed", data{"epoch": f.epoch, "cursor": f.cursor, "limit": 2}).Data
+	if len(answer["events"].([]any)) != 2 || answer["more"] != true {
+		t.Error(answer)
+	}
+	f.cursor = answer["cursor"]
+	f.expectEvents("role reader")
+	for _, c := range []struct {
+		with data
+		want string
+	}{
+		{data{"limit": 0}, "limit: must be between 1 and 10000"},
+		{data{"limit": 10001}, "limit: must be between 1 and 10000"},
+		{data{"cursor": -1}, "cursor: must not be negative"},
+		{data{"cursor": "x"}, "cursor: takes a whole number"},
+		{data{"since": "1"}, "since: is not a field"},
+	} {
+		e.refused(logical.ReadOperation, "feed", c.with, c.want)
+	}
+}
+
+// An answer has the position in the feed up to which the answer knows all changes.
+func TestIntrospectPosition(t *testing.T) {
+	e := newEngine(t)
+	e.write("roles/reader", data{"scopes": "a"})
+	c := e.creds("reader", nil)
+	f := e.follow()
+	if answer := e.write("introspect", data{"token": c.token, "min_cursor": f.cursor}); answer["epoch"] != f.epoch || answer["cursor"] != f.cursor || answer["active"] != true {
+		t.Error(answer, f.epoch, f.cursor)
+	}
+	e.revokeLease(c)
+	f.next()
+	if answer := e.write("introspect", data{"token": c.token}); answer["epoch"] != f.epoch || answer["cursor"] != f.cursor || answer["active"] != false {
+		t.Error(answer, f.epoch, f.cursor)
+	}
+
+	// A standby may be behind: Vault forwards the request if the caller reads the feed.
+	e.system.ReplicationStateVal = consts.ReplicationPerformanceStandby
+	standby := e.restart()
+	if answer := standby.write("introspect", data{"token": c.token}); answer["epoch"] != nil || answer["cursor"] != nil {
+		t.Error(answer)
+	}
+	if _, err := standby.request(&logical.Request{Operation: logical.UpdateOperation, Path: "introspect", Data: data{"token": c.token, "min_cursor": 1}}); !errors.Is(err, logical.ErrReadOnly) {
+		t.Error(err)
+	}
+}
+
+// An answer that calls a token active has a position before the event of its revocation, however the two race.
+func TestFeedAgainstIntrospect(t *testing.T) {
+	e := newEngine(t)
+	e.write("roles/reader", data{"scopes": "a"})
+	raced := 0
+	for range 2000 {
+		c := e.creds("reader", nil)
+		var answer *logical.Response
+		var err error
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			answer, err = e.request(&logical.Request{Operation: logical.UpdateOperation, Path: "introspect", Data: data{"token": c.token}})
+		})
+		e.revokeLease(c)
+		end := e.read("feed")["cursor"].(int64) // the last event is the revocation
+		wg.Wait()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if answer.Data["active"] == true {
+			raced++
+			if answer.Data["cursor"].(int64) >= end {
+				t.Fatalf("the token is active at cursor %v, and was revoked at %d", answer.Data["cursor"], end)
+			}
+		}
+	}
+	t.Logf("the answer came first %d times of 2000", raced)
+}
