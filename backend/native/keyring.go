@@ -59,6 +59,9 @@ type keyring[R ring] struct {
 	mu       sync.RWMutex
 	ring     atomic.Pointer[R]
 	leftover []string // destroyed keys whose entry with the secret still exists
+
+	// overwritten are the keys whose LongestLifetime another process has overwritten with a shorter one.
+	overwritten []string
 }
 
 func newKeyring[R ring](kind string, now func() time.Time, build func([]token.Key) R) *keyring[R] {
@@ -86,15 +89,20 @@ func (k *keyring[R]) use(keys []token.Key) {
 	k.ring.Store(&next)
 }
 
+func byName(keys token.Keys) map[string]*token.Key {
+	named := make(map[string]*token.Key, len(keys))
+	for i := range keys {
+		named[keys[i].Name] = &keys[i]
+	}
+	return named
+}
+
 // same reports whether keys equals known, in any order.
 func same(keys []token.Key, known token.Keys) bool {
 	if len(keys) != len(known) {
 		return false
 	}
-	named := make(map[string]*token.Key, len(known))
-	for i := range known {
-		named[known[i].Name] = &known[i]
-	}
+	named := byName(known)
 	for i := range keys {
 		a, b := &keys[i], named[keys[i].Name]
 		if b == nil || a.Algorithm != b.Algorithm || !bytes.Equal(a.Secret, b.Secret) || a.Made != b.Made || a.Destroyed != b.Destroyed ||
@@ -245,6 +253,11 @@ func (k *keyring[R]) drop(ctx context.Context, s logical.Storage, now time.Time)
 func (k *keyring[R]) tidy(ctx context.Context, s logical.Storage, now time.Time) (*token.Key, error) {
 	if err := k.read(ctx, s, ""); err != nil {
 		return nil, err
+	}
+	for _, name := range k.overwritten {
+		if err := k.change(ctx, s, name, func(*token.Key) bool { return false }); err != nil && !errors.Is(err, errGone) {
+			return nil, err
+		}
 	}
 	if err := k.drop(ctx, s, now); err != nil {
 		return nil, err

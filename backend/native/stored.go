@@ -22,7 +22,7 @@ func (k *keyring[R]) Reload(ctx context.Context, s logical.Storage, key string) 
 }
 
 // read brings memory up to date with storage. Of the known keys it reads only those again that may change: the current
-// key, successors, and the named key. The caller holds mu.
+// key, successors, keys that have retired within clockSkew, and the named key. The caller holds mu.
 func (k *keyring[R]) read(ctx context.Context, s logical.Storage, named string) error {
 	names, err := s.List(ctx, k.prefix)
 	if err != nil {
@@ -32,16 +32,14 @@ func (k *keyring[R]) read(ctx context.Context, s logical.Storage, named string) 
 	if err != nil {
 		return err
 	}
-	known := make(map[string]*token.Key)
-	for _, key := range k.Keys() {
-		known[key.Name] = &key
-	}
+	known := byName(k.Keys())
 	dead := make(map[string]bool, len(destroyed))
 	for _, name := range destroyed {
 		dead[name] = true
 	}
 	keys := make([]*token.Key, len(destroyed)+len(names))
-	k.leftover = nil
+	shorter := make([]bool, len(keys))
+	k.leftover, k.overwritten = nil, nil
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(readers)
 	for i, name := range slices.Concat(destroyed, names) {
@@ -51,7 +49,7 @@ func (k *keyring[R]) read(ctx context.Context, s logical.Storage, named string) 
 		case !isDestroyed && dead[name]:
 			k.leftover = append(k.leftover, name)
 			continue
-		case old != nil && name != named && old.Broken == nil && old.Destroyed == isDestroyed && (isDestroyed || old.Secret == nil || !old.RetiredAt.IsZero()):
+		case old != nil && name != named && old.Destroyed == isDestroyed && k.settled(old):
 			keys[i] = old
 			continue
 		}
@@ -62,6 +60,7 @@ func (k *keyring[R]) read(ctx context.Context, s logical.Storage, named string) 
 		group.Go(func() (err error) {
 			keys[i], err = readKey(ctx, s, prefix, name)
 			if keys[i] != nil && old != nil {
+				shorter[i] = keys[i].LongestLifetime < old.LongestLifetime
 				keys[i].LongestLifetime = max(keys[i].LongestLifetime, old.LongestLifetime)
 			}
 			if keys[i] != nil && isDestroyed {
@@ -74,13 +73,27 @@ func (k *keyring[R]) read(ctx context.Context, s logical.Storage, named string) 
 		return err
 	}
 	found := make([]token.Key, 0, len(keys))
-	for _, key := range keys {
+	for i, key := range keys {
 		if key != nil {
 			found = append(found, *key)
+		}
+		if shorter[i] && i >= len(destroyed) {
+			k.overwritten = append(k.overwritten, key.Name)
 		}
 	}
 	k.use(found)
 	return nil
+}
+
+// settled reports whether the storage entry of a key changes no more, except by a process that drops the key's secret.
+func (k *keyring[R]) settled(key *token.Key) bool {
+	switch {
+	case key.Broken != nil:
+		return false
+	case key.Destroyed || key.Secret == nil:
+		return true
+	}
+	return !key.RetiredAt.IsZero() && key.RetiredAt.Before(k.now().Add(-clockSkew))
 }
 
 // Open opens a token with the keys of a ring. If the token's key is unknown, Open reads the key from storage and tries
