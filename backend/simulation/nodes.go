@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -104,7 +105,9 @@ func (w *world) start(standby bool, p plan) *node {
 	}
 	n.b = b
 	if standby {
+		w.othersMu.Lock()
 		w.others = append(w.others, n) // before it reads: what is written meanwhile it is told of
+		w.othersMu.Unlock()
 	}
 	faults := w.faults.Load()
 	if err := b.Initialize(ctx, &logical.InitializationRequest{Storage: n.storage}); err != nil {
@@ -123,12 +126,9 @@ func (w *world) start(standby bool, p plan) *node {
 
 // stop ends a node: at once where it is dead, and else as Vault does.
 func (w *world) stop(n *node) {
-	for i, other := range w.others {
-		if other == n {
-			w.others = append(w.others[:i:i], w.others[i+1:]...)
-			break
-		}
-	}
+	w.othersMu.Lock()
+	w.others = slices.DeleteFunc(slices.Clone(w.others), func(other *node) bool { return other == n })
+	w.othersMu.Unlock()
 	n.b.Cleanup(context.Background())
 	n.storage.set(dead)
 	n.die()
