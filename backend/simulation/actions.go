@@ -235,6 +235,7 @@ func (w *world) leaveZombie(r *rand.Rand) {
 		return
 	}
 	w.zombie = w.active
+	w.zombie.replaced.Store(true)
 	w.active = nil
 	if r.IntN(2) == 0 {
 		w.zombie.storage.set(readOnly)

@@ -30,7 +30,7 @@ var worst = []budget{
 
 // checkBudget counts what a request has taken: invariant 6.
 func (w *world) checkBudget(operation logical.Operation, path string, a *answer) {
-	if a.node.standby || !a.node.alone || a.node != w.active || a.lost {
+	if a.node.standby || !a.node.alone || a.node.replaced.Load() || a.lost {
 		return // others read what was written elsewhere
 	}
 	keys := len(w.disk.list("keys/opaque/")) + len(w.disk.list("keys/signing/")) // all are read before one is added

@@ -6,6 +6,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -26,7 +27,9 @@ type node struct {
 	skew    time.Duration // of its clock
 	log     logBuffer
 	standby bool
-	alone   bool // no other node has been active while it was
+	alone   bool // no other node was active when it became active
+
+	replaced atomic.Bool // another node is active, and it has not noticed
 
 	mu    sync.Mutex
 	gone  bool
