@@ -19,12 +19,15 @@ locals {
   }
 }
 
-# An API server asks whether the tokens that it is shown are good.
+# An API server asks whether the tokens that it is shown are good. One that keeps the answers reads the feed.
 resource "vault_policy" "introspect" {
   name   = "${var.path}-introspect"
   policy = <<-EOT
     path "${vault_mount.apitoken.path}/introspect" {
       capabilities = ["update"]
+    }
+    path "${vault_mount.apitoken.path}/feed" {
+      capabilities = ["read"]
     }
   EOT
 }
