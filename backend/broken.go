@@ -93,6 +93,7 @@ func (b *backend) pathBrokenDelete(ctx context.Context, st *state, req *logical.
 	if st.brokenKeys()[key] == nil {
 		return nil, refusal.Field("key", "%q is not the key of an entry that cannot be read", refusal.Clip(key))
 	}
+	defer st.Feed.Restart() // the entry may have concerned any token
 	return b.dropBroken(ctx, req, st, key)
 }
 

@@ -73,6 +73,7 @@ func (b *backend) pathConfigUpdate(ctx context.Context, st *state, req *logical.
 	if err != nil {
 		return nil, err
 	}
+	st.Feed.Restart() // answers of introspect may have other members now
 	var warnings []string
 	if wasBroken {
 		warnings = append(warnings, native.DefaultsApply)

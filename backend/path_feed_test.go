@@ -86,6 +86,10 @@ func TestFeed(t *testing.T) {
 		t.Errorf("%v, resync %t", events, resync)
 	}
 	f.expectEvents()
+	e.write("config", data{"environment": "production"})
+	if events, resync := f.next(); len(events) > 0 || !resync {
+		t.Errorf("%v, resync %t", events, resync)
+	}
 	f.engine = e.restart()
 	if events, resync := f.next(); len(events) > 0 || !resync {
 		t.Errorf("%v, resync %t", events, resync)
@@ -112,6 +116,7 @@ func TestFeedPages(t *testing.T) {
 		{data{"limit": 10001}, "limit: must be between 1 and 10000"},
 		{data{"cursor": -1}, "cursor: must not be negative"},
 		{data{"cursor": "x"}, "cursor: takes a whole number"},
+		{data{"cursor": "99999999999999999999"}, "cursor"},
 		{data{"since": "1"}, "since: is not a field"},
 	} {
 		e.refused(logical.ReadOperation, "feed", c.with, c.want)
