@@ -1,6 +1,8 @@
 package upstream
 
 import (
+	"iter"
+	"maps"
 	"time"
 
 	"github.com/tidwall/btree"
@@ -123,4 +125,70 @@ func (ts *Tokens) countSubject(entity string, id token.ID, by int) {
 	if len(of) == 0 {
 		delete(ts.subjects, entity)
 	}
+}
+
+// OfConnection returns the tokens of a connection, in no order.
+func (ts *Tokens) OfConnection(id string) []Token {
+	ts.mu.RLock()
+	defer ts.mu.RUnlock()
+	if l := ts.connections[id]; l != nil {
+		return copies(maps.Values(l.all), func(*Token) bool { return true })
+	}
+	return nil
+}
+
+// Count returns how many tokens of a connection are in a state.
+func (ts *Tokens) Count(connectionID string, state State) int {
+	ts.mu.RLock()
+	defer ts.mu.RUnlock()
+	if l := ts.connections[connectionID]; l != nil {
+		return l.count[state]
+	}
+	return 0
+}
+
+// OfRole returns the tokens of a role that are Live, in no order.
+func (ts *Tokens) OfRole(id token.RoleID) []Token {
+	ts.mu.RLock()
+	defer ts.mu.RUnlock()
+	return copies(maps.Values(ts.roles[id]), func(t *Token) bool { return t.State == Live })
+}
+
+// OfSubject returns the IDs of an entity's Live tokens, shared tokens included.
+func (ts *Tokens) OfSubject(entity string) []token.ID {
+	ts.mu.RLock()
+	defer ts.mu.RUnlock()
+	ids := make([]token.ID, 0, len(ts.subjects[entity]))
+	for id := range ts.subjects[entity] {
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+// Subjects returns the entities that have Live tokens.
+func (ts *Tokens) Subjects() []string {
+	ts.mu.RLock()
+	defer ts.mu.RUnlock()
+	entities := make([]string, 0, len(ts.subjects))
+	for entity := range ts.subjects {
+		entities = append(entities, entity)
+	}
+	return entities
+}
+
+// Where returns the tokens for which keep is true. Where visits all tokens.
+func (ts *Tokens) Where(keep func(*Token) bool) []Token {
+	ts.mu.RLock()
+	defer ts.mu.RUnlock()
+	return copies(maps.Values(ts.all), keep)
+}
+
+func copies(items iter.Seq[*item], keep func(*Token) bool) []Token {
+	var tokens []Token
+	for i := range items {
+		if keep(i.Token) {
+			tokens = append(tokens, *i.Token)
+		}
+	}
+	return tokens
 }
