@@ -213,6 +213,11 @@ func TestDamagedPage(t *testing.T) {
 	if err := d.Prune(ctx, s, inAnHour.Add(-time.Minute)); err != nil || d.Unreadable(on) == nil {
 		t.Errorf("the damaged page goes by itself: %v", err)
 	}
+	s.Underlying().FailDelete(true)
+	if err := d.DropDamaged(ctx, s, key); err == nil || d.Unreadable(on) == nil {
+		t.Errorf("nobody is told that the damaged page is still there: %v", err)
+	}
+	s.Underlying().FailDelete(false)
 	if err := d.DropDamaged(ctx, s, key); err != nil || d.Unreadable(on) != nil || len(loadDeviations(t, s).Damaged()) != 0 {
 		t.Errorf("the damaged page is still there: %v", err)
 	}

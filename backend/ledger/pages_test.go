@@ -240,6 +240,7 @@ func TestNotLeader(t *testing.T) {
 	}
 }
 
+// PruneWriters keeps the entries of other writers for longest, and its own entry for ever.
 func TestWriters(t *testing.T) {
 	ctx, s := context.Background(), new(logical.InmemStorage)
 	mine, other := NewWriter(), NewWriter()
@@ -248,12 +249,15 @@ func TestWriters(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for at, want := range map[time.Duration]int{0: 2, time.Hour: 1} {
-		if err := PruneWriters(ctx, s, mine, time.Hour, now.Add(at)); err != nil {
+	for _, step := range []struct {
+		after time.Duration
+		want  int
+	}{{time.Hour - time.Second, 2}, {time.Hour, 1}} {
+		if err := PruneWriters(ctx, s, mine, time.Hour, now.Add(step.after)); err != nil {
 			t.Fatal(err)
 		}
-		if names, err := s.List(ctx, WritersPrefix); err != nil || len(names) > want {
-			t.Errorf("after %s: %q, %v", at, names, err)
+		if names, err := s.List(ctx, WritersPrefix); err != nil || len(names) != step.want {
+			t.Errorf("after %s: %q, %v", step.after, names, err)
 		}
 	}
 	if names, _ := s.List(ctx, WritersPrefix); len(names) != 1 || names[0] != mine {

@@ -21,6 +21,7 @@ func loadRefreshes(t *testing.T, s logical.Storage) *Refreshes {
 	return g
 }
 
+// Reused reports a reuse of a token that was given out, before Refresh returns ErrReused.
 func TestRefresh(t *testing.T) {
 	ctx, s := context.Background(), new(logical.InmemStorage)
 	for _, step := range []struct {
@@ -28,19 +29,23 @@ func TestRefresh(t *testing.T) {
 		generation uint32
 		at         time.Duration
 		good       bool
+		reused     bool
 	}{
-		{"one that was never given out", 2, 0, false},
-		{"the first", 1, 0, true},
-		{"a retry", 1, 9 * time.Second, true},
-		{"another retry, at the last moment", 1, retry, true},
-		{"a retry too late", 1, retry + time.Millisecond, false},
-		{"the second", 2, 20 * time.Second, true},
-		{"the first, whose successor was used", 1, 20 * time.Second, false},
-		{"a retry of the second", 2, 21 * time.Second, true},
-		{"the third", 3, time.Minute, true},
-		{"the fifth", 5, time.Minute, false},
+		{"one that was never given out", 2, 0, false, false},
+		{"the first", 1, 0, true, false},
+		{"a retry", 1, 9 * time.Second, true, false},
+		{"another retry, at the last moment", 1, retry, true, false},
+		{"a retry too late", 1, retry + time.Millisecond, false, true},
+		{"the second", 2, 20 * time.Second, true, false},
+		{"the first, whose successor was used", 1, 20 * time.Second, false, true},
+		{"a retry of the second", 2, 21 * time.Second, true, false},
+		{"the third", 3, time.Minute, true, false},
+		{"the fifth", 5, time.Minute, false, false},
 	} {
 		g := loadRefreshes(t, s) // a restart at each step
+		if got := g.Reused(id(1), step.generation, retry, now.Add(step.at)); got != step.reused {
+			t.Errorf("%s: reused %v", step.name, got)
+		}
 		err := g.Refresh(ctx, s, id(1), step.generation, inAnHour, retry, now.Add(step.at))
 		if (err == nil) != step.good || (err != nil && !errors.Is(err, ErrReused)) {
 			t.Errorf("%s: %v", step.name, err)

@@ -175,6 +175,43 @@ func TestTheLaterRowCounts(t *testing.T) {
 	}
 }
 
+// Prune dissolves another writer's segment that is small in rows and in bytes. Prune dissolves any segment of which less
+// than half is live.
+func TestSegmentsThatPruneDissolves(t *testing.T) {
+	ctx := context.Background()
+	for name, c := range map[string]struct {
+		rows, scopes, ended int
+		dissolved           bool
+	}{
+		"small":                  {rows: segmentRows/4 - 1, dissolved: true},
+		"many rows of few bytes": {rows: segmentRows / 4},
+		"few rows of many bytes": {rows: 10, scopes: segmentBytes / 40},
+		"half of it live":        {rows: segmentRows, ended: segmentRows / 2},
+		"less than half live":    {rows: segmentRows, ended: segmentRows/2 + 1, dissolved: true},
+	} {
+		s := new(logical.InmemStorage)
+		other := loadInventory(t, s)
+		for i := range c.rows {
+			r := row(i)
+			r.Scopes = strings.Repeat("s", c.scopes)
+			if i < c.ended {
+				r.ExpiresAt = now
+			}
+			other.Add(r)
+		}
+		if err := other.Flush(ctx, s); err != nil {
+			t.Fatal(err)
+		}
+		inv := loadInventory(t, s)
+		if err := inv.Prune(ctx, s, expired(now)); err != nil || inv.Len() != c.rows-c.ended {
+			t.Errorf("%s: %d rows, %v", name, inv.Len(), err)
+		}
+		if stored, err := s.Get(ctx, InventoryPrefix+other.writer+"-0"); err != nil || (stored == nil) != c.dissolved {
+			t.Errorf("%s: dissolved %v, %v", name, stored == nil, err)
+		}
+	}
+}
+
 // A damaged segment costs the rows that it held.
 func TestDamagedSegment(t *testing.T) {
 	ctx, s := context.Background(), new(logical.InmemStorage)

@@ -63,6 +63,29 @@ func TestPlacesAreHandedOutOnce(t *testing.T) {
 	}
 }
 
+// crowded is storage that has an entry of each of the first three keys that are read.
+type crowded struct {
+	logical.Storage
+	keys []string
+}
+
+func (c *crowded) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
+	if len(c.keys) < 3 {
+		c.keys = append(c.keys, key)
+		return &logical.StorageEntry{Key: key}, nil
+	}
+	return c.Storage.Get(ctx, key)
+}
+
+// A new list never gets the number of a stored list.
+func TestNewListHasAnUnusedNumber(t *testing.T) {
+	s := &crowded{Storage: new(logical.InmemStorage)}
+	ref := next(t, loadStatus(t, s), s, roleA, now, make(map[token.StatusRef]token.RoleID))
+	if len(s.keys) != 3 || slices.Contains(s.keys, statusKey(ref.List)) {
+		t.Errorf("list %d, although %q are stored", ref.List, s.keys)
+	}
+}
+
 // A list that is full is followed by another; no entry comes near 1 MiB.
 func TestFullList(t *testing.T) {
 	s := &measuring{Storage: new(logical.InmemStorage)}
@@ -129,6 +152,21 @@ func TestListsThatAreOver(t *testing.T) {
 	next(t, x, s, roleA, end, seen)
 }
 
+// Prune keeps the blocks whose places are still handed out, and drops the others.
+func TestPruneOfBlocks(t *testing.T) {
+	ctx, s := context.Background(), new(logical.InmemStorage)
+	x := loadStatus(t, s)
+	next(t, x, s, roleA, now, make(map[token.StatusRef]token.RoleID))
+	for _, step := range []struct {
+		after time.Duration
+		want  int
+	}{{blockLife - time.Second, 1}, {blockLife, 0}} {
+		if err := x.Prune(ctx, s, time.Hour, now.Add(step.after)); err != nil || len(x.free) != step.want {
+			t.Errorf("after %s: %d blocks, %v", step.after, len(x.free), err)
+		}
+	}
+}
+
 func TestReloadOfAList(t *testing.T) {
 	ctx, s := context.Background(), new(logical.InmemStorage)
 	seen := make(map[token.StatusRef]token.RoleID)
@@ -150,6 +188,43 @@ func TestReloadOfAList(t *testing.T) {
 	}
 	if x := loadStatus(t, s); x.Has(7) || len(x.Damaged()) != 2 {
 		t.Errorf("damaged: %v", x.Damaged())
+	}
+}
+
+// A process that fills a list reads the lists of others, but never its own: a damaged entry does not take it away.
+func TestReloadBesideAnOwnList(t *testing.T) {
+	ctx, s := context.Background(), new(logical.InmemStorage)
+	seen := make(map[token.StatusRef]token.RoleID)
+	x, other := loadStatus(t, s), loadStatus(t, s)
+	own, theirs := next(t, x, s, roleA, now, seen).List, next(t, other, s, roleA, now, seen).List
+	if err := s.Put(ctx, &logical.StorageEntry{Key: statusKey(own), Value: []byte("damaged")}); err != nil {
+		t.Fatal(err)
+	}
+	if err := x.Load(ctx, s, now); err != nil || !x.Has(own) || !x.Has(theirs) {
+		t.Errorf("own list %v, the other %v, %v", x.Has(own), x.Has(theirs), err)
+	}
+}
+
+// Find reads a list that another process has begun. Find needs no storage for a list that memory has.
+func TestFind(t *testing.T) {
+	ctx, s := context.Background(), new(logical.InmemStorage)
+	active, standby := loadStatus(t, s), loadStatus(t, s)
+	begun := next(t, active, s, roleA, now, make(map[token.StatusRef]token.RoleID)).List
+	absent := begun ^ 1
+	for _, step := range []struct {
+		list         uint32
+		down         bool
+		found, fails bool
+	}{
+		{list: begun, down: true, fails: true},
+		{list: begun, found: true},
+		{list: begun, down: true, found: true},
+		{list: absent},
+	} {
+		s.Underlying().FailGet(step.down)
+		if found, err := standby.Find(ctx, s, step.list, now); found != step.found || (err != nil) != step.fails {
+			t.Errorf("%+v: found %v, %v", step, found, err)
+		}
 	}
 }
 
