@@ -46,7 +46,7 @@ func (rs *Refreshes) Get(id token.ID) (_ Refresh, ok bool) { return rs.get(id) }
 // ErrReused is returned for a refresh token that was used before, unless the use is a retry.
 var ErrReused = errors.New("the refresh token was used before")
 
-// Reused reports whether Refresh would return ErrReused for a refresh token.
+// Reused reports whether a refresh token was used before, unless the use is a retry.
 func (rs *Refreshes) Reused(grant token.ID, generation uint32, retry time.Duration, now time.Time) bool {
 	last, known := rs.get(grant)
 	return known && generation < last.Generation && !last.retried(generation, retry, now)
