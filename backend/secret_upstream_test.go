@@ -792,3 +792,44 @@ func TestADeletionSeesTheTokensOfAnotherProcess(t *testing.T) {
 	e.write("roles/other", data{"scopes": "a"})
 	e.refused(logical.DeleteOperation, "connections/shelf", nil, "has minted 1 tokens that are not ended yet")
 }
+
+// The last lease of a shared token is revoked while the service is down: the token still works at the service.
+func TestASharedTokenThatIsBeingRevokedIsRevoked(t *testing.T) {
+	s := newShelf(t)
+	clock := new(clock)
+	e := onShelfPrepared(t, s, clock.hurried)
+	e.write("roles/reader", data{"reuse": "1m", "ttl": "1h"})
+	c := e.creds("reader", nil)
+	end := e.read("tokens/" + c.id)["expires_at"]
+	clock.pass(10 * time.Minute)
+	s.setFault(failing)
+	e.revokeLease(c)
+	got := e.write("lookup", data{"token_id": c.id})
+	if got["state"] != "revoked" {
+		t.Errorf("the lease was revoked 50m before its end %v: state %v, expires_at %v, issued_at %v", end, got["state"], got["expires_at"], got["issued_at"])
+	}
+}
+
+// The lease of a shared token ends: the token has expired, and its row goes soon.
+func TestASharedTokenWhoseLeaseEnds(t *testing.T) {
+	s := newShelf(t)
+	clock := new(clock)
+	e := onShelfPrepared(t, s, clock.hurried)
+	e.write("roles/reader", data{"reuse": "24h", "ttl": "1h"})
+	c := e.creds("reader", nil)
+	end := e.read("tokens/" + c.id)["expires_at"]
+	clock.pass(time.Hour + time.Second)
+	e.revokeLease(c)
+	e.settled()
+	got := e.write("lookup", data{"token_id": c.id})
+	if got["state"] != "expired" {
+		t.Errorf("the lease ended at %v: state %v, expires_at %v", end, got["state"], got["expires_at"])
+	}
+	clock.pass(20 * time.Minute)
+	if err := e.b.periodic(t.Context(), &logical.Request{Storage: e.storage}); err != nil {
+		t.Fatal(err)
+	}
+	if ids := e.list("tokens/", nil); len(ids) != 0 {
+		t.Errorf("20m after its end the token is still listed: %v", ids)
+	}
+}

@@ -26,11 +26,7 @@ func (k *Keeper) DeleteConnection(ctx context.Context, s logical.Storage, d Dele
 	if c == nil {
 		return k.DropBrokenConnection(ctx, s, d.Name, d.Force)
 	}
-	// An old process may have minted tokens that this process has not read yet. Only this connection can revoke them.
-	if err := k.Tokens.Sync(ctx); err != nil {
-		return nil, err
-	}
-	if err := k.refuseUsed(c, d); err != nil {
+	if err := k.refuseUsed(ctx, c, d); err != nil {
 		return nil, err
 	}
 	unlock, err := k.lockRoot(ctx, c.ID)
@@ -50,7 +46,7 @@ func (k *Keeper) DeleteConnection(ctx context.Context, s logical.Storage, d Dele
 		if c = k.Connections.ByID(c.ID); c == nil {
 			return nil, nil
 		}
-		if err := k.refuseUsed(c, d); err != nil { // meanwhile
+		if err := k.refuseUsed(ctx, c, d); err != nil { // meanwhile
 			return nil, err
 		}
 	}
@@ -72,12 +68,16 @@ func (k *Keeper) DeleteConnection(ctx context.Context, s logical.Storage, d Dele
 }
 
 // refuseUsed refuses to delete a connection that roles or tokens use, unless the deletion is forced.
-func (k *Keeper) refuseUsed(c *Connection, d Deletion) error {
+func (k *Keeper) refuseUsed(ctx context.Context, c *Connection, d Deletion) error {
 	if d.Force {
 		return nil
 	}
 	if roles := k.rolesOf(c); len(roles) > 0 {
 		return refusal.New("connection %q is used by roles %q: delete them first, or delete with force=true", c.name, namesOf(roles))
+	}
+	// An old process may have minted tokens that this process has not read yet. Only this connection can revoke them.
+	if err := k.Tokens.Sync(ctx); err != nil {
+		return err
 	}
 	if left := len(k.Tokens.OfConnection(c.ID)); left > 0 {
 		return refusal.New("connection %q has minted %d tokens that are not ended yet: revoke their leases (vault lease revoke -prefix %screds/...) and wait for its queue, or delete with force=true and leave them behind", c.name, left, d.MountPoint)
@@ -123,6 +123,9 @@ func (k *Keeper) dropConnection(ctx context.Context, s logical.Storage, id strin
 // DropBrokenConnection deletes a connection that cannot be read. It does nothing if there is none.
 func (k *Keeper) DropBrokenConnection(ctx context.Context, s logical.Storage, name string, force bool) (warnings []string, _ error) {
 	cs := k.Connections
+	if err := k.Tokens.Sync(ctx); err != nil && !force { // which an old process may have minted
+		return nil, err
+	}
 	cs.Writing.Lock()
 	defer cs.Writing.Unlock()
 	if _, err := cs.Latest(ctx, s, name); err != nil || cs.Broken(name) == nil {

@@ -66,10 +66,10 @@ func (ts *Tokens) heldBy(id token.ID) int {
 	return 0
 }
 
-// ExpiresAt returns when a live token expires unless a lease is renewed. A shared token expires with the last of its
-// leases. Without a lease, the token is new, and about to get one; or the queue is about to revoke the token.
+// ExpiresAt returns when a token expires unless a lease is renewed. A shared token expires with the last of its leases. A
+// Live token without a lease is new, and about to get one; or the queue is about to revoke the token.
 func (ts *Tokens) ExpiresAt(t *Token) time.Time {
-	if !t.Shared {
+	if !t.Shared || t.State != Live {
 		return t.EndsAt
 	}
 	ts.mu.RLock()

@@ -22,15 +22,39 @@ func (ts *Tokens) Load(ctx context.Context) error {
 	return ts.reloadAll(ctx, keys)
 }
 
-// syncParts is in how many parts Sync reads the tokens again that storage and memory both have: a part a call.
-const syncParts = 3
-
-// Sync reads the tokens and holds that are only in storage or only in memory, and one part of the other tokens. After a
-// failover, the old process may still have stored, changed or deleted entries that Load did not see.
+// Sync reads the tokens and holds that are only in storage or only in memory. After a failover, the old process may still
+// have stored or deleted entries that Load did not see.
 func (ts *Tokens) Sync(ctx context.Context) error {
-	keys, err := ts.stored(ctx)
+	keys, err := ts.difference(ctx)
 	if err != nil {
 		return err
+	}
+	return ts.reloadAll(ctx, keys)
+}
+
+// syncParts is in how many parts the queue reads the tokens again that storage and memory both have.
+const syncParts = 3
+
+// syncPart is Sync, and reads one of syncParts parts of the other Live tokens, and all Lost tokens: the old process may
+// still have changed them.
+func (ts *Tokens) syncPart(ctx context.Context, part int) error {
+	keys, err := ts.difference(ctx)
+	if err != nil {
+		return err
+	}
+	for _, t := range ts.Where(func(t *Token) bool {
+		return t.State == Lost || t.State == Live && int(t.ID[len(t.ID)-1])%syncParts == part%syncParts
+	}) {
+		keys[Prefix+t.ID.String()] = true
+	}
+	return ts.reloadAll(ctx, keys)
+}
+
+// difference returns the keys of the tokens and holds that are only in storage or only in memory.
+func (ts *Tokens) difference(ctx context.Context) (map[string]bool, error) {
+	keys, err := ts.stored(ctx)
+	if err != nil {
+		return nil, err
 	}
 	for key := range ts.remembered() {
 		if keys[key] {
@@ -39,11 +63,7 @@ func (ts *Tokens) Sync(ctx context.Context) error {
 			keys[key] = true
 		}
 	}
-	part := int(ts.synced.Add(1)) % syncParts
-	for _, t := range ts.Where(func(t *Token) bool { return t.State == Live && int(t.ID[len(t.ID)-1])%syncParts == part }) {
-		keys[Prefix+t.ID.String()] = true
-	}
-	return ts.reloadAll(ctx, keys)
+	return keys, nil
 }
 
 func (ts *Tokens) reloadAll(ctx context.Context, keys map[string]bool) error {

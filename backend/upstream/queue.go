@@ -70,6 +70,7 @@ type queue struct {
 	mu      sync.Mutex
 	lines   map[string]*lineState // by connection id
 	synced  time.Time             // when Sync last ran; zero: memory was loaded just now
+	part    int                   // the part that the next sync reads; only the running sync changes it
 	syncing bool
 }
 
@@ -132,6 +133,9 @@ func (k *Keeper) Run(ctx context.Context) time.Duration {
 	now := k.now()
 	k.sync(ctx, now)
 	next := now.Add(k.Timings.Longest)
+	if at := k.nextSync(); at.Before(next) {
+		next = at
+	}
 	k.queue.sleeps.Store(next.UnixNano()) // a token that becomes due from here on is seen below, or wakes the queue
 	for _, connection := range k.Connections.All() {
 		c := k.Connections.ready(connection)
@@ -178,19 +182,27 @@ func (k *Keeper) sync(ctx context.Context, now time.Time) {
 	if k.queue.syncing || now.Before(k.queue.synced.Add(k.Timings.Sync)) {
 		return
 	}
-	k.queue.syncing = true
+	k.queue.syncing, k.queue.synced = true, now
 	k.queue.running.Go(func() {
-		err := k.Tokens.Sync(ctx)
+		err := k.Tokens.syncPart(ctx, k.queue.part)
 		if err == nil {
+			k.queue.part++
 			err = k.begin(ctx) // another process may have stored tokens of a deleted role or connection
 		}
 		k.queue.mu.Lock()
 		defer k.queue.mu.Unlock()
-		k.queue.syncing, k.queue.synced = false, now
+		k.queue.syncing = false
 		if err != nil && ctx.Err() == nil {
 			k.log.Warn("upstream tokens of other processes not read; retry scheduled", "error", err)
 		}
 	})
+}
+
+// nextSync returns when the next sync is due.
+func (k *Keeper) nextSync() time.Time {
+	k.queue.mu.Lock()
+	defer k.queue.mu.Unlock()
+	return k.queue.synced.Add(k.Timings.Sync)
 }
 
 // Wait waits until all work that Run has started is done. The caller has cancelled the context of Run.

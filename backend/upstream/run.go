@@ -161,6 +161,8 @@ func (r *run) search(ctx context.Context, lost []Token) error {
 		switch now, err := r.Tokens.lose(ctx, t); {
 		case errors.Is(err, ErrRevoked): // another process has completed the creation
 			r.Tokens.release(t.ID)
+		case errors.Is(err, errDamaged): // of this token only
+			r.Tokens.rest(t.ID, r.now().Add(r.Timings.Longest), err)
 		case err != nil:
 			failed = r.report(ctx, &t, err)
 		default:

@@ -318,8 +318,8 @@ func TestSyncReadsKnownTokens(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for range syncParts {
-		if err := k.Tokens.Sync(t.Context()); err != nil {
+	for part := range syncParts {
+		if err := k.Tokens.syncPart(t.Context(), part); err != nil {
 			t.Fatal(err)
 		}
 	}

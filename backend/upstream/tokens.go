@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -54,8 +53,6 @@ type Tokens struct {
 	connections map[string]*line // by connection ID
 	roles       map[token.RoleID]map[token.ID]*item
 	subjects    map[string]map[token.ID]int // entity -> its Live tokens -> number of its holds
-
-	synced atomic.Int64 // number of calls of Sync
 }
 
 // item is a token in memory. The Token is immutable; Tokens.mu guards the other fields.
