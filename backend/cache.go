@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/feed"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
@@ -208,16 +209,19 @@ func (b *backend) fill(ctx context.Context, s logical.Storage, st *state) (err e
 		if st.Sealing, err = native.LoadSealing(ctx, s, b.Now); err != nil {
 			return err
 		}
+		st.Sealing.OnDestroyed(func(name string) { b.world.Feed.Add(feed.Event{Kind: feed.Key, ID: name}) })
 	}
 	if st.Signing == nil {
 		if st.Signing, err = native.LoadSigning(ctx, s, b.Now); err != nil {
 			return err
 		}
+		st.Signing.OnDestroyed(func(name string) { b.world.Feed.Add(feed.Event{Kind: feed.Key, ID: name}) })
 	}
 	if st.Roles == nil {
 		if st.Roles, err = role.Load(ctx, s); err != nil {
 			return err
 		}
+		st.Roles.OnChange(func(name string) { b.world.Feed.Add(feed.Event{Kind: feed.Role, ID: name}) })
 	}
 	if st.connections == nil {
 		if err := b.upstreams.Connections.Load(ctx, s); err != nil {

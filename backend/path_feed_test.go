@@ -1,14 +1,18 @@
 package backend
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 )
 
 // follower is a verifier that reads the feed.
@@ -98,6 +102,7 @@ func TestFeed(t *testing.T) {
 
 func TestFeedPages(t *testing.T) {
 	e := newEngine(t)
+	e.write("roles/reader", data{"scopes": "a"}) // a new role concerns no token
 	f := e.follow()
 	for range 3 {
 		e.write("roles/reader", data{"scopes": "a"})
@@ -176,4 +181,138 @@ func TestFeedAgainstIntrospect(t *testing.T) {
 		}
 	}
 	t.Logf("the answer came first %d times of 2000", raced)
+}
+
+// unsure is storage that does what it is asked below a prefix, and then says that it failed.
+type unsure struct {
+	logical.Storage
+	prefix string
+}
+
+func (u *unsure) said(key string) error {
+	if strings.HasPrefix(key, u.prefix) {
+		return errors.New("no answer")
+	}
+	return nil
+}
+
+func (u *unsure) Put(ctx context.Context, e *logical.StorageEntry) error {
+	return errors.Join(u.Storage.Put(ctx, e), u.said(e.Key))
+}
+
+func (u *unsure) Delete(ctx context.Context, key string) error {
+	return errors.Join(u.Storage.Delete(ctx, key), u.said(key))
+}
+
+func (e *engine) unsure(op logical.Operation, path, prefix string, d data) {
+	e.t.Helper()
+	resp, err := e.b.HandleRequest(e.t.Context(), &logical.Request{
+		Operation: op, Path: path, Data: d, Storage: &unsure{e.storage, prefix}, MountPoint: "apitoken/",
+		Connection: &logical.Connection{RemoteAddr: "127.0.0.1"},
+	})
+	if err == nil && !resp.IsError() {
+		e.t.Fatal("the request succeeded")
+	}
+}
+
+// heard fails if no event or resync has told of a change.
+func (f *follower) heard(what string) {
+	f.t.Helper()
+	if events, resync := f.next(); len(events) == 0 && !resync {
+		f.t.Errorf("%s: no event, no resync", what)
+	}
+}
+
+// The deletion of a role was done by storage, and the answer was lost. The retry makes an event.
+func TestFeedRoleDeletionRetried(t *testing.T) {
+	e := newEngine(t)
+	e.write("roles/reader", data{"scopes": "a"})
+	c := e.creds("reader", nil)
+	f := e.follow()
+	e.unsure(logical.DeleteOperation, "roles/reader", role.Prefix, nil)
+	f.next()                         // the verifier drops its answer ...
+	e.expect("active", c.token, nil) // ... and keeps this answer
+	e.do(logical.DeleteOperation, "roles/reader", nil)
+	e.expect("role_deleted", c.token, nil)
+	f.heard("the role is deleted")
+}
+
+// A role was tightened in storage, the answer was lost. A refused write makes the change known, with an event.
+func TestFeedRoleWriteLearned(t *testing.T) {
+	e := newEngine(t)
+	e.write("roles/reader", data{"scopes": "a,b"})
+	c := e.creds("reader", nil)
+	f := e.follow()
+	e.unsure(logical.UpdateOperation, "roles/reader", role.Prefix, data{"scopes": "a"})
+	f.next()
+	e.expect("active", c.token, data{"required_scopes": "b"})
+	e.refused(logical.UpdateOperation, "roles/reader", data{"scopes": "a b c!\x01"}, "scopes")
+	e.expect("insufficient_scope", c.token, data{"required_scopes": "b"})
+	f.heard("the role is tightened")
+}
+
+// The destruction of a key was done by storage, the answer was lost. Maintain notices, with an event.
+func TestFeedKeyDestructionNoticed(t *testing.T) {
+	e := newEngine(t)
+	e.write("roles/reader", data{"scopes": "a"})
+	c := e.creds("reader", nil)
+	key := e.b.state.Load().Sealing.Keys().Current().Name
+	f := e.follow()
+	e.unsure(logical.DeleteOperation, "keys/"+key, native.SealingPrefix+"-destroyed/", nil)
+	f.next()
+	e.expect("active", c.token, nil)
+	e.minute()
+	e.expect("revoked", c.token, nil)
+	f.heard("the key is destroyed")
+}
+
+// A replaced node destroys a key: the active node notices within a minute, with an event.
+func TestFeedForeignKeyDestruction(t *testing.T) {
+	e := newEngine(t)
+	e.write("roles/reader", data{"scopes": "a"})
+	c := e.creds("reader", nil)
+	replaced := mountOn(t, e.storage, e.system)
+	f := e.follow()
+	e.expect("active", c.token, nil)
+	replaced.do(logical.DeleteOperation, "keys/"+e.b.state.Load().Sealing.Keys().Current().Name, nil)
+	e.minute()
+	e.expect("revoked", c.token, nil)
+	f.heard("the key is destroyed")
+}
+
+// A replaced node deletes a role; the deletion at the active node makes an event.
+func TestFeedForeignRoleDeletion(t *testing.T) {
+	e := newEngine(t)
+	e.write("roles/reader", data{"scopes": "a"})
+	c := e.creds("reader", nil)
+	replaced := mountOn(t, e.storage, e.system)
+	f := e.follow()
+	e.expect("active", c.token, nil)
+	replaced.do(logical.DeleteOperation, "roles/reader", nil)
+	e.do(logical.DeleteOperation, "roles/reader", nil)
+	e.expect("role_deleted", c.token, nil)
+	f.heard("the role is deleted")
+}
+
+// until is when the tokens would have been valid at the latest.
+func TestFeedUntilOfRenewed(t *testing.T) {
+	e := newEngine(t)
+	e.write("roles/reader", data{"scopes": "a", "ttl": "1h", "max_ttl": "8h"})
+	for _, by := range []string{"token", "token_id"} {
+		c := e.creds("reader", nil)
+		if resp, err := e.renew(c, 6*time.Hour); err != nil || resp.IsError() {
+			t.Fatal(resp, err)
+		}
+		f := e.follow()
+		exp := e.write("introspect", data{"token": c.token})["exp"].(int64)
+		e.write("revoke", data{by: map[string]string{"token": c.token, "token_id": c.id}[by]})
+		answer := e.do(logical.ReadOperation, "feed", data{"epoch": f.epoch, "cursor": f.cursor}).Data
+		until, err := time.Parse(time.RFC3339, answer["events"].([]any)[0].(map[string]any)["until"].(string))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if until.Unix() < exp {
+			t.Errorf("by %s: until %s, and the token was valid until %s", by, until, time.Unix(exp, 0).UTC())
+		}
+	}
 }

@@ -56,8 +56,10 @@ type keyring[R ring] struct {
 
 	// mu is read-locked while a token is made and locked while the ring changes: this process makes no token with a key
 	// that it has retired.
-	mu       sync.RWMutex
-	ring     atomic.Pointer[R]
+	mu           sync.RWMutex
+	ring         atomic.Pointer[R]
+	destroyedKey func(name string) // see OnDestroyed
+
 	leftover []string // destroyed keys whose entry with the secret still exists
 
 	// overwritten are the keys whose LongestLifetime another process has overwritten with a shorter one.
@@ -85,8 +87,25 @@ func (k *keyring[R]) use(keys []token.Key) {
 	if k.ring.Load() != nil && same(keys, k.Keys()) {
 		return
 	}
+	var before token.Keys
+	if k.ring.Load() != nil {
+		before = k.Keys()
+	}
 	next := k.build(keys)
 	k.ring.Store(&next)
+	for i := range before {
+		key := k.Keys().Find(before[i].Name)
+		if k.destroyedKey != nil && !before[i].Destroyed && (key == nil || key.Destroyed) {
+			k.destroyedKey(before[i].Name)
+		}
+	}
+}
+
+// OnDestroyed has f called with the name of each key that is destroyed or gone, after nobody can use the key any more.
+func (k *keyring[R]) OnDestroyed(f func(name string)) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.destroyedKey = f
 }
 
 func byName(keys token.Keys) map[string]*token.Key {

@@ -5,8 +5,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
-
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/feed"
 )
 
 // DestroyKey destroys a key of either kind, and with the key all tokens made with the key. known is false if there is no
@@ -20,6 +18,5 @@ func (t *Tokens) DestroyKey(ctx context.Context, s logical.Storage, name string)
 	default:
 		return time.Time{}, false, nil
 	}
-	t.Feed.Add(feed.Event{Kind: feed.Key, ID: name})
 	return unknownUntil, true, err
 }

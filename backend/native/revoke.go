@@ -86,7 +86,7 @@ func (t *Tokens) revokeGrant(ctx context.Context, s logical.Storage, id token.ID
 		known = known || deviates
 	}
 	err := t.Deviations.Revoke(ctx, s, id, status, end, t.Now())
-	t.Feed.Add(feed.Event{Kind: feed.Grant, ID: id.String(), Until: end}) // memory may have the revocation despite an error
+	t.publish(id, end)
 	return known, err
 }
 
@@ -101,8 +101,17 @@ func (t *Tokens) RevokeLease(ctx context.Context, s logical.Storage, grant token
 		return nil
 	}
 	err := t.Deviations.Revoke(ctx, s, grant, status, ownEnd, now)
-	t.Feed.Add(feed.Event{Kind: feed.Grant, ID: grant.String(), Until: end})
+	t.publish(grant, end)
 	return err
+}
+
+// publish adds the revocation of a grant to the feed, also if storage failed: memory may have the revocation all the same.
+// Renewals are in the deviation of the grant, and not in end.
+func (t *Tokens) publish(grant token.ID, end time.Time) {
+	if d, known := t.Deviations.Get(grant); known && time.Unix(d.KeepUntil, 0).After(end) {
+		end = time.Unix(d.KeepUntil, 0)
+	}
+	t.Feed.Add(feed.Event{Kind: feed.Grant, ID: grant.String(), Until: end})
 }
 
 // A NotRenewedError says why a token cannot be renewed.

@@ -9,7 +9,6 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/feed"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
@@ -68,7 +67,6 @@ func (t *Tokens) WriteRole(ctx context.Context, s logical.Storage, q *WriteRoleR
 	if err := t.dropBrokenRole(ctx, s, q.Name, q.Upstreams); err != nil {
 		return nil, err
 	}
-	defer t.Feed.Add(feed.Event{Kind: feed.Role, ID: q.Name})
 	return r, t.Roles.Put(ctx, s, r)
 }
 
@@ -163,7 +161,6 @@ func (t *Tokens) deleteRole(ctx context.Context, s logical.Storage, name string,
 	if err := t.noteDeleted(ctx, s, r.ID); err != nil {
 		return nil, err
 	}
-	defer t.Feed.Add(feed.Event{Kind: feed.Role, ID: name})
 	if err := t.Roles.Delete(ctx, s, r.Name()); err != nil {
 		return nil, err
 	}
@@ -210,7 +207,6 @@ func (t *Tokens) dropBrokenRole(ctx context.Context, s logical.Storage, name str
 			return err
 		}
 	}
-	defer t.Feed.Add(feed.Event{Kind: feed.Role, ID: name})
 	defer t.DeletedRoles.Changed()
 	return t.Roles.Delete(ctx, s, name)
 }

@@ -35,6 +35,7 @@ type Store[ID comparable, T Named[ID]] struct {
 	storing sync.Mutex // held while storage is read or written and memory follows
 
 	mu      sync.RWMutex
+	changed func(name string)     // called when an entry of memory changes or goes; nil: nobody asks
 	named   map[string]T          // name -> entry
 	ids     map[ID]T              // Identity -> entry
 	damaged map[string]damage[ID] // name -> entry that cannot be read
@@ -112,8 +113,18 @@ func (s *Store[ID, T]) drop(name string) {
 	if entry, known := s.named[name]; known {
 		delete(s.ids, entry.Identity())
 		delete(s.named, name)
+		if s.changed != nil {
+			s.changed(name)
+		}
 	}
 	delete(s.damaged, name)
+}
+
+// OnChange has f called whenever an entry in memory changes or goes, before anybody can see the new entry.
+func (s *Store[ID, T]) OnChange(f func(name string)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.changed = f
 }
 
 // Latest reads an entry from storage again. A change must be based on what storage holds, since another process may
