@@ -62,7 +62,7 @@ type keyring[R ring] struct {
 
 	leftover []string // destroyed keys whose entry with the secret still exists
 
-	// overwritten are the keys whose LongestLifetime another process has overwritten with a shorter one.
+	// overwritten are the keys whose LongestLifetime another process has overwritten with a shorter one, until repaired.
 	overwritten []string
 }
 
@@ -278,6 +278,7 @@ func (k *keyring[R]) tidy(ctx context.Context, s logical.Storage, now time.Time)
 			return nil, err
 		}
 	}
+	k.overwritten = nil
 	if err := k.drop(ctx, s, now); err != nil {
 		return nil, err
 	}

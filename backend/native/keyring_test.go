@@ -338,3 +338,56 @@ func BenchmarkReadKeys(b *testing.B) {
 		})
 	}
 }
+
+// A longest lifetime that was overwritten is repaired, whichever read notices it.
+func TestAnOverwrittenLifetimeIsRepaired(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		retired time.Duration // before the overwriting
+		notice  func(k *Sealing, s logical.Storage, name string) error
+	}{
+		{"Reload of a settled key", time.Hour, func(k *Sealing, s logical.Storage, name string) error { return k.Reload(t.Context(), s, SealingPrefix+"/"+name) }},
+		{"Rotate, and the key settles before tidy", clockSkew - 30*time.Second, func(k *Sealing, s logical.Storage, _ string) error { return k.Rotate(t.Context(), s) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s, clk := new(logical.InmemStorage), newClock()
+			k := loadSealing(t, s, clk)
+			text := seal(t, s, k, 10*24*time.Hour)
+			name := k.Keys().Current().Name
+			clk.pass(time.Second)
+			if err := k.Rotate(t.Context(), s); err != nil {
+				t.Fatal(err)
+			}
+			clk.pass(c.retired)
+			stored, err := readKey(t.Context(), s, k.prefix, name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			stored.LongestLifetime = time.Minute
+			if err := writeKey(t.Context(), s, k.prefix, stored); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.notice(k, s, name); err != nil {
+				t.Fatal(err)
+			}
+			if len(k.overwritten) != 1 {
+				t.Fatal("not noticed")
+			}
+			clk.pass(time.Minute)
+			if _, err := k.Maintain(t.Context(), s, 1000*time.Hour); err != nil {
+				t.Fatal(err)
+			}
+			if stored, _ = readKey(t.Context(), s, k.prefix, name); stored.LongestLifetime < 10*24*time.Hour {
+				t.Errorf("storage still has %s", stored.LongestLifetime)
+			}
+			clk.pass(time.Hour)
+			k = loadSealing(t, s, clk)
+			if _, err := k.Maintain(t.Context(), s, 1000*time.Hour); err != nil {
+				t.Fatal(err)
+			}
+			if !opens(k, text) {
+				t.Error("a live token is dead after a restart: its key's secret was dropped")
+			}
+		})
+	}
+}

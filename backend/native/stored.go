@@ -39,7 +39,7 @@ func (k *keyring[R]) read(ctx context.Context, s logical.Storage, named string) 
 	}
 	keys := make([]*token.Key, len(destroyed)+len(names))
 	shorter := make([]bool, len(keys))
-	k.leftover, k.overwritten = nil, nil
+	k.leftover = nil
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(readers)
 	for i, name := range slices.Concat(destroyed, names) {
@@ -77,7 +77,7 @@ func (k *keyring[R]) read(ctx context.Context, s logical.Storage, named string) 
 		if key != nil {
 			found = append(found, *key)
 		}
-		if shorter[i] && i >= len(destroyed) {
+		if shorter[i] && i >= len(destroyed) && !slices.Contains(k.overwritten, key.Name) {
 			k.overwritten = append(k.overwritten, key.Name)
 		}
 	}

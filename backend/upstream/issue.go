@@ -130,7 +130,7 @@ func (k *Keeper) mintListed(ctx context.Context, c *Ready, q *IssueRequest, end 
 // list adds a token to the inventory.
 func (k *Keeper) list(q *IssueRequest, t *Token) {
 	q.Inventory.Add(ledger.Row{
-		ID: t.ID, IssuedAt: q.Now.Truncate(time.Second), ExpiresAt: t.capped(q.End).Truncate(time.Second),
+		ID: t.ID, IssuedAt: t.CreatedAt.Truncate(time.Second), ExpiresAt: t.capped(q.End).Truncate(time.Second),
 		Holder: ledger.Holder{
 			Role: q.Role.Name(), RoleID: q.Role.ID, RoleVersion: q.Role.Version, Subject: q.Subject, DisplayName: q.DisplayName,
 		},
