@@ -346,7 +346,9 @@ func TestAnOverwrittenLifetimeIsRepaired(t *testing.T) {
 		retired time.Duration // before the overwriting
 		notice  func(k *Sealing, s logical.Storage, name string) error
 	}{
-		{"Reload of a settled key", time.Hour, func(k *Sealing, s logical.Storage, name string) error { return k.Reload(t.Context(), s, SealingPrefix+"/"+name) }},
+		{"Reload of a settled key", time.Hour, func(k *Sealing, s logical.Storage, name string) error {
+			return k.Reload(t.Context(), s, SealingPrefix+"/"+name)
+		}},
 		{"Rotate, and the key settles before tidy", clockSkew - 30*time.Second, func(k *Sealing, s logical.Storage, _ string) error { return k.Rotate(t.Context(), s) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
