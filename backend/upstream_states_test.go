@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"maps"
@@ -58,6 +59,66 @@ func TestUpstreamRenewAgainstRevoke(t *testing.T) {
 	e.settled()
 	if s.live() != 0 {
 		t.Errorf("%d tokens, and the lease was revoked", s.live())
+	}
+}
+
+// Two leases of one token are renewed at once: the token lives as long as the longer lease, whichever renewal the service
+// does last.
+func TestRenewalsOfASharedTokenAtOnce(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t)
+	s.ends = time.Now().Add(time.Hour).Unix()
+	e := onShelf(t, s)
+	e.write("providers/shelf", data{"definition": strings.ReplaceAll(renewing, "headers: {authorization: credential.password}}\n  check",
+		"headers: {authorization: credential.password}, json: '{\"ends\": unix(expires_at)}'}\n    result: {expires_at: response.body.ends}\n  check")})
+	e.write("roles/reader", data{"reuse": "1h", "ttl": "10m", "max_ttl": "5h"})
+	short, long := e.creds("reader", nil), e.creds("reader", nil)
+	if short.token != long.token {
+		t.Fatal("the token is not shared")
+	}
+	var ends atomic.Int64 // at the service
+	done := make(chan error, 1)
+	var begun atomic.Bool
+	s.setFault(func(w http.ResponseWriter, r *http.Request, _ func()) bool {
+		if r.Method != http.MethodPut {
+			return false
+		}
+		var in struct{ Ends int64 }
+		_ = json.NewDecoder(r.Body).Decode(&in)
+		if !begun.Swap(true) {
+			go func() {
+				secret := *long.secret
+				secret.Increment = 4 * time.Hour
+				resp, err := e.b.HandleRequest(context.Background(), &logical.Request{
+					Operation: logical.RenewOperation, Path: "creds/x", Secret: &secret, Storage: e.storage, MountPoint: "apitoken/",
+				})
+				if err == nil && resp.IsError() {
+					err = resp.Error()
+				}
+				done <- err
+			}()
+			select {
+			case err := <-done:
+				done <- err
+			case <-time.After(200 * time.Millisecond): // the longer renewal waits for the shorter renewal
+			}
+		}
+		ends.Store(in.Ends)
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(data{"ends": in.Ends})
+		return true
+	})
+	if resp, err := e.renew(short, time.Hour); err != nil || resp.IsError() {
+		t.Fatal(resp, err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if left := time.Until(time.Unix(ends.Load(), 0)); left < 3*time.Hour+59*time.Minute {
+		t.Errorf("the service ends the token in %s, and a lease lives for four hours", left)
+	}
+	if end := e.read("tokens/" + long.id)["expires_at"].(string); end < time.Now().Add(3*time.Hour+59*time.Minute).UTC().Format(time.RFC3339) {
+		t.Errorf("the token is listed until %s, and a lease lives for four hours", end)
 	}
 }
 

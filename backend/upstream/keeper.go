@@ -32,7 +32,8 @@ type Keeper struct {
 	log      hclog.Logger
 	mount    Mount
 	minting  singleflight.Group // of shared tokens, by shareKey
-	rotating sync.Map           // ID of a connection whose credential is being rotated -> *rotation
+	renewing renewals
+	rotating sync.Map // ID of a connection whose credential is being rotated -> *rotation
 	queue    queue
 }
 
@@ -65,6 +66,7 @@ func New(c Config) *Keeper {
 		Connections: newConnections(connector.ClientConfig{UserAgent: c.UserAgent, Dial: c.Dial, Now: c.Now}), Timings: DefaultTimings,
 		storage: c.Storage, now: c.Now, log: c.Log, mount: c.Mount,
 	}
+	k.renewing.tokens = make(map[token.ID]*turn)
 	k.queue = queue{wake: c.Wake, lines: make(map[string]*lineState)}
 	k.Tokens = newTokens(c.Storage, &k.Timings, k.queue.soon)
 	return k

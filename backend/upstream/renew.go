@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
@@ -65,29 +66,83 @@ func notRenewed(format string, args ...any) error {
 
 // renew has a token live until end. It returns when the token really ends; ErrRevoked if the token was revoked meanwhile.
 func (k *Keeper) renew(ctx context.Context, service *connector.Service, t *Token, q *Renewal, end time.Time) (time.Time, error) {
-	asked := end
-	if q.Hold != "" && t.EndsAt.After(end) {
-		asked = t.EndsAt // that of another lease
+	latest, unlock, err := k.renewing.lock(ctx, t.ID, end)
+	if err != nil {
+		return time.Time{}, err
 	}
-	said, err := service.Renew(ctx, t.atService(), q.Now, asked)
+	defer unlock()
+	if q.Hold == "" {
+		return k.moveEnd(ctx, service, t, q.Now, end)
+	}
+	if now, known := k.Tokens.Get(t.ID); known {
+		t = &now
+	}
+	// The end of a shared token never moves back, since another lease may need the token.
+	if service.Provider.Operations.Renew != nil && t.EndsAt.Before(end) {
+		if _, err := k.moveEnd(ctx, service, t, q.Now, latest); err != nil {
+			return time.Time{}, err
+		}
+	}
+	return k.Tokens.moveHold(ctx, t.ID, q.Hold, end, q.Now)
+}
+
+// moveEnd moves the end of a token at the service, then in storage. It returns when the token really ends.
+func (k *Keeper) moveEnd(ctx context.Context, service *connector.Service, t *Token, now, end time.Time) (time.Time, error) {
+	said, err := service.Renew(ctx, t.atService(), now, end)
 	if err != nil {
 		return time.Time{}, err
 	}
 	moved := service.Provider.Operations.Renew != nil // at the service
-	if q.Hold == "" || moved {
-		renewed, err := k.Tokens.change(ctx, t.ID, Live, func(t *Token) {
-			if moved {
-				t.TokenEnd = said.UTC()
-			}
-			t.EndsAt = t.capped(asked).UTC()
-		})
-		if err != nil {
-			return time.Time{}, err
+	renewed, err := k.Tokens.change(ctx, t.ID, Live, func(t *Token) {
+		if moved {
+			t.TokenEnd = said.UTC()
 		}
-		t = &renewed
+		t.EndsAt = t.capped(end).UTC()
+	})
+	return renewed.EndsAt, err
+}
+
+// renewals are the tokens that are being renewed. The service must move the end of a token in the order in which the
+// engine stores the ends: the shorter of two renewals at once would otherwise end a shared token before its other lease.
+type renewals struct {
+	mu     sync.Mutex
+	tokens map[token.ID]*turn
+}
+
+type turn struct {
+	taken  chan struct{} // holds one value while somebody renews the token
+	users  int           // that renew the token, or wait
+	latest time.Time     // end that any of them wants
+}
+
+// lock waits until nobody else renews a token. It returns the latest end that anybody waiting wants, so that one request to
+// the service serves all.
+func (rs *renewals) lock(ctx context.Context, id token.ID, end time.Time) (latest time.Time, unlock func(), _ error) {
+	rs.mu.Lock()
+	t := rs.tokens[id]
+	if t == nil {
+		t = &turn{taken: make(chan struct{}, 1)}
+		rs.tokens[id] = t
 	}
-	if q.Hold == "" {
-		return t.EndsAt, nil
+	t.users++
+	if end.After(t.latest) {
+		t.latest = end
 	}
-	return k.Tokens.moveHold(ctx, t.ID, q.Hold, end, q.Now)
+	rs.mu.Unlock()
+	leave := func() {
+		rs.mu.Lock()
+		defer rs.mu.Unlock()
+		if t.users--; t.users == 0 {
+			delete(rs.tokens, id)
+		}
+	}
+	select {
+	case t.taken <- struct{}{}:
+		rs.mu.Lock()
+		defer rs.mu.Unlock()
+		return t.latest, func() { <-t.taken; leave() }, nil
+	case <-ctx.Done():
+		leave()
+		return time.Time{}, nil, context.Cause(ctx)
+	}
 }
