@@ -17,20 +17,42 @@ import (
 // refusalAge is how long the refusal of a text is kept.
 const refusalAge = 10 * time.Second
 
-// found is what is known of a text: facts, or a refusal.
+// found is what is known of a text: facts, or a refusal, or nothing since too many unknown texts were shown.
 type found struct {
 	facts   *facts
 	refusal *refusal
+	retry   time.Duration // when to ask again
+}
+
+// question is a question to Vault about a text.
+type question struct {
+	sum    digest
+	text   string
+	before *facts     // facts that may be out of date; nil: there are none
+	proven bool       // whether the text is known to be a token, so that the question is not noise
+	client netip.Addr // who shows the text
 }
 
 var errPosition = errors.New("the answer of introspect has no position in the feed that was read: it may be older than a revocation")
 
 // ask asks Vault about a token. Callers that ask about one text at once share one request, which no caller's ctx ends.
-func (v *impl) ask(ctx context.Context, sum digest, text string, before *facts) (found, error) {
-	flight := v.flights.DoChan(string(sum[:]), func() (any, error) {
+func (v *impl) ask(ctx context.Context, q *question) (found, error) {
+	flight := v.flights.DoChan(string(q.sum[:]), func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), v.config.RequestTimeout)
 		defer cancel()
-		return v.askNow(ctx, sum, text, before)
+		if q.proven {
+			return v.askNow(ctx, q)
+		}
+		giveBack, retry, ok := v.gate.enter(q.client, v.config.Now())
+		if !ok {
+			v.limited.Add(1)
+			return found{retry: max(retry, time.Millisecond)}, nil
+		}
+		is, err := v.askNow(ctx, q)
+		if is.facts != nil {
+			giveBack()
+		}
+		return is, err
 	})
 	select {
 	case <-ctx.Done():
@@ -41,11 +63,11 @@ func (v *impl) ask(ctx context.Context, sum digest, text string, before *facts) 
 	}
 }
 
-func (v *impl) askNow(ctx context.Context, sum digest, text string, before *facts) (found, error) {
+func (v *impl) askNow(ctx context.Context, q *question) (found, error) {
 	began := v.config.Now()
 	_, end := v.events.where()
 	v.asked.Add(1)
-	a, err := v.vault.introspect(ctx, text, end.cursor)
+	a, err := v.vault.introspect(ctx, q.text, end.cursor)
 	if err != nil {
 		return found{}, fmt.Errorf("introspecting a token: %w", err)
 	}
@@ -63,13 +85,11 @@ func (v *impl) askNow(ctx context.Context, sum digest, text string, before *fact
 	case err != nil:
 		return found{}, err
 	case r != nil:
-		r.until = began.Add(refusalAge).UnixNano()
-		v.refusals.Set(sum, r)
-		v.tokens.Invalidate(sum)
-		return found{refusal: r}, nil
+		v.tokens.Invalidate(q.sum)
+		return v.refused(q.sum, r, began), nil
 	}
-	f.meter = v.meterOf(f, before)
-	v.tokens.Set(sum, f)
+	f.meter = v.meterOf(f, q.before)
+	v.tokens.Set(q.sum, f)
 	return found{facts: f}, nil
 }
 
@@ -88,7 +108,7 @@ func (v *impl) read(a *answer, at position, asked time.Time) (*facts, *refusal, 
 	}
 	t, err := v.interned.terms(&rawTerms{
 		Role: a.Role, Scopes: a.Scope, Audience: a.Audience, CIDRs: a.CIDRs, Hosts: a.Hosts,
-		Metadata: a.Metadata, Environment: a.Environment,
+		Metadata: a.Metadata, Environment: a.Environment, Rate: a.Rate,
 	})
 	if errors.Is(err, errNothingLeft) {
 		no.reason, no.detail = access.AddressNotAllowed, err.Error()

@@ -38,12 +38,12 @@ func (v *impl) check(ctx context.Context, text string, use *Use) (Decision, erro
 			return v.decide(f, text, use, now)
 		}
 	}
-	is, retry, err := v.learn(ctx, sum, text, f, use, now)
+	is, err := v.learn(ctx, &question{sum: sum, text: text, before: f, proven: f != nil, client: clientOf(use)}, now)
 	switch {
 	case err != nil:
 		return Decision{}, err
-	case retry > 0:
-		return Decision{Reason: RateLimited, RetryAfter: retry, Detail: "too many tokens that are not known were shown"}, nil
+	case is.retry > 0:
+		return Decision{Reason: RateLimited, RetryAfter: is.retry, Detail: "too many tokens that are not known were shown"}, nil
 	case is.refusal != nil:
 		r := is.refusal
 		d := Decision{Reason: r.reason, Detail: r.detail, TokenID: r.id, Role: r.role}
@@ -89,45 +89,31 @@ func (f *facts) state(now time.Time) (revoked bool, err error) {
 	return f.list.revoked(f.place, now)
 }
 
-// learn finds out what a text is. before are facts that may be out of date; nil: there are none. retry is not zero if
-// the question is not asked, since too many unknown texts were shown.
-func (v *impl) learn(ctx context.Context, sum digest, text string, before *facts, use *Use, now time.Time) (is found, retry time.Duration, err error) {
-	if r, _ := v.refusals.GetIfPresent(sum); r != nil && now.UnixNano() < r.until {
-		return found{refusal: r}, 0, nil
+// learn finds out what a text is.
+func (v *impl) learn(ctx context.Context, q *question, now time.Time) (found, error) {
+	if r, _ := v.refusals.GetIfPresent(q.sum); r != nil && now.UnixNano() < r.until {
+		return found{refusal: r}, nil
 	}
-	proven := before != nil // whether the text is known to be a token, so that the question is not noise
-	if token.IsJWT(text) {
-		is, concerned, err := v.learnJWT(ctx, sum, text, before, now)
+	if token.IsJWT(q.text) {
+		is, concerned, err := v.learnJWT(ctx, q, now)
 		if err != nil || !concerned {
-			return is, 0, err
+			return is, err
 		}
-		proven = true
-	} else if !token.Checksum(text) {
-		return v.refused(sum, refuse(access.Malformed, access.Explain(access.Malformed, nil, nil)), now), 0, nil
+		q.proven = true
+	} else if !token.Checksum(q.text) {
+		return v.refused(q.sum, refuse(access.Malformed, access.Explain(access.Malformed, nil, nil)), now), nil
 	}
 	if v.vault == nil {
-		return found{refusal: refuse(access.WrongEnvironment, "opaque tokens cannot be checked here: Config.Vault is not set")}, 0, nil
-	}
-	giveBack := func() {}
-	if !proven {
-		var ok bool
-		if giveBack, retry, ok = v.gate.enter(clientOf(use), now); !ok {
-			v.limited.Add(1)
-			return found{}, retry, nil
-		}
+		return found{refusal: refuse(access.WrongEnvironment, "opaque tokens cannot be checked here: Config.Vault is not set")}, nil
 	}
 	for range maxAttempt {
-		is, err := v.ask(ctx, sum, text, before)
-		if err != nil || is.refusal != nil {
-			return is, 0, err
+		is, err := v.ask(ctx, q)
+		if err != nil || is.facts == nil || !v.events.concern(is.facts, v.config.ClockSkew) {
+			return is, err
 		}
-		giveBack()
-		giveBack = func() {}
-		if !v.events.concern(is.facts, v.config.ClockSkew) {
-			return is, 0, nil
-		}
+		q.proven = true
 	}
-	return found{}, 0, errNoAnswer
+	return found{}, errNoAnswer
 }
 
 func clientOf(use *Use) netip.Addr {
@@ -146,32 +132,29 @@ func (v *impl) refused(sum digest, r *refusal, now time.Time) found {
 
 // learnJWT finds out what a JWT is, without Vault. concerned is true for a good JWT about which the feed has said
 // something: only Vault knows what the JWT is now.
-func (v *impl) learnJWT(ctx context.Context, sum digest, text string, before *facts, now time.Time) (is found, concerned bool, err error) {
+func (v *impl) learnJWT(ctx context.Context, q *question, now time.Time) (is found, concerned bool, err error) {
 	if v.issuer == "" {
 		return found{refusal: refuse(access.WrongEnvironment, "the mount has no issuer, and no JWTs")}, false, nil
 	}
-	f, no, err := v.openJWT(ctx, text, now)
+	f, no, err := v.openJWT(ctx, q.text, now)
 	switch {
 	case err != nil:
 		return found{}, false, err
 	case no != nil:
-		return v.refused(sum, no, now), false, nil
+		return v.refused(q.sum, no, now), false, nil
 	}
-	f.meter = v.meterOf(f, before)
+	f.meter = v.meterOf(f, q.before)
 	revoked, err := f.state(now)
 	switch {
 	case err != nil:
 		return found{}, false, err
 	case revoked:
 		no := &refusal{reason: access.Revoked, detail: access.Explain(access.Revoked, nil, nil), id: f.id, role: f.terms.role}
-		return v.refused(sum, no, now), false, nil
+		return v.refused(q.sum, no, now), false, nil
 	case v.events.concern(f, v.config.ClockSkew):
-		if v.vault == nil {
-			return found{}, false, errNoAnswer // cannot be: events come from Vault
-		}
 		return found{}, true, nil
 	}
-	v.tokens.Set(sum, f)
+	v.tokens.Set(q.sum, f)
 	return found{facts: f}, false, nil
 }
 

@@ -46,6 +46,7 @@ type keySet struct {
 	reads  atomic.Uint64
 
 	mu      sync.Mutex
+	err     error     // of the last read
 	tried   time.Time // the last read for the sake of an unknown key
 	running *read     // nil: no read is on its way
 }
@@ -105,6 +106,16 @@ func (s *keySet) refresh(ctx context.Context) error {
 	}
 }
 
+// refreshDue reads the keys if it is time. It returns why the keys could not be read, now or before.
+func (s *keySet) refreshDue(ctx context.Context) error {
+	if s.now().UnixNano() >= s.dueAt.Load() {
+		return s.refresh(ctx)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
 // start reads the keys in the background. The caller holds mu. The read goes on if the caller stops waiting.
 func (s *keySet) start(ctx context.Context) *read {
 	r := &read{done: make(chan struct{})}
@@ -113,7 +124,7 @@ func (s *keySet) start(ctx context.Context) *read {
 	go func() {
 		r.err = s.readNow(ctx)
 		s.mu.Lock()
-		s.running = nil
+		s.running, s.err = nil, r.err
 		s.mu.Unlock()
 		close(r.done)
 	}()

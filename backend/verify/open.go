@@ -119,6 +119,7 @@ func (v *impl) start(ctx context.Context) error {
 			}
 		}
 	}
+	v.relist.Store(false) // no list was read yet
 	if v.issuer == "" {
 		return nil
 	}
@@ -186,11 +187,10 @@ func (v *impl) refresh(ctx context.Context) error {
 	if v.issuer == "" {
 		return nil
 	}
-	var failed error
-	if v.config.Now().UnixNano() >= v.keys.dueAt.Load() {
-		failed = v.keys.refresh(ctx)
+	if err := v.keys.refreshDue(ctx); err != nil {
+		return fmt.Errorf("reading the keys of JWTs: %w", err)
 	}
-	return errors.Join(failed, v.lists.refreshDue(ctx, v.relist.Swap(false)))
+	return v.lists.refreshDue(ctx, v.relist.Swap(false))
 }
 
 // poll reads the feed up to its end.

@@ -115,16 +115,15 @@ func (s *listSet) fresh(ctx context.Context, l *statusList) error {
 	return s.readLocked(ctx, l)
 }
 
-// refreshDue reads the lists whose ttl is over. All: reads every list.
-func (s *listSet) refreshDue(ctx context.Context, all bool) error {
+// refreshDue reads the lists whose ttl is over, or every list. It returns why lists could not be read, now or before.
+func (s *listSet) refreshDue(ctx context.Context, every bool) error {
 	var failed error
 	for _, l := range s.all() {
 		l.mu.Lock()
-		if all || !s.now().Before(l.dueAt) {
-			if err := s.readLocked(ctx, l); err != nil {
-				failed = errors.Join(failed, err)
-			}
+		if every || !s.now().Before(l.dueAt) {
+			_ = s.readLocked(ctx, l)
 		}
+		failed = errors.Join(failed, l.err)
 		l.mu.Unlock()
 	}
 	return failed

@@ -38,7 +38,8 @@ func newVault(c *Config) (*vault, error) {
 		return nil, settings.Error
 	}
 	if c.HTTPClient != nil {
-		settings.HttpClient = c.HTTPClient
+		client := *c.HTTPClient // the client of Vault changes what it is given
+		settings.HttpClient = &client
 	}
 	settings.MaxRetries = 0 // a use of a token waits for the answer; the feed is polled again anyway
 	settings.Timeout = c.RequestTimeout
@@ -92,6 +93,7 @@ type answer struct {
 	Metadata map[string]string `json:"metadata"`
 	CIDRs    []string          `json:"token_bound_cidrs"`
 	Hosts    []string          `json:"bound_hosts"`
+	Rate     string            `json:"rate_limit"`
 	Epoch    string            `json:"epoch"`
 	Cursor   int64             `json:"cursor"`
 }
