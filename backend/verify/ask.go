@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
-	"unique"
 
 	"github.com/maypok86/otter/v2"
 
@@ -121,9 +120,9 @@ func (v *impl) read(a *answer, at position, asked time.Time) (*facts, *refusal, 
 		return nil, nil, fmt.Errorf("the answer of introspect: %w", err)
 	}
 	f := &facts{
-		id: a.TokenID, subject: unique.Make(a.Subject), terms: t, expires: a.Expires, learned: asked.UnixNano(),
-		epoch: at.epoch, cursor: at.cursor,
+		terms: t, expires: a.Expires, learned: asked.UnixNano(), epoch: at.epoch, cursor: at.cursor,
 	}
+	f.setNames(a.TokenID, a.Subject)
 	if a.Bound.JKT != "" || a.Bound.X5T != "" {
 		f.bound = &token.Confirmation{JKT: a.Bound.JKT, X5T: a.Bound.X5T}
 	}

@@ -149,7 +149,7 @@ func (v *impl) learnJWT(ctx context.Context, q *question, now time.Time) (is fou
 	case err != nil:
 		return found{}, false, err
 	case revoked:
-		no := &refusal{reason: access.Revoked, detail: access.Explain(access.Revoked, nil, nil), id: f.id, role: f.terms.role}
+		no := &refusal{reason: access.Revoked, detail: access.Explain(access.Revoked, nil, nil), id: f.id(), role: f.terms.role}
 		return v.refused(q.sum, no, now), false, nil
 	case v.events.concern(f, v.config.ClockSkew):
 		return found{}, true, nil
@@ -164,7 +164,7 @@ func (v *impl) decide(f *facts, text string, use *Use, now time.Time) (Decision,
 		use = &Use{}
 	}
 	d := Decision{
-		TokenID: f.id, GrantID: f.grant(), Role: f.terms.role, Subject: f.subject.Value(), Scopes: f.terms.permissions.Scopes,
+		TokenID: f.id(), GrantID: f.grant(), Role: f.terms.role, Subject: f.subject(), Scopes: f.terms.permissions.Scopes,
 		ExpiresAt: time.Unix(f.expires, 0), Environment: f.terms.environment, Metadata: f.terms.metadata,
 	}
 	state := access.State{ExpiresAt: d.ExpiresAt}

@@ -1,12 +1,13 @@
 package verify
 
 import (
-	"encoding/json"
+	"encoding/binary"
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"unique"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
@@ -14,11 +15,11 @@ import (
 
 // facts are what is known of one good token, whatever its use. Facts do not change, except for seen.
 type facts struct {
-	id      string // the token's name, which begins with the grant's
-	subject unique.Handle[string]
-	terms   *terms
-	bound   *token.Confirmation // nil: to no key
-	meter   *meter              // nil: neither limited nor counted; later facts about the token have the same meter
+	names string // the token's name, which begins with the grant's, and the subject: one allocation
+	idLen uint8  // of the token's name in names
+	terms *terms
+	bound *token.Confirmation // nil: to no key
+	meter *meter              // nil: neither limited nor counted; later facts about the token have the same meter
 
 	expires int64 // seconds since 1970
 	learned int64 // nanoseconds since 1970: when Vault was asked. Of a JWT that Vault was not asked about: when it was issued
@@ -36,8 +37,16 @@ type facts struct {
 // local reports whether the facts come from the token itself, a JWT.
 func (f *facts) local() bool { return f.key != nil }
 
+func (f *facts) setNames(id, subject string) { f.names, f.idLen = id+subject, uint8(len(id)) } //nolint:gosec // at most 49, see token.ParseName
+
+// id returns the token's public name.
+func (f *facts) id() string { return f.names[:f.idLen] }
+
+// subject returns the Vault entity; empty: none.
+func (f *facts) subject() string { return f.names[f.idLen:] }
+
 // grant returns the grant's public name.
-func (f *facts) grant() string { return f.id[:grantLen] }
+func (f *facts) grant() string { return f.names[:grantLen] }
 
 const grantLen = 2 * len(token.ID{})
 
@@ -94,27 +103,53 @@ func (r *rawTerms) parse() (*terms, error) {
 	return t, err
 }
 
+// name appends text that equal terms have in common, and no others: each part with its length.
+func (r *rawTerms) name(b []byte) []byte {
+	part := func(s string) {
+		b = binary.AppendUvarint(b, uint64(len(s)))
+		b = append(b, s...)
+	}
+	for _, s := range [...]string{r.Role, r.Scopes, r.Environment, r.Rate} {
+		part(s)
+	}
+	for _, list := range [...][]string{r.Audience, r.CIDRs, r.Hosts} {
+		if list == nil { // any
+			b = append(b, 0)
+			continue
+		}
+		b = binary.AppendUvarint(b, uint64(len(list))+1)
+		for _, s := range list {
+			part(s)
+		}
+	}
+	if len(r.Metadata) > 0 {
+		for _, key := range slices.Sorted(maps.Keys(r.Metadata)) {
+			part(key)
+			part(r.Metadata[key])
+		}
+	}
+	return b
+}
+
 // maxTerms is how many different terms are shared. Tokens with metadata of their own have terms of their own.
 const maxTerms = 10_000
 
 // interner makes equal terms one.
 type interner struct {
-	mu    sync.Mutex
+	mu    sync.RWMutex
 	known map[string]*terms
 }
 
 func (i *interner) terms(r *rawTerms) (*terms, error) {
-	name, err := json.Marshal(r)
-	if err != nil {
-		return nil, err
-	}
-	i.mu.Lock()
+	name := r.name(make([]byte, 0, 512))
+	i.mu.RLock()
 	t := i.known[string(name)]
-	i.mu.Unlock()
+	i.mu.RUnlock()
 	if t != nil {
 		return t, nil
 	}
-	if t, err = r.parse(); err != nil {
+	t, err := r.parse()
+	if err != nil {
 		return nil, err
 	}
 	i.mu.Lock()

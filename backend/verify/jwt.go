@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"strings"
 	"time"
-	"unique"
 
 	"github.com/go-jose/go-jose/v4"
 	strictjson "github.com/go-jose/go-jose/v4/json" // rejects duplicate members, and names in another case
@@ -144,7 +143,7 @@ func (v *impl) readJWT(ctx context.Context, p *token.JWT, k *key, now time.Time)
 	if err != nil {
 		return say(access.Malformed, err.Error())
 	}
-	f := &facts{id: p.ID, terms: t, expires: p.ExpiresAt, learned: time.Unix(p.IssuedAt, 0).UnixNano(), key: k, bound: p.Confirmation}
+	f := &facts{terms: t, expires: p.ExpiresAt, learned: time.Unix(p.IssuedAt, 0).UnixNano(), key: k, bound: p.Confirmation}
 	if f.bound != nil && f.bound.IsZero() {
 		return say(access.Malformed, "the JWT is bound to a kind of key that is not known here")
 	}
@@ -152,7 +151,7 @@ func (v *impl) readJWT(ctx context.Context, p *token.JWT, k *key, now time.Time)
 	if subject == "role:"+p.ClientID { // no Vault entity
 		subject = ""
 	}
-	f.subject = unique.Make(subject)
+	f.setNames(p.ID, subject)
 	if p.Status != nil {
 		f.place = p.Status.List.Index
 		if f.list, err = v.lists.at(ctx, p.Status.List.URI); err != nil {

@@ -340,3 +340,11 @@ func (i *Issuer) Decide(text string, use *verify.Use) access.Reason {
 	}
 	return i.decide(text, &access.Use{Scopes: use.Scopes, Audience: audience, ClientIP: use.Client, Host: use.Host})
 }
+
+// PublicKey returns the key that verifies JWTs issued now.
+func (i *Issuer) PublicKey() any {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	keys := i.signing.PublicKeys().Keys
+	return keys[0].Key
+}
