@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"strings"
 	"time"
@@ -166,5 +167,9 @@ func (v *vault) logout(ctx context.Context) error {
 		return nil
 	}
 	v.own = false
-	return v.client.Auth().Token().RevokeSelfWithContext(ctx, "")
+	err := plain(v.client.Auth().Token().RevokeSelfWithContext(ctx, ""))
+	if answered, ok := errors.AsType[*vaultError](err); ok && answered.status == http.StatusForbidden {
+		return nil // the Vault token has expired or was revoked
+	}
+	return err
 }
