@@ -35,7 +35,7 @@ func TestConfigErrors(t *testing.T) {
 			"Vault.Kubernetes: Role":          func(c *verify.Config) { c.Vault = &verify.VaultConfig{Kubernetes: &verify.LoginRole{}} },
 			"Vault.JWT: Role and JWTFile":     func(c *verify.Config) { c.Vault = &verify.VaultConfig{JWT: &verify.LoginRole{Role: "r"}} },
 			"status 403":                      func(c *verify.Config) { c.Vault.Token = "wrong" },
-			"Vault.TokenFile: open /no/file:": func(c *verify.Config) { c.Vault.Token, c.Vault.TokenFile = "", "/no/file" },
+			"Vault.TokenFile: stat /no/file": func(c *verify.Config) { c.Vault.Token, c.Vault.TokenFile = "", "/no/file" },
 		} {
 			c := i.Config()
 			change(&c)
