@@ -82,16 +82,16 @@ func (m *minting) payload(claims *token.Claims) (*token.JWT, error) {
 	if claims.Status.IsZero() && !(m.role.NoLease && claims.ExpiresAt.Sub(claims.IssuedAt) <= role.MaxLeaselessTTL) {
 		return nil, errNoPlace
 	}
-	addresses, hosts, _ := permissions.Effective()
-	if (addresses.Restricted() || len(hosts) > 0) && !m.role.EnforcesBounds() {
-		return nil, errNothingLeft // the token was bound to addresses or hosts, and the role no longer enforces them
+	bounds, _ := permissions.Effective()
+	if bounds.Restricted() && !m.role.EnforcesBounds() {
+		return nil, errNothingLeft // the token is bound, and the role no longer enforces bounds
 	}
 	if m.config.Issuer == "" {
 		return nil, errNoIssuer
 	}
 	full := *claims
 	full.Scopes, full.Audience, full.Metadata = permissions.Scopes, permissions.Audience, metadata
-	full.Addresses, full.Hosts = addresses.Ranges(), hosts
+	full.Addresses, full.Regions, full.Hosts = bounds.Addresses.Ranges(), bounds.Regions, bounds.Hosts
 	return token.NewJWT(&full, m.config.Issuer, m.config.EnvironmentOf(m.mountPoint), m.role.Name(), m.config.StatusURI(claims.Status.List))
 }
 
