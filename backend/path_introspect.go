@@ -27,7 +27,7 @@ func (b *backend) pathsIntrospect() []*framework.Path {
 			"required_scopes": {Type: framework.TypeCommaStringSlice, Description: "Scopes that the API call requires. Default: none; the API checks \"scope\" itself."},
 			"audience":        {Type: framework.TypeString, Description: "Audience of the API, as in the roles. Default: not checked."},
 			"client_ip":       {Type: framework.TypeString, Description: "Address of the API's client. Required for a token with token_bound_cidrs: otherwise the token is not active."},
-			"region":          {Type: framework.TypeString, Description: "Country of the API's client, an ISO 3166-1 alpha-2 code in upper case. Required for a token with bound_regions: otherwise the token is not active."},
+			"region":          {Type: framework.TypeString, Description: "Country of the API's client, an ISO 3166-1 alpha-2 code in upper case. Required for a token with bound_regions: otherwise the token is not active. Default: the country of client_ip in geoip_database of config."},
 			"min_cursor":      {Type: framework.TypeInt64, Description: "For verifiers that read feed: a node other than the active node forwards a request with min_cursor to the active node. Default: any node answers."},
 			"host":            {Type: framework.TypeString, Description: "Host header of the API call. Required for a token with bound_hosts: otherwise the token is not active."},
 		},
@@ -91,7 +91,7 @@ func (b *backend) pathIntrospectUpdate(ctx context.Context, _ *state, req *logic
 	}
 	if v.Reason != access.Good {
 		data["reason"] = string(v.Reason)
-		data["detail"] = v.Explain(use)
+		data["detail"] = v.Explain()
 	}
 	if v.Claims == nil {
 		return &logical.Response{Data: data}, nil

@@ -3,9 +3,16 @@ package backend
 import (
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/geoip/geoiptest"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
@@ -75,6 +82,82 @@ func TestUnboundRegions(t *testing.T) {
 	for _, answer := range []data{c.data, e.write("introspect", data{"token": c.token}), e.write("lookup", data{"token": c.token})} {
 		if regions, told := answer["bound_regions"]; told {
 			t.Errorf("bound to %v", regions)
+		}
+	}
+}
+
+// Introspection finds the region of an address in the file that the config names.
+func TestRegionOfAnAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "country.mmdb")
+		geoiptest.Write(t, path, map[string]string{"192.0.2.0/24": "DE", "198.51.100.0/24": "US"})
+		e := newEngine(t)
+		e.write("roles/app", data{"scopes": "a", "bound_regions": "EU"})
+		c := e.creds("app", nil)
+		e.expect("region_not_allowed", c.token, data{"client_ip": "192.0.2.1"})
+		e.write("config", data{"geoip_database": path})
+		if got := e.read("config")["geoip_database"]; got != path {
+			t.Errorf("config says %v", got)
+		}
+		e.expect("active", c.token, data{"client_ip": "192.0.2.1"})
+		e.expect("region_not_allowed", c.token, data{"client_ip": "198.51.100.1"})
+		e.expect("region_not_allowed", c.token, data{"client_ip": "203.0.113.1"}) // not in the database
+		e.expect("region_not_allowed", c.token, nil)
+		detail := e.write("introspect", data{"token": c.token, "client_ip": "198.51.100.1"})["detail"]
+		if !strings.HasSuffix(fmt.Sprint(detail), "not from US") {
+			t.Errorf("detail %q", detail)
+		}
+		// What the API states counts more than the database.
+		e.expect("active", c.token, data{"client_ip": "198.51.100.1", "region": "DE"})
+		e.expect("region_not_allowed", c.token, data{"client_ip": "192.0.2.1", "region": "US"})
+		for ip, active := range map[string]bool{"192.0.2.1": true, "198.51.100.1": false} {
+			if _, answer := e.form("oauth/introspect", data{"token": c.token, "client_ip": ip}); answer["active"] != active {
+				t.Errorf("%s: %v", ip, answer)
+			}
+		}
+
+		geoiptest.Write(t, path, map[string]string{"192.0.2.0/24": "US"})
+		time.Sleep(5 * time.Second)
+		e.expect("region_not_allowed", c.token, data{"client_ip": "192.0.2.1"})
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Second)
+		e.expect("region_not_allowed", c.token, data{"client_ip": "192.0.2.1"})
+		e.write("roles/us", data{"scopes": "a", "bound_regions": "US"})
+		us := e.creds("us", nil)
+		e.expect("active", us.token, data{"client_ip": "192.0.2.1"}) // by the last good content
+		restarted := e.restart()
+		restarted.expect("region_not_allowed", us.token, data{"client_ip": "192.0.2.1"}) // there is none
+		restarted.expect("active", us.token, data{"region": "US"})
+
+		// Other fields can be changed while the file is gone. The field itself cannot.
+		e.write("config", data{"environment": "production"})
+		e.refused(logical.UpdateOperation, "config", data{"geoip_database": path}, "geoip_database: stat "+path+": no such file or directory")
+		e.refused(logical.UpdateOperation, "config", data{"geoip_database": "country.mmdb"}, "geoip_database: must be an absolute path")
+		e.write("config", data{"geoip_database": ""})
+		e.expect("region_not_allowed", us.token, data{"client_ip": "192.0.2.1"})
+	})
+}
+
+// An exchange is a use of the token: with a database the region of its address is checked.
+func TestExchangeFromARegion(t *testing.T) {
+	e := newEngine(t)
+	e.write("roles/app", data{"scopes": "a", "bound_regions": "EU", "exchange": true})
+	c := e.creds("app", nil)
+	path := filepath.Join(t.TempDir(), "country.mmdb")
+	for _, step := range []struct {
+		region string // of the address that the request comes from
+		want   int
+	}{{"", http.StatusOK}, {"DE", http.StatusOK}, {"US", http.StatusBadRequest}} {
+		if step.region != "" {
+			path += step.region
+			geoiptest.Write(t, path, map[string]string{"127.0.0.0/8": step.region})
+			e.write("config", data{"geoip_database": path})
+		}
+		status, answer := e.exchange(c.token, nil)
+		if status != step.want || status != http.StatusOK && answer["error"] != "invalid_grant" {
+			t.Errorf("from %q: %d %v", step.region, status, answer)
 		}
 	}
 }

@@ -47,7 +47,7 @@ func (t *Tokens) Exchange(ctx context.Context, s logical.Storage, q *ExchangeReq
 	if err != nil {
 		return nil, err
 	}
-	if r == nil || !r.Exchange || !usableFrom(q.RemoteAddr, permissions, life, now) {
+	if r == nil || !r.Exchange || !t.usableFrom(q.RemoteAddr, permissions, life) {
 		return nil, errInvalidGrant
 	}
 	claims, err := newClaims(0, now)
@@ -82,14 +82,17 @@ func (t *Tokens) Exchange(ctx context.Context, s logical.Storage, q *ExchangeReq
 	return &Pair{Access: text, Claims: claims, Permissions: left, IssuedType: issued}, nil
 }
 
-// usableFrom reports whether a token may be used from an address, whatever the host and the region: an exchange is a
-// use of the token, and the new token is bound to the same regions.
-func usableFrom(remoteAddr string, permissions *access.Permissions, life access.State, now time.Time) bool {
+// usableFrom reports whether a token may be used from an address, whatever the host: an exchange is a use of the token.
+// Without a database the region of the address is not checked, and the new token is bound to the same regions.
+func (t *Tokens) usableFrom(remoteAddr string, permissions *access.Permissions, life access.State) bool {
 	use := &access.Use{}
 	use.ClientIP, _ = access.ParseClientIP(remoteAddr)
-	anywhere := *permissions
-	anywhere.Hosts, anywhere.Regions = nil, nil
-	return access.Decide(now, life, &anywhere, use) == access.Good
+	anyHost := *permissions
+	anyHost.Hosts = nil
+	if t.Config.OrDefaults().GeoIPDatabase == "" {
+		anyHost.Regions = nil
+	}
+	return access.Decide(t.Now(), life, &anyHost, t.located(use, &anyHost)) == access.Good
 }
 
 // narrow narrows claims to what the exchange asks for, if the exchanged token grants that, and returns the TTL of the new
