@@ -54,6 +54,7 @@ func (b *backend) pathsIntrospect() []*framework.Path {
 			"epoch":             {Type: framework.TypeString, Description: "Epoch of feed; only from the active node."},
 			"cursor":            {Type: framework.TypeInt64, Description: "End of feed before the answer was made: the answer knows all events up to the cursor. Only from the active node."},
 			"bound_regions":     {Type: framework.TypeStringSlice, Description: "Countries that the token may be used from (ISO 3166-1 alpha-2); absent if any."},
+			"rate_limit":        {Type: framework.TypeString, Description: "How often the token may be used, such as 100/1m or 10/1s burst 50; absent if there is no limit. The verifier enforces the rate."},
 			"bound_hosts":       {Type: framework.TypeStringSlice, Description: "API hosts that the token is for; absent if any."},
 		}))),
 		HelpSynopsis: "Check whether a token is valid for a use.",
@@ -107,6 +108,9 @@ func (b *backend) pathIntrospectUpdate(ctx context.Context, _ *state, req *logic
 	}
 	if v.Role != nil {
 		data["role"] = v.Role.Name()
+		if v.Role.RateLimit != "" {
+			data["rate_limit"] = v.Role.RateLimit
+		}
 	}
 	if v.Permissions != nil {
 		addLimits(data, v.Permissions)

@@ -161,3 +161,47 @@ func TestExchangeFromARegion(t *testing.T) {
 		}
 	}
 }
+
+// Introspection tells the rate of the role as it is now, a JWT the rate of its issue, and the feed tells of the change.
+func TestRateLimit(t *testing.T) {
+	for _, tokenFormat := range []string{"opaque", "jwt"} {
+		e := newIssuer(t)
+		e.write("roles/app", data{"token_format": tokenFormat, "scopes": "a", "audience": "x", "rate_limit": "100/60s burst 20", "refresh": true, "access_ttl": "5m"})
+		c := e.creds("app", nil)
+		rate := func(text string) any { return e.write("introspect", data{"token": text})["rate_limit"] }
+		inJWT := func(text string) any {
+			if tokenFormat != "jwt" {
+				return nil
+			}
+			return e.verify(text, "at+jwt")[token.EngineClaim].(data)["rate_limit"]
+		}
+		if got := rate(c.token); got != "100/1m burst 20" {
+			t.Errorf("the rate is %v", got)
+		}
+		if got := inJWT(c.token); tokenFormat == "jwt" && got != "100/1m burst 20" {
+			t.Errorf("the JWT has the rate %v", got)
+		}
+		before := e.write("introspect", data{"token": c.token})
+		e.write("roles/app", data{"rate_limit": "5/1s"})
+		refreshed, _ := e.mustRefresh(c.data["refresh_token"].(string))
+		for _, text := range []string{c.token, refreshed} {
+			if got := rate(text); got != "5/1s" {
+				t.Errorf("after a change the rate is %v", got)
+			}
+		}
+		if got := inJWT(refreshed); tokenFormat == "jwt" && got != "5/1s" {
+			t.Errorf("the refreshed JWT has the rate %v", got)
+		}
+		answer := e.do(logical.ReadOperation, "feed", data{"epoch": before["epoch"], "cursor": before["cursor"]}).Data
+		if got := fmt.Sprint(answer["events"]); !strings.Contains(got, "role") || !strings.Contains(got, "app") {
+			t.Errorf("the feed has %s", got)
+		}
+		if v := e.read("roles/app")["version"]; v != 1 {
+			t.Errorf("a rate grants nothing, and the version is %v", v)
+		}
+		e.write("roles/app", data{"rate_limit": ""})
+		if got := rate(c.token); got != nil {
+			t.Errorf("without a limit the rate is %v", got)
+		}
+	}
+}

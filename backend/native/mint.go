@@ -92,7 +92,12 @@ func (m *minting) payload(claims *token.Claims) (*token.JWT, error) {
 	full := *claims
 	full.Scopes, full.Audience, full.Metadata = permissions.Scopes, permissions.Audience, metadata
 	full.Addresses, full.Regions, full.Hosts = bounds.Addresses.Ranges(), bounds.Regions, bounds.Hosts
-	return token.NewJWT(&full, m.config.Issuer, m.config.EnvironmentOf(m.mountPoint), m.role.Name(), m.config.StatusURI(claims.Status.List))
+	payload, err := token.NewJWT(&full, m.config.Issuer, m.config.EnvironmentOf(m.mountPoint), m.role.Name(), m.config.StatusURI(claims.Status.List))
+	if err != nil {
+		return nil, err
+	}
+	payload.Engine.RateLimit = m.role.RateLimit
+	return payload, nil
 }
 
 // Prepare publishes the key of a role's JWTs, since verifiers should find the key before the first token. It refuses a

@@ -40,6 +40,7 @@ type Change struct {
 	AccessTTL          *time.Duration
 	Exchange           *bool
 	Proof              *string
+	RateLimit          *string
 	Params             *map[string]any
 	Reuse              *time.Duration
 }
@@ -59,6 +60,13 @@ func (e *Entry) Change(c *Change) error {
 	store.Set(&e.AccessTTL, c.AccessTTL)
 	store.Set(&e.Exchange, c.Exchange)
 	store.Set(&e.Proof, c.Proof)
+	if c.RateLimit != nil {
+		rate, err := access.ParseRate(*c.RateLimit)
+		if err != nil {
+			return refusal.Field("rate_limit", "%s", err)
+		}
+		e.RateLimit = rate.String()
+	}
 	if err := e.changeLists(c); err != nil {
 		return err
 	}

@@ -70,7 +70,8 @@ type Entry struct {
 	Refresh           bool          `json:"refresh,omitempty"`
 	AccessTTL         time.Duration `json:"access_ttl,omitempty"` // TTL of access tokens, with refresh
 	Exchange          bool          `json:"exchange,omitempty"`
-	Proof             string        `json:"proof,omitempty"` // ProofDPoP, ProofMTLS; empty: none
+	Proof             string        `json:"proof,omitempty"`      // ProofDPoP, ProofMTLS; empty: none
+	RateLimit         string        `json:"rate_limit,omitempty"` // as access.Rate prints it; empty: none. Verifiers enforce it
 
 	// RequireBoundChecks is the operator's promise that all API servers check the addresses, regions and hosts of a JWT.
 	RequireBoundChecks bool `json:"require_bound_checks,omitempty"`

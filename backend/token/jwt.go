@@ -49,6 +49,7 @@ type JWTEngine struct {
 	TokenBoundCIDRs []string          `json:"token_bound_cidrs,omitempty"` // where the token may be used from
 	BoundRegions    []string          `json:"bound_regions,omitempty"`     // codes of ISO 3166-1 alpha-2 that the token may be used from
 	BoundHosts      []string          `json:"bound_hosts,omitempty"`       // where the token may be used
+	RateLimit       string            `json:"rate_limit,omitempty"`        // as access.ParseRate reads it; empty: none
 }
 
 // roleSubject begins the subject of a token without a Vault entity.
