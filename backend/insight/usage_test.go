@@ -74,9 +74,17 @@ func (d *disk) names(t *testing.T) []string {
 	return names
 }
 
+func (d *disk) count() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.writes)
+}
+
 // checkPace checks that no two writes are within a second.
 func (d *disk) checkPace(t *testing.T) {
 	t.Helper()
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	for i := 1; i < len(d.writes); i++ {
 		if pause := d.writes[i].Sub(d.writes[i-1]); pause < time.Second {
 			t.Fatalf("write %d came %s after the one before", i, pause)
@@ -346,11 +354,11 @@ func TestPace(t *testing.T) {
 		if d.most > 512<<10 {
 			t.Errorf("an entry has %d bytes", d.most)
 		}
-		t.Logf("%d writes in three minutes, the largest of %d bytes", len(d.writes), d.most)
-		wrote := len(d.writes)
+		t.Logf("%d writes in three minutes, the largest of %d bytes", d.count(), d.most)
+		wrote := d.count()
 		time.Sleep(time.Hour)
-		if len(d.writes) != wrote {
-			t.Errorf("%d writes in an hour without uses", len(d.writes)-wrote)
+		if more := d.count() - wrote; more != 0 {
+			t.Errorf("%d writes in an hour without uses", more)
 		}
 	})
 }
@@ -395,7 +403,7 @@ func TestFailingStorage(t *testing.T) {
 		d.fail(true)
 		use(u, 1)
 		time.Sleep(time.Hour)
-		if n := len(d.writes); n < 100 || n > 400 {
+		if n := d.count(); n < 100 || n > 400 {
 			t.Errorf("%d tries in an hour", n)
 		}
 		d.fail(false)

@@ -134,7 +134,9 @@ func (u *Usage) due(now time.Time) (*segment, time.Duration) {
 func (u *Usage) empty(seg *segment) bool { return seg.live.Load() == 0 && !u.fills(seg) }
 
 // fills reports whether a segment still takes entries. The caller holds mu.
-func (u *Usage) fills(seg *segment) bool { return seg != nil && seg == u.filling && len(seg.ids) < segmentRows }
+func (u *Usage) fills(seg *segment) bool {
+	return seg != nil && seg == u.filling && len(seg.ids) < segmentRows
+}
 
 // write writes a segment; it deletes a segment without entries.
 func (u *Usage) write(ctx context.Context, seg *segment) error {
