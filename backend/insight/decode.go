@@ -244,6 +244,10 @@ func (d *decoder) count(value any) (uint64, error) {
 	var err error
 	switch v := value.(type) {
 	case json.Number:
+		if short, err := strconv.Atoi(string(v)); err == nil {
+			n = float64(short)
+			break
+		}
 		n, err = v.Float64()
 	case float64:
 		n = v
