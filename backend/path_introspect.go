@@ -85,6 +85,9 @@ func (b *backend) pathIntrospectUpdate(ctx context.Context, _ *state, req *logic
 	if err != nil {
 		return nil, err
 	}
+	if active && !isLookUp(d) {
+		b.noteUse(v, use)
+	}
 
 	data := map[string]any{"active": v.Reason == access.Good}
 	if active {
