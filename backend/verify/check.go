@@ -206,7 +206,9 @@ func (v *impl) decide(f *facts, text string, use *Use, now time.Time) (Decision,
 
 // permit decides on audience, scopes, address, region and host.
 func (v *impl) permit(f *facts, state access.State, use *Use, now time.Time, d *Decision) {
-	u := access.Use{Scopes: use.Scopes, Audience: use.Audience, ClientIP: use.Client, Region: v.regionOf(f, use), Host: v.hostOf(f, use)}
+	u := access.Use{
+		Scopes: use.Scopes, Audience: use.Audience, ClientIP: use.Client, Region: v.regionOf(f, use), Host: v.hostOf(f, use),
+	}
 	if u.Audience == "" {
 		u.Audience = v.config.Audience
 	}

@@ -39,7 +39,8 @@ var noNonce [12]byte
 // sum returns the digest of a text of at most token.MaxLen bytes.
 func (d *digester) sum(text string) (sum digest) {
 	out := d.pool.Get().(*digest)
-	d.aead.Seal(out[:0], noNonce[:], nil, unsafe.Slice(unsafe.StringData(text), len(text))) //nolint:gosec // read only, and without a copy
+	data := unsafe.Slice(unsafe.StringData(text), len(text)) //nolint:gosec // read only, and without a copy
+	d.aead.Seal(out[:0], noNonce[:], nil, data)
 	sum = *out
 	d.pool.Put(out)
 	return sum
