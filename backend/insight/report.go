@@ -37,6 +37,8 @@ type Outcome struct {
 
 // Count counts a batch, once. Times after now count as now.
 func (u *Usage) Count(r *Report) (Outcome, error) {
+	u.merging.RLock()
+	defer u.merging.RUnlock()
 	now := u.Now()
 	duplicate, err := u.reporters.begin(r.Reporter, r.Sequence, now)
 	if err != nil {

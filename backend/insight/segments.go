@@ -174,8 +174,9 @@ func (u *Usage) read(ctx context.Context, s logical.Storage, name string) error 
 		}
 	}
 	u.damage.note(Prefix+name, nil)
+	u.merging.Lock() // a batch that is counted meanwhile could count twice
+	defer u.merging.Unlock()
 	u.reporters.merge(stored.Reporters)
-
 	var seg *segment
 	if value != nil {
 		seg = &segment{name: name, digest: sha256.Sum256(value.Value)}

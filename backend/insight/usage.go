@@ -49,6 +49,7 @@ type Usage struct {
 	made     int      // number of segments that this process has made
 
 	reading [loaders]sync.Mutex // held while a segment is read; by its name
+	merging sync.RWMutex        // read-held while a batch is counted, held while counts and sequences of another process are merged
 
 	staleMu   sync.Mutex
 	staleKeys map[string]bool // storage keys that another node wrote
