@@ -580,3 +580,23 @@ func BenchmarkIntrospected(b *testing.B) {
 		}
 	})
 }
+
+func BenchmarkLoad(b *testing.B) {
+	const tokens = 1_000_000
+	d := new(disk)
+	u := process(b, d, 1)
+	one := &access.Use{ClientIP: netip.MustParseAddr("192.0.2.1"), Scopes: []string{"invoices:read"}}
+	for i := range tokens {
+		u.Introspected(id(i), never, one, access.Good)
+	}
+	for range tokens/segmentRows + 1 {
+		u.nextWriteNow()
+		u.Flush(context.Background())
+	}
+	b.ResetTimer()
+	for b.Loop() {
+		if n := process(b, d, 2).Len(); n != tokens {
+			b.Fatalf("%d tokens", n)
+		}
+	}
+}

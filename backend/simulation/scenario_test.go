@@ -43,6 +43,7 @@ func TestScenario(t *testing.T) {
 		{"role-delete-writes", native, nil, roleDeleteWrites},
 		{"rotate-while-successor-waits", native, nil, rotateSoon},
 		{"budgets", full, nil, budgets},
+		{"usage-kept", native, nil, usageKept},
 	} {
 		t.Run(s.name, func(t *testing.T) {
 			play(t, setting{seed: 1, profile: s.profile, skews: s.skews}, s.happens)
