@@ -91,7 +91,7 @@ func (u *Usage) snapshot(seg *segment) storedSegment {
 		} else if e.scopes != nil {
 			text := strings.Join(e.scopes.list, " ")
 			if bytes += len(text); bytes > maxStoredScopes {
-				text, row.More = "", true
+				row.More = true
 			} else {
 				stored.Scopes = append(stored.Scopes, text)
 				sets[e.scopes] = uint(len(stored.Scopes))

@@ -177,7 +177,7 @@ func (u *Usage) Len() int {
 
 // seconds returns a time in seconds since 1970, within 32 bits.
 func seconds(t time.Time) uint32 {
-	return uint32(min(max(t.Unix(), 0), math.MaxUint32)) //nolint:gosec // within 32 bits
+	return uint32(min(max(t.Unix(), 0), math.MaxUint32))
 }
 
 func fromSeconds(s uint32) time.Time { return time.Unix(int64(s), 0) }

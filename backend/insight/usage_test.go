@@ -93,8 +93,8 @@ func (d *disk) checkPace(t *testing.T) {
 }
 
 func id(n int) (id token.ID) {
-	binary.BigEndian.PutUint64(id[:], uint64(n)*0x9e3779b97f4a7c15) //nolint:gosec // spreads the numbers
-	binary.BigEndian.PutUint32(id[8:], uint32(n))                   //nolint:gosec // small
+	binary.BigEndian.PutUint64(id[:], uint64(n)*0x9e3779b97f4a7c15)
+	binary.BigEndian.PutUint32(id[8:], uint32(n))
 	return id
 }
 

@@ -107,7 +107,7 @@ func (p *reporter) batch(ids []string, uses func() int) *batch {
 	rows := make([]any, len(ids))
 	for i, id := range ids {
 		n := uses()
-		p.used[grantID(id)] += uint64(n) //nolint:gosec // small
+		p.used[grantID(id)] += uint64(n)
 		rows[i] = map[string]any{
 			"token_id": id, "uses": n, "last_ip": "192.0.2." + strconv.Itoa(n), "scopes": []any{"a:read"}, "refusals": map[string]any{"host_not_allowed": n},
 		}
