@@ -38,7 +38,7 @@ func (b *backend) handle(ctx context.Context, req *logical.Request) (*logical.Re
 	}
 	readMaps(req)
 	if storage := req.Storage; storage != nil {
-		req.Storage = b.fence.Request(storage)
+		req.Storage = b.Fence.Request(storage)
 		defer func() { req.Storage = storage }()
 	}
 	resp, err := b.Backend.HandleRequest(ctx, req)
