@@ -129,6 +129,9 @@ func (b *backend) reload(ctx context.Context, s logical.Storage, old *state, sta
 	if err := b.fill(ctx, s, st); err != nil {
 		return nil, err
 	}
+	if old == nil {
+		st.Deviations.OnTightened(b.world.GrantTightened)
+	}
 	if old == nil || all {
 		for key, err := range st.brokenKeys() {
 			b.Logger().Error("stored entry cannot be read", "key", key, "error", err)
