@@ -294,6 +294,23 @@ func TestFeedForeignRoleDeletion(t *testing.T) {
 	f.heard("the role is deleted")
 }
 
+// A replaced node revokes a token. The active node learns of the revocation when it reads the page again, with an event.
+func TestFeedForeignRevocation(t *testing.T) {
+	e := newEngine(t)
+	e.write("roles/reader", data{"scopes": "a"})
+	c := e.creds("reader", nil)
+	replaced := mountOn(t, e.storage, e.system)
+	f := e.follow()
+	e.expect("active", c.token, nil)
+	replaced.write("revoke", data{"token_id": c.id})
+	st := e.b.Loaded()
+	if err := st.Deviations.Load(t.Context(), e.storage, e.b.Now()); err != nil {
+		t.Fatal(err)
+	}
+	e.expect("revoked", c.token, nil)
+	f.heard("the token is revoked")
+}
+
 // until is when the tokens would have been valid at the latest.
 func TestFeedUntilOfRenewed(t *testing.T) {
 	e := newEngine(t)

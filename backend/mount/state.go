@@ -136,6 +136,9 @@ func (m *Mount) reload(ctx context.Context, s logical.Storage, old *State, stale
 	if err := m.fill(ctx, s, st); err != nil {
 		return nil, err
 	}
+	if old == nil {
+		st.Deviations.OnTightened(m.World.GrantTightened)
+	}
 	if old == nil || all {
 		for key, err := range st.Broken() {
 			m.Log.Error("stored entry cannot be read", "key", key, "error", err)
