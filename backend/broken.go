@@ -14,7 +14,7 @@ import (
 
 func (b *backend) pathsBroken() []*framework.Path {
 	list := b.listPath("broken", func(st *state) []string { return slices.Sorted(maps.Keys(st.Broken())) })
-	list.Operations[logical.ListOperation] = b.answer(b.pathBrokenList, "List the stored entries that cannot be read.", ok(map[string]*framework.FieldSchema{
+	list.Operations[logical.ListOperation] = b.answer(b.pathBrokenList, "List the stored entries that cannot be read.", ok(fields{
 		"keys":     {Type: framework.TypeStringSlice, Description: "Storage keys; absent if empty."},
 		"key_info": {Type: framework.TypeMap, Description: "Storage key to error: why the entry cannot be read."},
 	}))
@@ -23,16 +23,12 @@ func (b *backend) pathsBroken() []*framework.Path {
 	list.HelpDescription = "An entry that cannot be decoded or compiled affects only the requests that need the entry. Write the role, connection, provider, static role or config again, or delete the entry."
 	return []*framework.Path{
 		list,
-		{
-			Pattern:      "broken/(?P<key>.+)",
-			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "broken-entry"},
-			Fields: map[string]*framework.FieldSchema{
-				"key": {Type: framework.TypeString, Required: true, Description: "Storage key of the entry, as listed."},
-			},
-			Operations:      only(logical.DeleteOperation, b.change(b.pathBrokenDelete, "Delete a stored entry that cannot be read.")),
-			HelpSynopsis:    "Delete a stored entry that cannot be read.",
-			HelpDescription: "The content of the entry is lost. Deleting a role or a static role revokes its known tokens; docs/api.md lists the other effects of a deletion. An entry that can be read is not deleted.",
+		path("broken/(?P<key>.+)", "", "broken-entry", fields{
+			"key": {Type: framework.TypeString, Required: true, Description: "Storage key of the entry, as listed."},
 		},
+			only(logical.DeleteOperation, b.change(b.pathBrokenDelete, "Delete a stored entry that cannot be read.")),
+			"Delete a stored entry that cannot be read.",
+			"The content of the entry is lost. Deleting a role or a static role revokes its known tokens; docs/api.md lists the other effects of a deletion. An entry that can be read is not deleted."),
 	}
 }
 

@@ -1,11 +1,8 @@
 package backend
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
-	"net/http"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -45,22 +42,12 @@ func noStore(status int, answer any) (*logical.Response, error) {
 // maxAge returns the Cache-Control of an answer that may be cached for d.
 func maxAge(d time.Duration) string { return fmt.Sprintf("public, max-age=%d", int(d.Seconds())) }
 
-// oauthRefusal returns the error answer of RFC 6749 section 5.2 for a refusal.
-func oauthRefusal(e *refusal.Error) (*logical.Response, error) {
-	answer := map[string]string{"error": cmp.Or(e.Code, refusal.InvalidRequest)}
-	if description := e.Error(); description != "" {
-		// The characters that section 5.2 allows.
-		answer["error_description"] = strings.Map(func(r rune) rune {
-			switch {
-			case r == '"':
-				return '\''
-			case r < 0x20 || r > 0x7e || r == '\\':
-				return -1
-			}
-			return r
-		}, description)
+// sent returns the value of a parameter; nil if the client did not send the parameter, or sent no value (RFC 6749 section 3.1).
+func sent(d *framework.FieldData, parameter string) *string {
+	if value := d.Get(parameter).(string); value != "" {
+		return &value
 	}
-	return noStore(http.StatusBadRequest, answer)
+	return nil
 }
 
 // oauthForm rejects a parameter that is not text, before the framework answers with a Vault error. RFC 6749 section 3.2

@@ -1,19 +1,17 @@
 package backend
 
 import (
-	"cmp"
 	"context"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
 
 // connectionFields are the fields of a connection.
-var connectionFields = map[string]*framework.FieldSchema{
+var connectionFields = fields{
 	"name":             {Type: framework.TypeString, Required: true, Description: "Name of the connection."},
 	"provider":         field(framework.TypeString, "Provider", "Provider of the service; see providers. The provider of a connection cannot be changed."),
 	"url":              field(framework.TypeString, "URL", "URL of the service, such as https://gitea.example.com. A change requires the secrets of the credential again."),
@@ -36,39 +34,33 @@ var connectionFields = map[string]*framework.FieldSchema{
 	},
 }
 
+// connectionAnswer are the members of a connection.
+var connectionAnswer = readFields(fields{
+	"rotated_at": {Type: framework.TypeString, Required: true, Description: "Time of the last rotation by rotate-root; empty if never rotated."},
+	"tokens":     {Type: framework.TypeInt, Required: true, Description: "Number of live tokens at the service."},
+	"queue":      {Type: framework.TypeMap, Required: true, Description: "Tokens still to be revoked: count, oldest (when the oldest token entered the queue), last_error, next_try if the service could not be reached, unrevocable (tokens that the service cannot revoke) and unrevocable_until. root: unfinished work of a credential rotation."},
+}, connectionFields, "name", "client_key", "force")
+
+// checkAnswer are the members of the answer of check.
+var checkAnswer = fields{
+	"provider":   {Type: framework.TypeString, Required: true, Description: "The provider."},
+	"credential": {Type: framework.TypeMap, Required: true, Description: "Account and permissions of the credential, as the service reports."},
+}
+
 func (b *backend) pathsConnections() []*framework.Path {
-	nameOnly := map[string]*framework.FieldSchema{"name": connectionFields["name"]}
-	return []*framework.Path{
-		{
-			Pattern:        "connections/" + framework.GenericNameRegex("name"),
-			DisplayAttrs:   &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "connection"},
-			Fields:         connectionFields,
-			ExistenceCheck: b.exists(func(st *state, name string) bool { return st.Connections.Has(name) }),
-			Operations: crud(
-				b.answer(b.pathConnectionsRead, "Read a connection without secrets.", ok(readFields(map[string]*framework.FieldSchema{
-					"rotated_at": {Type: framework.TypeString, Required: true, Description: "Time of the last rotation by rotate-root; empty if never rotated."},
-					"tokens":     {Type: framework.TypeInt, Required: true, Description: "Number of live tokens at the service."},
-					"queue":      {Type: framework.TypeMap, Required: true, Description: "Tokens still to be revoked: count, oldest (when the oldest token entered the queue), last_error, next_try if the service could not be reached, unrevocable (tokens that the service cannot revoke) and unrevocable_until. root: unfinished work of a credential rotation."},
-				}, connectionFields, "name", "client_key", "force"))),
-				b.change(b.pathConnectionsWrite, "Create or change a connection. Omitted fields keep their values."),
-				b.change(b.pathConnectionsDelete, "Delete an unused connection."),
-			),
-			HelpSynopsis:    "An upstream service and the credential for minting tokens.",
-			HelpDescription: "A connection holds the URL of an upstream service and the engine's credential. Roles with the connection issue tokens of the service. Write the connection, then verify the credential by check.",
-		},
-		{
-			Pattern:      "connections/" + framework.GenericNameRegex("name") + "/check",
-			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "check", OperationSuffix: "connection"},
-			Fields:       nameOnly,
-			Operations: only(logical.UpdateOperation, b.answer(b.pathConnectionsCheck, "Verify the credential of a connection.", ok(map[string]*framework.FieldSchema{
-				"provider":   {Type: framework.TypeString, Required: true, Description: "The provider."},
-				"credential": {Type: framework.TypeMap, Required: true, Description: "Account and permissions of the credential, as the service reports."},
-			}))),
-			HelpSynopsis:    "Verify the credential of a connection, and return its permissions.",
-			HelpDescription: "Asks the service for the account of the credential, and retries the queue. The check changes nothing at the service, with two exceptions: provider vault renews the credential's token, and oauth2 requests a token.",
-		},
-		b.listPath("connections", func(st *state) []string { return st.Connections.Names() }),
-	}
+	nameOnly := fields{"name": connectionFields["name"]}
+	return append(b.pathsEntries("connections", func(st *state) entries { return st.Connections }, connectionFields,
+		crud(
+			b.answer(b.pathConnectionsRead, "Read a connection without secrets.", ok(connectionAnswer)),
+			b.change(b.pathConnectionsWrite, "Create or change a connection. Omitted fields keep their values."),
+			b.change(b.pathConnectionsDelete, "Delete an unused connection."),
+		),
+		"An upstream service and the credential for minting tokens.",
+		"A connection holds the URL of an upstream service and the engine's credential. Roles with the connection issue tokens of the service. Write the connection, then verify the credential by check."),
+		path("connections/"+framework.GenericNameRegex("name")+"/check", "check", "connection", nameOnly,
+			only(logical.UpdateOperation, b.answer(b.pathConnectionsCheck, "Verify the credential of a connection.", ok(checkAnswer))),
+			"Verify the credential of a connection, and return its permissions.",
+			"Asks the service for the account of the credential, and retries the queue. The check changes nothing at the service, with two exceptions: provider vault renews the credential's token, and oauth2 requests a token."))
 }
 
 func (b *backend) pathConnectionsRead(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
@@ -77,51 +69,17 @@ func (b *backend) pathConnectionsRead(ctx context.Context, st *state, req *logic
 	if c == nil {
 		return nil, refusal.Wrap(st.Connections.Broken(name))
 	}
-	rotated := ""
-	if !c.RotatedAt.IsZero() {
-		rotated = rfc3339(c.RotatedAt)
-	}
-	return &logical.Response{Data: map[string]any{
-		"provider":         c.Provider,
-		"url":              c.URL,
-		"credential":       st.Connections.PublicCredential(c),
-		"settings":         mapped(c.Settings),
-		"name_template":    cmp.Or(c.NameTemplate, upstream.DefaultNameTemplate),
-		"timeout":          int64(c.CallTimeout().Seconds()),
-		"rate_limit":       c.RateLimit,
-		"max_concurrent":   cmp.Or(c.MaxConcurrent, connector.DefaultConcurrent),
-		"ca_cert":          c.CACert,
-		"client_cert":      c.ClientCert,
-		"proxy_url":        c.ProxyURL,
-		"description":      c.Description,
-		"revoke_on_delete": c.RevokeOnDelete,
-		"rotated_at":       rotated,
-		"tokens":           st.Upstreams.Count(c.ID, upstream.Live),
-		"queue":            b.Upstreams.Describe(c),
-	}}, nil
+	return members(connectionAnswer, st.Connections.Public(c), map[string]any{
+		"tokens": st.Upstreams.Count(c.ID, upstream.Live),
+		"queue":  b.Upstreams.Describe(c),
+	}), nil
 }
 
 func (b *backend) pathConnectionsWrite(ctx context.Context, _ *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	if given[bool](d, "force") != nil {
+	if _, forced := d.GetOk("force"); forced {
 		return nil, refusal.Field("force", "is for deleting a connection")
 	}
-	warnings, err := b.Upstreams.WriteConnection(ctx, req.Storage, d.Get("name").(string), &upstream.Change{
-		Provider:       given[string](d, "provider"),
-		URL:            given[string](d, "url"),
-		Credential:     given[map[string]any](d, "credential"),
-		Settings:       given[map[string]any](d, "settings"),
-		CACert:         given[string](d, "ca_cert"),
-		ClientCert:     given[string](d, "client_cert"),
-		ClientKey:      given[string](d, "client_key"),
-		ProxyURL:       given[string](d, "proxy_url"),
-		Timeout:        givenSeconds(d, "timeout"),
-		RateLimit:      given[float64](d, "rate_limit"),
-		MaxConcurrent:  given[int](d, "max_concurrent"),
-		NameTemplate:   given[string](d, "name_template"),
-		Description:    given[string](d, "description"),
-		RevokeOnDelete: given[bool](d, "revoke_on_delete"),
-	})
-	return warned(warnings, err)
+	return warned(b.Upstreams.WriteConnection(ctx, req.Storage, d.Get("name").(string), given[upstream.Change](d)))
 }
 
 func (b *backend) pathConnectionsDelete(ctx context.Context, _ *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
@@ -135,5 +93,5 @@ func (b *backend) pathConnectionsCheck(ctx context.Context, _ *state, req *logic
 	if err != nil {
 		return nil, err
 	}
-	return &logical.Response{Data: map[string]any{"provider": provider, "credential": mapped(data)}}, nil
+	return members(checkAnswer, map[string]any{"provider": provider, "credential": data}), nil
 }

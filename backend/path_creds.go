@@ -9,28 +9,30 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 )
 
+// credsAnswer are the members of an issued token.
+var credsAnswer = fields{
+	"token":             {Type: framework.TypeString, Required: true, Description: "Token. Send it as \"Authorization: Bearer\"."},
+	"token_id":          {Type: framework.TypeString, Required: true, Description: "Public name of the token, safe to log."},
+	"token_type":        {Type: framework.TypeString, Description: "Bearer (RFC 6750) or DPoP (RFC 9449); absent for tokens of a connection."},
+	"refresh_token":     {Type: framework.TypeString, Description: "Refresh token, for one use at oauth/token; only for a role with refresh."},
+	"grant_id":          {Type: framework.TypeString, Description: "ID of the grant, the prefix of the token_id of each of its tokens; only for a role with refresh."},
+	"scopes":            {Type: framework.TypeStringSlice, Description: "Granted scopes; absent for tokens of a connection."},
+	"expires_at":        {Type: framework.TypeTime, Required: true, Description: "Expiry of the token unless the lease is renewed."},
+	"audience":          {Type: framework.TypeStringSlice, Description: "APIs that the token is for; absent if any."},
+	"token_bound_cidrs": {Type: framework.TypeStringSlice, Description: "Addresses that the token may be used from; absent if any."},
+	"bound_hosts":       {Type: framework.TypeStringSlice, Description: "API hosts that the token is for; absent if any."},
+	"connection":        {Type: framework.TypeString, Description: "Connection that issued the token; absent for native tokens."},
+	"name":              {Type: framework.TypeString, Description: "Name of the token at the upstream service."},
+	"upstream":          {Type: framework.TypeMap, Description: "Further members of the service's answer, such as the user of the token."},
+}
+
 func (b *backend) pathsCreds() []*framework.Path {
-	issue := forward(b.answer(b.pathCredsUpdate, "Issue a token.", ok(map[string]*framework.FieldSchema{
-		"token":             {Type: framework.TypeString, Required: true, Description: "Token. Send it as \"Authorization: Bearer\"."},
-		"token_id":          {Type: framework.TypeString, Required: true, Description: "Public name of the token, safe to log."},
-		"token_type":        {Type: framework.TypeString, Description: "Bearer (RFC 6750) or DPoP (RFC 9449); absent for tokens of a connection."},
-		"refresh_token":     {Type: framework.TypeString, Description: "Refresh token, for one use at oauth/token; only for a role with refresh."},
-		"grant_id":          {Type: framework.TypeString, Description: "ID of the grant, the prefix of the token_id of each of its tokens; only for a role with refresh."},
-		"scopes":            {Type: framework.TypeStringSlice, Description: "Granted scopes; absent for tokens of a connection."},
-		"expires_at":        {Type: framework.TypeTime, Required: true, Description: "Expiry of the token unless the lease is renewed."},
-		"audience":          {Type: framework.TypeStringSlice, Description: "APIs that the token is for; absent if any."},
-		"token_bound_cidrs": {Type: framework.TypeStringSlice, Description: "Addresses that the token may be used from; absent if any."},
-		"bound_hosts":       {Type: framework.TypeStringSlice, Description: "API hosts that the token is for; absent if any."},
-		"connection":        {Type: framework.TypeString, Description: "Connection that issued the token; absent for native tokens."},
-		"name":              {Type: framework.TypeString, Description: "Name of the token at the upstream service."},
-		"upstream":          {Type: framework.TypeMap, Description: "Further members of the service's answer, such as the user of the token."},
-	})))
+	issue := forward(b.answer(b.pathCredsUpdate, "Issue a token.", ok(credsAnswer)))
 	read := *issue
 	read.Callback = b.on(b.pathCredsRead)
 	read.Summary = "Issue a token with the permissions of the role."
@@ -38,27 +40,23 @@ func (b *backend) pathsCreds() []*framework.Path {
 	update := *issue
 	update.Summary = "Issue a token, optionally with fewer permissions than the role."
 	update.DisplayAttrs = &framework.DisplayAttributes{OperationSuffix: "credentials-with-parameters"}
-	return []*framework.Path{{
-		Pattern:      "creds/" + framework.GenericNameRegex("role"),
-		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "generate"},
-		Fields: map[string]*framework.FieldSchema{
-			"role":              {Type: framework.TypeString, Required: true, Description: "Name of the role."},
-			"scopes":            {Type: framework.TypeCommaStringSlice, Description: "Scopes of the token, within the role's allowed_scopes. Default: the role's scopes."},
-			"ttl":               {Type: framework.TypeDurationSecond, Description: "TTL of the token, at most the role's max_ttl. Default: the role's ttl."},
-			"token_bound_cidrs": {Type: framework.TypeCommaStringSlice, Description: "Addresses that the token may be used from, within the role's token_bound_cidrs. Default: the role's."},
-			"audience":          {Type: framework.TypeCommaStringSlice, Description: "APIs that the token is for, within the role's audience. Default: the role's."},
-			"dpop_jkt":          {Type: framework.TypeString, Description: "Thumbprint of the key to bind the token to (RFC 9449 section 6.1). Required for a role with proof=dpop."},
-			"x5t_s256":          {Type: framework.TypeString, Description: "Thumbprint of the certificate to bind the token to (RFC 8705 section 3.1). Required for a role with proof=mtls."},
-		},
-		Operations: map[logical.Operation]framework.OperationHandler{
+	return []*framework.Path{path("creds/"+framework.GenericNameRegex("role"), "generate", "", fields{
+		"role":              {Type: framework.TypeString, Required: true, Description: "Name of the role."},
+		"scopes":            {Type: framework.TypeCommaStringSlice, Description: "Scopes of the token, within the role's allowed_scopes. Default: the role's scopes."},
+		"ttl":               {Type: framework.TypeDurationSecond, Description: "TTL of the token, at most the role's max_ttl. Default: the role's ttl."},
+		"token_bound_cidrs": {Type: framework.TypeCommaStringSlice, Description: "Addresses that the token may be used from, within the role's token_bound_cidrs. Default: the role's."},
+		"audience":          {Type: framework.TypeCommaStringSlice, Description: "APIs that the token is for, within the role's audience. Default: the role's."},
+		"dpop_jkt":          {Type: framework.TypeString, Description: "Thumbprint of the key to bind the token to (RFC 9449 section 6.1). Required for a role with proof=dpop."},
+		"x5t_s256":          {Type: framework.TypeString, Description: "Thumbprint of the certificate to bind the token to (RFC 8705 section 3.1). Required for a role with proof=mtls."},
+	},
+		map[logical.Operation]framework.OperationHandler{
 			logical.ReadOperation:   &read,
 			logical.UpdateOperation: &update,
 		},
-		HelpSynopsis: "Issue a token.",
-		HelpDescription: "Issues a token of the role under a lease. A read takes no fields: the token has the permissions of the role. A write may " +
-			"request fewer permissions, never more. A policy with read only allows no other permissions than those of the role. " +
-			"Renewing the lease extends the token. Revoking the lease revokes the token.",
-	}}
+		"Issue a token.",
+		"Issues a token of the role under a lease. A read takes no fields: the token has the permissions of the role. A write may "+
+			"request fewer permissions, never more. A policy with read only allows no other permissions than those of the role. "+
+			"Renewing the lease extends the token. Revoking the lease revokes the token.")}
 }
 
 // pathCredsRead issues a token with the permissions of the role. A read takes no fields, so that a policy can allow read
@@ -102,30 +100,12 @@ func (b *backend) credsNative(ctx context.Context, req *logical.Request, d *fram
 	}
 	issued, err := st.Issue(ctx, req.Storage, &native.IssueRequest{
 		Role: r, TTL: ttl, Lifetime: lifetime, MountPoint: req.MountPoint, Subject: req.EntityID, DisplayName: req.DisplayName,
-		Asked: &role.Request{
-			Scopes: given[[]string](d, "scopes"), Audience: given[[]string](d, "audience"), TokenBoundCIDRs: given[[]string](d, "token_bound_cidrs"),
-			DPoPJKT: given[string](d, "dpop_jkt"), X5TS256: given[string](d, "x5t_s256"),
-		},
-		Reserve: func() (*role.Place, error) { return b.Reserve(st, r) },
+		Asked: given[role.Request](d), Reserve: func() (*role.Place, error) { return b.Reserve(st, r) },
 	})
 	if err != nil {
 		return nil, err
 	}
-	claims := issued.Claims
-	data := map[string]any{
-		"token":      issued.Text,
-		"token_id":   claims.Name(),
-		"token_type": native.PresentedAs(claims),
-		"scopes":     []string(issued.Permissions.Scopes),
-		"expires_at": rfc3339(claims.ExpiresAt),
-	}
-	if r.Refresh {
-		data["refresh_token"], data["grant_id"] = issued.RefreshToken, claims.Grant.String()
-	}
-	if issued.Permissions.Audience != nil {
-		data["audience"] = issued.Permissions.Audience
-	}
-	addLimits(data, issued.Permissions)
+	data, claims := issued.Answer(), issued.Claims
 	if r.NoLease {
 		return &logical.Response{Data: data, Warnings: warnings}, nil
 	}
@@ -139,17 +119,6 @@ func (b *backend) credsNative(ctx context.Context, req *logical.Request, d *fram
 	resp.Secret.Renewable = r.TokenFormat == role.FormatOpaque || r.Refresh // a JWT cannot be extended
 	resp.Warnings = warnings
 	return resp, nil
-}
-
-// addLimits adds to an answer the audience, addresses and hosts that a token is limited to.
-func addLimits(data map[string]any, p *access.Permissions) {
-	addresses, hosts, _ := p.Effective()
-	if addresses.Restricted() {
-		data["token_bound_cidrs"] = addresses.Strings()
-	}
-	if len(hosts) > 0 {
-		data["bound_hosts"] = slices.Clone([]string(hosts))
-	}
 }
 
 // lifetimes returns the TTL of a requested token, and the token's longest lifetime, renewals included.

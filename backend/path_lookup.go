@@ -19,19 +19,15 @@ func (b *backend) pathsLookup() []*framework.Path {
 		optional.Required = name == "state" // the answer for an unknown token has only the state
 		responses[name] = &optional
 	}
-	return []*framework.Path{{
-		Pattern:         "lookup",
-		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "look-up", OperationSuffix: "token"},
-		Fields:          tokenOrIDFields(),
-		Operations:      only(logical.UpdateOperation, b.answer(b.pathLookupUpdate, "Return the record and state of a token.", ok(responses))),
-		HelpSynopsis:    "Return the record and state of a token, by the token or its token_id.",
-		HelpDescription: "Returns the holder, role, times and state of a token. lookup does not check a use of the token: introspect does.",
-	}}
+	return []*framework.Path{path("lookup", "look-up", "token", tokenOrIDFields(),
+		only(logical.UpdateOperation, b.answer(b.pathLookupUpdate, "Return the record and state of a token.", ok(responses))),
+		"Return the record and state of a token, by the token or its token_id.",
+		"Returns the holder, role, times and state of a token. lookup does not check a use of the token: introspect does.")}
 }
 
 // tokenOrIDFields are the fields that identify a token, by the token or by its public name.
-func tokenOrIDFields() map[string]*framework.FieldSchema {
-	return map[string]*framework.FieldSchema{
+func tokenOrIDFields() fields {
+	return fields{
 		"token": {
 			Type:         framework.TypeString,
 			Description:  "Token. A request has either token or token_id.",

@@ -16,7 +16,7 @@ import (
 )
 
 // roleFields are the fields of a role.
-var roleFields = map[string]*framework.FieldSchema{
+var roleFields = fields{
 	"name":                 {Type: framework.TypeString, Required: true, Description: "Name of the role."},
 	"token_format":         preset(oneOf(field(framework.TypeString, "Token format", "Format of the tokens. \"opaque\": API servers check the token by introspection. \"jwt\": an RFC 9068 access token; API servers verify the token with the published keys. Default: opaque."), role.FormatOpaque, role.FormatJWT), role.FormatOpaque),
 	"scopes":               field(framework.TypeCommaStringSlice, "Scopes", "Scopes of a token, unless the request names other scopes within allowed_scopes. A last segment * matches any: invoices:*."),
@@ -42,26 +42,21 @@ var roleFields = map[string]*framework.FieldSchema{
 	"proof":                oneOf(field(framework.TypeString, "Proof", "Bind each token to a key that the request names: \"dpop\" by dpop_jkt (RFC 9449), \"mtls\" by x5t_s256 (RFC 8705). API servers check the proof. Default: none."), "", role.ProofDPoP, role.ProofMTLS),
 }
 
+// roleAnswer are the members of a role.
+var roleAnswer = readFields(fields{
+	"version": {Type: framework.TypeInt, Required: true, Description: "Version of the role's permissions: incremented by each change of the permissions."},
+}, roleFields, "name")
+
 func (b *backend) pathsRoles() []*framework.Path {
-	return []*framework.Path{
-		{
-			Pattern:        "roles/" + framework.GenericNameRegex("name"),
-			DisplayAttrs:   &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "role"},
-			Fields:         roleFields,
-			ExistenceCheck: b.exists(func(st *state, name string) bool { return st.Roles.Has(name) }),
-			Operations: crud(
-				b.answer(b.pathRolesRead, "Read a role.", ok(readFields(map[string]*framework.FieldSchema{
-					"version": {Type: framework.TypeInt, Required: true, Description: "Version of the role's permissions: incremented by each change of the permissions."},
-				}, roleFields, "name"))),
-				b.change(b.pathRolesWrite, "Create or change a role. Omitted fields keep their values."),
-				b.change(b.pathRolesDelete, "Delete a role and revoke all its tokens."),
-			),
-			HelpSynopsis: "The tokens that may be issued, and their permitted use.",
-			HelpDescription: "A role defines what a token may be used for, where, and how long. Tightening a role also restricts the live tokens at once. " +
-				"Widening a role does not extend live tokens. Deleting a role revokes its tokens, and a new role of the same name does not revive these tokens.",
-		},
-		b.listPath("roles", func(st *state) []string { return st.Roles.Names() }),
-	}
+	return b.pathsEntries("roles", func(st *state) entries { return st.Roles }, roleFields,
+		crud(
+			b.answer(b.pathRolesRead, "Read a role.", ok(roleAnswer)),
+			b.change(b.pathRolesWrite, "Create or change a role. Omitted fields keep their values."),
+			b.change(b.pathRolesDelete, "Delete a role and revoke all its tokens."),
+		),
+		"The tokens that may be issued, and their permitted use.",
+		"A role defines what a token may be used for, where, and how long. Tightening a role also restricts the live tokens at once. "+
+			"Widening a role does not extend live tokens. Deleting a role revokes its tokens, and a new role of the same name does not revive these tokens.")
 }
 
 func (b *backend) pathRolesRead(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
@@ -70,77 +65,14 @@ func (b *backend) pathRolesRead(ctx context.Context, st *state, req *logical.Req
 	if r == nil {
 		return nil, refusal.Wrap(st.Roles.Broken(name))
 	}
-	return &logical.Response{Data: map[string]any{
-		"version":              int(r.Version),
-		"token_format":         r.TokenFormat,
-		"generate_lease":       !r.NoLease,
-		"refresh":              r.Refresh,
-		"access_ttl":           int64(r.AccessTTL.Seconds()),
-		"exchange":             r.Exchange,
-		"proof":                r.Proof,
-		"scopes":               listed(r.Scopes),
-		"allowed_scopes":       listed(r.AllowedScopes),
-		"audience":             listed(r.Audience),
-		"ttl":                  int64(r.TTL.Seconds()),
-		"max_ttl":              int64(r.MaxTTL.Seconds()),
-		"max_tokens":           r.MaxTokens,
-		"token_bound_cidrs":    listed(r.TokenBoundCIDRs),
-		"request_bound_cidrs":  listed(r.RequestBoundCIDRs),
-		"bound_hosts":          listed(r.BoundHosts),
-		"require_bound_checks": r.RequireBoundChecks,
-		"metadata":             mapped(r.Metadata),
-		"description":          r.Description,
-		"allow_privileged":     r.AllowPrivileged,
-		"connection":           r.Connection,
-		"params":               mapped(r.Params),
-		"reuse":                int64(r.Reuse.Seconds()),
-	}}, nil
-}
-
-// listed returns an empty list for nil: JSON shows [] instead of null.
-func listed(list []string) []string {
-	if list == nil {
-		return []string{}
-	}
-	return list
-}
-
-// mapped returns an empty map for nil: JSON shows {} instead of null.
-func mapped[V any](m map[string]V) map[string]V {
-	if m == nil {
-		return map[string]V{}
-	}
-	return m
+	return members(roleAnswer, &r.Entry, map[string]any{"generate_lease": !r.NoLease}), nil
 }
 
 func (b *backend) pathRolesWrite(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	r, err := st.WriteRole(ctx, req.Storage, &native.WriteRoleRequest{
-		Name: d.Get("name").(string), Connection: given[string](d, "connection"), Given: slices.Collect(maps.Keys(d.Raw)),
-		MountPoint: req.MountPoint, Upstreams: b.Upstreams,
-		Change: &role.Change{
-			TokenFormat:        given[string](d, "token_format"),
-			Scopes:             given[[]string](d, "scopes"),
-			AllowedScopes:      given[[]string](d, "allowed_scopes"),
-			Audience:           given[[]string](d, "audience"),
-			TTL:                givenSeconds(d, "ttl"),
-			MaxTTL:             givenSeconds(d, "max_ttl"),
-			MaxTokens:          given[int](d, "max_tokens"),
-			TokenBoundCIDRs:    given[[]string](d, "token_bound_cidrs"),
-			RequestBoundCIDRs:  given[[]string](d, "request_bound_cidrs"),
-			BoundHosts:         given[[]string](d, "bound_hosts"),
-			RequireBoundChecks: given[bool](d, "require_bound_checks"),
-			Metadata:           given[map[string]string](d, "metadata"),
-			Description:        given[string](d, "description"),
-			AllowPrivileged:    given[bool](d, "allow_privileged"),
-			GenerateLease:      given[bool](d, "generate_lease"),
-			Refresh:            given[bool](d, "refresh"),
-			AccessTTL:          givenSeconds(d, "access_ttl"),
-			Exchange:           given[bool](d, "exchange"),
-			Proof:              given[string](d, "proof"),
-			Params:             given[map[string]any](d, "params"),
-			Reuse:              givenSeconds(d, "reuse"),
-		},
-	})
+	q := given[native.WriteRoleRequest](d)
+	q.Name, q.Given, q.MountPoint, q.Upstreams = d.Get("name").(string), slices.Collect(maps.Keys(d.Raw)), req.MountPoint, b.Upstreams
+	q.Change = given[role.Change](d)
+	r, err := st.WriteRole(ctx, req.Storage, q)
 	if err != nil {
 		return nil, err
 	}

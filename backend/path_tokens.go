@@ -31,24 +31,16 @@ func (b *backend) pathsTokens() []*framework.Path {
 	listResponse := listResponseFields("token_id")
 	listResponse["key_info"] = &framework.FieldSchema{Type: framework.TypeMap, Description: "Answer of tokens/:token_id for each token_id."}
 	return []*framework.Path{
-		{
-			Pattern:      "tokens/" + framework.GenericNameRegex("token_id"),
-			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "issued-token"},
-			Fields: map[string]*framework.FieldSchema{
-				"token_id": {Type: framework.TypeString, Description: "Public name of the token: 24 hexadecimal digits.", Required: true},
-			},
-			Operations:      only(logical.ReadOperation, b.answer(b.pathTokensRead, "Read the record and state of a token.", ok(tokenRowFields))),
-			HelpSynopsis:    "Read the record and state of a token.",
-			HelpDescription: "Returns a row of the inventory. The row exists from the issue of the token until shortly after its expiry. The row never holds the token itself.",
+		path("tokens/"+framework.GenericNameRegex("token_id"), "", "issued-token", fields{
+			"token_id": {Type: framework.TypeString, Description: "Public name of the token: 24 hexadecimal digits.", Required: true},
 		},
-		{
-			Pattern:         "tokens/?$",
-			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "issued-tokens"},
-			Fields:          listFields,
-			Operations:      only(logical.ListOperation, b.answer(b.pathTokensList, "List the tokens that may still be live.", ok(listResponse))),
-			HelpSynopsis:    "List the tokens that may still be live.",
-			HelpDescription: "Returns a page of the inventory, in the order of the token_ids. For the next page, set after to the last token_id.",
-		},
+			only(logical.ReadOperation, b.answer(b.pathTokensRead, "Read the record and state of a token.", ok(tokenRowFields))),
+			"Read the record and state of a token.",
+			"Returns a row of the inventory. The row exists from the issue of the token until shortly after its expiry. The row never holds the token itself."),
+		path("tokens/?$", "", "issued-tokens", listFields,
+			only(logical.ListOperation, b.answer(b.pathTokensList, "List the tokens that may still be live.", ok(listResponse))),
+			"List the tokens that may still be live.",
+			"Returns a page of the inventory, in the order of the token_ids. For the next page, set after to the last token_id."),
 	}
 }
 

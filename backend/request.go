@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"net/http"
 	"strings"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -20,7 +21,7 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 	case refused.HTTP != 0:
 		return nil, logical.CodedError(refused.HTTP, err.Error())
 	case speaksOAuth(req):
-		return oauthRefusal(refused)
+		return noStore(http.StatusBadRequest, refused.OAuthBody())
 	}
 	return logical.ErrorResponse("%s", err), nil
 }

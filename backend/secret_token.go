@@ -18,7 +18,7 @@ const secretTypeToken = "token"
 func (b *backend) secretToken() *framework.Secret {
 	return &framework.Secret{
 		Type: secretTypeToken,
-		Fields: map[string]*framework.FieldSchema{
+		Fields: fields{
 			"token": {Type: framework.TypeString, Description: "API token"},
 		},
 		Renew:  b.on(b.tokenRenew),

@@ -19,7 +19,7 @@ const secretTypeUpstream = "upstream_token"
 func (b *backend) secretUpstream() *framework.Secret {
 	return &framework.Secret{
 		Type: secretTypeUpstream,
-		Fields: map[string]*framework.FieldSchema{
+		Fields: fields{
 			"token": {Type: framework.TypeString, Description: "API token of the upstream service"},
 		},
 		Renew:  b.on(b.upstreamRenew),
@@ -48,16 +48,7 @@ func (b *backend) credsUpstream(ctx context.Context, req *logical.Request, d *fr
 		return nil, err
 	}
 	warnings = append(warnings, made.Warnings...)
-	data := map[string]any{
-		"token":      made.Text,
-		"token_id":   made.ID.String(),
-		"name":       made.Name,
-		"connection": r.Connection,
-		"expires_at": rfc3339(made.End),
-	}
-	if len(made.Data) > 0 {
-		data["upstream"] = made.Data
-	}
+	data := made.Answer()
 	if r.NoLease {
 		return &logical.Response{Data: data, Warnings: warnings}, nil
 	}

@@ -78,7 +78,7 @@ func checkType(name string, field framework.FieldType, value any) error {
 }
 
 // takes returns a phrase with the names of the fields that a request may have in its body or query.
-func (h strictHandler) takes(schema map[string]*framework.FieldSchema) string {
+func (h strictHandler) takes(schema fields) string {
 	var names []string
 	for name := range schema {
 		if !slices.Contains(h.inPath, name) {

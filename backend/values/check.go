@@ -12,7 +12,6 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 )
 
-
 // A Check rejects a value of a request that does not have the type of its field, before a lenient decoder converts the
 // value. The refusal names the field and never shows the value, which may be a secret. Every Check rejects null, since a null
 // by mistake would remove a restriction. Numbers, durations and booleans may be strings: the command line sends only strings.

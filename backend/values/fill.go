@@ -7,7 +7,6 @@ import (
 	"time"
 )
 
-
 // Fill sets the pointers of a struct to the values that a request gives, by the names in the json tags of the fields. Fill
 // leaves a pointer nil if the request does not give the field, and leaves fields alone that are no pointers. given returns
 // the value of a field, decoded: a duration as an int of seconds, any other value in the type that the pointer points to.
