@@ -11,8 +11,13 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/mount"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/values"
 )
+
+// fields are the fields of a request, or the members of an answer, by name.
+type fields = map[string]*framework.FieldSchema
 
 // field returns the schema of a request field. Vault's UI shows the title.
 func field(kind framework.FieldType, title, description string) *framework.FieldSchema {
@@ -58,13 +63,34 @@ func ok(fields map[string]*framework.FieldSchema) map[int][]framework.Response {
 
 var noContent = map[int][]framework.Response{http.StatusNoContent: {{Description: http.StatusText(http.StatusNoContent)}}}
 
+// state is what a mount has in memory.
+type state = mount.State
+
+// members returns the answer with the members that a schema has, from structs with json tags and from maps. A member that
+// is not required is absent if empty.
+func members(schema fields, of ...any) *logical.Response {
+	data := make(map[string]any, len(schema))
+	for _, v := range of {
+		all, isMap := v.(map[string]any)
+		if !isMap {
+			all = values.Members(v)
+		}
+		for name, value := range all {
+			if field, known := schema[name]; known && (field.Required || !values.IsEmpty(value)) {
+				data[name] = value
+			}
+		}
+	}
+	return &logical.Response{Data: data}
+}
+
 // handler handles an operation of a path. The state is current.
 type handler func(context.Context, *state, *logical.Request, *framework.FieldData) (*logical.Response, error)
 
 // on returns the callback that loads the state and then calls the handler.
 func (b *backend) on(h handler) framework.OperationFunc {
 	return func(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-		st, err := b.load(ctx, req.Storage)
+		st, err := b.Load(ctx, req.Storage)
 		if err != nil {
 			return nil, err
 		}
@@ -107,7 +133,7 @@ func crud(read, write, remove *framework.PathOperation) map[logical.Operation]fr
 // exists returns the existence check of a path with the field "name".
 func (b *backend) exists(has func(st *state, name string) bool) framework.ExistenceFunc {
 	return func(ctx context.Context, req *logical.Request, d *framework.FieldData) (bool, error) {
-		st, err := b.load(ctx, req.Storage)
+		st, err := b.Load(ctx, req.Storage)
 		if err != nil {
 			return false, err
 		}

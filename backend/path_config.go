@@ -49,7 +49,7 @@ func (b *backend) pathConfigRead(ctx context.Context, st *state, req *logical.Re
 	return &logical.Response{Data: map[string]any{
 		"environment":         c.EnvironmentOf(req.MountPoint),
 		"token_prefix":        c.TokenPrefix,
-		"token_pattern":       token.Pattern(c.LivePrefixes(b.now())...),
+		"token_pattern":       token.Pattern(c.LivePrefixes(b.Now())...),
 		"key_rotation_period": int64(c.KeyRotationPeriod.Seconds()),
 		"privileged_scopes":   []string(c.PrivilegedScopes),
 		"issuer":              c.Issuer,

@@ -43,7 +43,7 @@ func (b *backend) pathsConnections() []*framework.Path {
 			Pattern:        "connections/" + framework.GenericNameRegex("name"),
 			DisplayAttrs:   &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "connection"},
 			Fields:         connectionFields,
-			ExistenceCheck: b.exists(func(st *state, name string) bool { return st.connections.Has(name) }),
+			ExistenceCheck: b.exists(func(st *state, name string) bool { return st.Connections.Has(name) }),
 			Operations: crud(
 				b.answer(b.pathConnectionsRead, "Read a connection without secrets.", ok(readFields(map[string]*framework.FieldSchema{
 					"rotated_at": {Type: framework.TypeString, Required: true, Description: "Time of the last rotation by rotate-root; empty if never rotated."},
@@ -67,15 +67,15 @@ func (b *backend) pathsConnections() []*framework.Path {
 			HelpSynopsis:    "Verify the credential of a connection, and return its permissions.",
 			HelpDescription: "Asks the service for the account of the credential, and retries the queue. The check changes nothing at the service, with two exceptions: provider vault renews the credential's token, and oauth2 requests a token.",
 		},
-		b.listPath("connections", func(st *state) []string { return st.connections.Names() }),
+		b.listPath("connections", func(st *state) []string { return st.Connections.Names() }),
 	}
 }
 
 func (b *backend) pathConnectionsRead(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get("name").(string)
-	c := st.connections.Get(name)
+	c := st.Connections.Get(name)
 	if c == nil {
-		return nil, refusal.Wrap(st.connections.Broken(name))
+		return nil, refusal.Wrap(st.Connections.Broken(name))
 	}
 	rotated := ""
 	if !c.RotatedAt.IsZero() {
@@ -84,7 +84,7 @@ func (b *backend) pathConnectionsRead(ctx context.Context, st *state, req *logic
 	return &logical.Response{Data: map[string]any{
 		"provider":         c.Provider,
 		"url":              c.URL,
-		"credential":       st.connections.PublicCredential(c),
+		"credential":       st.Connections.PublicCredential(c),
 		"settings":         mapped(c.Settings),
 		"name_template":    cmp.Or(c.NameTemplate, upstream.DefaultNameTemplate),
 		"timeout":          int64(c.CallTimeout().Seconds()),
@@ -96,8 +96,8 @@ func (b *backend) pathConnectionsRead(ctx context.Context, st *state, req *logic
 		"description":      c.Description,
 		"revoke_on_delete": c.RevokeOnDelete,
 		"rotated_at":       rotated,
-		"tokens":           st.upstreams.Count(c.ID, upstream.Live),
-		"queue":            b.upstreams.Describe(c),
+		"tokens":           st.Upstreams.Count(c.ID, upstream.Live),
+		"queue":            b.Upstreams.Describe(c),
 	}}, nil
 }
 
@@ -105,7 +105,7 @@ func (b *backend) pathConnectionsWrite(ctx context.Context, _ *state, req *logic
 	if given[bool](d, "force") != nil {
 		return nil, refusal.Field("force", "is for deleting a connection")
 	}
-	warnings, err := b.upstreams.WriteConnection(ctx, req.Storage, d.Get("name").(string), &upstream.Change{
+	warnings, err := b.Upstreams.WriteConnection(ctx, req.Storage, d.Get("name").(string), &upstream.Change{
 		Provider:       given[string](d, "provider"),
 		URL:            given[string](d, "url"),
 		Credential:     given[map[string]any](d, "credential"),
@@ -125,13 +125,13 @@ func (b *backend) pathConnectionsWrite(ctx context.Context, _ *state, req *logic
 }
 
 func (b *backend) pathConnectionsDelete(ctx context.Context, _ *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	return warned(b.upstreams.DeleteConnection(ctx, req.Storage, upstream.Deletion{
+	return warned(b.Upstreams.DeleteConnection(ctx, req.Storage, upstream.Deletion{
 		Name: d.Get("name").(string), Force: d.Get("force").(bool), MountPoint: req.MountPoint,
 	}))
 }
 
 func (b *backend) pathConnectionsCheck(ctx context.Context, _ *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	provider, data, err := b.upstreams.Check(ctx, d.Get("name").(string))
+	provider, data, err := b.Upstreams.Check(ctx, d.Get("name").(string))
 	if err != nil {
 		return nil, err
 	}

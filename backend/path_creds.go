@@ -85,7 +85,7 @@ func (b *backend) pathCredsUpdate(ctx context.Context, st *state, req *logical.R
 	if err := r.CheckRequester(remoteAddr(req)); err != nil {
 		return nil, err
 	}
-	if err := b.fence.ProveWritable(ctx, req.Storage); err != nil {
+	if err := b.Fence.ProveWritable(ctx, req.Storage); err != nil {
 		return nil, err
 	}
 	if r.Connection != "" {
@@ -106,7 +106,7 @@ func (b *backend) credsNative(ctx context.Context, req *logical.Request, d *fram
 			Scopes: given[[]string](d, "scopes"), Audience: given[[]string](d, "audience"), TokenBoundCIDRs: given[[]string](d, "token_bound_cidrs"),
 			DPoPJKT: given[string](d, "dpop_jkt"), X5TS256: given[string](d, "x5t_s256"),
 		},
-		Reserve: func() (*role.Place, error) { return b.reserve(st, r) },
+		Reserve: func() (*role.Place, error) { return b.Reserve(st, r) },
 	})
 	if err != nil {
 		return nil, err
@@ -129,7 +129,7 @@ func (b *backend) credsNative(ctx context.Context, req *logical.Request, d *fram
 	if r.NoLease {
 		return &logical.Response{Data: data, Warnings: warnings}, nil
 	}
-	b.flushSoon()
+	b.FlushSoon()
 	l := &native.Lease{
 		LeaseTerms: role.LeaseTerms{TTL: ttl, Lifetime: lifetime},
 		Grant:      claims.Grant, Status: claims.Status, RoleID: r.ID, Role: r.Name(), ExpiresAt: issued.GrantEnd,
@@ -159,11 +159,11 @@ func (b *backend) lifetimes(r *role.Role, d *framework.FieldData) (ttl, lifetime
 	if err != nil {
 		return 0, 0, nil, err
 	}
-	mount := &mountTTLs{SystemView: b.System()}
-	if ttl, warnings, err = framework.CalculateTTL(mount, asked, defaultTTL, 0, maxTTL, 0, time.Time{}); err != nil {
+	view := &mountTTLs{SystemView: b.System()}
+	if ttl, warnings, err = framework.CalculateTTL(view, asked, defaultTTL, 0, maxTTL, 0, time.Time{}); err != nil {
 		return 0, 0, nil, err
 	}
-	lifetime = mount.MaxLeaseTTL()
+	lifetime = view.MaxLeaseTTL()
 	if maxTTL > 0 {
 		lifetime = min(lifetime, maxTTL)
 	}

@@ -256,7 +256,7 @@ func TestFeedKeyDestructionNoticed(t *testing.T) {
 	e := newEngine(t)
 	e.write("roles/reader", data{"scopes": "a"})
 	c := e.creds("reader", nil)
-	key := e.b.state.Load().Sealing.Keys().Current().Name
+	key := e.b.Loaded().Sealing.Keys().Current().Name
 	f := e.follow()
 	e.unsure(logical.DeleteOperation, "keys/"+key, native.SealingPrefix+"-destroyed/", nil)
 	f.next()
@@ -274,7 +274,7 @@ func TestFeedForeignKeyDestruction(t *testing.T) {
 	replaced := mountOn(t, e.storage, e.system)
 	f := e.follow()
 	e.expect("active", c.token, nil)
-	replaced.do(logical.DeleteOperation, "keys/"+e.b.state.Load().Sealing.Keys().Current().Name, nil)
+	replaced.do(logical.DeleteOperation, "keys/"+e.b.Loaded().Sealing.Keys().Current().Name, nil)
 	e.minute()
 	e.expect("revoked", c.token, nil)
 	f.heard("the key is destroyed")
@@ -303,8 +303,8 @@ func TestFeedForeignRevocation(t *testing.T) {
 	f := e.follow()
 	e.expect("active", c.token, nil)
 	replaced.write("revoke", data{"token_id": c.id})
-	st := e.b.state.Load()
-	if err := st.Deviations.Load(t.Context(), e.storage, e.b.now()); err != nil {
+	st := e.b.Loaded()
+	if err := st.Deviations.Load(t.Context(), e.storage, e.b.Now()); err != nil {
 		t.Fatal(err)
 	}
 	e.expect("revoked", c.token, nil)

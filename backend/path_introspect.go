@@ -65,8 +65,8 @@ func (b *backend) pathIntrospectUpdate(ctx context.Context, _ *state, req *logic
 	if minCursor := given[int64](d, "min_cursor"); minCursor != nil && !active {
 		return nil, logical.ErrReadOnly // Vault forwards the request to the active node
 	}
-	at := b.world.Feed.Position() // before the state is read: the answer must not claim to know a later change
-	st, err := b.load(ctx, req.Storage)
+	at := b.World.Feed.Position() // before the state is read: the answer must not claim to know a later change
+	st, err := b.Load(ctx, req.Storage)
 	if err != nil {
 		return nil, err
 	}

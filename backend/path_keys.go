@@ -52,7 +52,7 @@ func (b *backend) pathKeysRotateUpdate(ctx context.Context, st *state, req *logi
 	if err := st.Sealing.Rotate(ctx, req.Storage); err != nil {
 		return nil, err
 	}
-	resp := st.keysInUse()
+	resp := keysInUse(st)
 	c, err := st.Config.Get()
 	if err != nil {
 		resp.AddWarning("the signing key was not rotated: " + err.Error())
@@ -62,7 +62,7 @@ func (b *backend) pathKeysRotateUpdate(ctx context.Context, st *state, req *logi
 	if err != nil {
 		return nil, err
 	}
-	resp = st.keysInUse()
+	resp = keysInUse(st)
 	if !tooYoungUntil.IsZero() {
 		resp.AddWarning(fmt.Sprintf("the signing key was not rotated: API servers may not know the successor yet, which was published too recently. Rotate again after %s", rfc3339(tooYoungUntil)))
 	}
@@ -70,7 +70,7 @@ func (b *backend) pathKeysRotateUpdate(ctx context.Context, st *state, req *logi
 }
 
 func (b *backend) pathKeysDelete(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	defer b.statics.Wake() // a static role may keep a token of the key
+	defer b.Statics.Wake() // a static role may keep a token of the key
 	name := d.Get("key").(string)
 	unknownUntil, known, err := st.DestroyKey(ctx, req.Storage, name)
 	if err != nil {
@@ -80,7 +80,7 @@ func (b *backend) pathKeysDelete(ctx context.Context, st *state, req *logical.Re
 		return nil, refusal.Field("key", "there is no key %q, see keys/. Nothing was destroyed", refusal.Clip(name))
 	}
 	b.Logger().Warn("key destroyed; its tokens revoked", "key", name)
-	resp := st.keysInUse()
+	resp := keysInUse(st)
 	if !unknownUntil.IsZero() {
 		resp.AddWarning(fmt.Sprintf("API servers that cache the published keys may not know the key that signs from now on until %s, and refuse new JWTs until then", rfc3339(unknownUntil)))
 	}
@@ -88,7 +88,7 @@ func (b *backend) pathKeysDelete(ctx context.Context, st *state, req *logical.Re
 }
 
 // keysInUse returns the answer that names the current keys.
-func (st *state) keysInUse() *logical.Response {
+func keysInUse(st *state) *logical.Response {
 	data := make(map[string]any)
 	if current := st.Sealing.Keys().Current(); current != nil {
 		data["key"] = current.Name

@@ -115,7 +115,7 @@ func (b *backend) pathOAuthRevokeUpdate(ctx context.Context, st *state, req *log
 	if text == "" {
 		return nil, refusal.OAuth(refusal.InvalidRequest, "token is missing")
 	}
-	switch err := b.revokeText(ctx, req.Storage, st, text); {
+	switch err := b.RevokeText(ctx, req.Storage, st, text); {
 	case errors.Is(err, token.ErrMalformed), errors.Is(err, token.ErrUnknownKey), errors.Is(err, token.ErrForged):
 		// Revoking an unknown token is a success (RFC 7009 section 2.2).
 	case errors.Is(err, token.ErrExpiredKey), errors.Is(err, token.ErrDestroyedKey):

@@ -108,7 +108,7 @@ func (b *backend) pathOAuthStatusRead(ctx context.Context, st *state, req *logic
 	if err != nil || strconv.FormatUint(number, 10) != d.Get("number").(string) || !st.StatusIndexes.Has(uint32(number)) {
 		return rawResponse(http.StatusNotFound, mediaJSON, "no-store", []byte(`{"error":"there is no such status list"}`)), nil
 	}
-	body, err := b.statusLists.Get(ctx, req.Storage, &st.Tokens, c, uint32(number))
+	body, err := b.StatusLists.Get(ctx, req.Storage, &st.Tokens, c, uint32(number))
 	if err != nil {
 		return nil, err
 	}

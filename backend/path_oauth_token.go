@@ -44,7 +44,7 @@ func (b *backend) pathsOAuthToken() []*framework.Path {
 func (b *backend) pathOAuthTokenUpdate(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	grantType := d.Get("grant_type").(string)
 	if grantType == native.GrantTypeRefresh || grantType == native.GrantTypeExchange {
-		if err := b.fence.ProveWritable(ctx, req.Storage); err != nil {
+		if err := b.Fence.ProveWritable(ctx, req.Storage); err != nil {
 			return nil, err
 		}
 	}
@@ -115,7 +115,7 @@ func (b *backend) oauthExchange(ctx context.Context, st *state, req *logical.Req
 func (b *backend) answerPair(pair *native.Pair) (*logical.Response, error) {
 	return noStore(http.StatusOK, answer{
 		AccessToken: pair.Access, TokenType: native.PresentedAs(pair.Claims), RefreshToken: pair.Refresh,
-		ExpiresIn: max(0, int64(pair.Claims.ExpiresAt.Sub(b.now()).Seconds())), Scope: pair.Permissions.Scopes.Parameter(),
+		ExpiresIn: max(0, int64(pair.Claims.ExpiresAt.Sub(b.Now()).Seconds())), Scope: pair.Permissions.Scopes.Parameter(),
 		IssuedTokenType: pair.IssuedType,
 	})
 }

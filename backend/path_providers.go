@@ -24,7 +24,7 @@ func (b *backend) pathsProviders() []*framework.Path {
 					DisplayAttrs: &framework.DisplayAttributes{Name: "Definition", EditType: "textarea"},
 				},
 			},
-			ExistenceCheck: b.exists(func(st *state, name string) bool { return st.connections.Providers.Has(name) }),
+			ExistenceCheck: b.exists(func(st *state, name string) bool { return st.Connections.Providers.Has(name) }),
 			Operations: crud(
 				b.answer(b.pathProvidersRead, "Read the documentation and the definition of a provider.", ok(map[string]*framework.FieldSchema{
 					"title":         {Type: framework.TypeString, Required: true, Description: "Name of the service."},
@@ -45,14 +45,14 @@ func (b *backend) pathsProviders() []*framework.Path {
 			HelpSynopsis:    "A definition of how to create and revoke tokens at an upstream service.",
 			HelpDescription: "A read returns the provider's documentation. A write defines a provider for a further service in YAML, and rejects an invalid definition.",
 		},
-		b.listPath("providers", func(st *state) []string { return st.connections.Providers.Names() }),
+		b.listPath("providers", func(st *state) []string { return st.Connections.Providers.Names() }),
 	}
 }
 
 func (b *backend) pathProvidersRead(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get("name").(string)
-	p := st.connections.Providers.Get(name)
-	if err := st.connections.Providers.Broken(name); err != nil {
+	p := st.Connections.Providers.Get(name)
+	if err := st.Connections.Providers.Broken(name); err != nil {
 		return nil, refusal.Wrap(err)
 	}
 	if p == nil {
@@ -62,7 +62,7 @@ func (b *backend) pathProvidersRead(ctx context.Context, st *state, req *logical
 		"title":         p.Title,
 		"description":   strings.TrimSpace(p.Description),
 		"documentation": listed(p.Documentation),
-		"builtin":       st.connections.Providers.IsBuiltin(name),
+		"builtin":       st.Connections.Providers.IsBuiltin(name),
 		"expiry":        string(p.Expiry),
 		"operations":    p.OperationNames(),
 		"credential":    connector.DescribeFields(p.Credential),
@@ -74,9 +74,9 @@ func (b *backend) pathProvidersRead(ctx context.Context, st *state, req *logical
 }
 
 func (b *backend) pathProvidersWrite(ctx context.Context, _ *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	return nil, b.upstreams.WriteProvider(ctx, req.Storage, d.Get("name").(string), given[string](d, "definition"))
+	return nil, b.Upstreams.WriteProvider(ctx, req.Storage, d.Get("name").(string), given[string](d, "definition"))
 }
 
 func (b *backend) pathProvidersDelete(ctx context.Context, _ *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	return nil, b.upstreams.DeleteProvider(ctx, req.Storage, d.Get("name").(string))
+	return nil, b.Upstreams.DeleteProvider(ctx, req.Storage, d.Get("name").(string))
 }

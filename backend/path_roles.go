@@ -116,7 +116,7 @@ func mapped[V any](m map[string]V) map[string]V {
 func (b *backend) pathRolesWrite(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	r, err := st.WriteRole(ctx, req.Storage, &native.WriteRoleRequest{
 		Name: d.Get("name").(string), Connection: given[string](d, "connection"), Given: slices.Collect(maps.Keys(d.Raw)),
-		MountPoint: req.MountPoint, Upstreams: b.upstreams,
+		MountPoint: req.MountPoint, Upstreams: b.Upstreams,
 		Change: &role.Change{
 			TokenFormat:        given[string](d, "token_format"),
 			Scopes:             given[[]string](d, "scopes"),
@@ -152,12 +152,12 @@ func (b *backend) pathRolesWrite(ctx context.Context, st *state, req *logical.Re
 
 func (b *backend) pathRolesDelete(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	return nil, st.DeleteRole(ctx, req.Storage, d.Get("name").(string), func(r *role.Role) error {
-		if err := st.statics.ReloadAll(ctx, req.Storage); err != nil {
+		if err := st.Statics.ReloadAll(ctx, req.Storage); err != nil {
 			return err
 		}
-		if keeper := static.OfRole(st.statics, r.Name()); keeper != nil {
+		if keeper := static.OfRole(st.Statics, r.Name()); keeper != nil {
 			return refusal.Field("name", "static role %q keeps a token of role %q: delete the static role first", keeper.Name(), r.Name())
 		}
 		return nil
-	}, b.upstreams)
+	}, b.Upstreams)
 }

@@ -19,7 +19,7 @@ func (b *backend) pathsRotateRoot() []*framework.Path {
 }
 
 func (b *backend) pathRotateRootUpdate(ctx context.Context, _ *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	warning, err := b.upstreams.RotateRoot(ctx, d.Get("name").(string), req.MountPoint)
+	warning, err := b.Upstreams.RotateRoot(ctx, d.Get("name").(string), req.MountPoint)
 	if err != nil || warning == "" {
 		return nil, err
 	}

@@ -36,7 +36,7 @@ func (b *backend) pathsStaticCreds() []*framework.Path {
 }
 
 func (b *backend) pathStaticCredsRead(ctx context.Context, _ *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	status, err := b.statics.ReadToken(ctx, req.Storage, d.Get("name").(string), remoteAddr(req))
+	status, err := b.Statics.ReadToken(ctx, req.Storage, d.Get("name").(string), remoteAddr(req))
 	if status == nil || err != nil {
 		return nil, err
 	}
@@ -54,5 +54,5 @@ func (b *backend) pathStaticCredsRead(ctx context.Context, _ *state, req *logica
 }
 
 func (b *backend) pathRotateRoleUpdate(ctx context.Context, _ *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	return nil, b.statics.Rotate(ctx, req.Storage, d.Get("name").(string))
+	return nil, b.Statics.Rotate(ctx, req.Storage, d.Get("name").(string))
 }

@@ -28,7 +28,7 @@ func (b *backend) pathsStaticRoles() []*framework.Path {
 			Pattern:        "static-roles/" + framework.GenericNameRegex("name"),
 			DisplayAttrs:   &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "static-role"},
 			Fields:         staticRoleFields,
-			ExistenceCheck: b.exists(func(st *state, name string) bool { return st.statics.Has(name) }),
+			ExistenceCheck: b.exists(func(st *state, name string) bool { return st.Statics.Has(name) }),
 			Operations: crud(
 				b.answer(b.pathStaticRolesRead, "Read a static role.", ok(withRotations(map[string]*framework.FieldSchema{
 					"role":        {Type: framework.TypeString, Required: true, Description: "Role of the token."},
@@ -44,7 +44,7 @@ func (b *backend) pathsStaticRoles() []*framework.Path {
 			HelpSynopsis:    "One long-lived token of a role, rotated by the engine.",
 			HelpDescription: "For clients that cannot read creds. The engine replaces the token before the token expires. After several missed rotations the engine rotates once. The engine replaces a revoked token at once.",
 		},
-		b.listPath("static-roles", func(st *state) []string { return st.statics.Names() }),
+		b.listPath("static-roles", func(st *state) []string { return st.Statics.Names() }),
 	}
 }
 
@@ -77,7 +77,7 @@ func rotations(status *static.Status) map[string]any {
 }
 
 func (b *backend) pathStaticRolesRead(ctx context.Context, _ *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	status, err := b.statics.Read(ctx, req.Storage, d.Get("name").(string))
+	status, err := b.Statics.Read(ctx, req.Storage, d.Get("name").(string))
 	if status == nil || err != nil {
 		return nil, err
 	}
@@ -94,7 +94,7 @@ func (b *backend) pathStaticRolesRead(ctx context.Context, _ *state, req *logica
 }
 
 func (b *backend) pathStaticRolesWrite(ctx context.Context, _ *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	return warned(b.statics.Write(ctx, req.Storage, d.Get("name").(string), &static.Change{
+	return warned(b.Statics.Write(ctx, req.Storage, d.Get("name").(string), &static.Change{
 		MountPoint:       req.MountPoint,
 		Role:             given[string](d, "role"),
 		EntityID:         given[string](d, "entity_id"),
@@ -107,5 +107,5 @@ func (b *backend) pathStaticRolesWrite(ctx context.Context, _ *state, req *logic
 }
 
 func (b *backend) pathStaticRolesDelete(ctx context.Context, _ *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	return nil, b.statics.Delete(ctx, req.Storage, d.Get("name").(string))
+	return nil, b.Statics.Delete(ctx, req.Storage, d.Get("name").(string))
 }

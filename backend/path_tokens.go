@@ -37,7 +37,7 @@ func (b *backend) pathsTokens() []*framework.Path {
 			Fields: map[string]*framework.FieldSchema{
 				"token_id": {Type: framework.TypeString, Description: "Public name of the token: 24 hexadecimal digits.", Required: true},
 			},
-			Operations:      only(logical.ReadOperation, b.answer(b.pathTokensRead, "Read the record and state of a token.", ok(tokenRowFields()))),
+			Operations:      only(logical.ReadOperation, b.answer(b.pathTokensRead, "Read the record and state of a token.", ok(tokenRowFields))),
 			HelpSynopsis:    "Read the record and state of a token.",
 			HelpDescription: "Returns a row of the inventory. The row exists from the issue of the token until shortly after its expiry. The row never holds the token itself.",
 		},
@@ -61,11 +61,11 @@ func (b *backend) pathTokensRead(ctx context.Context, st *state, req *logical.Re
 	if !known {
 		return nil, nil
 	}
-	data, err := b.describe(ctx, st, &row)
+	record, err := b.Describe(ctx, st, &row)
 	if err != nil {
 		return nil, err
 	}
-	return &logical.Response{Data: data}, nil
+	return members(tokenRowFields, record), nil
 }
 
 func (b *backend) pathTokensList(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
@@ -98,9 +98,11 @@ func (b *backend) pathTokensList(ctx context.Context, st *state, req *logical.Re
 	info := make(map[string]any, len(rows))
 	for i := range rows {
 		keys[i] = rows[i].ID.String()
-		if info[keys[i]], err = b.describe(ctx, st, &rows[i]); err != nil {
+		record, err := b.Describe(ctx, st, &rows[i])
+		if err != nil {
 			return nil, err
 		}
+		info[keys[i]] = members(tokenRowFields, record).Data
 	}
 	resp := logical.ListResponseWithInfo(keys, info)
 	if more {

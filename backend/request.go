@@ -2,12 +2,12 @@ package backend
 
 import (
 	"context"
-	"encoding/json"
 	"strings"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/values"
 )
 
 // HandleRequest handles a request, and renders a refusal: into an OAuth error below oauth/, into a Vault error elsewhere.
@@ -36,9 +36,13 @@ func (b *backend) handle(ctx context.Context, req *logical.Request) (*logical.Re
 			return nil, err
 		}
 	}
-	readMaps(req)
+	for _, field := range mapFields {
+		if value, given := req.Data[field]; given {
+			req.Data[field] = values.Object(value)
+		}
+	}
 	if storage := req.Storage; storage != nil {
-		req.Storage = b.fence.Request(storage)
+		req.Storage = b.Fence.Request(storage)
 		defer func() { req.Storage = storage }()
 	}
 	resp, err := b.Backend.HandleRequest(ctx, req)
@@ -61,39 +65,3 @@ func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request
 
 // mapFields are the fields whose values are maps. The command line writes such a field as field=name=value.
 var mapFields = []string{"params", "credential", "settings"}
-
-func readMaps(req *logical.Request) {
-	for _, field := range mapFields {
-		if value, given := req.Data[field]; given {
-			req.Data[field] = toMap(value)
-		}
-	}
-}
-
-// toMap returns the map of a value that the command line wrote: a name=value, a list of name=value, or JSON. toMap
-// returns other values unchanged: the framework rejects them.
-func toMap(value any) any {
-	var pairs []any
-	switch v := value.(type) {
-	case string:
-		var m map[string]any
-		if json.Unmarshal([]byte(v), &m) == nil {
-			return m
-		}
-		pairs = []any{v}
-	case []any:
-		pairs = v
-	default:
-		return value
-	}
-	m := make(map[string]any, len(pairs))
-	for _, pair := range pairs {
-		text, _ := pair.(string)
-		name, one, found := strings.Cut(text, "=")
-		if !found {
-			return value
-		}
-		m[name] = one
-	}
-	return m
-}

@@ -44,7 +44,7 @@ func (b *backend) tokenRenew(ctx context.Context, st *state, req *logical.Reques
 	if err != nil {
 		return nil, refusal.New("the token cannot be renewed: %s", err)
 	}
-	err = st.Renew(ctx, req.Storage, l.Grant, l.RoleID, l.ExpiresAt, b.now().Add(ttl))
+	err = st.Renew(ctx, req.Storage, l.Grant, l.RoleID, l.ExpiresAt, b.Now().Add(ttl))
 	if refused := (*native.NotRenewedError)(nil); errors.As(err, &refused) {
 		return nil, refusal.New("the token cannot be renewed: the token is %s", refused.Reason)
 	}

@@ -38,12 +38,12 @@ func (b *backend) credsUpstream(ctx context.Context, req *logical.Request, d *fr
 	if err != nil {
 		return nil, err
 	}
-	now := b.now().UTC()
-	made, err := b.upstreams.Issue(ctx, &upstream.IssueRequest{
+	now := b.Now().UTC()
+	made, err := b.Upstreams.Issue(ctx, &upstream.IssueRequest{
 		Role: r, MountPoint: req.MountPoint, Subject: req.EntityID, DisplayName: req.DisplayName, Now: now, End: now.Add(ttl),
-		Inventory: st.Inventory, Reserve: func() (*role.Place, error) { return b.reserve(st, r) },
+		Inventory: st.Inventory, Reserve: func() (*role.Place, error) { return b.Reserve(st, r) },
 	})
-	b.flushSoon() // a token may be in the inventory that this requester did not get
+	b.FlushSoon() // a token may be in the inventory that this requester did not get
 	if err != nil {
 		return nil, err
 	}
@@ -75,8 +75,8 @@ func (b *backend) upstreamRenew(ctx context.Context, _ *state, req *logical.Requ
 		return nil, err
 	}
 	var maxTTL time.Duration
-	ttl, err := b.upstreams.Renew(ctx, &upstream.Renewal{
-		ID: l.ID, Hold: l.Hold, Now: b.now().UTC(),
+	ttl, err := b.Upstreams.Renew(ctx, &upstream.Renewal{
+		ID: l.ID, Hold: l.Hold, Now: b.Now().UTC(),
 		TTL: func(r *role.Role) (ttl time.Duration, err error) {
 			ttl, maxTTL, err = b.renewal(req.Secret, l.LeaseTerms, r)
 			return ttl, err
@@ -96,9 +96,9 @@ func (b *backend) upstreamRevoke(ctx context.Context, _ *state, req *logical.Req
 		return nil, err
 	}
 	if l.Hold != "" {
-		return nil, b.upstreams.Unhold(ctx, l.ID, l.Hold)
+		return nil, b.Upstreams.Unhold(ctx, l.ID, l.Hold)
 	}
-	_, err = b.upstreams.Revoke(ctx, l.ID)
+	_, err = b.Upstreams.Revoke(ctx, l.ID)
 	return nil, err
 }
 
