@@ -15,8 +15,8 @@ import (
 func (b *backend) pathsBroken() []*framework.Path {
 	list := b.listPath("broken", func(st *state) []string { return slices.Sorted(maps.Keys(st.Broken())) })
 	list.Operations[logical.ListOperation] = b.answer(b.pathBrokenList, "List the stored entries that cannot be read.", ok(fields{
-		"keys":     {Type: framework.TypeStringSlice, Description: "Storage keys; absent if empty."},
-		"key_info": {Type: framework.TypeMap, Description: "Storage key to error: why the entry cannot be read."},
+		"keys":     strs("Storage keys; absent if empty."),
+		"key_info": object("Storage key to error: why the entry cannot be read."),
 	}))
 	list.DisplayAttrs.OperationSuffix = "broken-entries"
 	list.HelpSynopsis = "List the stored entries that cannot be read."
@@ -24,7 +24,7 @@ func (b *backend) pathsBroken() []*framework.Path {
 	return []*framework.Path{
 		list,
 		path("broken/(?P<key>.+)", "", "broken-entry", fields{
-			"key": {Type: framework.TypeString, Required: true, Description: "Storage key of the entry, as listed."},
+			"key": must(str("Storage key of the entry, as listed.")),
 		},
 			only(logical.DeleteOperation, b.change(b.pathBrokenDelete, "Delete a stored entry that cannot be read.")),
 			"Delete a stored entry that cannot be read.",

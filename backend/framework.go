@@ -2,9 +2,7 @@ package backend
 
 import (
 	"context"
-	"maps"
 	"math"
-	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -14,85 +12,10 @@ import (
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/mount"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/values"
 )
-
-// fields are the fields of a request, or the members of an answer, by name.
-type fields = map[string]*framework.FieldSchema
-
-// field returns the schema of a request field. Vault's UI shows the title.
-func field(kind framework.FieldType, title, description string) *framework.FieldSchema {
-	return &framework.FieldSchema{Type: kind, Description: description, DisplayAttrs: &framework.DisplayAttributes{Name: title}}
-}
-
-// preset adds to a field the default that Vault's UI shows.
-func preset(f *framework.FieldSchema, value any) *framework.FieldSchema {
-	f.DisplayAttrs.Value = value
-	return f
-}
-
-// oneOf adds to a field the values that are allowed.
-func oneOf(f *framework.FieldSchema, allowed ...any) *framework.FieldSchema {
-	f.AllowedValues = allowed
-	return f
-}
-
-// named returns the field "name", which is part of the path.
-func named(description string) fields {
-	return fields{"name": {Type: framework.TypeString, Required: true, Description: description}}
-}
-
-// readFields adds to the fields of a read those of a write, but for the fields that a read omits.
-func readFields(read, written fields, omitted ...string) fields {
-	for name, field := range written {
-		if slices.Contains(omitted, name) {
-			continue
-		}
-		shown := &framework.FieldSchema{Type: field.Type, Required: true, Description: field.Description}
-		if shown.Type == framework.TypeCommaStringSlice {
-			shown.Type = framework.TypeStringSlice
-		}
-		read[name] = shown
-	}
-	return read
-}
-
-// joined returns the fields of several tables.
-func joined(tables ...fields) fields {
-	all := make(fields)
-	for _, table := range tables {
-		maps.Copy(all, table)
-	}
-	return all
-}
-
-// ok returns the schema of a 200 answer with these fields.
-func ok(fields fields) map[int][]framework.Response {
-	return map[int][]framework.Response{http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: fields}}}
-}
-
-var noContent = map[int][]framework.Response{http.StatusNoContent: {{Description: http.StatusText(http.StatusNoContent)}}}
 
 // state is what a mount has in memory.
 type state = mount.State
-
-// members returns the answer with the members that a schema has, from structs with json tags and from maps. A member that
-// is not required is absent if empty.
-func members(schema fields, of ...any) *logical.Response {
-	data := make(map[string]any, len(schema))
-	for _, v := range of {
-		all, isMap := v.(map[string]any)
-		if !isMap {
-			all = values.Members(v)
-		}
-		for name, value := range all {
-			if field, known := schema[name]; known && (field.Required || !values.IsEmpty(value)) {
-				data[name] = value
-			}
-		}
-	}
-	return &logical.Response{Data: data}
-}
 
 // handler handles an operation of a path. The state is current.
 type handler func(context.Context, *state, *logical.Request, *framework.FieldData) (*logical.Response, error)
@@ -187,25 +110,9 @@ func (b *backend) listPath(kind string, names func(*state) []string) *framework.
 		return logical.ListResponse(page(names(st), after, limit)), nil
 	}
 	return path(kind+"/?$", "", kind, pageFields(key),
-		only(logical.ListOperation, b.answer(list, "List the "+words+".", ok(listResponseFields(key)))),
+		only(logical.ListOperation, b.answer(list, "List the "+words+".", ok(listAnswer(key)))),
 		"List the "+words+".",
 		"Returns the names in alphabetical order. after and limit select a page.")
-}
-
-// pageFields returns the fields of a path that lists in pages.
-func pageFields(key string) fields {
-	return fields{
-		"after": {
-			Type:        framework.TypeString,
-			Description: "List only entries after this " + key + ", the last of the previous page. Default: the first page.",
-			Query:       true,
-		},
-		"limit": {
-			Type:        framework.TypeInt,
-			Description: "Maximum number of entries to return. Default: all.",
-			Query:       true,
-		},
-	}
 }
 
 // pageOf returns the values of the fields of pageFields. Without a limit in the request, limit is math.MaxInt.
@@ -228,19 +135,6 @@ func page(names []string, after string, limit int) []string {
 	}
 	names = names[i:]
 	return names[:min(limit, len(names))]
-}
-
-func listResponseFields(key string) fields {
-	return fields{
-		"keys": {Type: framework.TypeStringSlice, Description: "List of " + key + "s; absent if empty."},
-	}
-}
-
-// given returns the request struct of a room, with the fields that the request gives.
-func given[T any](d *framework.FieldData) *T {
-	request := new(T)
-	values.Fill(request, d.GetOk)
-	return request
 }
 
 // warned returns the answer of a change with its warnings.

@@ -14,19 +14,19 @@ var defaults = native.DefaultConfig()
 
 // configFields are the settings of the mount.
 var configFields = fields{
-	"environment":         field(framework.TypeString, "Environment", "Name of the environment in introspection answers and JWTs, such as \"production\". Default: the mount's path."),
-	"token_prefix":        preset(field(framework.TypeString, "Token prefix", "Prefix of opaque tokens: 2 to 16 of a-z, 0-9 and _, a letter first. Tokens with a former prefix keep working. Default: apt."), defaults.TokenPrefix),
-	"key_rotation_period": preset(field(framework.TypeDurationSecond, "Key rotation period", "How long a key seals or signs new tokens, at least 1h. Default: 720h."), int(defaults.KeyRotationPeriod.Seconds())),
-	"privileged_scopes":   field(framework.TypeCommaStringSlice, "Privileged scopes", "Scopes that a role may hold only with allow_privileged. A pattern such as admin:* stands for all scopes with that prefix; * stands for the scope * only. Default: *, admin, admin:*."),
-	"issuer":              field(framework.TypeString, "Issuer", "URL under which API servers reach this mount: the \"iss\" of JWTs. The URL ends with the mount's path, after the namespace if any, such as https://vault.example.com:8200/v1/apitoken. Required before a role with token_format=jwt. Default: none."),
-	"signing_algorithm":   preset(oneOf(field(framework.TypeString, "Signing algorithm", "Signing algorithm of new JWTs: ES256, EdDSA or RS256. A change takes effect once the new key has been published for jwks_max_age. Default: ES256."), token.Algorithms[0], token.Algorithms[1], token.Algorithms[2]), defaults.SigningAlgorithm),
-	"jwks_max_age":        preset(field(framework.TypeDurationSecond, "JWKS maximum age", "How long API servers may cache the published keys, 1s to 24h. The engine publishes a key for this long before the key signs. Default: 5m."), int(defaults.JWKSMaxAge.Seconds())),
-	"status_list_ttl":     preset(field(framework.TypeDurationSecond, "Status list TTL", "How long API servers may cache a status list, 1s to 24h: the longest delay until API servers see a revocation. Default: 1m."), int(defaults.StatusListTTL.Seconds())),
+	"environment":         titled("Environment", str("Name of the environment in introspection answers and JWTs, such as \"production\". Default: the mount's path.")),
+	"token_prefix":        preset(titled("Token prefix", str("Prefix of opaque tokens: 2 to 16 of a-z, 0-9 and _, a letter first. Tokens with a former prefix keep working. Default: apt.")), defaults.TokenPrefix),
+	"key_rotation_period": preset(titled("Key rotation period", secs("How long a key seals or signs new tokens, at least 1h. Default: 720h.")), int(defaults.KeyRotationPeriod.Seconds())),
+	"privileged_scopes":   titled("Privileged scopes", commas("Scopes that a role may hold only with allow_privileged. A pattern such as admin:* stands for all scopes with that prefix; * stands for the scope * only. Default: *, admin, admin:*.")),
+	"issuer":              titled("Issuer", str("URL under which API servers reach this mount: the \"iss\" of JWTs. The URL ends with the mount's path, after the namespace if any, such as https://vault.example.com:8200/v1/apitoken. Required before a role with token_format=jwt. Default: none.")),
+	"signing_algorithm":   preset(oneOf(titled("Signing algorithm", str("Signing algorithm of new JWTs: ES256, EdDSA or RS256. A change takes effect once the new key has been published for jwks_max_age. Default: ES256.")), token.Algorithms[0], token.Algorithms[1], token.Algorithms[2]), defaults.SigningAlgorithm),
+	"jwks_max_age":        preset(titled("JWKS maximum age", secs("How long API servers may cache the published keys, 1s to 24h. The engine publishes a key for this long before the key signs. Default: 5m.")), int(defaults.JWKSMaxAge.Seconds())),
+	"status_list_ttl":     preset(titled("Status list TTL", secs("How long API servers may cache a status list, 1s to 24h: the longest delay until API servers see a revocation. Default: 1m.")), int(defaults.StatusListTTL.Seconds())),
 }
 
 // configAnswer are the settings of the mount as read.
 var configAnswer = readFields(fields{
-	"token_pattern": {Type: framework.TypeString, Required: true, Description: "Regular expression (RE2) that matches this mount's opaque tokens, for secret scanners."},
+	"token_pattern": must(str("Regular expression (RE2) that matches this mount's opaque tokens, for secret scanners.")),
 }, configFields)
 
 func (b *backend) pathsConfig() []*framework.Path {

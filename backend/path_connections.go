@@ -12,39 +12,35 @@ import (
 
 // connectionFields are the fields of a connection.
 var connectionFields = fields{
-	"name":             {Type: framework.TypeString, Required: true, Description: "Name of the connection."},
-	"provider":         field(framework.TypeString, "Provider", "Provider of the service; see providers. The provider of a connection cannot be changed."),
-	"url":              field(framework.TypeString, "URL", "URL of the service, such as https://gitea.example.com. A change requires the secrets of the credential again."),
-	"credential":       {Type: framework.TypeMap, Description: "Credential of the engine at the service; the provider defines the fields. Omitted fields keep their values. A read never returns secrets.", DisplayAttrs: &framework.DisplayAttributes{Name: "Credential", Sensitive: true}},
-	"settings":         field(framework.TypeMap, "Settings", "Further settings; the provider defines the fields."),
-	"name_template":    field(framework.TypeString, "Name template", "Template of token names at the service. Default: "+upstream.DefaultNameTemplate+"."),
-	"timeout":          field(framework.TypeDurationSecond, "Timeout", "Time limit of a call, retries included. Default: 30s."),
-	"rate_limit":       field(framework.TypeFloat, "Rate limit", "Maximum number of requests a second. Default: no limit."),
-	"max_concurrent":   field(framework.TypeInt, "Maximum concurrent requests", "Maximum number of concurrent requests. Default: 16."),
-	"ca_cert":          {Type: framework.TypeString, Description: "CA certificates of the service, in PEM. A change requires the secrets of the credential again. Default: the system's.", DisplayAttrs: &framework.DisplayAttributes{Name: "CA certificate", EditType: "file"}},
-	"client_cert":      {Type: framework.TypeString, Description: "Client certificate of the engine, in PEM. Default: none.", DisplayAttrs: &framework.DisplayAttributes{Name: "Client certificate", EditType: "file"}},
-	"client_key":       {Type: framework.TypeString, Description: "Private key of client_cert, in PEM. A read never returns the key.", DisplayAttrs: &framework.DisplayAttributes{Name: "Client key", EditType: "file", Sensitive: true}},
-	"proxy_url":        field(framework.TypeString, "Proxy URL", "HTTP proxy to the service. A change requires the secrets of the credential again. Default: the proxy of the server's environment."),
-	"description":      field(framework.TypeString, "Description", "Purpose of the connection."),
-	"revoke_on_delete": field(framework.TypeBool, "Revoke on delete", "Revoke the credential at the service when the connection is deleted, if the provider can. If the revocation fails, the connection is deleted with a warning. Default: false."),
-	"force": {
-		Type:        framework.TypeBool,
-		Description: "Delete the connection even if roles or tokens use the connection. The answer lists the tokens left at the service. Default: false.",
-		Query:       true,
-	},
+	"name":             must(str("Name of the connection.")),
+	"provider":         titled("Provider", str("Provider of the service; see providers. The provider of a connection cannot be changed.")),
+	"url":              titled("URL", str("URL of the service, such as https://gitea.example.com. A change requires the secrets of the credential again.")),
+	"credential":       secret(titled("Credential", object("Credential of the engine at the service; the provider defines the fields. Omitted fields keep their values. A read never returns secrets."))),
+	"settings":         titled("Settings", object("Further settings; the provider defines the fields.")),
+	"name_template":    titled("Name template", str("Template of token names at the service. Default: "+upstream.DefaultNameTemplate+".")),
+	"timeout":          titled("Timeout", secs("Time limit of a call, retries included. Default: 30s.")),
+	"rate_limit":       titled("Rate limit", float("Maximum number of requests a second. Default: no limit.")),
+	"max_concurrent":   titled("Maximum concurrent requests", num("Maximum number of concurrent requests. Default: 16.")),
+	"ca_cert":          edited("file", titled("CA certificate", str("CA certificates of the service, in PEM. A change requires the secrets of the credential again. Default: the system's."))),
+	"client_cert":      edited("file", titled("Client certificate", str("Client certificate of the engine, in PEM. Default: none."))),
+	"client_key":       secret(edited("file", titled("Client key", str("Private key of client_cert, in PEM. A read never returns the key.")))),
+	"proxy_url":        titled("Proxy URL", str("HTTP proxy to the service. A change requires the secrets of the credential again. Default: the proxy of the server's environment.")),
+	"description":      titled("Description", str("Purpose of the connection.")),
+	"revoke_on_delete": titled("Revoke on delete", flag("Revoke the credential at the service when the connection is deleted, if the provider can. If the revocation fails, the connection is deleted with a warning. Default: false.")),
+	"force":            query(flag("Delete the connection even if roles or tokens use the connection. The answer lists the tokens left at the service. Default: false.")),
 }
 
 // connectionAnswer are the members of a connection.
 var connectionAnswer = readFields(fields{
-	"rotated_at": {Type: framework.TypeString, Required: true, Description: "Time of the last rotation by rotate-root; empty if never rotated."},
-	"tokens":     {Type: framework.TypeInt, Required: true, Description: "Number of live tokens at the service."},
-	"queue":      {Type: framework.TypeMap, Required: true, Description: "Tokens still to be revoked: count, oldest (when the oldest token entered the queue), last_error, next_try if the service could not be reached, unrevocable (tokens that the service cannot revoke) and unrevocable_until. root: unfinished work of a credential rotation."},
+	"rotated_at": must(str("Time of the last rotation by rotate-root; empty if never rotated.")),
+	"tokens":     must(num("Number of live tokens at the service.")),
+	"queue":      must(object("Tokens still to be revoked: count, oldest (when the oldest token entered the queue), last_error, next_try if the service could not be reached, unrevocable (tokens that the service cannot revoke) and unrevocable_until. root: unfinished work of a credential rotation.")),
 }, connectionFields, "name", "client_key", "force")
 
 // checkAnswer are the members of the answer of check.
 var checkAnswer = fields{
-	"provider":   {Type: framework.TypeString, Required: true, Description: "The provider."},
-	"credential": {Type: framework.TypeMap, Required: true, Description: "Account and permissions of the credential, as the service reports."},
+	"provider":   must(str("The provider.")),
+	"credential": must(object("Account and permissions of the credential, as the service reports.")),
 }
 
 func (b *backend) pathsConnections() []*framework.Path {

@@ -16,19 +16,19 @@ import (
 
 // credsAnswer are the members of an issued token.
 var credsAnswer = fields{
-	"token":             {Type: framework.TypeString, Required: true, Description: "Token. Send it as \"Authorization: Bearer\"."},
-	"token_id":          {Type: framework.TypeString, Required: true, Description: "Public name of the token, safe to log."},
-	"token_type":        {Type: framework.TypeString, Description: "Bearer (RFC 6750) or DPoP (RFC 9449); absent for tokens of a connection."},
-	"refresh_token":     {Type: framework.TypeString, Description: "Refresh token, for one use at oauth/token; only for a role with refresh."},
-	"grant_id":          {Type: framework.TypeString, Description: "ID of the grant, the prefix of the token_id of each of its tokens; only for a role with refresh."},
-	"scopes":            {Type: framework.TypeStringSlice, Description: "Granted scopes; absent for tokens of a connection."},
-	"expires_at":        {Type: framework.TypeTime, Required: true, Description: "Expiry of the token unless the lease is renewed."},
-	"audience":          {Type: framework.TypeStringSlice, Description: "APIs that the token is for; absent if any."},
-	"token_bound_cidrs": {Type: framework.TypeStringSlice, Description: "Addresses that the token may be used from; absent if any."},
-	"bound_hosts":       {Type: framework.TypeStringSlice, Description: "API hosts that the token is for; absent if any."},
-	"connection":        {Type: framework.TypeString, Description: "Connection that issued the token; absent for native tokens."},
-	"name":              {Type: framework.TypeString, Description: "Name of the token at the upstream service."},
-	"upstream":          {Type: framework.TypeMap, Description: "Further members of the service's answer, such as the user of the token."},
+	"token":             must(str("Token. Send it as \"Authorization: Bearer\".")),
+	"token_id":          must(str("Public name of the token, safe to log.")),
+	"token_type":        str("Bearer (RFC 6750) or DPoP (RFC 9449); absent for tokens of a connection."),
+	"refresh_token":     str("Refresh token, for one use at oauth/token; only for a role with refresh."),
+	"grant_id":          str("ID of the grant, the prefix of the token_id of each of its tokens; only for a role with refresh."),
+	"scopes":            strs("Granted scopes; absent for tokens of a connection."),
+	"expires_at":        must(date("Expiry of the token unless the lease is renewed.")),
+	"audience":          strs("APIs that the token is for; absent if any."),
+	"token_bound_cidrs": strs("Addresses that the token may be used from; absent if any."),
+	"bound_hosts":       strs("API hosts that the token is for; absent if any."),
+	"connection":        str("Connection that issued the token; absent for native tokens."),
+	"name":              str("Name of the token at the upstream service."),
+	"upstream":          object("Further members of the service's answer, such as the user of the token."),
 }
 
 func (b *backend) pathsCreds() []*framework.Path {
@@ -41,13 +41,13 @@ func (b *backend) pathsCreds() []*framework.Path {
 	update.Summary = "Issue a token, optionally with fewer permissions than the role."
 	update.DisplayAttrs = &framework.DisplayAttributes{OperationSuffix: "credentials-with-parameters"}
 	return []*framework.Path{path("creds/"+framework.GenericNameRegex("role"), "generate", "", fields{
-		"role":              {Type: framework.TypeString, Required: true, Description: "Name of the role."},
-		"scopes":            {Type: framework.TypeCommaStringSlice, Description: "Scopes of the token, within the role's allowed_scopes. Default: the role's scopes."},
-		"ttl":               {Type: framework.TypeDurationSecond, Description: "TTL of the token, at most the role's max_ttl. Default: the role's ttl."},
-		"token_bound_cidrs": {Type: framework.TypeCommaStringSlice, Description: "Addresses that the token may be used from, within the role's token_bound_cidrs. Default: the role's."},
-		"audience":          {Type: framework.TypeCommaStringSlice, Description: "APIs that the token is for, within the role's audience. Default: the role's."},
-		"dpop_jkt":          {Type: framework.TypeString, Description: "Thumbprint of the key to bind the token to (RFC 9449 section 6.1). Required for a role with proof=dpop."},
-		"x5t_s256":          {Type: framework.TypeString, Description: "Thumbprint of the certificate to bind the token to (RFC 8705 section 3.1). Required for a role with proof=mtls."},
+		"role":              must(str("Name of the role.")),
+		"scopes":            commas("Scopes of the token, within the role's allowed_scopes. Default: the role's scopes."),
+		"ttl":               secs("TTL of the token, at most the role's max_ttl. Default: the role's ttl."),
+		"token_bound_cidrs": commas("Addresses that the token may be used from, within the role's token_bound_cidrs. Default: the role's."),
+		"audience":          commas("APIs that the token is for, within the role's audience. Default: the role's."),
+		"dpop_jkt":          str("Thumbprint of the key to bind the token to (RFC 9449 section 6.1). Required for a role with proof=dpop."),
+		"x5t_s256":          str("Thumbprint of the certificate to bind the token to (RFC 8705 section 3.1). Required for a role with proof=mtls."),
 	},
 		map[logical.Operation]framework.OperationHandler{
 			logical.ReadOperation:   &read,

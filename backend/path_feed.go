@@ -16,18 +16,18 @@ const maxFeedPage = 10_000
 
 // feedAnswer are the members of the answer of feed.
 var feedAnswer = fields{
-	"epoch":  {Type: framework.TypeString, Required: true, Description: "Epoch of the feed. A restart or a failover begins a new epoch."},
-	"cursor": {Type: framework.TypeInt64, Required: true, Description: "Position after the returned events, for the next request."},
-	"events": {Type: framework.TypeSlice, Required: true, Description: "Events in order, each with type (grant, role or key) and id (of the grant or the key; the name of the role). The event of a grant has until: when the tokens of the grant would have expired."},
-	"more":   {Type: framework.TypeBool, Required: true, Description: "Whether there are more events."},
-	"resync": {Type: framework.TypeBool, Required: true, Description: "Whether events may be missing, since the feed does not know the epoch or the cursor of the request. Every kept answer may then be wrong."},
+	"epoch":  must(str("Epoch of the feed. A restart or a failover begins a new epoch.")),
+	"cursor": must(num64("Position after the returned events, for the next request.")),
+	"events": must(slice("Events in order, each with type (grant, role or key) and id (of the grant or the key; the name of the role). The event of a grant has until: when the tokens of the grant would have expired.")),
+	"more":   must(flag("Whether there are more events.")),
+	"resync": must(flag("Whether events may be missing, since the feed does not know the epoch or the cursor of the request. Every kept answer may then be wrong.")),
 }
 
 func (b *backend) pathsFeed() []*framework.Path {
 	return []*framework.Path{path("feed", "read", "feed", fields{
-		"epoch":  {Type: framework.TypeString, Query: true, Description: "Epoch of the last answer. Default: none; the answer then has only the end of the feed."},
-		"cursor": {Type: framework.TypeInt64, Query: true, Description: "Cursor of the last answer. Default: 0."},
-		"limit":  {Type: framework.TypeInt, Query: true, Description: fmt.Sprintf("Maximum number of events to return, at most %d. Default: %[1]d.", maxFeedPage)},
+		"epoch":  query(str("Epoch of the last answer. Default: none; the answer then has only the end of the feed.")),
+		"cursor": query(num64("Cursor of the last answer. Default: 0.")),
+		"limit":  query(num(fmt.Sprintf("Maximum number of events to return, at most %d. Default: %[1]d.", maxFeedPage))),
 	},
 		only(logical.ReadOperation, forward(b.answer(b.pathFeedRead, "Read what has changed of issued tokens.", ok(feedAnswer)))),
 		"What has changed of issued tokens, for verifiers that keep the answers of introspect.",

@@ -9,13 +9,13 @@ import (
 
 // keysAnswer are the names of the current keys.
 var keysAnswer = fields{
-	"key":         {Type: framework.TypeString, Description: "Number of the key that now seals opaque tokens; absent if the mount has issued no token."},
-	"signing_key": {Type: framework.TypeString, Description: "The \"kid\" of the key that now signs JWTs; absent if no role issues JWTs."},
+	"key":         str("Number of the key that now seals opaque tokens; absent if the mount has issued no token."),
+	"signing_key": str("The \"kid\" of the key that now signs JWTs; absent if no role issues JWTs."),
 }
 
 func (b *backend) pathsKeys() []*framework.Path {
-	list := listResponseFields("key number, or \"kid\" of a signing key, oldest first")
-	list["key_info"] = &framework.FieldSchema{Type: framework.TypeMap, Description: "Key to its algorithm, use (enc: seals opaque tokens, sig: signs JWTs), state (successor, current, retired, expired, destroyed or broken) and created_at; of a retired key also retired_at and needed_until."}
+	list := listAnswer("key number, or \"kid\" of a signing key, oldest first")
+	list["key_info"] = object("Key to its algorithm, use (enc: seals opaque tokens, sig: signs JWTs), state (successor, current, retired, expired, destroyed or broken) and created_at; of a retired key also retired_at and needed_until.")
 	return []*framework.Path{
 		path("keys/rotate", "rotate", "key", nil,
 			only(logical.UpdateOperation, forward(b.answer(b.pathKeysRotateUpdate, "Rotate the keys that seal and sign new tokens.", ok(keysAnswer)))),
@@ -23,7 +23,7 @@ func (b *backend) pathsKeys() []*framework.Path {
 			"The former key still opens its tokens until the last of these tokens must have expired. Then the engine deletes the key's secret. "+
 				"JWTs are signed with the key that was published as the successor. While API servers may not know the successor yet, the signing key stays, and a warning says when to rotate again."),
 		path(`keys/(?P<key>[\w-]+)`, "destroy", "key", fields{
-			"key": {Type: framework.TypeString, Required: true, Description: "Number of the key, or \"kid\" of a signing key."},
+			"key": must(str("Number of the key, or \"kid\" of a signing key.")),
 		},
 			only(logical.DeleteOperation, forward(b.answer(b.pathKeysDelete, "Destroy a compromised key, and revoke all tokens made with the key.", ok(keysAnswer)))),
 			"Destroy a compromised key.",

@@ -28,12 +28,8 @@ func (b *backend) pathsLookup() []*framework.Path {
 // tokenOrIDFields are the fields that identify a token, by the token or by its public name.
 func tokenOrIDFields() fields {
 	return fields{
-		"token": {
-			Type:         framework.TypeString,
-			Description:  "Token. A request has either token or token_id.",
-			DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
-		},
-		"token_id": {Type: framework.TypeString, Description: "Public name of the token: 24 hexadecimal digits. For a refreshed or exchanged token: the digits of the grant, a dot and 24 more digits."},
+		"token":    secret(str("Token. A request has either token or token_id.")),
+		"token_id": str("Public name of the token: 24 hexadecimal digits. For a refreshed or exchanged token: the digits of the grant, a dot and 24 more digits."),
 	}
 }
 
@@ -73,14 +69,14 @@ func (b *backend) pathLookupUpdate(ctx context.Context, st *state, req *logical.
 
 // tokenRowFields are the members of mount.Record.
 var tokenRowFields = fields{
-	"token_id":     {Type: framework.TypeString, Required: true, Description: "Public name of the token."},
-	"state":        {Type: framework.TypeString, Required: true, Description: "State of the token: active, expired, revoked, role_deleted, subject_disabled; unknown if storage cannot be read; in lookup also malformed, wrong_environment."},
-	"detail":       {Type: framework.TypeString, Description: "The state in a sentence; absent if the token is active."},
-	"role":         {Type: framework.TypeString, Required: true, Description: "Role that the token was issued from."},
-	"role_version": {Type: framework.TypeInt, Required: true, Description: "Version of the role at the issue."},
-	"scopes":       {Type: framework.TypeStringSlice, Required: true, Description: "Granted scopes."},
-	"entity_id":    {Type: framework.TypeString, Required: true, Description: "Vault entity that requested the token; empty if none."},
-	"display_name": {Type: framework.TypeString, Required: true, Description: "Display name of the Vault token that requested the token."},
-	"issued_at":    {Type: framework.TypeTime, Required: true, Description: "Time of issue."},
-	"expires_at":   {Type: framework.TypeTime, Required: true, Description: "Expiry of the token, renewals included."},
+	"token_id":     must(str("Public name of the token.")),
+	"state":        must(str("State of the token: active, expired, revoked, role_deleted, subject_disabled; unknown if storage cannot be read; in lookup also malformed, wrong_environment.")),
+	"detail":       str("The state in a sentence; absent if the token is active."),
+	"role":         must(str("Role that the token was issued from.")),
+	"role_version": must(num("Version of the role at the issue.")),
+	"scopes":       must(strs("Granted scopes.")),
+	"entity_id":    must(str("Vault entity that requested the token; empty if none.")),
+	"display_name": must(str("Display name of the Vault token that requested the token.")),
+	"issued_at":    must(date("Time of issue.")),
+	"expires_at":   must(date("Expiry of the token, renewals included.")),
 }

@@ -20,22 +20,22 @@ import (
 const mediaIntrospectionJWT = "application/" + token.TypeTokenIntrospection
 
 func (b *backend) pathsOAuthIntrospect() []*framework.Path {
-	hint := &framework.FieldSchema{Type: framework.TypeString, Description: "Ignored."}
+	hint := str("Ignored.")
 	return []*framework.Path{
 		path("oauth/introspect", "introspect", "oauth-token", fields{
-			"token":           {Type: framework.TypeString, Required: true, Description: "Token that the API received.", DisplayAttrs: &framework.DisplayAttributes{Sensitive: true}},
+			"token":           must(secret(str("Token that the API received."))),
 			"token_type_hint": hint,
-			"scope":           {Type: framework.TypeString, Description: "Scopes that the API call requires, separated by spaces; an extension of this engine. Default: none."},
-			"audience":        {Type: framework.TypeString, Description: "Audience of the API; an extension of this engine. Default: not checked."},
-			"client_ip":       {Type: framework.TypeString, Description: "Address of the API's client; an extension of this engine. Required for a token with token_bound_cidrs: otherwise the token is not active."},
-			"host":            {Type: framework.TypeString, Description: "Host header of the API call; an extension of this engine. Required for a token with bound_hosts: otherwise the token is not active."},
+			"scope":           str("Scopes that the API call requires, separated by spaces; an extension of this engine. Default: none."),
+			"audience":        str("Audience of the API; an extension of this engine. Default: not checked."),
+			"client_ip":       str("Address of the API's client; an extension of this engine. Required for a token with token_bound_cidrs: otherwise the token is not active."),
+			"host":            str("Host header of the API call; an extension of this engine. Required for a token with bound_hosts: otherwise the token is not active."),
 		},
 			only(logical.UpdateOperation, b.answer(b.pathOAuthIntrospectUpdate, "Check whether a token is active (RFC 7662).", rawResponses(http.StatusOK, mediaJSON, "Introspection response of RFC 7662 section 2.2"))),
 			"OAuth 2.0 token introspection (RFC 7662).",
 			"Takes form-encoded parameters; Vault authenticates the caller. An inactive token returns only active=false; "+
 				"\"introspect\" returns the reason. With \"Accept: application/token-introspection+jwt\" the answer is signed (RFC 9701), if the mount passes that header on."),
 		path("oauth/revoke", "revoke", "oauth-token", fields{
-			"token":           {Type: framework.TypeString, Required: true, Description: "Token or refresh token.", DisplayAttrs: &framework.DisplayAttributes{Sensitive: true}},
+			"token":           must(secret(str("Token or refresh token."))),
 			"token_type_hint": hint,
 		},
 			only(logical.UpdateOperation, forward(b.answer(b.pathOAuthRevokeUpdate, "Revoke a token and its grant (RFC 7009).", rawResponses(http.StatusOK, mediaJSON, "Empty, also for an unknown token")))),

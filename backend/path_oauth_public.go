@@ -42,7 +42,7 @@ func (b *backend) pathsOAuthPublic() []*framework.Path {
 	list := read("oauth/status/"+framework.GenericNameRegex("number"), "status-list", mediaStatusList, "A signed status list.",
 		"Lists the JWTs that were revoked before their expiry (draft-ietf-oauth-status-list).", b.pathOAuthStatusRead)
 	list.Fields = fields{
-		"number": {Type: framework.TypeString, Required: true, Description: "Number of the list, from the URI in the token's status."},
+		"number": must(str("Number of the list, from the URI in the token's status.")),
 	}
 	metadata := "Lists the endpoints and their features (RFC 8414, OpenID Connect Discovery 1.0)."
 	return []*framework.Path{

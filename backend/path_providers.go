@@ -11,27 +11,23 @@ import (
 
 // providerFields are the fields of a provider.
 var providerFields = fields{
-	"name": {Type: framework.TypeString, Required: true, Description: "Name of the provider."},
-	"definition": {
-		Type:         framework.TypeString,
-		Description:  "Definition of the provider in YAML; see docs/providers.md.",
-		DisplayAttrs: &framework.DisplayAttributes{Name: "Definition", EditType: "textarea"},
-	},
+	"name":       must(str("Name of the provider.")),
+	"definition": edited("textarea", titled("Definition", str("Definition of the provider in YAML; see docs/providers.md."))),
 }
 
 // providerAnswer are the members of a provider.
 var providerAnswer = fields{
-	"title":         {Type: framework.TypeString, Required: true, Description: "Name of the service."},
-	"description":   {Type: framework.TypeString, Required: true, Description: "Kind of the service's tokens, and their limits."},
-	"documentation": {Type: framework.TypeStringSlice, Required: true, Description: "Links to the API's documentation."},
-	"builtin":       {Type: framework.TypeBool, Required: true, Description: "Whether the provider is part of the engine. A built-in provider cannot be changed."},
-	"expiry":        {Type: framework.TypeString, Required: true, Description: "Precision of a token's expiry at the service: none, seconds, days."},
-	"operations":    {Type: framework.TypeStringSlice, Required: true, Description: "Operations that the provider supports."},
-	"credential":    {Type: framework.TypeMap, Required: true, Description: "Fields of a connection's credential."},
-	"settings":      {Type: framework.TypeMap, Required: true, Description: "Fields of a connection's settings."},
-	"params":        {Type: framework.TypeMap, Required: true, Description: "Fields of a role's params."},
-	"example":       {Type: framework.TypeString, Required: true, Description: "Commands that set up a connection and a role."},
-	"definition":    {Type: framework.TypeString, Required: true, Description: "Definition of the provider in YAML."},
+	"title":         must(str("Name of the service.")),
+	"description":   must(str("Kind of the service's tokens, and their limits.")),
+	"documentation": must(strs("Links to the API's documentation.")),
+	"builtin":       must(flag("Whether the provider is part of the engine. A built-in provider cannot be changed.")),
+	"expiry":        must(str("Precision of a token's expiry at the service: none, seconds, days.")),
+	"operations":    must(strs("Operations that the provider supports.")),
+	"credential":    must(object("Fields of a connection's credential.")),
+	"settings":      must(object("Fields of a connection's settings.")),
+	"params":        must(object("Fields of a role's params.")),
+	"example":       must(str("Commands that set up a connection and a role.")),
+	"definition":    must(str("Definition of the provider in YAML.")),
 }
 
 func (b *backend) pathsProviders() []*framework.Path {

@@ -17,34 +17,34 @@ import (
 
 // roleFields are the fields of a role.
 var roleFields = fields{
-	"name":                 {Type: framework.TypeString, Required: true, Description: "Name of the role."},
-	"token_format":         preset(oneOf(field(framework.TypeString, "Token format", "Format of the tokens. \"opaque\": API servers check the token by introspection. \"jwt\": an RFC 9068 access token; API servers verify the token with the published keys. Default: opaque."), role.FormatOpaque, role.FormatJWT), role.FormatOpaque),
-	"scopes":               field(framework.TypeCommaStringSlice, "Scopes", "Scopes of a token, unless the request names other scopes within allowed_scopes. A last segment * matches any: invoices:*."),
-	"allowed_scopes":       field(framework.TypeCommaStringSlice, "Allowed scopes", "All scopes that a request may name. Default: scopes."),
-	"audience":             field(framework.TypeCommaStringSlice, "Audience", "APIs that the token is for. An introspection with an audience accepts only tokens for that audience. Required with token_format=jwt. Default: any."),
-	"ttl":                  field(framework.TypeDurationSecond, "TTL", "TTL of a token without renewal. Default: the mount's default lease TTL."),
-	"max_ttl":              field(framework.TypeDurationSecond, "Maximum TTL", "Longest lifetime of a token, renewals included; at most the mount's maximum lease TTL. Default: the mount's maximum lease TTL."),
-	"max_tokens":           field(framework.TypeInt, "Maximum live tokens", "Maximum number of live tokens of the role. A grant counts once, however often a token is refreshed or exchanged. Requires leases, except with connection. Default: 0, no limit."),
-	"token_bound_cidrs":    field(framework.TypeCommaStringSlice, "Token bound CIDRs", "Addresses and CIDR ranges that the token may be used from. Default: anywhere."),
-	"request_bound_cidrs":  field(framework.TypeCommaStringSlice, "Request bound CIDRs", "Addresses and CIDR ranges that creds may be read from. Default: anywhere."),
-	"bound_hosts":          field(framework.TypeCommaStringSlice, "Bound hosts", "API hosts that the token is for, such as api.example.com or *.example.com. Default: any."),
-	"require_bound_checks": field(framework.TypeBool, "Require bound checks", "States that all API servers check token_bound_cidrs and bound_hosts of a JWT, which ordinary JWT libraries ignore. A role of JWTs takes these two fields only with require_bound_checks. Default: false."),
-	"metadata":             field(framework.TypeKVPairs, "Metadata", "Key=value pairs that introspection returns. A value may be an identity template, such as {{identity.entity.name}}; the engine fills in the template when issuing the token. Default: none."),
-	"description":          field(framework.TypeString, "Description", "Purpose of the role."),
-	"allow_privileged":     field(framework.TypeBool, "Allow privileged scopes", "Allow the role to hold scopes that match the mount's privileged_scopes. Default: false."),
-	"generate_lease":       preset(field(framework.TypeBool, "Generate lease", "Issue tokens under a lease. A JWT without a lease lives for at most 15m. The engine stores nothing of such a JWT, and status lists do not show its revocation. Default: true."), true),
-	"refresh":              field(framework.TypeBool, "Refresh", "Issue short-lived tokens with access_ttl, and a refresh token for the next token at oauth/token, until the lease ends. Default: false."),
-	"access_ttl":           field(framework.TypeDurationSecond, "Access TTL", "TTL of each short-lived token. Required with refresh."),
-	"exchange":             field(framework.TypeBool, "Exchange", "Allow the holder of a token to exchange the token at oauth/token for a token with fewer permissions. Default: false."),
-	"connection":           field(framework.TypeString, "Connection", "Connection whose service issues the tokens. The connection of a role cannot be changed. Default: none, native tokens."),
-	"params":               field(framework.TypeMap, "Params", "Parameters of the tokens at the upstream service; the connection's provider defines the fields."),
-	"reuse":                field(framework.TypeDurationSecond, "Reuse", "With connection: how long after its creation a token is issued to further requesters, each under a separate lease. The token is revoked with the last lease. Default: 0, no reuse."),
-	"proof":                oneOf(field(framework.TypeString, "Proof", "Bind each token to a key that the request names: \"dpop\" by dpop_jkt (RFC 9449), \"mtls\" by x5t_s256 (RFC 8705). API servers check the proof. Default: none."), "", role.ProofDPoP, role.ProofMTLS),
+	"name":                 must(str("Name of the role.")),
+	"token_format":         preset(oneOf(titled("Token format", str("Format of the tokens. \"opaque\": API servers check the token by introspection. \"jwt\": an RFC 9068 access token; API servers verify the token with the published keys. Default: opaque.")), role.FormatOpaque, role.FormatJWT), role.FormatOpaque),
+	"scopes":               titled("Scopes", commas("Scopes of a token, unless the request names other scopes within allowed_scopes. A last segment * matches any: invoices:*.")),
+	"allowed_scopes":       titled("Allowed scopes", commas("All scopes that a request may name. Default: scopes.")),
+	"audience":             titled("Audience", commas("APIs that the token is for. An introspection with an audience accepts only tokens for that audience. Required with token_format=jwt. Default: any.")),
+	"ttl":                  titled("TTL", secs("TTL of a token without renewal. Default: the mount's default lease TTL.")),
+	"max_ttl":              titled("Maximum TTL", secs("Longest lifetime of a token, renewals included; at most the mount's maximum lease TTL. Default: the mount's maximum lease TTL.")),
+	"max_tokens":           titled("Maximum live tokens", num("Maximum number of live tokens of the role. A grant counts once, however often a token is refreshed or exchanged. Requires leases, except with connection. Default: 0, no limit.")),
+	"token_bound_cidrs":    titled("Token bound CIDRs", commas("Addresses and CIDR ranges that the token may be used from. Default: anywhere.")),
+	"request_bound_cidrs":  titled("Request bound CIDRs", commas("Addresses and CIDR ranges that creds may be read from. Default: anywhere.")),
+	"bound_hosts":          titled("Bound hosts", commas("API hosts that the token is for, such as api.example.com or *.example.com. Default: any.")),
+	"require_bound_checks": titled("Require bound checks", flag("States that all API servers check token_bound_cidrs and bound_hosts of a JWT, which ordinary JWT libraries ignore. A role of JWTs takes these two fields only with require_bound_checks. Default: false.")),
+	"metadata":             titled("Metadata", pairs("Key=value pairs that introspection returns. A value may be an identity template, such as {{identity.entity.name}}; the engine fills in the template when issuing the token. Default: none.")),
+	"description":          titled("Description", str("Purpose of the role.")),
+	"allow_privileged":     titled("Allow privileged scopes", flag("Allow the role to hold scopes that match the mount's privileged_scopes. Default: false.")),
+	"generate_lease":       preset(titled("Generate lease", flag("Issue tokens under a lease. A JWT without a lease lives for at most 15m. The engine stores nothing of such a JWT, and status lists do not show its revocation. Default: true.")), true),
+	"refresh":              titled("Refresh", flag("Issue short-lived tokens with access_ttl, and a refresh token for the next token at oauth/token, until the lease ends. Default: false.")),
+	"access_ttl":           titled("Access TTL", secs("TTL of each short-lived token. Required with refresh.")),
+	"exchange":             titled("Exchange", flag("Allow the holder of a token to exchange the token at oauth/token for a token with fewer permissions. Default: false.")),
+	"connection":           titled("Connection", str("Connection whose service issues the tokens. The connection of a role cannot be changed. Default: none, native tokens.")),
+	"params":               titled("Params", object("Parameters of the tokens at the upstream service; the connection's provider defines the fields.")),
+	"reuse":                titled("Reuse", secs("With connection: how long after its creation a token is issued to further requesters, each under a separate lease. The token is revoked with the last lease. Default: 0, no reuse.")),
+	"proof":                oneOf(titled("Proof", str("Bind each token to a key that the request names: \"dpop\" by dpop_jkt (RFC 9449), \"mtls\" by x5t_s256 (RFC 8705). API servers check the proof. Default: none.")), "", role.ProofDPoP, role.ProofMTLS),
 }
 
 // roleAnswer are the members of a role.
 var roleAnswer = readFields(fields{
-	"version": {Type: framework.TypeInt, Required: true, Description: "Version of the role's permissions: incremented by each change of the permissions."},
+	"version": must(num("Version of the role's permissions: incremented by each change of the permissions.")),
 }, roleFields, "name")
 
 func (b *backend) pathsRoles() []*framework.Path {

@@ -9,11 +9,11 @@ import (
 
 // staticCredsAnswer are the members of the token of a static role.
 var staticCredsAnswer = joined(rotationFields, fields{
-	"token":    {Type: framework.TypeString, Required: true, Description: "Token of the static role."},
-	"token_id": {Type: framework.TypeString, Required: true, Description: "Public name of the token, safe to log."},
-	"ttl":      {Type: framework.TypeInt, Required: true, Description: "Seconds until the token is rotated or expires."},
-	"name":     {Type: framework.TypeString, Description: "Name of the token at the upstream service."},
-	"upstream": {Type: framework.TypeMap, Description: "Further members of the service's answer."},
+	"token":    must(str("Token of the static role.")),
+	"token_id": must(str("Public name of the token, safe to log.")),
+	"ttl":      must(num("Seconds until the token is rotated or expires.")),
+	"name":     str("Name of the token at the upstream service."),
+	"upstream": object("Further members of the service's answer."),
 })
 
 func (b *backend) pathsStaticCreds() []*framework.Path {

@@ -11,34 +11,34 @@ import (
 
 // staticRoleFields are the fields of a static role.
 var staticRoleFields = fields{
-	"name":              {Type: framework.TypeString, Required: true, Description: "Name of the static role."},
-	"role":              field(framework.TypeString, "Role", "Role of the token: a role of opaque tokens without refresh and proof, or a role with a connection. The role of a static role cannot be changed."),
-	"rotation_period":   field(framework.TypeDurationSecond, "Rotation period", "Time between two rotations, at least 5s. Either rotation_period or rotation_schedule is required."),
-	"rotation_schedule": field(framework.TypeString, "Rotation schedule", "Times of the rotations in cron syntax, in UTC: \"0 3 * * SAT\" is Saturdays at three."),
-	"rotation_window":   field(framework.TypeDurationSecond, "Rotation window", "How long after a time of rotation_schedule a rotation may still begin, at least 1h. Default: no limit."),
-	"overlap":           field(framework.TypeDurationSecond, "Overlap", "How long the previous token still works after a rotation. Default: 0."),
-	"entity_id":         field(framework.TypeString, "Entity ID", "Vault entity of the token. After the entity is disabled or deleted, the engine revokes the token without replacement. Default: none."),
-	"description":       field(framework.TypeString, "Description", "Purpose of the static role."),
+	"name":              must(str("Name of the static role.")),
+	"role":              titled("Role", str("Role of the token: a role of opaque tokens without refresh and proof, or a role with a connection. The role of a static role cannot be changed.")),
+	"rotation_period":   titled("Rotation period", secs("Time between two rotations, at least 5s. Either rotation_period or rotation_schedule is required.")),
+	"rotation_schedule": titled("Rotation schedule", str("Times of the rotations in cron syntax, in UTC: \"0 3 * * SAT\" is Saturdays at three.")),
+	"rotation_window":   titled("Rotation window", secs("How long after a time of rotation_schedule a rotation may still begin, at least 1h. Default: no limit.")),
+	"overlap":           titled("Overlap", secs("How long the previous token still works after a rotation. Default: 0.")),
+	"entity_id":         titled("Entity ID", str("Vault entity of the token. After the entity is disabled or deleted, the engine revokes the token without replacement. Default: none.")),
+	"description":       titled("Description", str("Purpose of the static role.")),
 }
 
 // rotationFields are the members of the rotation of a static role.
 var rotationFields = fields{
-	"last_vault_rotation":       {Type: framework.TypeTime, Required: true, Description: "Time of the last rotation."},
-	"next_vault_rotation":       {Type: framework.TypeTime, Required: true, Description: "Time of the next rotation."},
-	"previous_token_expires_at": {Type: framework.TypeTime, Description: "Expiry of the previous token; absent if no previous token works."},
-	"rotation_period":           {Type: framework.TypeInt, Required: true, Description: "Seconds between two rotations; 0 with rotation_schedule."},
-	"rotation_schedule":         {Type: framework.TypeString, Required: true, Description: "Times of the rotations in cron syntax; empty with rotation_period."},
-	"rotation_window":           {Type: framework.TypeInt, Required: true, Description: "How long after a scheduled time a rotation may still begin, in seconds; 0: no limit."},
+	"last_vault_rotation":       must(date("Time of the last rotation.")),
+	"next_vault_rotation":       must(date("Time of the next rotation.")),
+	"previous_token_expires_at": date("Expiry of the previous token; absent if no previous token works."),
+	"rotation_period":           must(num("Seconds between two rotations; 0 with rotation_schedule.")),
+	"rotation_schedule":         must(str("Times of the rotations in cron syntax; empty with rotation_period.")),
+	"rotation_window":           must(num("How long after a scheduled time a rotation may still begin, in seconds; 0: no limit.")),
 }
 
 // staticRoleAnswer are the members of a static role.
 var staticRoleAnswer = joined(rotationFields, fields{
-	"role":        {Type: framework.TypeString, Required: true, Description: "Role of the token."},
-	"overlap":     {Type: framework.TypeInt, Required: true, Description: "How long the previous token works after a rotation, in seconds."},
-	"entity_id":   {Type: framework.TypeString, Required: true, Description: "Vault entity of the token; empty if none."},
-	"description": {Type: framework.TypeString, Required: true, Description: "Purpose of the static role."},
-	"token_id":    {Type: framework.TypeString, Required: true, Description: "Public name of the token."},
-	"last_error":  {Type: framework.TypeString, Description: "Error of the last rotation; absent if the rotation succeeded."},
+	"role":        must(str("Role of the token.")),
+	"overlap":     must(num("How long the previous token works after a rotation, in seconds.")),
+	"entity_id":   must(str("Vault entity of the token; empty if none.")),
+	"description": must(str("Purpose of the static role.")),
+	"token_id":    must(str("Public name of the token.")),
+	"last_error":  str("Error of the last rotation; absent if the rotation succeeded."),
 })
 
 func (b *backend) pathsStaticRoles() []*framework.Path {

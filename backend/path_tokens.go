@@ -23,16 +23,12 @@ const (
 func (b *backend) pathsTokens() []*framework.Path {
 	listFields := pageFields("token_id")
 	listFields["limit"].Description = fmt.Sprintf("Maximum number of entries to return, at most %d. Default: %[1]d.", maxTokensPage)
-	listFields["role"] = &framework.FieldSchema{
-		Type:        framework.TypeString,
-		Description: "List only tokens of this role.",
-		Query:       true,
-	}
-	listResponse := listResponseFields("token_id")
-	listResponse["key_info"] = &framework.FieldSchema{Type: framework.TypeMap, Description: "Answer of tokens/:token_id for each token_id."}
+	listFields["role"] = query(str("List only tokens of this role."))
+	listResponse := listAnswer("token_id")
+	listResponse["key_info"] = object("Answer of tokens/:token_id for each token_id.")
 	return []*framework.Path{
 		path("tokens/"+framework.GenericNameRegex("token_id"), "", "issued-token", fields{
-			"token_id": {Type: framework.TypeString, Description: "Public name of the token: 24 hexadecimal digits.", Required: true},
+			"token_id": must(str("Public name of the token: 24 hexadecimal digits.")),
 		},
 			only(logical.ReadOperation, b.answer(b.pathTokensRead, "Read the record and state of a token.", ok(tokenRowFields))),
 			"Read the record and state of a token.",

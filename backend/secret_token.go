@@ -19,7 +19,7 @@ func (b *backend) secretToken() *framework.Secret {
 	return &framework.Secret{
 		Type: secretTypeToken,
 		Fields: fields{
-			"token": {Type: framework.TypeString, Description: "API token"},
+			"token": str("API token"),
 		},
 		Renew:  b.on(b.tokenRenew),
 		Revoke: b.on(b.tokenRevoke),

@@ -20,7 +20,7 @@ func (b *backend) secretUpstream() *framework.Secret {
 	return &framework.Secret{
 		Type: secretTypeUpstream,
 		Fields: fields{
-			"token": {Type: framework.TypeString, Description: "API token of the upstream service"},
+			"token": str("API token of the upstream service"),
 		},
 		Renew:  b.on(b.upstreamRenew),
 		Revoke: b.on(b.upstreamRevoke),
