@@ -103,7 +103,10 @@ func newBackend() *backend {
 		Help:           strings.TrimSpace(backendHelp),
 		BackendType:    logical.TypeLogical,
 		RunningVersion: Version,
-		PathsSpecial:   &logical.Paths{SealWrapStorage: []string{native.KeysPrefix, upstream.ConnectionsPrefix, upstream.Prefix, static.Prefix}, Unauthenticated: unauthenticated},
+		PathsSpecial: &logical.Paths{
+			SealWrapStorage: []string{native.KeysPrefix, upstream.ConnectionsPrefix, upstream.Prefix, static.Prefix},
+			Unauthenticated: unauthenticated,
+		},
 		Paths: slices.Concat(
 			b.pathsConfig(),
 			b.pathsRoles(),

@@ -20,7 +20,8 @@ func (b *backend) pathsBroken() []*framework.Path {
 	}))
 	list.DisplayAttrs.OperationSuffix = "broken-entries"
 	list.HelpSynopsis = "List the stored entries that cannot be read."
-	list.HelpDescription = "An entry that cannot be decoded or compiled affects only the requests that need the entry. Write the role, connection, provider, static role or config again, or delete the entry."
+	list.HelpDescription = "An entry that cannot be decoded or compiled affects only the requests that need the entry. Write the " +
+		"role, connection, provider, static role or config again, or delete the entry."
 	return []*framework.Path{
 		list,
 		path("broken/(?P<key>.+)", "", "broken-entry", fields{
@@ -28,11 +29,12 @@ func (b *backend) pathsBroken() []*framework.Path {
 		},
 			only(logical.DeleteOperation, b.change(b.pathBrokenDelete, "Delete a stored entry that cannot be read.")),
 			"Delete a stored entry that cannot be read.",
-			"The content of the entry is lost. Deleting a role or a static role revokes its known tokens; docs/api.md lists the other effects of a deletion. An entry that can be read is not deleted."),
+			"The content of the entry is lost. Deleting a role or a static role revokes its known tokens; docs/api.md lists the other "+
+				"effects of a deletion. An entry that can be read is not deleted."),
 	}
 }
 
-func (b *backend) pathBrokenList(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathBrokenList(ctx context.Context, st *state, req *request, d *input) (*response, error) {
 	after, limit, err := pageOf(d)
 	if err != nil {
 		return nil, err
@@ -46,6 +48,6 @@ func (b *backend) pathBrokenList(ctx context.Context, st *state, req *logical.Re
 	return logical.ListResponseWithInfo(keys, info), nil
 }
 
-func (b *backend) pathBrokenDelete(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathBrokenDelete(ctx context.Context, st *state, req *request, d *input) (*response, error) {
 	return warned(b.DropBroken(ctx, req.Storage, st, d.Get("key").(string)))
 }

@@ -161,7 +161,7 @@ func members(schema fields, of ...any) *logical.Response {
 }
 
 // given returns the request struct of a room, with the fields that the request gives.
-func given[T any](d *framework.FieldData) *T {
+func given[T any](d *input) *T {
 	request := new(T)
 	values.Fill(request, d.GetOk)
 	return request

@@ -14,11 +14,16 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 )
 
-// state is what a mount has in memory.
-type state = mount.State
+// The arguments of a handler, and the answer.
+type (
+	state    = mount.State // what the mount has in memory
+	request  = logical.Request
+	input    = framework.FieldData // the fields of the request
+	response = logical.Response
+)
 
 // handler handles an operation of a path. The state is current.
-type handler func(context.Context, *state, *logical.Request, *framework.FieldData) (*logical.Response, error)
+type handler func(context.Context, *state, *request, *input) (*response, error)
 
 // on returns the callback that loads the state and then calls the handler.
 func (b *backend) on(h handler) framework.OperationFunc {
@@ -86,7 +91,9 @@ type entries interface {
 }
 
 // pathsEntries returns the path of an entry of a kind, such as "static-roles", and the path that lists the names.
-func (b *backend) pathsEntries(kind string, of func(*state) entries, f fields, operations operations, synopsis, description string) []*framework.Path {
+func (b *backend) pathsEntries(
+	kind string, of func(*state) entries, f fields, operations operations, synopsis, description string,
+) []*framework.Path {
 	one := path(kind+"/"+framework.GenericNameRegex("name"), "", strings.TrimSuffix(kind, "s"), f, operations, synopsis, description)
 	one.ExistenceCheck = func(ctx context.Context, req *logical.Request, d *framework.FieldData) (bool, error) {
 		st, err := b.Load(ctx, req.Storage)
@@ -116,7 +123,7 @@ func (b *backend) listPath(kind string, names func(*state) []string) *framework.
 }
 
 // pageOf returns the values of the fields of pageFields. Without a limit in the request, limit is math.MaxInt.
-func pageOf(d *framework.FieldData) (after string, limit int, _ error) {
+func pageOf(d *input) (after string, limit int, _ error) {
 	after = d.Get("after").(string)
 	limit = math.MaxInt
 	if v, given := d.GetOk("limit"); given {
@@ -138,7 +145,7 @@ func page(names []string, after string, limit int) []string {
 }
 
 // warned returns the answer of a change with its warnings.
-func warned(warnings []string, err error) (*logical.Response, error) {
+func warned(warnings []string, err error) (*response, error) {
 	if err != nil || len(warnings) == 0 {
 		return nil, err
 	}

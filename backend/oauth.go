@@ -3,6 +3,7 @@ package backend
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -31,7 +32,7 @@ func rawResponse(status int, mediaType, cacheControl string, body []byte) *logic
 }
 
 // noStore returns a JSON answer that caches must not store (RFC 6749 section 5.1): the answer holds or describes a token.
-func noStore(status int, answer any) (*logical.Response, error) {
+func noStore(status int, answer any) (*response, error) {
 	body, err := json.Marshal(answer)
 	if err != nil {
 		return nil, err
@@ -43,7 +44,7 @@ func noStore(status int, answer any) (*logical.Response, error) {
 func maxAge(d time.Duration) string { return fmt.Sprintf("public, max-age=%d", int(d.Seconds())) }
 
 // sent returns the value of a parameter; nil if the client did not send the parameter, or sent no value (RFC 6749 section 3.1).
-func sent(d *framework.FieldData, parameter string) *string {
+func sent(d *input, parameter string) *string {
 	if value := d.Get(parameter).(string); value != "" {
 		return &value
 	}
@@ -52,7 +53,7 @@ func sent(d *framework.FieldData, parameter string) *string {
 
 // oauthForm rejects a parameter that is not text, before the framework answers with a Vault error. RFC 6749 section 3.2
 // forbids repeated parameters; Vault joins the values of a repeated parameter by commas.
-func oauthForm(req *logical.Request) error {
+func oauthForm(req *request) error {
 	for name, value := range req.Data {
 		if _, text := value.(string); !text {
 			return refusal.OAuth(refusal.InvalidRequest, "%s must be text", refusal.Clip(name))
@@ -61,7 +62,7 @@ func oauthForm(req *logical.Request) error {
 	return nil
 }
 
-// rawResponses returns the schema of answers that rawResponse makes.
-func rawResponses(status int, mediaType, description string) map[int][]framework.Response {
-	return map[int][]framework.Response{status: {{Description: description, MediaType: mediaType}}}
+// raw returns the schema of the 200 answer that rawResponse makes.
+func raw(mediaType, description string) map[int][]framework.Response {
+	return map[int][]framework.Response{http.StatusOK: {{Description: description, MediaType: mediaType}}}
 }

@@ -14,14 +14,24 @@ var defaults = native.DefaultConfig()
 
 // configFields are the settings of the mount.
 var configFields = fields{
-	"environment":         titled("Environment", str("Name of the environment in introspection answers and JWTs, such as \"production\". Default: the mount's path.")),
-	"token_prefix":        preset(titled("Token prefix", str("Prefix of opaque tokens: 2 to 16 of a-z, 0-9 and _, a letter first. Tokens with a former prefix keep working. Default: apt.")), defaults.TokenPrefix),
-	"key_rotation_period": preset(titled("Key rotation period", secs("How long a key seals or signs new tokens, at least 1h. Default: 720h.")), int(defaults.KeyRotationPeriod.Seconds())),
-	"privileged_scopes":   titled("Privileged scopes", commas("Scopes that a role may hold only with allow_privileged. A pattern such as admin:* stands for all scopes with that prefix; * stands for the scope * only. Default: *, admin, admin:*.")),
-	"issuer":              titled("Issuer", str("URL under which API servers reach this mount: the \"iss\" of JWTs. The URL ends with the mount's path, after the namespace if any, such as https://vault.example.com:8200/v1/apitoken. Required before a role with token_format=jwt. Default: none.")),
-	"signing_algorithm":   preset(oneOf(titled("Signing algorithm", str("Signing algorithm of new JWTs: ES256, EdDSA or RS256. A change takes effect once the new key has been published for jwks_max_age. Default: ES256.")), token.Algorithms[0], token.Algorithms[1], token.Algorithms[2]), defaults.SigningAlgorithm),
-	"jwks_max_age":        preset(titled("JWKS maximum age", secs("How long API servers may cache the published keys, 1s to 24h. The engine publishes a key for this long before the key signs. Default: 5m.")), int(defaults.JWKSMaxAge.Seconds())),
-	"status_list_ttl":     preset(titled("Status list TTL", secs("How long API servers may cache a status list, 1s to 24h: the longest delay until API servers see a revocation. Default: 1m.")), int(defaults.StatusListTTL.Seconds())),
+	"environment": titled("Environment", str("Name of the environment in introspection answers and JWTs, such as "+
+		"\"production\". Default: the mount's path.")),
+	"token_prefix": preset(titled("Token prefix", str("Prefix of opaque tokens: 2 to 16 of a-z, 0-9 and _, a letter "+
+		"first. Tokens with a former prefix keep working. Default: apt.")), defaults.TokenPrefix),
+	"key_rotation_period": preset(titled("Key rotation period", secs("How long a key seals or signs new tokens, at least 1h. "+
+		"Default: 720h.")), int(defaults.KeyRotationPeriod.Seconds())),
+	"privileged_scopes": titled("Privileged scopes", commas("Scopes that a role may hold only with allow_privileged. A pattern "+
+		"such as admin:* stands for all scopes with that prefix; * stands for the scope * only. Default: *, admin, admin:*.")),
+	"issuer": titled("Issuer", str("URL under which API servers reach this mount: the \"iss\" of JWTs. The URL ends "+
+		"with the mount's path, after the namespace if any, such as https://vault.example.com:8200/v1/apitoken. Required before a "+
+		"role with token_format=jwt. Default: none.")),
+	"signing_algorithm": preset(oneOf(titled("Signing algorithm", str("Signing algorithm of new JWTs: ES256, EdDSA or RS256. A "+
+		"change takes effect once the new key has been published for jwks_max_age. Default: ES256.")),
+		token.Algorithms[0], token.Algorithms[1], token.Algorithms[2]), defaults.SigningAlgorithm),
+	"jwks_max_age": preset(titled("JWKS maximum age", secs("How long API servers may cache the published keys, 1s to 24h. "+
+		"The engine publishes a key for this long before the key signs. Default: 5m.")), int(defaults.JWKSMaxAge.Seconds())),
+	"status_list_ttl": preset(titled("Status list TTL", secs("How long API servers may cache a status list, 1s to 24h: the "+
+		"longest delay until API servers see a revocation. Default: 1m.")), int(defaults.StatusListTTL.Seconds())),
 }
 
 // configAnswer are the settings of the mount as read.
@@ -40,10 +50,11 @@ func (b *backend) pathsConfig() []*framework.Path {
 			logical.UpdateOperation: update,
 		},
 		"Settings of the mount.",
-		"The settings determine the format of tokens, the rotation of keys, and the privileged scopes. Every setting has a default. token_pattern is read only: a secret scanner finds leaked tokens by this pattern.")}
+		"The settings determine the format of tokens, the rotation of keys, and the privileged scopes. Every setting has a default. "+
+			"token_pattern is read only: a secret scanner finds leaked tokens by this pattern.")}
 }
 
-func (b *backend) pathConfigRead(ctx context.Context, st *state, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathConfigRead(ctx context.Context, st *state, req *request, _ *input) (*response, error) {
 	c, err := st.Config.Get()
 	if err != nil {
 		return nil, err
@@ -54,7 +65,7 @@ func (b *backend) pathConfigRead(ctx context.Context, st *state, req *logical.Re
 	}), nil
 }
 
-func (b *backend) pathConfigUpdate(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathConfigUpdate(ctx context.Context, st *state, req *request, d *input) (*response, error) {
 	c, wasBroken, err := st.ChangeConfig(ctx, req.Storage, given[native.ConfigChange](d), req.MountPoint)
 	if err != nil {
 		return nil, err
@@ -66,7 +77,8 @@ func (b *backend) pathConfigUpdate(ctx context.Context, st *state, req *logical.
 	}
 	for _, r := range st.Roles.All() {
 		if err := r.Privileged(c.PrivilegedScopes); err != nil {
-			warnings = append(warnings, err.Error()+"; it issues no more tokens until it is changed, tokens already issued are not affected")
+			warnings = append(warnings, err.Error()+"; it issues no more tokens until it is changed, tokens already issued are not "+
+				"affected")
 		}
 	}
 	return warned(warnings, nil)

@@ -41,13 +41,16 @@ func (b *backend) pathsCreds() []*framework.Path {
 	update.Summary = "Issue a token, optionally with fewer permissions than the role."
 	update.DisplayAttrs = &framework.DisplayAttributes{OperationSuffix: "credentials-with-parameters"}
 	return []*framework.Path{path("creds/"+framework.GenericNameRegex("role"), "generate", "", fields{
-		"role":              must(str("Name of the role.")),
-		"scopes":            commas("Scopes of the token, within the role's allowed_scopes. Default: the role's scopes."),
-		"ttl":               secs("TTL of the token, at most the role's max_ttl. Default: the role's ttl."),
-		"token_bound_cidrs": commas("Addresses that the token may be used from, within the role's token_bound_cidrs. Default: the role's."),
-		"audience":          commas("APIs that the token is for, within the role's audience. Default: the role's."),
-		"dpop_jkt":          str("Thumbprint of the key to bind the token to (RFC 9449 section 6.1). Required for a role with proof=dpop."),
-		"x5t_s256":          str("Thumbprint of the certificate to bind the token to (RFC 8705 section 3.1). Required for a role with proof=mtls."),
+		"role":   must(str("Name of the role.")),
+		"scopes": commas("Scopes of the token, within the role's allowed_scopes. Default: the role's scopes."),
+		"ttl":    secs("TTL of the token, at most the role's max_ttl. Default: the role's ttl."),
+		"token_bound_cidrs": commas("Addresses that the token may be used from, within the role's token_bound_cidrs. Default: the " +
+			"role's."),
+		"audience": commas("APIs that the token is for, within the role's audience. Default: the role's."),
+		"dpop_jkt": str("Thumbprint of the key to bind the token to (RFC 9449 section 6.1). Required for a role with " +
+			"proof=dpop."),
+		"x5t_s256": str("Thumbprint of the certificate to bind the token to (RFC 8705 section 3.1). Required for a role " +
+			"with proof=mtls."),
 	},
 		map[logical.Operation]framework.OperationHandler{
 			logical.ReadOperation:   &read,
@@ -61,7 +64,7 @@ func (b *backend) pathsCreds() []*framework.Path {
 
 // pathCredsRead issues a token with the permissions of the role. A read takes no fields, so that a policy can allow read
 // without allowing everything within allowed_scopes: Vault does not apply allowed_parameters to the query of a GET.
-func (b *backend) pathCredsRead(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathCredsRead(ctx context.Context, st *state, req *request, d *input) (*response, error) {
 	for _, field := range slices.Sorted(maps.Keys(d.Raw)) {
 		if field != "role" {
 			return nil, refusal.Field(field, "reading takes no fields: a request that narrows is an update, vault write %s%s %s=...",
@@ -71,7 +74,7 @@ func (b *backend) pathCredsRead(ctx context.Context, st *state, req *logical.Req
 	return b.pathCredsUpdate(ctx, st, req, d)
 }
 
-func (b *backend) pathCredsUpdate(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathCredsUpdate(ctx context.Context, st *state, req *request, d *input) (*response, error) {
 	name := d.Get("role").(string)
 	r := st.Roles.Get(name)
 	if err := st.Roles.Broken(name); err != nil {
@@ -93,7 +96,7 @@ func (b *backend) pathCredsUpdate(ctx context.Context, st *state, req *logical.R
 }
 
 // credsNative issues a native token.
-func (b *backend) credsNative(ctx context.Context, req *logical.Request, d *framework.FieldData, st *state, r *role.Role) (*logical.Response, error) {
+func (b *backend) credsNative(ctx context.Context, req *request, d *input, st *state, r *role.Role) (*response, error) {
 	ttl, lifetime, warnings, err := b.lifetimes(r, d)
 	if err != nil {
 		return nil, err
@@ -122,7 +125,7 @@ func (b *backend) credsNative(ctx context.Context, req *logical.Request, d *fram
 }
 
 // lifetimes returns the TTL of a requested token, and the token's longest lifetime, renewals included.
-func (b *backend) lifetimes(r *role.Role, d *framework.FieldData) (ttl, lifetime time.Duration, warnings []string, _ error) {
+func (b *backend) lifetimes(r *role.Role, d *input) (ttl, lifetime time.Duration, warnings []string, _ error) {
 	asked := time.Duration(d.Get("ttl").(int)) * time.Second
 	defaultTTL, maxTTL, err := r.Lives(asked)
 	if err != nil {

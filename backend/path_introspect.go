@@ -34,8 +34,9 @@ var introspectAnswer = fields{
 	"metadata":          pairs("Metadata of the role."),
 	"token_bound_cidrs": strs("Addresses that the token may be used from; absent if any."),
 	"epoch":             str("Epoch of feed; only from the active node."),
-	"cursor":            num64("End of feed before the answer was made: the answer knows all events up to the cursor. Only from the active node."),
-	"bound_hosts":       strs("API hosts that the token is for; absent if any."),
+	"cursor": num64("End of feed before the answer was made: the answer knows all events up to the cursor. Only from " +
+		"the active node."),
+	"bound_hosts": strs("API hosts that the token is for; absent if any."),
 }
 
 func (b *backend) pathsIntrospect() []*framework.Path {
@@ -43,19 +44,23 @@ func (b *backend) pathsIntrospect() []*framework.Path {
 		"token":           must(secret(str("Token that the API received."))),
 		"required_scopes": commas("Scopes that the API call requires. Default: none; the API checks \"scope\" itself."),
 		"audience":        str("Audience of the API, as in the roles. Default: not checked."),
-		"client_ip":       str("Address of the API's client. Required for a token with token_bound_cidrs: otherwise the token is not active."),
-		"min_cursor":      num64("For verifiers that read feed: a node other than the active node forwards a request with min_cursor to the active node. Default: any node answers."),
-		"host":            str("Host header of the API call. Required for a token with bound_hosts: otherwise the token is not active."),
+		"client_ip": str("Address of the API's client. Required for a token with token_bound_cidrs: otherwise the token is " +
+			"not active."),
+		"min_cursor": num64("For verifiers that read feed: a node other than the active node forwards a request with " +
+			"min_cursor to the active node. Default: any node answers."),
+		"host": str("Host header of the API call. Required for a token with bound_hosts: otherwise the token is not active."),
 	},
-		only(logical.UpdateOperation, handle(b.pathIntrospectUpdate, "Check whether a token is valid for a use.", ok(introspectAnswer))),
+		only(logical.UpdateOperation,
+			handle(b.pathIntrospectUpdate, "Check whether a token is valid for a use.", ok(introspectAnswer))),
 		"Check whether a token is valid for a use.",
-		"The answer has the members of RFC 7662, and the reason for active=false: malformed, wrong_environment, unknown, expired, revoked, "+
+		"The answer has the members of RFC 7662, and the reason for active=false: malformed, wrong_environment, unknown, expired, "+
+			"revoked, "+
 			"role_deleted, subject_disabled, wrong_audience, insufficient_scope, address_not_allowed, host_not_allowed.")}
 }
 
 // pathIntrospectUpdate loads the state itself: the position in the feed must be that before the state is read, since the
 // answer must not claim to know a later change.
-func (b *backend) pathIntrospectUpdate(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathIntrospectUpdate(ctx context.Context, req *request, d *input) (*response, error) {
 	active := b.WriteSafeReplicationState()
 	if _, given := d.GetOk("min_cursor"); given && !active {
 		return nil, logical.ErrReadOnly // Vault forwards the request to the active node
@@ -86,7 +91,7 @@ func (b *backend) pathIntrospectUpdate(ctx context.Context, req *logical.Request
 
 // tokenField returns the token of the request. tokenField rejects text that no token can be by its size or its bytes. The
 // answer for other malformed text is active=false.
-func tokenField(d *framework.FieldData) (string, error) {
+func tokenField(d *input) (string, error) {
 	text := d.Get("token").(string)
 	switch {
 	case text == "":

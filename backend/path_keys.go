@@ -15,40 +15,48 @@ var keysAnswer = fields{
 
 func (b *backend) pathsKeys() []*framework.Path {
 	list := listAnswer("key number, or \"kid\" of a signing key, oldest first")
-	list["key_info"] = object("Key to its algorithm, use (enc: seals opaque tokens, sig: signs JWTs), state (successor, current, retired, expired, destroyed or broken) and created_at; of a retired key also retired_at and needed_until.")
+	list["key_info"] = object("Key to its algorithm, use (enc: seals opaque tokens, sig: signs JWTs), state (successor, current, " +
+		"retired, expired, destroyed or broken) and created_at; of a retired key also retired_at and needed_until.")
 	return []*framework.Path{
 		path("keys/rotate", "rotate", "key", nil,
-			only(logical.UpdateOperation, forward(b.answer(b.pathKeysRotateUpdate, "Rotate the keys that seal and sign new tokens.", ok(keysAnswer)))),
+			only(logical.UpdateOperation,
+				forward(b.answer(b.pathKeysRotateUpdate, "Rotate the keys that seal and sign new tokens.", ok(keysAnswer)))),
 			"Rotate the keys that seal and sign new tokens.",
-			"The former key still opens its tokens until the last of these tokens must have expired. Then the engine deletes the key's secret. "+
-				"JWTs are signed with the key that was published as the successor. While API servers may not know the successor yet, the signing key stays, and a warning says when to rotate again."),
+			"The former key still opens its tokens until the last of these tokens must have expired. Then the engine deletes the key's "+
+				"secret. "+
+				"JWTs are signed with the key that was published as the successor. While API servers may not know the successor yet, the "+
+				"signing key stays, and a warning says when to rotate again."),
 		path(`keys/(?P<key>[\w-]+)`, "destroy", "key", fields{
 			"key": must(str("Number of the key, or \"kid\" of a signing key.")),
 		},
-			only(logical.DeleteOperation, forward(b.answer(b.pathKeysDelete, "Destroy a compromised key, and revoke all tokens made with the key.", ok(keysAnswer)))),
+			only(logical.DeleteOperation, forward(b.answer(b.pathKeysDelete, "Destroy a compromised key, and revoke all tokens made "+
+				"with the key.", ok(keysAnswer)))),
 			"Destroy a compromised key.",
-			"Revokes all tokens made with the key at once, for good. The leases of these tokens remain until they expire. Tokens of the same grants made with another key stay valid. Another key replaces a destroyed current key. "+
-				"A signing key leaves the published keys: API servers that cache the published keys accept its JWTs, and may not know the next key, for up to jwks_max_age."),
+			"Revokes all tokens made with the key at once, for good. The leases of these tokens remain until they expire. Tokens of "+
+				"the same grants made with another key stay valid. Another key replaces a destroyed current key. "+
+				"A signing key leaves the published keys: API servers that cache the published keys accept its JWTs, and may not know the "+
+				"next key, for up to jwks_max_age."),
 		path("keys/?$", "", "keys", nil,
 			only(logical.ListOperation, b.answer(b.pathKeysList, "List the keys without their secrets.", ok(list))),
 			"List the keys without their secrets.",
-			"The current key seals new tokens. A retired key opens the tokens that it sealed. The engine stores only the public part of expired and destroyed keys."),
+			"The current key seals new tokens. A retired key opens the tokens that it sealed. The engine stores only the public part "+
+				"of expired and destroyed keys."),
 	}
 }
 
-func (b *backend) pathKeysRotateUpdate(ctx context.Context, st *state, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathKeysRotateUpdate(ctx context.Context, st *state, req *request, _ *input) (*response, error) {
 	warnings, err := st.RotateKeys(ctx, req.Storage)
 	return keysInUse(st, warnings, err)
 }
 
-func (b *backend) pathKeysDelete(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathKeysDelete(ctx context.Context, st *state, req *request, d *input) (*response, error) {
 	defer b.Statics.Wake() // a static role may keep a token of the key
 	warnings, err := st.DestroyKey(ctx, req.Storage, d.Get("key").(string))
 	return keysInUse(st, warnings, err)
 }
 
 // keysInUse returns the answer that names the current keys.
-func keysInUse(st *state, warnings []string, err error) (*logical.Response, error) {
+func keysInUse(st *state, warnings []string, err error) (*response, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -57,6 +65,6 @@ func keysInUse(st *state, warnings []string, err error) (*logical.Response, erro
 	return resp, nil
 }
 
-func (b *backend) pathKeysList(ctx context.Context, st *state, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathKeysList(ctx context.Context, st *state, req *request, _ *input) (*response, error) {
 	return logical.ListResponseWithInfo(st.DescribeKeys()), nil
 }

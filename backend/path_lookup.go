@@ -28,14 +28,15 @@ func (b *backend) pathsLookup() []*framework.Path {
 // tokenOrIDFields are the fields that identify a token, by the token or by its public name.
 func tokenOrIDFields() fields {
 	return fields{
-		"token":    secret(str("Token. A request has either token or token_id.")),
-		"token_id": str("Public name of the token: 24 hexadecimal digits. For a refreshed or exchanged token: the digits of the grant, a dot and 24 more digits."),
+		"token": secret(str("Token. A request has either token or token_id.")),
+		"token_id": str("Public name of the token: 24 hexadecimal digits. For a refreshed or exchanged token: the digits of the " +
+			"grant, a dot and 24 more digits."),
 	}
 }
 
 // tokenOrID returns the values of tokenOrIDFields; exactly one value is set. For a token_id, tokenOrID returns the ID of the
 // grant.
-func tokenOrID(d *framework.FieldData) (text string, grant token.ID, _ error) {
+func tokenOrID(d *input) (text string, grant token.ID, _ error) {
 	_, byToken := d.GetOk("token")
 	idText, byID := d.GetOk("token_id")
 	if byToken == byID {
@@ -52,7 +53,7 @@ func tokenOrID(d *framework.FieldData) (text string, grant token.ID, _ error) {
 	return "", grant, nil
 }
 
-func (b *backend) pathLookupUpdate(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathLookupUpdate(ctx context.Context, st *state, req *request, d *input) (*response, error) {
 	text, id, err := tokenOrID(d)
 	if err != nil {
 		return nil, err
@@ -69,8 +70,9 @@ func (b *backend) pathLookupUpdate(ctx context.Context, st *state, req *logical.
 
 // tokenRowFields are the members of mount.Record.
 var tokenRowFields = fields{
-	"token_id":     must(str("Public name of the token.")),
-	"state":        must(str("State of the token: active, expired, revoked, role_deleted, subject_disabled; unknown if storage cannot be read; in lookup also malformed, wrong_environment.")),
+	"token_id": must(str("Public name of the token.")),
+	"state": must(str("State of the token: active, expired, revoked, role_deleted, subject_disabled; unknown if storage " +
+		"cannot be read; in lookup also malformed, wrong_environment.")),
 	"detail":       str("The state in a sentence; absent if the token is active."),
 	"role":         must(str("Role that the token was issued from.")),
 	"role_version": must(num("Version of the role at the issue.")),

@@ -27,24 +27,30 @@ func (b *backend) pathsOAuthIntrospect() []*framework.Path {
 			"token_type_hint": hint,
 			"scope":           str("Scopes that the API call requires, separated by spaces; an extension of this engine. Default: none."),
 			"audience":        str("Audience of the API; an extension of this engine. Default: not checked."),
-			"client_ip":       str("Address of the API's client; an extension of this engine. Required for a token with token_bound_cidrs: otherwise the token is not active."),
-			"host":            str("Host header of the API call; an extension of this engine. Required for a token with bound_hosts: otherwise the token is not active."),
+			"client_ip": str("Address of the API's client; an extension of this engine. Required for a token with " +
+				"token_bound_cidrs: otherwise the token is not active."),
+			"host": str("Host header of the API call; an extension of this engine. Required for a token with bound_hosts: " +
+				"otherwise the token is not active."),
 		},
-			only(logical.UpdateOperation, b.answer(b.pathOAuthIntrospectUpdate, "Check whether a token is active (RFC 7662).", rawResponses(http.StatusOK, mediaJSON, "Introspection response of RFC 7662 section 2.2"))),
+			only(logical.UpdateOperation, b.answer(b.pathOAuthIntrospectUpdate, "Check whether a token is active (RFC 7662).",
+				raw(mediaJSON, "Introspection response of RFC 7662 section 2.2"))),
 			"OAuth 2.0 token introspection (RFC 7662).",
 			"Takes form-encoded parameters; Vault authenticates the caller. An inactive token returns only active=false; "+
-				"\"introspect\" returns the reason. With \"Accept: application/token-introspection+jwt\" the answer is signed (RFC 9701), if the mount passes that header on."),
+				"\"introspect\" returns the reason. With \"Accept: application/token-introspection+jwt\" the answer is signed (RFC 9701), "+
+				"if the mount passes that header on."),
 		path("oauth/revoke", "revoke", "oauth-token", fields{
 			"token":           must(secret(str("Token or refresh token."))),
 			"token_type_hint": hint,
 		},
-			only(logical.UpdateOperation, forward(b.answer(b.pathOAuthRevokeUpdate, "Revoke a token and its grant (RFC 7009).", rawResponses(http.StatusOK, mediaJSON, "Empty, also for an unknown token")))),
+			only(logical.UpdateOperation, forward(b.answer(b.pathOAuthRevokeUpdate, "Revoke a token and its grant (RFC 7009).",
+				raw(mediaJSON, "Empty, also for an unknown token")))),
 			"OAuth 2.0 token revocation (RFC 7009).",
-			"Takes form-encoded parameters; Vault authenticates the caller. Revokes the token and all other tokens of its grant. An unknown token is a success. A token whose key is gone is the error unsupported_token_type."),
+			"Takes form-encoded parameters; Vault authenticates the caller. Revokes the token and all other tokens of its grant. An "+
+				"unknown token is a success. A token whose key is gone is the error unsupported_token_type."),
 	}
 }
 
-func (b *backend) pathOAuthIntrospectUpdate(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathOAuthIntrospectUpdate(ctx context.Context, st *state, req *request, d *input) (*response, error) {
 	text := d.Get("token").(string)
 	if text == "" {
 		return nil, refusal.OAuth(refusal.InvalidRequest, "token is missing")
@@ -86,7 +92,7 @@ func (b *backend) pathOAuthIntrospectUpdate(ctx context.Context, st *state, req 
 
 // wantsSigned reports whether the caller accepts a signed answer. Vault passes the header on only if the mount is tuned to
 // do that.
-func wantsSigned(req *logical.Request) bool {
+func wantsSigned(req *request) bool {
 	for name, values := range req.Headers {
 		if strings.EqualFold(name, "Accept") && strings.Contains(strings.Join(values, ","), mediaIntrospectionJWT) {
 			return true
@@ -95,7 +101,7 @@ func wantsSigned(req *logical.Request) bool {
 	return false
 }
 
-func (b *backend) pathOAuthRevokeUpdate(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathOAuthRevokeUpdate(ctx context.Context, st *state, req *request, d *input) (*response, error) {
 	text := d.Get("token").(string)
 	if text == "" {
 		return nil, refusal.OAuth(refusal.InvalidRequest, "token is missing")
@@ -106,7 +112,8 @@ func (b *backend) pathOAuthRevokeUpdate(ctx context.Context, st *state, req *log
 	case errors.Is(err, token.ErrExpiredKey), errors.Is(err, token.ErrDestroyedKey):
 		// The token is dead, but other tokens of the grant may be alive. By section 2.1 a client takes a success for the
 		// revocation of the grant. The answer is therefore the error of section 2.2.1.
-		return nil, refusal.OAuth(refusal.UnsupportedTokenType, "the token is not active, but its key is gone: the grant of the token is unknown, and no other token was revoked")
+		return nil, refusal.OAuth(refusal.UnsupportedTokenType, "the token is not active, but its key is gone: the grant of the "+
+			"token is unknown, and no other token was revoked")
 	case err != nil:
 		return nil, err
 	}

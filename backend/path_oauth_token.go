@@ -20,20 +20,25 @@ func (b *backend) pathsOAuthToken() []*framework.Path {
 		"subject_token_type":   str("urn:ietf:params:oauth:token-type:access_token, or ...:jwt for a JWT."),
 		"requested_token_type": str("Same values as subject_token_type. Default: the token format of the role."),
 		"actor_token":          secret(str("Not supported.")),
-		"scope":                str("Scopes of the new token, separated by spaces, within the scopes of the old token. Default: the same."),
-		"audience":             str("API that the new token is for, within the audience of the old token. Default: the same."),
-		"resource":             str("Same as audience (RFC 8707)."),
-		"ttl":                  str("TTL of the new token, at most the remaining lifetime of the old token; an extension of this engine."),
-		"token_bound_cidrs":    str("Addresses that the new token may be used from, separated by spaces, within the addresses of the old token; an extension of this engine. Default: the same."),
+		"scope": str("Scopes of the new token, separated by spaces, within the scopes of the old token. Default: the " +
+			"same."),
+		"audience": str("API that the new token is for, within the audience of the old token. Default: the same."),
+		"resource": str("Same as audience (RFC 8707)."),
+		"ttl": str("TTL of the new token, at most the remaining lifetime of the old token; an extension of this " +
+			"engine."),
+		"token_bound_cidrs": str("Addresses that the new token may be used from, separated by spaces, within the addresses of " +
+			"the old token; an extension of this engine. Default: the same."),
 	},
-		only(logical.UpdateOperation, forward(b.answer(b.pathOAuthTokenUpdate, "Refresh or exchange a token.", rawResponses(http.StatusOK, mediaJSON, "Access token response of RFC 6749 section 5.1")))),
+		only(logical.UpdateOperation, forward(b.answer(b.pathOAuthTokenUpdate, "Refresh or exchange a token.",
+			raw(mediaJSON, "Access token response of RFC 6749 section 5.1")))),
 		"The OAuth 2.0 token endpoint: refresh and exchange tokens.",
 		"Takes form-encoded parameters and needs no Vault token: the refresh token, or the token to exchange, is the credential. "+
-			"A refresh (RFC 6749 section 6) returns a new pair of tokens and invalidates the refresh token. Reuse of a refresh token after more than 10 seconds revokes the whole grant. "+
+			"A refresh (RFC 6749 section 6) returns a new pair of tokens and invalidates the refresh token. Reuse of a refresh token "+
+			"after more than 10 seconds revokes the whole grant. "+
 			"An exchange (RFC 8693) returns a token with fewer permissions.")}
 }
 
-func (b *backend) pathOAuthTokenUpdate(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathOAuthTokenUpdate(ctx context.Context, st *state, req *request, d *input) (*response, error) {
 	grantType := d.Get("grant_type").(string)
 	if grantType == native.GrantTypeRefresh || grantType == native.GrantTypeExchange {
 		if err := b.Fence.ProveWritable(ctx, req.Storage); err != nil {
@@ -48,10 +53,11 @@ func (b *backend) pathOAuthTokenUpdate(ctx context.Context, st *state, req *logi
 	case "":
 		return nil, refusal.OAuth(refusal.InvalidRequest, "grant_type is missing")
 	}
-	return nil, refusal.OAuth(refusal.UnsupportedGrantType, "grant_type must be %s or %s", native.GrantTypeRefresh, native.GrantTypeExchange)
+	return nil, refusal.OAuth(refusal.UnsupportedGrantType, "grant_type must be %s or %s",
+		native.GrantTypeRefresh, native.GrantTypeExchange)
 }
 
-func (b *backend) oauthRefresh(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) oauthRefresh(ctx context.Context, st *state, req *request, d *input) (*response, error) {
 	text := d.Get("refresh_token").(string)
 	if text == "" {
 		return nil, refusal.OAuth(refusal.InvalidRequest, "refresh_token is missing")
@@ -65,11 +71,12 @@ func (b *backend) oauthRefresh(ctx context.Context, st *state, req *logical.Requ
 	return noStore(http.StatusOK, pair.Answer(b.Now()))
 }
 
-func (b *backend) oauthExchange(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) oauthExchange(ctx context.Context, st *state, req *request, d *input) (*response, error) {
 	text := func(parameter string) string { return d.Get(parameter).(string) }
 	form := &native.ExchangeForm{
-		SubjectToken: text("subject_token"), SubjectTokenType: text("subject_token_type"), RequestedTokenType: text("requested_token_type"),
-		ActorToken: text("actor_token"), Scope: text("scope"), Audience: text("audience"), Resource: text("resource"), TTL: text("ttl"),
+		SubjectToken: text("subject_token"), SubjectTokenType: text("subject_token_type"),
+		RequestedTokenType: text("requested_token_type"), ActorToken: text("actor_token"),
+		Scope: text("scope"), Audience: text("audience"), Resource: text("resource"), TTL: text("ttl"),
 		TokenBoundCIDRs: text("token_bound_cidrs"),
 	}
 	q, err := form.Parse()
@@ -85,7 +92,7 @@ func (b *backend) oauthExchange(ctx context.Context, st *state, req *logical.Req
 }
 
 // remoteAddr returns the client address of a request; empty if unknown.
-func remoteAddr(req *logical.Request) string {
+func remoteAddr(req *request) string {
 	if req.Connection == nil {
 		return ""
 	}

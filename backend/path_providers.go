@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"github.com/hashicorp/vault/sdk/framework"
-	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 )
@@ -38,10 +37,11 @@ func (b *backend) pathsProviders() []*framework.Path {
 			b.change(b.pathProvidersDelete, "Delete a custom provider."),
 		),
 		"A definition of how to create and revoke tokens at an upstream service.",
-		"A read returns the provider's documentation. A write defines a provider for a further service in YAML, and rejects an invalid definition.")
+		"A read returns the provider's documentation. A write defines a provider for a further service in YAML, and rejects an "+
+			"invalid definition.")
 }
 
-func (b *backend) pathProvidersRead(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathProvidersRead(ctx context.Context, st *state, req *request, d *input) (*response, error) {
 	name := d.Get("name").(string)
 	p := st.Connections.Providers.Get(name)
 	if err := st.Connections.Providers.Broken(name); err != nil {
@@ -50,10 +50,11 @@ func (b *backend) pathProvidersRead(ctx context.Context, st *state, req *logical
 	if p == nil {
 		return nil, nil
 	}
-	return members(providerAnswer, p.Describe(req.MountPoint), map[string]any{"builtin": st.Connections.Providers.IsBuiltin(name)}), nil
+	builtin := map[string]any{"builtin": st.Connections.Providers.IsBuiltin(name)}
+	return members(providerAnswer, p.Describe(req.MountPoint), builtin), nil
 }
 
-func (b *backend) pathProvidersWrite(ctx context.Context, _ *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathProvidersWrite(ctx context.Context, _ *state, req *request, d *input) (*response, error) {
 	var definition *string
 	if text, given := d.GetOk("definition"); given {
 		definition = new(text.(string))
@@ -61,6 +62,6 @@ func (b *backend) pathProvidersWrite(ctx context.Context, _ *state, req *logical
 	return nil, b.Upstreams.WriteProvider(ctx, req.Storage, d.Get("name").(string), definition)
 }
 
-func (b *backend) pathProvidersDelete(ctx context.Context, _ *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathProvidersDelete(ctx context.Context, _ *state, req *request, d *input) (*response, error) {
 	return nil, b.Upstreams.DeleteProvider(ctx, req.Storage, d.Get("name").(string))
 }

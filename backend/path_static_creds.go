@@ -22,7 +22,8 @@ func (b *backend) pathsStaticCreds() []*framework.Path {
 		path("static-creds/"+framework.GenericNameRegex("name"), "read", "static-credentials", name,
 			only(logical.ReadOperation, b.answer(b.pathStaticCredsRead, "Read the token of a static role.", ok(staticCredsAnswer))),
 			"Read the token of a static role.",
-			"Returns the same token until the next rotation, without a lease. Read again after ttl. After the token was revoked or expired, the answer is an error until the next rotation. The role's request_bound_cidrs apply as for creds."),
+			"Returns the same token until the next rotation, without a lease. Read again after ttl. After the token was revoked or "+
+				"expired, the answer is an error until the next rotation. The role's request_bound_cidrs apply as for creds."),
 		path("rotate-role/"+framework.GenericNameRegex("name"), "rotate", "static-role", name,
 			only(logical.UpdateOperation, b.change(b.pathRotateRoleUpdate, "Rotate the token of a static role now.")),
 			"Rotate the token of a static role now.",
@@ -30,7 +31,7 @@ func (b *backend) pathsStaticCreds() []*framework.Path {
 	}
 }
 
-func (b *backend) pathStaticCredsRead(ctx context.Context, _ *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathStaticCredsRead(ctx context.Context, _ *state, req *request, d *input) (*response, error) {
 	status, err := b.Statics.ReadToken(ctx, req.Storage, d.Get("name").(string), remoteAddr(req))
 	if status == nil || err != nil {
 		return nil, err
@@ -38,6 +39,6 @@ func (b *backend) pathStaticCredsRead(ctx context.Context, _ *state, req *logica
 	return members(staticCredsAnswer, status), nil
 }
 
-func (b *backend) pathRotateRoleUpdate(ctx context.Context, _ *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathRotateRoleUpdate(ctx context.Context, _ *state, req *request, d *input) (*response, error) {
 	return nil, b.Statics.Rotate(ctx, req.Storage, d.Get("name").(string))
 }

@@ -4,21 +4,25 @@ import (
 	"context"
 
 	"github.com/hashicorp/vault/sdk/framework"
-	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/static"
 )
 
 // staticRoleFields are the fields of a static role.
 var staticRoleFields = fields{
-	"name":              must(str("Name of the static role.")),
-	"role":              titled("Role", str("Role of the token: a role of opaque tokens without refresh and proof, or a role with a connection. The role of a static role cannot be changed.")),
-	"rotation_period":   titled("Rotation period", secs("Time between two rotations, at least 5s. Either rotation_period or rotation_schedule is required.")),
-	"rotation_schedule": titled("Rotation schedule", str("Times of the rotations in cron syntax, in UTC: \"0 3 * * SAT\" is Saturdays at three.")),
-	"rotation_window":   titled("Rotation window", secs("How long after a time of rotation_schedule a rotation may still begin, at least 1h. Default: no limit.")),
-	"overlap":           titled("Overlap", secs("How long the previous token still works after a rotation. Default: 0.")),
-	"entity_id":         titled("Entity ID", str("Vault entity of the token. After the entity is disabled or deleted, the engine revokes the token without replacement. Default: none.")),
-	"description":       titled("Description", str("Purpose of the static role.")),
+	"name": must(str("Name of the static role.")),
+	"role": titled("Role", str("Role of the token: a role of opaque tokens without refresh and proof, or a role "+
+		"with a connection. The role of a static role cannot be changed.")),
+	"rotation_period": titled("Rotation period", secs("Time between two rotations, at least 5s. Either rotation_period or "+
+		"rotation_schedule is required.")),
+	"rotation_schedule": titled("Rotation schedule", str("Times of the rotations in cron syntax, in UTC: \"0 3 * * SAT\" is "+
+		"Saturdays at three.")),
+	"rotation_window": titled("Rotation window", secs("How long after a time of rotation_schedule a rotation may still begin, "+
+		"at least 1h. Default: no limit.")),
+	"overlap": titled("Overlap", secs("How long the previous token still works after a rotation. Default: 0.")),
+	"entity_id": titled("Entity ID", str("Vault entity of the token. After the entity is disabled or deleted, the engine "+
+		"revokes the token without replacement. Default: none.")),
+	"description": titled("Description", str("Purpose of the static role.")),
 }
 
 // rotationFields are the members of the rotation of a static role.
@@ -49,10 +53,11 @@ func (b *backend) pathsStaticRoles() []*framework.Path {
 			b.change(b.pathStaticRolesDelete, "Delete a static role and revoke its tokens."),
 		),
 		"One long-lived token of a role, rotated by the engine.",
-		"For clients that cannot read creds. The engine replaces the token before the token expires. After several missed rotations the engine rotates once. The engine replaces a revoked token at once.")
+		"For clients that cannot read creds. The engine replaces the token before the token expires. After several missed rotations "+
+			"the engine rotates once. The engine replaces a revoked token at once.")
 }
 
-func (b *backend) pathStaticRolesRead(ctx context.Context, _ *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathStaticRolesRead(ctx context.Context, _ *state, req *request, d *input) (*response, error) {
 	status, err := b.Statics.Read(ctx, req.Storage, d.Get("name").(string))
 	if status == nil || err != nil {
 		return nil, err
@@ -60,12 +65,12 @@ func (b *backend) pathStaticRolesRead(ctx context.Context, _ *state, req *logica
 	return members(staticRoleAnswer, status), nil
 }
 
-func (b *backend) pathStaticRolesWrite(ctx context.Context, _ *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathStaticRolesWrite(ctx context.Context, _ *state, req *request, d *input) (*response, error) {
 	change := given[static.Change](d)
 	change.MountPoint = req.MountPoint
 	return warned(b.Statics.Write(ctx, req.Storage, d.Get("name").(string), change))
 }
 
-func (b *backend) pathStaticRolesDelete(ctx context.Context, _ *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathStaticRolesDelete(ctx context.Context, _ *state, req *request, d *input) (*response, error) {
 	return nil, b.Statics.Delete(ctx, req.Storage, d.Get("name").(string))
 }

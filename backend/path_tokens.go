@@ -32,7 +32,8 @@ func (b *backend) pathsTokens() []*framework.Path {
 		},
 			only(logical.ReadOperation, b.answer(b.pathTokensRead, "Read the record and state of a token.", ok(tokenRowFields))),
 			"Read the record and state of a token.",
-			"Returns a row of the inventory. The row exists from the issue of the token until shortly after its expiry. The row never holds the token itself."),
+			"Returns a row of the inventory. The row exists from the issue of the token until shortly after its expiry. The row never "+
+				"holds the token itself."),
 		path("tokens/?$", "", "issued-tokens", listFields,
 			only(logical.ListOperation, b.answer(b.pathTokensList, "List the tokens that may still be live.", ok(listResponse))),
 			"List the tokens that may still be live.",
@@ -40,7 +41,7 @@ func (b *backend) pathsTokens() []*framework.Path {
 	}
 }
 
-func (b *backend) pathTokensRead(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathTokensRead(ctx context.Context, st *state, req *request, d *input) (*response, error) {
 	_, id, err := token.ParseName(d.Get("token_id").(string)) // a row describes a grant
 	if err != nil {
 		return nil, refusal.Field("token_id", "%s", err)
@@ -56,7 +57,7 @@ func (b *backend) pathTokensRead(ctx context.Context, st *state, req *logical.Re
 	return members(tokenRowFields, record), nil
 }
 
-func (b *backend) pathTokensList(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathTokensList(ctx context.Context, st *state, req *request, d *input) (*response, error) {
 	afterText, limit, err := pageOf(d)
 	if err != nil {
 		return nil, err

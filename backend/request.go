@@ -12,7 +12,7 @@ import (
 )
 
 // HandleRequest handles a request, and renders a refusal: into an OAuth error below oauth/, into a Vault error elsewhere.
-func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*logical.Response, error) {
+func (b *backend) HandleRequest(ctx context.Context, req *request) (*response, error) {
 	resp, err := b.handle(ctx, req)
 	refused := refusal.As(err)
 	switch {
@@ -27,11 +27,11 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 }
 
 // speaksOAuth reports whether a request is one of OAuth, with a form and an answer of OAuth.
-func speaksOAuth(req *logical.Request) bool {
+func speaksOAuth(req *request) bool {
 	return req.Operation == logical.UpdateOperation && strings.HasPrefix(req.Path, oauthPrefix)
 }
 
-func (b *backend) handle(ctx context.Context, req *logical.Request) (*logical.Response, error) {
+func (b *backend) handle(ctx context.Context, req *request) (*response, error) {
 	if speaksOAuth(req) {
 		if err := oauthForm(req); err != nil {
 			return nil, err
@@ -58,7 +58,7 @@ func (b *backend) handle(ctx context.Context, req *logical.Request) (*logical.Re
 
 // HandleExistenceCheck reports whether the path exists: Vault distinguishes create and update by the answer.
 // HandleExistenceCheck reads only the name in the path. HandleRequest checks the fields, with errors that say what is allowed.
-func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (checkFound, exists bool, err error) {
+func (b *backend) HandleExistenceCheck(ctx context.Context, req *request) (checkFound, exists bool, err error) {
 	named := *req
 	named.Data = nil
 	return b.Backend.HandleExistenceCheck(ctx, &named)

@@ -5,7 +5,6 @@ import (
 	"errors"
 
 	"github.com/hashicorp/vault/sdk/framework"
-	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
@@ -27,7 +26,7 @@ func (b *backend) secretToken() *framework.Secret {
 }
 
 // tokenRenew extends the token to the new expiry of the lease.
-func (b *backend) tokenRenew(ctx context.Context, st *state, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+func (b *backend) tokenRenew(ctx context.Context, st *state, req *request, _ *input) (*response, error) {
 	l, err := native.ParseLease(leaseData(req))
 	if err != nil {
 		return nil, err
@@ -56,7 +55,7 @@ func (b *backend) tokenRenew(ctx context.Context, st *state, req *logical.Reques
 
 // tokenRevoke revokes the token. tokenRevoke needs only the lease: the role may be gone. The engine stores no revocation of
 // an expired token.
-func (b *backend) tokenRevoke(ctx context.Context, st *state, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+func (b *backend) tokenRevoke(ctx context.Context, st *state, req *request, _ *input) (*response, error) {
 	l, err := native.ParseLease(leaseData(req))
 	if err != nil {
 		return nil, err

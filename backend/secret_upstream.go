@@ -28,10 +28,11 @@ func (b *backend) secretUpstream() *framework.Secret {
 }
 
 // credsUpstream issues a token of the role's connection.
-func (b *backend) credsUpstream(ctx context.Context, req *logical.Request, d *framework.FieldData, st *state, r *role.Role) (*logical.Response, error) {
+func (b *backend) credsUpstream(ctx context.Context, req *request, d *input, st *state, r *role.Role) (*response, error) {
 	for field := range d.Raw {
 		if field != "role" && field != "ttl" {
-			return nil, refusal.Field(field, "is for native tokens; role %q issues tokens of connection %q, which the role's params narrow", r.Name(), r.Connection)
+			return nil, refusal.Field(field, "is for native tokens; role %q issues tokens of connection %q, which the role's params "+
+				"narrow", r.Name(), r.Connection)
 		}
 	}
 	ttl, lifetime, warnings, err := b.lifetimes(r, d)
@@ -60,7 +61,7 @@ func (b *backend) credsUpstream(ctx context.Context, req *logical.Request, d *fr
 }
 
 // upstreamRenew renews a lease, and extends its token.
-func (b *backend) upstreamRenew(ctx context.Context, _ *state, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+func (b *backend) upstreamRenew(ctx context.Context, _ *state, req *request, _ *input) (*response, error) {
 	l, err := upstream.ParseLease(leaseData(req))
 	if err != nil {
 		return nil, err
@@ -81,7 +82,7 @@ func (b *backend) upstreamRenew(ctx context.Context, _ *state, req *logical.Requ
 
 // upstreamRevoke revokes the token. If the service fails, the queue retries the revocation: Vault would give up after some
 // tries.
-func (b *backend) upstreamRevoke(ctx context.Context, _ *state, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+func (b *backend) upstreamRevoke(ctx context.Context, _ *state, req *request, _ *input) (*response, error) {
 	l, err := upstream.ParseLease(leaseData(req))
 	if err != nil {
 		return nil, err
@@ -95,5 +96,6 @@ func (b *backend) upstreamRevoke(ctx context.Context, _ *state, req *logical.Req
 
 // userAgent returns the User-Agent of requests to upstream services.
 func userAgent() string {
-	return "vault-plugin-secrets-apitoken/" + strings.TrimPrefix(Version, "v") + " (+https://github.com/vault-apitoken/vault-plugin-secrets-apitoken)"
+	return "vault-plugin-secrets-apitoken/" + strings.TrimPrefix(Version, "v") +
+		" (+https://github.com/vault-apitoken/vault-plugin-secrets-apitoken)"
 }

@@ -42,7 +42,7 @@ func (h strictHandler) Handler() framework.OperationFunc {
 }
 
 // checkTypes rejects a request with a value of the wrong type.
-func (b *backend) checkTypes(req *logical.Request) error {
+func (b *backend) checkTypes(req *request) error {
 	path := b.Route(req.Path)
 	if path == nil {
 		return nil
