@@ -92,7 +92,9 @@ func (c *Config) Change(change *ConfigChange, mountPoint string, longest time.Du
 
 // ChangeConfig changes the config as storage holds it. ChangeConfig warns if the stored config could not be read, and of the
 // roles that issue no more tokens.
-func (t *Tokens) ChangeConfig(ctx context.Context, s logical.Storage, change *ConfigChange, mountPoint string) (warnings []string, _ error) {
+func (t *Tokens) ChangeConfig(
+	ctx context.Context, s logical.Storage, change *ConfigChange, mountPoint string,
+) (warnings []string, _ error) {
 	t.Config.Writing.Lock()
 	defer t.Config.Writing.Unlock()
 	stored, err := ReadConfig(ctx, s) // which another process may have written
@@ -117,7 +119,8 @@ func (t *Tokens) ChangeConfig(ctx context.Context, s logical.Storage, change *Co
 	}
 	for _, r := range t.Roles.All() {
 		if err := r.Privileged(c.PrivilegedScopes); err != nil {
-			warnings = append(warnings, err.Error()+"; it issues no more tokens until it is changed, tokens already issued are not affected")
+			warnings = append(warnings, err.Error()+"; it issues no more tokens until it is changed, tokens already issued are not "+
+				"affected")
 		}
 	}
 	return warnings, nil
