@@ -110,7 +110,7 @@ func TestIntrospectionCounts(t *testing.T) {
 	if got["uses"] != uint64(3) || fmt.Sprint(got["refusals"]) != "map[host_not_allowed:1 insufficient_scope:1]" || fmt.Sprint(got["scopes"]) != "[a:read]" {
 		t.Errorf("shown %v", got)
 	}
-	if top := e.b.usage.Unknown(9); len(top) != 1 || top[0].Address.String() != "198.51.100.9" || top[0].Refusals != 1 {
+	if top := e.b.Usage.Unknown(9); len(top) != 1 || top[0].Address.String() != "198.51.100.9" || top[0].Refusals != 1 {
 		t.Errorf("unknown tokens came from %v", top)
 	}
 	e.system.ReplicationStateVal = consts.ReplicationPerformanceStandby
@@ -225,8 +225,8 @@ func TestUsageIsStored(t *testing.T) {
 			t.Errorf("after its first end, and renewed: %v", got)
 		}
 		minutes(45)
-		if names := segments(); e.b.usage.Len() != 0 || len(names) > 1 {
-			t.Errorf("%d tokens are left, and %q", e.b.usage.Len(), names)
+		if names := segments(); e.b.Usage.Len() != 0 || len(names) > 1 {
+			t.Errorf("%d tokens are left, and %q", e.b.Usage.Len(), names)
 		}
 		e.b.Cleanup(context.Background())
 	})

@@ -1,6 +1,12 @@
 package native
 
-import "github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+import (
+	"maps"
+	"slices"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+)
 
 // Members returns the members of an introspection answer (RFC 7662 section 2.2) for an opened token.
 func (v *Verdict) Members(c *Config) map[string]any {
@@ -49,4 +55,45 @@ func (t *Tokens) RowOf(v *Verdict) ledger.Row {
 		row.Scopes = v.Permissions.Scopes.Parameter()
 	}
 	return row
+}
+
+// Answer returns the members of the answer of introspect: those of RFC 7662 and those of this engine.
+func (v *Verdict) Answer(config *ConfigStore, use *access.Use, mountPoint string) map[string]any {
+	data := map[string]any{"active": v.Reason == access.Good}
+	if v.Reason != access.Good {
+		data["reason"], data["detail"] = string(v.Reason), v.Explain(use)
+	}
+	if v.Claims == nil {
+		return data
+	}
+	c := config.OrDefaults()
+	maps.Copy(data, v.Members(c))
+	data["token_id"] = v.Claims.Name()
+	if v.Claims.Grant != v.Claims.ID {
+		data["grant_id"] = v.Claims.Grant.String()
+	}
+	if config.Broken() == nil {
+		data["environment"] = c.EnvironmentOf(mountPoint)
+	}
+	if v.Role != nil {
+		data["role"] = v.Role.Name()
+	}
+	if v.Permissions != nil {
+		addLimits(data, v.Permissions)
+		if len(v.Metadata) > 0 {
+			data["metadata"] = v.Metadata
+		}
+	}
+	return data
+}
+
+// addLimits adds to an answer the addresses and hosts that a token is limited to.
+func addLimits(data map[string]any, p *access.Permissions) {
+	addresses, hosts, _ := p.Effective()
+	if addresses.Restricted() {
+		data["token_bound_cidrs"] = addresses.Strings()
+	}
+	if len(hosts) > 0 {
+		data["bound_hosts"] = slices.Clone([]string(hosts))
+	}
 }
