@@ -25,8 +25,8 @@ func (b *backend) pathsUsage() []*framework.Path {
 			"of a process, has a name of its own.")),
 		"sequence": must(num64("Number of the batch, from 1, higher with each batch of the reporter. A retry has the number of the " +
 			"batch.")),
-		"tokens": slice("One row for each token: token_id, uses, last_used_at, last_ip, last_region, last_network, refusals (a number " +
-			fmt.Sprintf("for each reason), scopes (that uses needed). At most %d rows. Default: none.", insight.MaxRows)),
+		"tokens": slice("One row for each token: token_id, uses, last_used_at, last_ip, last_region, last_network, refusals (a " +
+			fmt.Sprintf("number for each reason), scopes (that uses needed). At most %d rows. Default: none.", insight.MaxRows)),
 		"unknown": slice(fmt.Sprintf("One row for each address that unknown tokens came from: ip, refusals. At most %d rows. "+
 			"Default: none.", insight.MaxRows)),
 	},

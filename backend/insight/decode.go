@@ -41,7 +41,8 @@ type decoder struct {
 // ParseReport returns the report of a request. The rows are decoded JSON.
 func ParseReport(reporter string, sequence int64, tokens, unknown []any) (*Report, error) {
 	if !reporterName.MatchString(reporter) {
-		return nil, refusal.Field("reporter", "takes 1 to 64 letters, digits, dots, colons, hyphens and underscores, and begins with a letter or digit")
+		return nil, refusal.Field("reporter", "takes 1 to 64 letters, digits, dots, colons, hyphens and underscores, "+
+			"and begins with a letter or digit")
 	}
 	if sequence < 1 {
 		return nil, refusal.Field("sequence", "must be at least 1")
@@ -57,7 +58,8 @@ func ParseReport(reporter string, sequence int64, tokens, unknown []any) (*Repor
 	}
 	d := &decoder{left: MaxBytes, scopes: make(map[string]bool)}
 	for i, row := range tokens {
-		if err := d.object("tokens", i, row, func(field string, value any) error { return d.token(&r.Tokens[i], field, value) }); err != nil {
+		take := func(field string, value any) error { return d.token(&r.Tokens[i], field, value) }
+		if err := d.object("tokens", i, row, take); err != nil {
 			return nil, err
 		}
 		if r.Tokens[i].ID.IsZero() {
@@ -65,7 +67,8 @@ func ParseReport(reporter string, sequence int64, tokens, unknown []any) (*Repor
 		}
 	}
 	for i, row := range unknown {
-		if err := d.object("unknown", i, row, func(field string, value any) error { return d.unknown(&r.Unknown[i], field, value) }); err != nil {
+		take := func(field string, value any) error { return d.unknown(&r.Unknown[i], field, value) }
+		if err := d.object("unknown", i, row, take); err != nil {
 			return nil, err
 		}
 		if !r.Unknown[i].Address.IsValid() || r.Unknown[i].Refusals == 0 {
@@ -141,7 +144,8 @@ func (d *decoder) token(row *TokenUse, field string, value any) error {
 	case "scopes":
 		return d.scopeList(row, value)
 	default:
-		return fmt.Errorf("is not a field of a row, which has token_id, uses, last_used_at, last_ip, last_region, last_network, refusals, scopes")
+		return fmt.Errorf("is not a field of a row, which has token_id, uses, last_used_at, last_ip, last_region, " +
+			"last_network, refusals, scopes")
 	}
 	return nil
 }

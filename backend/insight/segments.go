@@ -147,7 +147,9 @@ func decodeSegment(value []byte) (storedSegment, error) {
 		return stored, err
 	}
 	for i := range stored.Rows {
-		if r := &stored.Rows[i]; r.Scopes > uint(len(stored.Scopes)) || len(r.Address) != 0 && len(r.Address) != 16 || r.First > r.Last {
+		r := &stored.Rows[i]
+		size := len(r.Address)
+		if r.Scopes > uint(len(stored.Scopes)) || size != 0 && size != 16 || r.First > r.Last {
 			return stored, errors.New("a row is not one that this engine writes")
 		}
 	}

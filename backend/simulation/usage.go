@@ -109,7 +109,8 @@ func (p *reporter) batch(ids []string, uses func() int) *batch {
 		n := uses()
 		p.used[grantID(id)] += uint64(n)
 		rows[i] = map[string]any{
-			"token_id": id, "uses": n, "last_ip": "192.0.2." + strconv.Itoa(n), "scopes": []any{"a:read"}, "refusals": map[string]any{"host_not_allowed": n},
+			"token_id": id, "uses": n, "last_ip": "192.0.2." + strconv.Itoa(n), "scopes": []any{"a:read"},
+			"refusals": map[string]any{"host_not_allowed": n},
 		}
 	}
 	b.data = map[string]any{"reporter": "api", "sequence": b.sequence, "tokens": rows}
@@ -142,7 +143,8 @@ func (w *world) sendBatch(n *node, b *batch) *answer {
 	case b.counted[n] && !duplicate:
 		w.broken(4, "node %d counts batch %d twice", n.n, b.sequence)
 	case duplicate && accepted+ignored != 0, !duplicate && accepted+ignored != b.rows:
-		w.broken(4, "node %d answers batch %d of %d rows with duplicate %v, accepted %d, ignored %d", n.n, b.sequence, b.rows, duplicate, accepted, ignored)
+		w.broken(4, "node %d answers batch %d of %d rows with duplicate %v, accepted %d, ignored %d",
+			n.n, b.sequence, b.rows, duplicate, accepted, ignored)
 	}
 	b.done, b.counted[n] = true, true
 	return a
@@ -168,7 +170,8 @@ func (w *world) checkUsage(n *node, g *grant, shown map[string]any) {
 		}
 	}
 	if uses > most {
-		w.broken(4, "node %d shows %d uses of grant %d; %d were reported, and there were %d introspections", n.n, uses, g.n, reported, most-reported)
+		w.broken(4, "node %d shows %d uses of grant %d; %d were reported, and there were %d introspections",
+			n.n, uses, g.n, reported, most-reported)
 	}
 }
 
