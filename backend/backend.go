@@ -22,7 +22,7 @@
 // <w> is the writer id of a process. Only that process rewrites a key with <w>. Loading merges the keys of all writers.
 // Large pages have one more digit in <xxx>.
 //
-// Memory holds a copy of storage (cache.go). A process reads storage when it first needs an entry, when Vault reports a
+// Memory holds a copy of storage (package mount). A process reads storage when it first needs an entry, when Vault reports a
 // write by another node, and after Vault rejected a write for lack of leadership. Introspection reads no storage, except
 // for a key that memory lacks. Issuing an opaque token writes no storage on the request path, except for the first token
 // of a process, the first token of a mount, and a token with a longer lifetime than every token before.
@@ -43,27 +43,18 @@ package backend
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/feed"
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/fence"
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/geoip"
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/leavers"
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/mount"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/static"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/worker"
 )
 
 // Version is the running version that Vault shows.
@@ -71,9 +62,6 @@ const Version = "v0.1.0"
 
 // operationPrefix is the prefix of the OpenAPI operation ids of all paths.
 const operationPrefix = "apitoken"
-
-// flushDelay is how long the inventory gathers rows before writing them. A crash loses at most the rows of this time.
-const flushDelay = time.Second
 
 // Options are the dependencies of a mount besides storage and Vault. Production uses the zero Options.
 type Options struct {
@@ -83,31 +71,7 @@ type Options struct {
 
 type backend struct {
 	*framework.Backend
-	Options
-	world       native.World
-	statusLists native.StatusLists
-	upstreams   *upstream.Keeper
-	queue       *worker.Worker // runs upstreams.Run
-	statics     *static.Keeper
-	leavers     *leavers.Leavers
-
-	// storage is the mount's storage, for background work.
-	storage logical.Storage
-
-	loading chan struct{} // full while a request reads state from storage; other requests wait or give up
-	state   atomic.Pointer[state]
-	stale   atomic.Bool // staleKeys is not empty, or staleAll is set
-
-	staleMu   sync.Mutex
-	staleKeys []string // storage keys that another node wrote
-	staleAll  bool     // Vault rejected a write for lack of leadership
-
-	writer string // id of this process in the keys of the ledger
-	fence  *fence.Fence
-
-	flushMu    sync.Mutex
-	flushTimer *time.Timer // not nil while rows wait to be written
-	stopped    bool
+	*mount.Mount // nil before Factory has set up the framework
 }
 
 // Factory returns the backend of one mount.
@@ -117,30 +81,32 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 
 // Factory returns the backend of one mount, with the clock and the network of the options.
 func (o Options) Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
-	b := newBackend(o)
-	b.storage = b.fence.Background(conf.StorageView)
-	remembering := *conf
-	remembering.System = newSystemView(conf.System)
-	if err := b.Setup(ctx, &remembering); err != nil {
-		return nil, err
-	}
-	b.upstreams = upstream.New(upstream.Config{
-		Storage: b.storage, Now: b.now, Log: b.Logger(), Mount: upstreamMount{b}, Wake: b.queue.Wake, UserAgent: userAgent(), Dial: o.Dial,
-	})
-	b.statics = static.New(b.storage, b.now, b.Logger(), staticMount{b}, &b.upstreams.Timings)
-	return b, nil
-}
-
-func newBackend(o Options) *backend {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	b := &backend{Options: o, writer: ledger.NewWriter(), loading: make(chan struct{}, 1)}
+	b := newBackend()
+	remembering := *conf
+	remembering.System = mount.NewSystemView(conf.System)
+	if err := b.Setup(ctx, &remembering); err != nil {
+		return nil, err
+	}
+	b.Mount = mount.New(mount.Config{
+		Storage: conf.StorageView, Now: o.Now, Log: b.Logger(), System: b.System(), MayWrite: b.WriteSafeReplicationState,
+		UserAgent: userAgent(), Dial: o.Dial,
+	})
+	return b, nil
+}
+
+func newBackend() *backend {
+	b := new(backend)
 	b.Backend = &framework.Backend{
 		Help:           strings.TrimSpace(backendHelp),
 		BackendType:    logical.TypeLogical,
 		RunningVersion: Version,
-		PathsSpecial:   &logical.Paths{SealWrapStorage: []string{native.KeysPrefix, upstream.ConnectionsPrefix, upstream.Prefix, static.Prefix}, Unauthenticated: unauthenticated},
+		PathsSpecial: &logical.Paths{
+			SealWrapStorage: []string{native.KeysPrefix, upstream.ConnectionsPrefix, upstream.Prefix, static.Prefix},
+			Unauthenticated: unauthenticated,
+		},
 		Paths: slices.Concat(
 			b.pathsConfig(),
 			b.pathsRoles(),
@@ -161,11 +127,13 @@ func newBackend(o Options) *backend {
 			b.pathsBroken(),
 			b.pathsFeed(),
 		),
-		Secrets:        []*framework.Secret{b.secretToken(), b.secretUpstream()},
-		InitializeFunc: b.initialize,
-		PeriodicFunc:   b.periodic,
-		Invalidate:     b.invalidate,
-		Clean:          b.clean,
+		Secrets: []*framework.Secret{b.secretToken(), b.secretUpstream()},
+		// Vault initializes a mount once on every node, and again after a crash of the plugin. If that fails, Vault keeps the
+		// mount and does not retry.
+		InitializeFunc: func(ctx context.Context, req *logical.InitializationRequest) error { return b.Start(ctx, req.Storage) },
+		PeriodicFunc:   func(ctx context.Context, req *logical.Request) error { return b.Maintain(ctx, req.Storage) },
+		Invalidate:     func(_ context.Context, key string) { b.Mount.Invalidate(key) },
+		Clean:          func(ctx context.Context) { b.Close(ctx) },
 	}
 	for _, path := range b.Paths {
 		if strings.HasPrefix(path.Pattern, oauthPrefix) {
@@ -175,113 +143,7 @@ func newBackend(o Options) *backend {
 			path.Operations[operation] = strict(path.Pattern, handler)
 		}
 	}
-	b.fence = fence.New(b.writer, b.now, b.staleEverything)
-	b.queue = worker.New()
-	b.leavers = leavers.New(leavers.Config{
-		Now: b.now, Log: b.Logger, Holdings: mountHoldings{b},
-		Disabled: func(ctx context.Context, entity string) (bool, error) {
-			return b.world.Subjects.DisabledNow(ctx, entity)
-		},
-	})
-	b.world = native.World{
-		Now: b.now, Log: b.Logger, Limits: new(role.Limits), Vault: func() native.Vault { return b.System() },
-		Feed:     feed.New(),
-		Regions:  geoip.New(b.now, func(msg string, args ...any) { b.Logger().Warn(msg, args...) }),
-		Subjects: native.NewSubjects(b.now, func(id string) (*logical.Entity, error) { return b.System().EntityInfo(id) }),
-	}
 	return b
-}
-
-// now returns the time by the mount's clock.
-func (b *backend) now() time.Time { return b.Now() }
-
-// initialize reads storage, so that the first request need not, and starts the workers. Vault calls initialize once on
-// every node after mounting, and again after a crash of the plugin. If initialize fails, Vault keeps the mount and does
-// not retry: the workers read storage later.
-func (b *backend) initialize(ctx context.Context, req *logical.InitializationRequest) error {
-	_, err := b.load(ctx, req.Storage)
-	if b.WriteSafeReplicationState() {
-		b.queue.Start(b.upstreams.Run)
-		b.statics.Start(b.statics.Run)
-		b.leavers.Start(b.leavers.Run)
-	}
-	return err
-}
-
-// periodic prunes and maintains storage. Vault calls periodic once a minute on every node.
-func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
-	if !b.WriteSafeReplicationState() {
-		return nil
-	}
-	st, err := b.load(ctx, req.Storage)
-	if err != nil {
-		return err
-	}
-	now, s := b.now(), req.Storage
-	longest := st.LongestLifetime()
-	return errors.Join( // every step runs, even if another step fails
-		st.Maintain(ctx, s),
-		st.StatusIndexes.Prune(ctx, s, longest, now),
-		st.DeletedRoles.Prune(ctx, s, now),
-		st.Refreshes.Prune(ctx, s, now),
-		st.Inventory.Flush(ctx, s), // rows that an earlier flush could not write
-		st.Inventory.Prune(ctx, s, st.expired(now)),
-		st.Deviations.Prune(ctx, s, now),
-		ledger.PruneWriters(ctx, s, b.writer, longest, now),
-	)
-}
-
-// invalidate marks key as stale. Vault calls invalidate after another node wrote key.
-func (b *backend) invalidate(_ context.Context, key string) {
-	b.staleMu.Lock()
-	b.staleKeys = append(b.staleKeys, key)
-	b.staleMu.Unlock()
-	b.stale.Store(true)
-}
-
-// clean stops the workers and writes the inventory. Vault calls clean when the mount is removed or moves to another node.
-func (b *backend) clean(ctx context.Context) {
-	b.leavers.Close()
-	b.statics.Close()
-	b.queue.Close()
-	b.upstreams.Wait()
-	b.world.Subjects.Close()
-	if st := b.state.Load(); st != nil {
-		st.connections.Close()
-	}
-	b.flushMu.Lock()
-	b.stopped = true
-	waiting := b.flushTimer != nil && b.flushTimer.Stop()
-	b.flushMu.Unlock()
-	if waiting {
-		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-		defer cancel()
-		b.flush(ctx)
-	}
-}
-
-// flushSoon schedules a write of the inventory within flushDelay.
-func (b *backend) flushSoon() {
-	b.flushMu.Lock()
-	defer b.flushMu.Unlock()
-	if b.flushTimer == nil && !b.stopped {
-		b.flushTimer = time.AfterFunc(flushDelay, func() {
-			b.flushMu.Lock()
-			b.flushTimer = nil
-			b.flushMu.Unlock()
-			b.flush(context.Background())
-		})
-	}
-}
-
-func (b *backend) flush(ctx context.Context) {
-	st := b.state.Load()
-	if st == nil {
-		return
-	}
-	if err := st.Inventory.Flush(ctx, b.storage); err != nil {
-		b.Logger().Warn("inventory not written, retried within a minute", "error", err)
-	}
 }
 
 const backendHelp = `

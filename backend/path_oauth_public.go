@@ -30,33 +30,28 @@ var unauthenticated = []string{
 }
 
 func (b *backend) pathsOAuthPublic() []*framework.Path {
-	read := func(pattern, suffix, media, what, help string, h handler) *framework.Path {
-		return &framework.Path{
-			Pattern:         pattern,
-			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: suffix},
-			Operations:      only(logical.ReadOperation, b.answer(h, what, rawResponses(http.StatusOK, media, what))),
-			HelpSynopsis:    what,
-			HelpDescription: help + " The path needs no Vault token.",
-		}
+	read := func(pattern, suffix, media string, h handler, f fields, what, help string) *framework.Path {
+		return path(pattern, "", suffix, f, only(logical.ReadOperation, b.answer(h, what, raw(media, what))),
+			what, help+" The path needs no Vault token.")
 	}
-	list := read("oauth/status/"+framework.GenericNameRegex("number"), "status-list", mediaStatusList, "A signed status list.",
-		"Lists the JWTs that were revoked before their expiry (draft-ietf-oauth-status-list).", b.pathOAuthStatusRead)
-	list.Fields = map[string]*framework.FieldSchema{
-		"number": {Type: framework.TypeString, Required: true, Description: "Number of the list, from the URI in the token's status."},
+	metadata := func(pattern, suffix string) *framework.Path {
+		return read(pattern, suffix, mediaJSON, b.pathWellKnownRead, nil, "The issuer's metadata.",
+			"Lists the endpoints and their features (RFC 8414, OpenID Connect Discovery 1.0).")
 	}
-	metadata := "Lists the endpoints and their features (RFC 8414, OpenID Connect Discovery 1.0)."
+	number := fields{"number": must(str("Number of the list, from the URI in the token's status."))}
 	return []*framework.Path{
-		read("oauth/jwks", "jwks", mediaJWKS, "The public keys of JWTs.",
-			"Returns a JWK set (RFC 7517): the current key, the next key, and the former keys whose tokens may still be live.", b.pathOAuthJWKSRead),
-		list,
-		read("oauth/status/?$", "status-lists", mediaJSON, "The URIs of all status lists.",
-			"For API servers that fetch the lists in advance (draft-ietf-oauth-status-list section 9).", b.pathOAuthStatusList),
-		read(`\.well-known/openid-configuration`, "openid-configuration", mediaJSON, "The issuer's metadata.", metadata, b.pathWellKnownRead),
-		read(`\.well-known/oauth-authorization-server`, "oauth-authorization-server", mediaJSON, "The issuer's metadata.", metadata, b.pathWellKnownRead),
+		read("oauth/jwks", "jwks", mediaJWKS, b.pathOAuthJWKSRead, nil, "The public keys of JWTs.",
+			"Returns a JWK set (RFC 7517): the current key, the next key, and the former keys whose tokens may still be live."),
+		read("oauth/status/"+framework.GenericNameRegex("number"), "status-list", mediaStatusList, b.pathOAuthStatusRead, number,
+			"A signed status list.", "Lists the JWTs that were revoked before their expiry (draft-ietf-oauth-status-list)."),
+		read("oauth/status/?$", "status-lists", mediaJSON, b.pathOAuthStatusList, nil, "The URIs of all status lists.",
+			"For API servers that fetch the lists in advance (draft-ietf-oauth-status-list section 9)."),
+		metadata(`\.well-known/openid-configuration`, "openid-configuration"),
+		metadata(`\.well-known/oauth-authorization-server`, "oauth-authorization-server"),
 	}
 }
 
-func (b *backend) pathOAuthJWKSRead(ctx context.Context, st *state, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathOAuthJWKSRead(ctx context.Context, st *state, req *request, _ *input) (*response, error) {
 	body, err := json.Marshal(st.Signing.Ring().PublicKeys())
 	if err != nil {
 		return nil, err
@@ -68,7 +63,7 @@ func (b *backend) pathOAuthJWKSRead(ctx context.Context, st *state, req *logical
 	return rawResponse(http.StatusOK, mediaJWKS, maxAge(c.JWKSMaxAge), body), nil
 }
 
-func (b *backend) pathWellKnownRead(ctx context.Context, st *state, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathWellKnownRead(ctx context.Context, st *state, req *request, _ *input) (*response, error) {
 	c, err := st.Config.Get()
 	if err != nil {
 		return nil, err
@@ -83,7 +78,7 @@ func (b *backend) pathWellKnownRead(ctx context.Context, st *state, req *logical
 	return rawResponse(http.StatusOK, mediaJSON, maxAge(c.JWKSMaxAge), body), nil
 }
 
-func (b *backend) pathOAuthStatusList(ctx context.Context, st *state, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathOAuthStatusList(ctx context.Context, st *state, req *request, _ *input) (*response, error) {
 	c, err := st.Config.Get()
 	if err != nil {
 		return nil, err
@@ -99,7 +94,7 @@ func (b *backend) pathOAuthStatusList(ctx context.Context, st *state, req *logic
 	return rawResponse(http.StatusOK, mediaJSON, maxAge(c.StatusListTTL), body), nil
 }
 
-func (b *backend) pathOAuthStatusRead(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathOAuthStatusRead(ctx context.Context, st *state, req *request, d *input) (*response, error) {
 	c, err := st.Config.Get()
 	if err != nil {
 		return nil, err
@@ -108,7 +103,7 @@ func (b *backend) pathOAuthStatusRead(ctx context.Context, st *state, req *logic
 	if err != nil || strconv.FormatUint(number, 10) != d.Get("number").(string) || !st.StatusIndexes.Has(uint32(number)) {
 		return rawResponse(http.StatusNotFound, mediaJSON, "no-store", []byte(`{"error":"there is no such status list"}`)), nil
 	}
-	body, err := b.statusLists.Get(ctx, req.Storage, &st.Tokens, c, uint32(number))
+	body, err := b.StatusLists.Get(ctx, req.Storage, &st.Tokens, c, uint32(number))
 	if err != nil {
 		return nil, err
 	}

@@ -23,36 +23,25 @@ const (
 func (b *backend) pathsTokens() []*framework.Path {
 	listFields := pageFields("token_id")
 	listFields["limit"].Description = fmt.Sprintf("Maximum number of entries to return, at most %d. Default: %[1]d.", maxTokensPage)
-	listFields["role"] = &framework.FieldSchema{
-		Type:        framework.TypeString,
-		Description: "List only tokens of this role.",
-		Query:       true,
-	}
-	listResponse := listResponseFields("token_id")
-	listResponse["key_info"] = &framework.FieldSchema{Type: framework.TypeMap, Description: "Answer of tokens/:token_id for each token_id."}
+	listFields["role"] = query(str("List only tokens of this role."))
+	listResponse := listAnswer("token_id")
+	listResponse["key_info"] = object("Answer of tokens/:token_id for each token_id.")
 	return []*framework.Path{
-		{
-			Pattern:      "tokens/" + framework.GenericNameRegex("token_id"),
-			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "issued-token"},
-			Fields: map[string]*framework.FieldSchema{
-				"token_id": {Type: framework.TypeString, Description: "Public name of the token: 24 hexadecimal digits.", Required: true},
-			},
-			Operations:      only(logical.ReadOperation, b.answer(b.pathTokensRead, "Read the record and state of a token.", ok(tokenRowFields()))),
-			HelpSynopsis:    "Read the record and state of a token.",
-			HelpDescription: "Returns a row of the inventory. The row exists from the issue of the token until shortly after its expiry. The row never holds the token itself.",
+		path("tokens/"+framework.GenericNameRegex("token_id"), "", "issued-token", fields{
+			"token_id": must(str("Public name of the token: 24 hexadecimal digits.")),
 		},
-		{
-			Pattern:         "tokens/?$",
-			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "issued-tokens"},
-			Fields:          listFields,
-			Operations:      only(logical.ListOperation, b.answer(b.pathTokensList, "List the tokens that may still be live.", ok(listResponse))),
-			HelpSynopsis:    "List the tokens that may still be live.",
-			HelpDescription: "Returns a page of the inventory, in the order of the token_ids. For the next page, set after to the last token_id.",
-		},
+			only(logical.ReadOperation, b.answer(b.pathTokensRead, "Read the record and state of a token.", ok(tokenRowFields))),
+			"Read the record and state of a token.",
+			"Returns a row of the inventory. The row exists from the issue of the token until shortly after its expiry. The row never "+
+				"holds the token itself."),
+		path("tokens/?$", "", "issued-tokens", listFields,
+			only(logical.ListOperation, b.answer(b.pathTokensList, "List the tokens that may still be live.", ok(listResponse))),
+			"List the tokens that may still be live.",
+			"Returns a page of the inventory, in the order of the token_ids. For the next page, set after to the last token_id."),
 	}
 }
 
-func (b *backend) pathTokensRead(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathTokensRead(ctx context.Context, st *state, req *request, d *input) (*response, error) {
 	_, id, err := token.ParseName(d.Get("token_id").(string)) // a row describes a grant
 	if err != nil {
 		return nil, refusal.Field("token_id", "%s", err)
@@ -61,14 +50,14 @@ func (b *backend) pathTokensRead(ctx context.Context, st *state, req *logical.Re
 	if !known {
 		return nil, nil
 	}
-	data, err := b.describe(ctx, st, &row)
+	record, err := b.Describe(ctx, st, &row)
 	if err != nil {
 		return nil, err
 	}
-	return &logical.Response{Data: data}, nil
+	return members(tokenRowFields, record), nil
 }
 
-func (b *backend) pathTokensList(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathTokensList(ctx context.Context, st *state, req *request, d *input) (*response, error) {
 	afterText, limit, err := pageOf(d)
 	if err != nil {
 		return nil, err
@@ -98,9 +87,11 @@ func (b *backend) pathTokensList(ctx context.Context, st *state, req *logical.Re
 	info := make(map[string]any, len(rows))
 	for i := range rows {
 		keys[i] = rows[i].ID.String()
-		if info[keys[i]], err = b.describe(ctx, st, &rows[i]); err != nil {
+		record, err := b.Describe(ctx, st, &rows[i])
+		if err != nil {
 			return nil, err
 		}
+		info[keys[i]] = members(tokenRowFields, record).Data
 	}
 	resp := logical.ListResponseWithInfo(keys, info)
 	if more {

@@ -167,7 +167,8 @@ func load(path string) (*maxminddb.Reader, os.FileInfo, error) {
 		return nil, nil, fmt.Errorf("%s is not a MaxMind DB file: %w", path, err)
 	}
 	if !hasCountries(reader) {
-		return nil, nil, fmt.Errorf("%s has no country.iso_code: want a database of countries or cities, such as GeoLite2-Country.mmdb", path)
+		return nil, nil, fmt.Errorf("%s has no country.iso_code: want a database of countries or cities, "+
+			"such as GeoLite2-Country.mmdb", path)
 	}
 	return reader, info, nil
 }

@@ -31,15 +31,15 @@ const (
 
 // ConfigChange is what a request to write the config gives. A nil field stays as it is.
 type ConfigChange struct {
-	Environment       *string
-	TokenPrefix       *string
-	KeyRotationPeriod *time.Duration
-	PrivilegedScopes  *[]string
-	Issuer            *string
-	SigningAlgorithm  *string
-	JWKSMaxAge        *time.Duration
-	StatusListTTL     *time.Duration
-	GeoIPDatabase     *string
+	Environment       *string        `json:"environment"`
+	TokenPrefix       *string        `json:"token_prefix"`
+	KeyRotationPeriod *time.Duration `json:"key_rotation_period"`
+	PrivilegedScopes  *[]string      `json:"privileged_scopes"`
+	Issuer            *string        `json:"issuer"`
+	SigningAlgorithm  *string        `json:"signing_algorithm"`
+	JWKSMaxAge        *time.Duration `json:"jwks_max_age"`
+	StatusListTTL     *time.Duration `json:"status_list_ttl"`
+	GeoIPDatabase     *string        `json:"geoip_database"`
 }
 
 // Change applies a request to the config, and refuses what is not allowed. longest is how long a token that was made up

@@ -1,6 +1,7 @@
 package simulation
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -43,6 +44,7 @@ func TestScenario(t *testing.T) {
 		{"big-inventory-rows", native, nil, bigRows},
 		{"role-delete-writes", native, nil, roleDeleteWrites},
 		{"rotate-while-successor-waits", native, nil, rotateSoon},
+		{"answer-kept-again", native, nil, answerKeptAgain},
 		{"budgets", full, nil, budgets},
 	} {
 		t.Run(s.name, func(t *testing.T) {
@@ -456,6 +458,29 @@ func roleDeleteWrites(w *world) {
 		w.broken(6, "deleting a role with 300 JWTs takes %d writes", writes)
 	}
 	w.checkAll(w.active)
+}
+
+// An answer of introspect reaches a verifier after the revocation that the answer does not know: the verifier must not keep
+// it. A standby that does not know the revocation must not answer.
+func answerKeptAgain(w *world) {
+	w.poll(nil)
+	g := w.issueFrom(w.active, "opaque", "", nil)
+	tok := g.tokens[0]
+	late := w.asked(logical.UpdateOperation, "introspect", map[string]any{"token": tok.text})
+	w.standby = w.start(true, plan{})
+	w.asked(logical.UpdateOperation, "revoke", map[string]any{"token_id": g.ids[0]})
+	g.revoked = w.active.mark()
+	w.poll(nil)
+	w.verifier.keep(tok, "", late)
+	w.poll(nil) // finds an answer that is kept wrongly
+	if len(w.verifier.kept) > 0 {
+		w.broken(2, "a verifier keeps an answer that is older than the revocation")
+	}
+	with := map[string]any{"token": tok.text, "min_cursor": w.verifier.cursor}
+	a := w.ask(w.standby, &logical.Request{Operation: logical.UpdateOperation, Path: "introspect", Data: with})
+	if !errors.Is(a.err, logical.ErrReadOnly) {
+		w.broken(2, "a standby answers a verifier that knows of a revocation: %s", a)
+	}
 }
 
 // A key cannot be rotated while the successor of another is young.

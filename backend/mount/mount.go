@@ -1,0 +1,166 @@
+// Package mount holds one mount of the engine: what is in memory, how memory follows storage, and the work in the background.
+// Package backend decodes the requests to a mount, and encodes the answers.
+package mount
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/feed"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/fence"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/geoip"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/leavers"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/static"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/worker"
+)
+
+// flushDelay is how long the inventory gathers rows before writing them. A crash loses at most the rows of this time.
+const flushDelay = time.Second
+
+// Config has the dependencies of a Mount. All fields but Dial are required.
+type Config struct {
+	Storage   logical.Storage
+	Now       func() time.Time
+	Log       hclog.Logger
+	System    logical.SystemView
+	MayWrite  func() bool        // reports whether this process may write storage
+	UserAgent string             // of the requests to upstream services
+	Dial      connector.DialFunc // opens connections to upstream services; nil: the network
+}
+
+// Mount is one mount in one process.
+type Mount struct {
+	Config      // Storage is for background work
+	World       native.World
+	StatusLists native.StatusLists
+	Upstreams   *upstream.Keeper
+	Statics     *static.Keeper
+	Leavers     *leavers.Leavers
+	Fence       *fence.Fence
+
+	queue  *worker.Worker // runs Upstreams.Run
+	writer string         // id of this process in the keys of the ledger
+
+	loading chan struct{} // full while a request reads state from storage; other requests wait or give up
+	state   atomic.Pointer[State]
+	stale   atomic.Bool // staleKeys is not empty, or staleAll is set
+
+	staleMu   sync.Mutex
+	staleKeys []string // storage keys that another node wrote
+	staleAll  bool     // Vault rejected a write for lack of leadership
+
+	flushMu    sync.Mutex
+	flushTimer *time.Timer // not nil while rows wait to be written
+	stopped    bool
+}
+
+// New returns a mount that has read nothing from storage yet.
+func New(c Config) *Mount {
+	m := &Mount{Config: c, writer: ledger.NewWriter(), loading: make(chan struct{}, 1), queue: worker.New()}
+	m.Fence = fence.New(m.writer, m.now, m.staleEverything)
+	m.Storage = m.Fence.Background(c.Storage)
+	m.World = native.World{
+		Now: m.now, Log: func() hclog.Logger { return c.Log }, Limits: new(role.Limits), Vault: func() native.Vault { return c.System },
+		Feed: feed.New(), Subjects: native.NewSubjects(m.now, c.System.EntityInfo), Regions: geoip.New(m.now, c.Log.Warn),
+	}
+	m.Leavers = leavers.New(leavers.Config{Now: m.now, Log: m.World.Log, Holdings: holdings{m}, Disabled: m.World.Subjects.DisabledNow})
+	m.Upstreams = upstream.New(upstream.Config{
+		Storage: m.Storage, Now: m.now, Log: c.Log, Mount: upstreamMount{m}, Wake: m.queue.Wake, UserAgent: c.UserAgent, Dial: c.Dial,
+	})
+	m.Statics = static.New(m.Storage, m.now, c.Log, staticMount{m}, &m.Upstreams.Timings)
+	return m
+}
+
+// now returns the time by the mount's clock.
+func (m *Mount) now() time.Time { return m.Now() }
+
+// Start reads storage, so that the first request need not, and starts the workers. If Start returns an error, the workers
+// read storage later.
+func (m *Mount) Start(ctx context.Context, s logical.Storage) error {
+	_, err := m.Load(ctx, s)
+	if m.MayWrite() {
+		m.queue.Start(m.Upstreams.Run)
+		m.Statics.Start(m.Statics.Run)
+		m.Leavers.Start(m.Leavers.Run)
+	}
+	return err
+}
+
+// Maintain prunes and maintains storage. The caller calls Maintain once a minute.
+func (m *Mount) Maintain(ctx context.Context, s logical.Storage) error {
+	if !m.MayWrite() {
+		return nil
+	}
+	st, err := m.Load(ctx, s)
+	if err != nil {
+		return err
+	}
+	now, longest := m.now(), st.LongestLifetime()
+	return errors.Join( // every step runs, even if another step fails
+		st.Maintain(ctx, s),
+		st.StatusIndexes.Prune(ctx, s, longest, now),
+		st.DeletedRoles.Prune(ctx, s, now),
+		st.Refreshes.Prune(ctx, s, now),
+		st.Inventory.Flush(ctx, s), // rows that an earlier flush could not write
+		st.Inventory.Prune(ctx, s, st.expired(now)),
+		st.Deviations.Prune(ctx, s, now),
+		ledger.PruneWriters(ctx, s, m.writer, longest, now),
+	)
+}
+
+// Close stops the workers and writes the inventory.
+func (m *Mount) Close(ctx context.Context) {
+	m.Leavers.Close()
+	m.Statics.Close()
+	m.queue.Close()
+	m.Upstreams.Wait()
+	m.World.Subjects.Close()
+	if st := m.Loaded(); st != nil {
+		st.Connections.Close()
+	}
+	m.flushMu.Lock()
+	m.stopped = true
+	waiting := m.flushTimer != nil && m.flushTimer.Stop()
+	m.flushMu.Unlock()
+	if waiting {
+		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+		defer cancel()
+		m.Flush(ctx)
+	}
+}
+
+// FlushSoon schedules a write of the inventory within flushDelay.
+func (m *Mount) FlushSoon() {
+	m.flushMu.Lock()
+	defer m.flushMu.Unlock()
+	if m.flushTimer == nil && !m.stopped {
+		m.flushTimer = time.AfterFunc(flushDelay, func() {
+			m.flushMu.Lock()
+			m.flushTimer = nil
+			m.flushMu.Unlock()
+			m.Flush(context.Background())
+		})
+	}
+}
+
+// Flush writes the inventory. A failure is logged.
+func (m *Mount) Flush(ctx context.Context) {
+	st := m.Loaded()
+	if st == nil {
+		return
+	}
+	if err := st.Inventory.Flush(ctx, m.Storage); err != nil {
+		m.Log.Warn("inventory not written, retried within a minute", "error", err)
+	}
+}
