@@ -1,44 +1,4 @@
 // Package backend connects the secrets engine to Vault: one file for each Vault path, and the wiring.
-//
-// Storage holds:
-//
-//	config                  the mount's settings
-//	keys/opaque/<number>    a key that seals opaque tokens, seal-wrapped
-//	keys/signing/<kid>      a key that signs JWTs, seal-wrapped
-//	keys/<kind>-destroyed/  the public part of a destroyed key of either kind
-//	role/<name>             a role and its past versions
-//	ledger/writers/<w>      a process that has issued tokens
-//	ledger/deviations/<xxx>-<w>  tokens that were revoked or renewed
-//	ledger/refreshes/<xxx>-<w>   the last refresh of each refreshed grant
-//	ledger/status/<n>       the places of status lists that are taken
-//	ledger/deleted-roles/<id>    a deleted role whose tokens may not have expired
-//	ledger/inventory/<w>-<n>     who got which token when
-//	provider/<name>         a provider that an operator defined
-//	connection/<name>       an upstream service and its credential, seal-wrapped
-//	static-role/<name>      a static role and its tokens, seal-wrapped
-//	upstream/<id>           an upstream token that exists or may exist, seal-wrapped
-//	hold/<id>/<hold>        a lease's hold on a shared upstream token
-//
-// <w> is the writer id of a process. Only that process rewrites a key with <w>. Loading merges the keys of all writers.
-// Large pages have one more digit in <xxx>.
-//
-// Memory holds a copy of storage (package mount). A process reads storage when it first needs an entry, when Vault reports a
-// write by another node, and after Vault rejected a write for lack of leadership. Introspection reads no storage, except
-// for a key that memory lacks. Issuing an opaque token writes no storage on the request path, except for the first token
-// of a process, the first token of a mount, and a token with a longer lifetime than every token before.
-//
-// A goroutine that takes several locks takes them in this order:
-//
-//	the lock of a static role
-//	the lock of a connection's credential (lockRoot of package upstream)
-//	connections.Writing
-//	roles.Writing
-//	config.Writing
-//	the lock of a key ring
-//	the locks of upstream tokens
-//	the locks of the ledger
-//
-// Only the first two locks are held during a call to a service: while a static role's token or a credential is rotated.
 package backend
 
 import (

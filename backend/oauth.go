@@ -31,13 +31,19 @@ func rawResponse(status int, mediaType, cacheControl string, body []byte) *logic
 	}}
 }
 
-// noStore returns a JSON answer that caches must not store (RFC 6749 section 5.1): the answer holds or describes a token.
-func noStore(status int, answer any) (*response, error) {
-	body, err := json.Marshal(answer)
-	if err != nil {
-		return nil, err
-	}
-	return rawResponse(status, mediaJSON, "no-store", body), nil
+// document returns a 200 answer with a JSON body that Vault passes on unchanged.
+func document(mediaType, cacheControl string, body any) (*response, error) {
+	encoded, err := json.Marshal(body)
+	return rawResponse(http.StatusOK, mediaType, cacheControl, encoded), err
+}
+
+// private is the Cache-Control of an answer that holds or describes a token (RFC 6749 section 5.1), and of an error.
+const private = "no-store"
+
+// refused returns an error answer with a JSON body.
+func refused(status int, body map[string]string) *response {
+	encoded, _ := json.Marshal(body) // a map of strings has a JSON form
+	return rawResponse(status, mediaJSON, private, encoded)
 }
 
 // maxAge returns the Cache-Control of an answer that may be cached for d.

@@ -69,20 +69,5 @@ func (b *backend) pathConfigRead(ctx context.Context, st *state, req *request, _
 }
 
 func (b *backend) pathConfigUpdate(ctx context.Context, st *state, req *request, d *input) (*response, error) {
-	c, wasBroken, err := st.ChangeConfig(ctx, req.Storage, given[native.ConfigChange](d), req.MountPoint)
-	if err != nil {
-		return nil, err
-	}
-	st.Feed.Restart() // answers of introspect may have other members now
-	var warnings []string
-	if wasBroken {
-		warnings = append(warnings, native.DefaultsApply)
-	}
-	for _, r := range st.Roles.All() {
-		if err := r.Privileged(c.PrivilegedScopes); err != nil {
-			warnings = append(warnings, err.Error()+"; it issues no more tokens until it is changed, tokens already issued are not "+
-				"affected")
-		}
-	}
-	return warned(warnings, nil)
+	return warned(st.ChangeConfig(ctx, req.Storage, given[native.ConfigChange](d), req.MountPoint))
 }

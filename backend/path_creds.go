@@ -78,15 +78,8 @@ func (b *backend) pathCredsRead(ctx context.Context, st *state, req *request, d 
 }
 
 func (b *backend) pathCredsUpdate(ctx context.Context, st *state, req *request, d *input) (*response, error) {
-	name := d.Get("role").(string)
-	r := st.Roles.Get(name)
-	if err := st.Roles.Broken(name); err != nil {
-		return nil, refusal.Wrap(err)
-	}
-	if r == nil {
-		return nil, refusal.Field("role", "there is no role %q", refusal.Clip(name))
-	}
-	if err := r.CheckRequester(remoteAddr(req)); err != nil {
+	r, err := role.Requested(st.Roles, d.Get("role").(string), remoteAddr(req))
+	if err != nil {
 		return nil, err
 	}
 	if err := b.Fence.ProveWritable(ctx, req.Storage); err != nil {

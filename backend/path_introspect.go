@@ -2,14 +2,11 @@ package backend
 
 import (
 	"context"
-	"strings"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
 // introspectAnswer are the members of the answer of introspect.
@@ -75,8 +72,8 @@ func (b *backend) pathIntrospectUpdate(ctx context.Context, req *request, d *inp
 	if err != nil {
 		return nil, err
 	}
-	text, err := tokenField(d)
-	if err != nil {
+	text := d.Get("token").(string)
+	if err := native.CheckText(text); err != nil {
 		return nil, err
 	}
 	use, err := given[native.UseRequest](d).Parse()
@@ -92,19 +89,4 @@ func (b *backend) pathIntrospectUpdate(ctx context.Context, req *request, d *inp
 		setPosition(data, at)
 	}
 	return &logical.Response{Data: data}, nil
-}
-
-// tokenField returns the token of the request. tokenField rejects text that no token can be by its size or its bytes. The
-// answer for other malformed text is active=false.
-func tokenField(d *input) (string, error) {
-	text := d.Get("token").(string)
-	switch {
-	case text == "":
-		return "", refusal.Field("token", "is missing")
-	case len(text) > token.MaxLen:
-		return "", refusal.Field("token", "is %d bytes long, the longest token has %d", len(text), token.MaxLen)
-	case strings.IndexFunc(text, func(r rune) bool { return r < 0x20 || r > 0x7e }) >= 0:
-		return "", refusal.Field("token", "has bytes that are not printable ASCII")
-	}
-	return text, nil
 }

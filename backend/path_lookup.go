@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
@@ -43,8 +44,8 @@ func tokenOrID(d *input) (text string, grant token.ID, _ error) {
 		return "", token.ID{}, refusal.New("give either token or token_id")
 	}
 	if byToken {
-		text, err := tokenField(d)
-		return text, token.ID{}, err
+		text = d.Get("token").(string)
+		return text, token.ID{}, native.CheckText(text)
 	}
 	_, grant, err := token.ParseName(idText.(string))
 	if err != nil {

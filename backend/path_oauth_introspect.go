@@ -3,7 +3,6 @@ package backend
 import (
 	"cmp"
 	"context"
-	"errors"
 	"net/http"
 	"strings"
 
@@ -88,9 +87,9 @@ func (b *backend) pathOAuthIntrospectUpdate(ctx context.Context, st *state, req 
 		if err != nil {
 			return nil, err
 		}
-		return rawResponse(http.StatusOK, mediaIntrospectionJWT, "no-store", []byte(signed)), nil
+		return rawResponse(http.StatusOK, mediaIntrospectionJWT, private, []byte(signed)), nil
 	}
-	return noStore(http.StatusOK, answer)
+	return document(mediaJSON, private, answer)
 }
 
 // wantsSigned reports whether the caller accepts a signed answer. Vault passes the header on only if the mount is tuned to
@@ -109,16 +108,8 @@ func (b *backend) pathOAuthRevokeUpdate(ctx context.Context, st *state, req *req
 	if text == "" {
 		return nil, refusal.OAuth(refusal.InvalidRequest, "token is missing")
 	}
-	switch err := b.RevokeText(ctx, req.Storage, st, text); {
-	case errors.Is(err, token.ErrMalformed), errors.Is(err, token.ErrUnknownKey), errors.Is(err, token.ErrForged):
-		// Revoking an unknown token is a success (RFC 7009 section 2.2).
-	case errors.Is(err, token.ErrExpiredKey), errors.Is(err, token.ErrDestroyedKey):
-		// The token is dead, but other tokens of the grant may be alive. By section 2.1 a client takes a success for the
-		// revocation of the grant. The answer is therefore the error of section 2.2.1.
-		return nil, refusal.OAuth(refusal.UnsupportedTokenType, "the token is not active, but its key is gone: the grant of the "+
-			"token is unknown, and no other token was revoked")
-	case err != nil:
+	if err := b.RevokeOAuth(ctx, req.Storage, st, text); err != nil {
 		return nil, err
 	}
-	return rawResponse(http.StatusOK, mediaJSON, "no-store", []byte("{}")), nil
+	return document(mediaJSON, private, struct{}{})
 }

@@ -2,7 +2,6 @@ package backend
 
 import (
 	"context"
-	"encoding/json"
 	"net/http"
 	"strconv"
 
@@ -52,15 +51,11 @@ func (b *backend) pathsOAuthPublic() []*framework.Path {
 }
 
 func (b *backend) pathOAuthJWKSRead(ctx context.Context, st *state, req *request, _ *input) (*response, error) {
-	body, err := json.Marshal(st.Signing.Ring().PublicKeys())
-	if err != nil {
-		return nil, err
+	caching := private // if the config cannot be read, how long verifiers may cache the answer is unknown
+	if c, err := st.Config.Get(); err == nil {
+		caching = maxAge(c.JWKSMaxAge)
 	}
-	c, err := st.Config.Get()
-	if err != nil { // how long verifiers may cache the answer is unknown
-		return rawResponse(http.StatusOK, mediaJWKS, "no-store", body), nil
-	}
-	return rawResponse(http.StatusOK, mediaJWKS, maxAge(c.JWKSMaxAge), body), nil
+	return document(mediaJWKS, caching, st.Signing.Ring().PublicKeys())
 }
 
 func (b *backend) pathWellKnownRead(ctx context.Context, st *state, req *request, _ *input) (*response, error) {
@@ -69,13 +64,9 @@ func (b *backend) pathWellKnownRead(ctx context.Context, st *state, req *request
 		return nil, err
 	}
 	if c.Issuer == "" {
-		return rawResponse(http.StatusNotFound, mediaJSON, "no-store", []byte(`{"error":"no issuer is configured"}`)), nil
+		return refused(http.StatusNotFound, map[string]string{"error": "no issuer is configured"}), nil
 	}
-	body, err := json.Marshal(c.Metadata())
-	if err != nil {
-		return nil, err
-	}
-	return rawResponse(http.StatusOK, mediaJSON, maxAge(c.JWKSMaxAge), body), nil
+	return document(mediaJSON, maxAge(c.JWKSMaxAge), c.Metadata())
 }
 
 func (b *backend) pathOAuthStatusList(ctx context.Context, st *state, req *request, _ *input) (*response, error) {
@@ -87,11 +78,7 @@ func (b *backend) pathOAuthStatusList(ctx context.Context, st *state, req *reque
 	for _, number := range st.StatusIndexes.Lists() {
 		uris = append(uris, c.StatusURI(number))
 	}
-	body, err := json.Marshal(map[string]any{"status_lists": uris})
-	if err != nil {
-		return nil, err
-	}
-	return rawResponse(http.StatusOK, mediaJSON, maxAge(c.StatusListTTL), body), nil
+	return document(mediaJSON, maxAge(c.StatusListTTL), map[string]any{"status_lists": uris})
 }
 
 func (b *backend) pathOAuthStatusRead(ctx context.Context, st *state, req *request, d *input) (*response, error) {
@@ -101,7 +88,7 @@ func (b *backend) pathOAuthStatusRead(ctx context.Context, st *state, req *reque
 	}
 	number, err := strconv.ParseUint(d.Get("number").(string), 10, 32)
 	if err != nil || strconv.FormatUint(number, 10) != d.Get("number").(string) || !st.StatusIndexes.Has(uint32(number)) {
-		return rawResponse(http.StatusNotFound, mediaJSON, "no-store", []byte(`{"error":"there is no such status list"}`)), nil
+		return refused(http.StatusNotFound, map[string]string{"error": "there is no such status list"}), nil
 	}
 	body, err := b.StatusLists.Get(ctx, req.Storage, &st.Tokens, c, uint32(number))
 	if err != nil {

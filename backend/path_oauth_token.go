@@ -2,7 +2,6 @@ package backend
 
 import (
 	"context"
-	"net/http"
 	"strings"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -70,7 +69,7 @@ func (b *backend) oauthRefresh(ctx context.Context, st *state, req *request, d *
 	if err != nil {
 		return nil, err
 	}
-	return noStore(http.StatusOK, pair.Answer(b.Now()))
+	return document(mediaJSON, private, pair.Answer(b.Now()))
 }
 
 func (b *backend) oauthExchange(ctx context.Context, st *state, req *request, d *input) (*response, error) {
@@ -90,7 +89,7 @@ func (b *backend) oauthExchange(ctx context.Context, st *state, req *request, d 
 	if err != nil {
 		return nil, err
 	}
-	return noStore(http.StatusOK, pair.Answer(b.Now()))
+	return document(mediaJSON, private, pair.Answer(b.Now()))
 }
 
 // remoteAddr returns the client address of a request; empty if unknown.

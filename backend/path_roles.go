@@ -2,7 +2,6 @@ package backend
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"slices"
 
@@ -11,7 +10,6 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/static"
 )
 
 // roleFields are the fields of a role.
@@ -95,27 +93,11 @@ func (b *backend) pathRolesRead(ctx context.Context, st *state, req *request, d 
 
 func (b *backend) pathRolesWrite(ctx context.Context, st *state, req *request, d *input) (*response, error) {
 	q := given[native.WriteRoleRequest](d)
-	q.Name, q.MountPoint, q.Upstreams = d.Get("name").(string), req.MountPoint, b.Upstreams
+	q.Name, q.MountPoint = d.Get("name").(string), req.MountPoint
 	q.Given, q.Change = slices.Collect(maps.Keys(d.Raw)), given[role.Change](d)
-	r, err := st.WriteRole(ctx, req.Storage, q)
-	if err != nil {
-		return nil, err
-	}
-	if mountMax := b.System().MaxLeaseTTL(); r.MaxTTL > mountMax || r.TTL > mountMax {
-		return warned([]string{fmt.Sprintf("tokens will live for at most %s, the maximum lease TTL of the mount, which is less than "+
-			"the role says", refusal.Short(mountMax))}, nil)
-	}
-	return nil, nil
+	return warned(b.WriteRole(ctx, req.Storage, st, q))
 }
 
 func (b *backend) pathRolesDelete(ctx context.Context, st *state, req *request, d *input) (*response, error) {
-	return nil, st.DeleteRole(ctx, req.Storage, d.Get("name").(string), func(r *role.Role) error {
-		if err := st.Statics.ReloadAll(ctx, req.Storage); err != nil {
-			return err
-		}
-		if keeper := static.OfRole(st.Statics, r.Name()); keeper != nil {
-			return refusal.Field("name", "static role %q keeps a token of role %q: delete the static role first", keeper.Name(), r.Name())
-		}
-		return nil
-	}, b.Upstreams)
+	return nil, b.DeleteRole(ctx, req.Storage, st, d.Get("name").(string))
 }

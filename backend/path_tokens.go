@@ -7,22 +7,14 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/mount"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
-const (
-	// maxTokensPage is the maximum number of tokens on a page.
-	maxTokensPage = 1000
-
-	// maxTokensBytes bounds the total size of the scopes and names on a page. The scopes and names of one token may have
-	// 15 kB.
-	maxTokensBytes = 1 << 20
-)
-
 func (b *backend) pathsTokens() []*framework.Path {
 	listFields := pageFields("token_id")
-	listFields["limit"].Description = fmt.Sprintf("Maximum number of entries to return, at most %d. Default: %[1]d.", maxTokensPage)
+	listFields["limit"].Description = fmt.Sprintf("Maximum number of entries to return, at most %d. Default: %[1]d.", mount.MaxPage)
 	listFields["role"] = query(str("List only tokens of this role."))
 	listResponse := listAnswer("token_id")
 	listResponse["key_info"] = object("Answer of tokens/:token_id for each token_id.")
@@ -69,29 +61,18 @@ func (b *backend) pathTokensList(ctx context.Context, st *state, req *request, d
 		}
 	}
 	if _, given := d.GetOk("limit"); !given {
-		limit = maxTokensPage
+		limit = mount.MaxPage
 	}
-	if limit > maxTokensPage {
-		return nil, refusal.Field("limit", "%d is too large, at most %d is allowed", limit, maxTokensPage)
+	if limit > mount.MaxPage {
+		return nil, refusal.Field("limit", "%d is too large, at most %d is allowed", limit, mount.MaxPage)
 	}
-
-	rows, more := st.Inventory.Page(after, limit, d.Get("role").(string))
-	bytes := 0
-	for i := range rows {
-		if bytes += len(rows[i].Scopes) + len(rows[i].Role) + len(rows[i].DisplayName); bytes > maxTokensBytes && i > 0 {
-			rows, more = rows[:i], true
-			break
-		}
+	records, more, err := b.Page(ctx, st, after, limit, d.Get("role").(string))
+	if err != nil {
+		return nil, err
 	}
-	keys := make([]string, len(rows))
-	info := make(map[string]any, len(rows))
-	for i := range rows {
-		keys[i] = rows[i].ID.String()
-		record, err := b.Describe(ctx, st, &rows[i])
-		if err != nil {
-			return nil, err
-		}
-		info[keys[i]] = members(tokenRowFields, record).Data
+	keys, info := make([]string, len(records)), make(map[string]any, len(records))
+	for i, record := range records {
+		keys[i], info[record.TokenID] = record.TokenID, members(tokenRowFields, record).Data
 	}
 	resp := logical.ListResponseWithInfo(keys, info)
 	if more {

@@ -14,14 +14,14 @@ import (
 // HandleRequest handles a request, and renders a refusal: into an OAuth error below oauth/, into a Vault error elsewhere.
 func (b *backend) HandleRequest(ctx context.Context, req *request) (*response, error) {
 	resp, err := b.handle(ctx, req)
-	refused := refusal.As(err)
+	r := refusal.As(err)
 	switch {
-	case refused == nil:
+	case r == nil:
 		return resp, err
-	case refused.HTTP != 0:
-		return nil, logical.CodedError(refused.HTTP, err.Error())
+	case r.HTTP != 0:
+		return nil, logical.CodedError(r.HTTP, err.Error())
 	case speaksOAuth(req):
-		return noStore(http.StatusBadRequest, refused.OAuthBody())
+		return refused(http.StatusBadRequest, r.OAuthBody()), nil
 	}
 	return logical.ErrorResponse("%s", err), nil
 }

@@ -15,6 +15,30 @@ import (
 // stateActive is the state of a valid token. Every other state is an access.Reason.
 const stateActive = "active"
 
+// MaxPage is the maximum number of records on a page.
+const MaxPage = 1000
+
+// maxPageBytes bounds the total size of the scopes and names on a page. The scopes and names of one token may have 15 kB.
+const maxPageBytes = 1 << 20
+
+// Page returns the records of at most limit tokens of a role after an ID, in the order of the IDs, and whether there are more.
+// An empty role stands for all roles.
+func (m *Mount) Page(ctx context.Context, st *State, after token.ID, limit int, role string) (_ []*Record, more bool, _ error) {
+	rows, more := st.Inventory.Page(after, limit, role)
+	records, bytes := make([]*Record, 0, len(rows)), 0
+	for i := range rows {
+		if bytes += len(rows[i].Scopes) + len(rows[i].Role) + len(rows[i].DisplayName); bytes > maxPageBytes && i > 0 {
+			return records, true, nil
+		}
+		record, err := m.Describe(ctx, st, &rows[i])
+		if err != nil {
+			return nil, false, err
+		}
+		records = append(records, record)
+	}
+	return records, more, nil
+}
+
 // Record is what a mount knows of an issued token.
 type Record struct {
 	TokenID     string    `json:"token_id"`
@@ -62,7 +86,9 @@ func (r *Record) judge(reason access.Reason) {
 
 // Lookup returns the record of a token, by the text of the token or, if the text is empty, by the ID of the grant. Lookup
 // returns no record but the reason for a token that the mount does not know.
-func (m *Mount) Lookup(ctx context.Context, s logical.Storage, st *State, text string, id token.ID) (*Record, access.Reason, error) {
+func (m *Mount) Lookup(
+	ctx context.Context, s logical.Storage, st *State, text string, id token.ID,
+) (*Record, access.Reason, error) {
 	if u, isUpstream := st.Upstreams.Known(text); isUpstream {
 		text, id = "", u.ID
 	}

@@ -99,25 +99,40 @@ func (c *Config) Change(change *ConfigChange, mountPoint string, longest time.Du
 	return nil
 }
 
-// ChangeConfig changes the config as storage holds it, and returns the config together with whether the stored config
-// could not be read.
-func (t *Tokens) ChangeConfig(ctx context.Context, s logical.Storage, change *ConfigChange, mountPoint string) (_ *Config, wasBroken bool, _ error) {
+// ChangeConfig changes the config as storage holds it. ChangeConfig warns if the stored config could not be read, and of the
+// roles that issue no more tokens.
+func (t *Tokens) ChangeConfig(
+	ctx context.Context, s logical.Storage, change *ConfigChange, mountPoint string,
+) (warnings []string, _ error) {
 	t.Config.Writing.Lock()
 	defer t.Config.Writing.Unlock()
 	stored, err := ReadConfig(ctx, s) // which another process may have written
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	c := *stored.Config
 	if err := c.Change(change, mountPoint, t.Sealing.LongestLifetime(), t.Now()); err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	if c.Issuer == "" && (stored.Issuer != "" || stored.Broken != nil) {
 		if err := t.refuseWithoutIssuer(ctx, s, stored.Broken != nil); err != nil {
-			return nil, false, err
+			return nil, err
 		}
 	}
-	return &c, stored.Broken != nil, t.Config.Put(ctx, s, &c)
+	if err := t.Config.Put(ctx, s, &c); err != nil {
+		return nil, err
+	}
+	t.Feed.Restart() // answers of introspect may have other members now
+	if stored.Broken != nil {
+		warnings = append(warnings, DefaultsApply)
+	}
+	for _, r := range t.Roles.All() {
+		if err := r.Privileged(c.PrivilegedScopes); err != nil {
+			warnings = append(warnings, err.Error()+"; it issues no more tokens until it is changed, tokens already issued are not "+
+				"affected")
+		}
+	}
+	return warnings, nil
 }
 
 // refuseWithoutIssuer refuses a config without an issuer if a role issues JWTs.

@@ -3,6 +3,7 @@ package native
 import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
 // UseRequest is a use of a token as a request describes the use; nil for what the request does not name.
@@ -41,4 +42,17 @@ func (q *UseRequest) Parse() (use *access.Use, err error) {
 		}
 	}
 	return use, nil
+}
+
+// CheckText refuses text that no token can be by its size or its bytes. Other malformed text makes a Verdict.
+func CheckText(text string) error {
+	switch {
+	case text == "":
+		return refusal.Field("token", "is missing")
+	case len(text) > token.MaxLen:
+		return refusal.Field("token", "is %d bytes long, the longest token has %d", len(text), token.MaxLen)
+	case !isPrintable(text):
+		return refusal.Field("token", "has bytes that are not printable ASCII")
+	}
+	return nil
 }

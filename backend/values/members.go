@@ -57,7 +57,7 @@ func shown(v reflect.Value) any {
 	case reflect.String:
 		return v.String()
 	case reflect.Uint32:
-		return int(v.Uint())
+		return int(v.Uint()) //nolint:gosec // 32 bits fit
 	case reflect.Slice:
 		if v.IsNil() {
 			v = reflect.MakeSlice(v.Type(), 0, 0)
