@@ -57,14 +57,18 @@ func (b *backend) pathOAuthIntrospectUpdate(ctx context.Context, st *state, req 
 	if text == "" {
 		return nil, refusal.OAuth(refusal.InvalidRequest, "token is missing")
 	}
-	asked := &native.UseRequest{Audience: sent(d, "audience"), ClientIP: sent(d, "client_ip"), Region: sent(d, "region"), Host: sent(d, "host")}
+	scopes, err := access.ParseScopes(strings.Fields(d.Get("scope").(string)))
+	if err != nil {
+		return nil, refusal.OAuth(refusal.InvalidRequest, "%s", err)
+	}
+	asked := &native.UseRequest{
+		Audience: sent(d, "audience"), ClientIP: sent(d, "client_ip"), Region: sent(d, "region"), Host: sent(d, "host"),
+	}
 	use, err := asked.Parse()
 	if err != nil {
 		return nil, err
 	}
-	if use.Scopes, err = access.ParseScopes(strings.Fields(d.Get("scope").(string))); err != nil {
-		return nil, refusal.OAuth(refusal.InvalidRequest, "%s", err)
-	}
+	use.Scopes = scopes
 	v, err := st.Verify(ctx, req.Storage, text, use)
 	if err != nil {
 		return nil, err
