@@ -68,10 +68,8 @@ func (c *Config) Change(change *ConfigChange, mountPoint string, longest time.Du
 		}
 	}
 	if change.GeoIPDatabase != nil {
-		if c.GeoIPDatabase = *change.GeoIPDatabase; c.GeoIPDatabase != "" {
-			if err := geoip.Check(c.GeoIPDatabase); err != nil {
-				return refusal.Field("geoip_database", "%s", err)
-			}
+		if err := c.changeGeoIPDatabase(*change.GeoIPDatabase); err != nil {
+			return err
 		}
 	}
 	if change.Issuer != nil {
@@ -95,6 +93,18 @@ func (c *Config) Change(change *ConfigChange, mountPoint string, longest time.Du
 		if *age.into = *age.given; *age.into < minMaxAge || *age.into > maxMaxAge {
 			return refusal.Field(age.field, "must be between %s and %s", refusal.Short(minMaxAge), refusal.Short(maxMaxAge))
 		}
+	}
+	return nil
+}
+
+// changeGeoIPDatabase sets the file in which regions are looked up; the empty path stands for no file.
+func (c *Config) changeGeoIPDatabase(path string) error {
+	c.GeoIPDatabase = path
+	if path == "" {
+		return nil
+	}
+	if err := geoip.Check(path); err != nil {
+		return refusal.Field("geoip_database", "%s", err)
 	}
 	return nil
 }
