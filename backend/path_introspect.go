@@ -56,8 +56,8 @@ func (b *backend) pathsIntrospect() []*framework.Path {
 			handle(b.pathIntrospectUpdate, "Check whether a token is valid for a use.", ok(introspectAnswer))),
 		"Check whether a token is valid for a use.",
 		"The answer has the members of RFC 7662, and the reason for active=false: malformed, wrong_environment, unknown, expired, "+
-			"revoked, "+
-			"role_deleted, subject_disabled, wrong_audience, insufficient_scope, address_not_allowed, region_not_allowed, host_not_allowed.")}
+			"revoked, role_deleted, subject_disabled, wrong_audience, insufficient_scope, address_not_allowed, "+
+			"region_not_allowed, host_not_allowed.")}
 }
 
 // pathIntrospectUpdate loads the state itself: the position in the feed must be that before the state is read, since the
