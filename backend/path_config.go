@@ -32,6 +32,9 @@ var configFields = fields{
 		"The engine publishes a key for this long before the key signs. Default: 5m.")), int(defaults.JWKSMaxAge.Seconds())),
 	"status_list_ttl": preset(titled("Status list TTL", secs("How long API servers may cache a status list, 1s to 24h: the "+
 		"longest delay until API servers see a revocation. Default: 1m.")), int(defaults.StatusListTTL.Seconds())),
+	"geoip_database": titled("GeoIP database", str("Path of a MaxMind DB file of countries or cities on each Vault node. "+
+		"Introspection looks up the region of client_ip in the file if the request states no region. The engine reads the file "+
+		"again when the file changes. Default: none.")),
 }
 
 // configAnswer are the settings of the mount as read.

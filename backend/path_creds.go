@@ -25,6 +25,7 @@ var credsAnswer = fields{
 	"expires_at":        must(date("Expiry of the token unless the lease is renewed.")),
 	"audience":          strs("APIs that the token is for; absent if any."),
 	"token_bound_cidrs": strs("Addresses that the token may be used from; absent if any."),
+	"bound_regions":     strs("Countries that the token may be used from (ISO 3166-1 alpha-2); absent if any."),
 	"bound_hosts":       strs("API hosts that the token is for; absent if any."),
 	"connection":        str("Connection that issued the token; absent for native tokens."),
 	"name":              str("Name of the token at the upstream service."),
@@ -46,6 +47,8 @@ func (b *backend) pathsCreds() []*framework.Path {
 		"ttl":    secs("TTL of the token, at most the role's max_ttl. Default: the role's ttl."),
 		"token_bound_cidrs": commas("Addresses that the token may be used from, within the role's token_bound_cidrs. Default: the " +
 			"role's."),
+		"bound_regions": commas("Countries that the token may be used from, within the role's bound_regions: codes of ISO 3166-1 " +
+			"alpha-2, EU or EEA. Default: the role's."),
 		"audience": commas("APIs that the token is for, within the role's audience. Default: the role's."),
 		"dpop_jkt": str("Thumbprint of the key to bind the token to (RFC 9449 section 6.1). Required for a role with " +
 			"proof=dpop."),

@@ -33,6 +33,9 @@ var introspectAnswer = fields{
 	"epoch":             str("Epoch of feed; only from the active node."),
 	"cursor": num64("End of feed before the answer was made: the answer knows all events up to the cursor. Only from " +
 		"the active node."),
+	"bound_regions": strs("Countries that the token may be used from (ISO 3166-1 alpha-2); absent if any."),
+	"rate_limit": str("How often the token may be used, such as 100/1m or 10/1s burst 50; absent if there is no limit. The " +
+		"verifier enforces the rate."),
 	"bound_hosts": strs("API hosts that the token is for; absent if any."),
 }
 
@@ -43,6 +46,8 @@ func (b *backend) pathsIntrospect() []*framework.Path {
 		"audience":        str("Audience of the API, as in the roles. Default: not checked."),
 		"client_ip": str("Address of the API's client. Required for a token with token_bound_cidrs: otherwise the token is " +
 			"not active."),
+		"region": str("Country of the API's client, an ISO 3166-1 alpha-2 code in upper case. Required for a token with " +
+			"bound_regions: otherwise the token is not active. Default: the country of client_ip in geoip_database of config."),
 		"min_cursor": num64("For verifiers that read feed: a node other than the active node forwards a request with " +
 			"min_cursor to the active node. Default: any node answers."),
 		"host": str("Host header of the API call. Required for a token with bound_hosts: otherwise the token is not active."),
@@ -51,8 +56,8 @@ func (b *backend) pathsIntrospect() []*framework.Path {
 			handle(b.pathIntrospectUpdate, "Check whether a token is valid for a use.", ok(introspectAnswer))),
 		"Check whether a token is valid for a use.",
 		"The answer has the members of RFC 7662, and the reason for active=false: malformed, wrong_environment, unknown, expired, "+
-			"revoked, "+
-			"role_deleted, subject_disabled, wrong_audience, insufficient_scope, address_not_allowed, host_not_allowed.")}
+			"revoked, role_deleted, subject_disabled, wrong_audience, insufficient_scope, address_not_allowed, "+
+			"region_not_allowed, host_not_allowed.")}
 }
 
 // pathIntrospectUpdate loads the state itself: the position in the feed must be that before the state is read, since the
@@ -82,7 +87,7 @@ func (b *backend) pathIntrospectUpdate(ctx context.Context, req *request, d *inp
 	if active && !isLookUp(d) {
 		b.NoteUse(v, use)
 	}
-	data := v.Answer(st.Config, use, req.MountPoint)
+	data := v.Answer(st.Config, req.MountPoint)
 	if active {
 		setPosition(data, at)
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 func (b *backend) pathsLookup() []*framework.Path {
-	responses := maps.Clone(tokenRowFields)
+	responses := maps.Clone(lookupAnswer)
 	for name, field := range responses {
 		optional := *field
 		optional.Required = name == "state" // the answer for an unknown token has only the state
@@ -66,8 +66,15 @@ func (b *backend) pathLookupUpdate(ctx context.Context, st *state, req *request,
 	if record == nil {
 		return &logical.Response{Data: map[string]any{"state": string(reason), "detail": access.Explain(reason, nil, nil)}}, nil
 	}
-	return members(tokenRowFields, record), nil
+	return members(lookupAnswer, record), nil
 }
+
+// lookupAnswer are the members of mount.Record for a token that the request has shown.
+var lookupAnswer = joined(tokenRowFields, fields{
+	"token_bound_cidrs": strs("Addresses that the token may be used from; only with token, absent if any."),
+	"bound_regions":     strs("Countries that the token may be used from (ISO 3166-1 alpha-2); only with token, absent if any."),
+	"bound_hosts":       strs("API hosts that the token is for; only with token, absent if any."),
+})
 
 // tokenRowFields are the members of mount.Record.
 var tokenRowFields = fields{

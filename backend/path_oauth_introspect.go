@@ -28,6 +28,9 @@ func (b *backend) pathsOAuthIntrospect() []*framework.Path {
 			"audience":        str("Audience of the API; an extension of this engine. Default: not checked."),
 			"client_ip": str("Address of the API's client; an extension of this engine. Required for a token with " +
 				"token_bound_cidrs: otherwise the token is not active."),
+			"region": str("Country of the API's client, an ISO 3166-1 alpha-2 code in upper case; an extension of this engine. " +
+				"Required for a token with bound_regions: otherwise the token is not active. Default: the country of client_ip in " +
+				"geoip_database of config."),
 			"host": str("Host header of the API call; an extension of this engine. Required for a token with bound_hosts: " +
 				"otherwise the token is not active."),
 		},
@@ -54,14 +57,18 @@ func (b *backend) pathOAuthIntrospectUpdate(ctx context.Context, st *state, req 
 	if text == "" {
 		return nil, refusal.OAuth(refusal.InvalidRequest, "token is missing")
 	}
-	asked := &native.UseRequest{Audience: sent(d, "audience"), ClientIP: sent(d, "client_ip"), Host: sent(d, "host")}
+	scopes, err := access.ParseScopes(strings.Fields(d.Get("scope").(string)))
+	if err != nil {
+		return nil, refusal.OAuth(refusal.InvalidRequest, "%s", err)
+	}
+	asked := &native.UseRequest{
+		Audience: sent(d, "audience"), ClientIP: sent(d, "client_ip"), Region: sent(d, "region"), Host: sent(d, "host"),
+	}
 	use, err := asked.Parse()
 	if err != nil {
 		return nil, err
 	}
-	if use.Scopes, err = access.ParseScopes(strings.Fields(d.Get("scope").(string))); err != nil {
-		return nil, refusal.OAuth(refusal.InvalidRequest, "%s", err)
-	}
+	use.Scopes = scopes
 	v, err := st.Verify(ctx, req.Storage, text, use)
 	if err != nil {
 		return nil, err

@@ -25,6 +25,8 @@ func (b *backend) pathsOAuthToken() []*framework.Path {
 		"resource": str("Same as audience (RFC 8707)."),
 		"ttl": str("TTL of the new token, at most the remaining lifetime of the old token; an extension of this " +
 			"engine."),
+		"bound_regions": str("Regions that the new token may be used from, separated by spaces, within the regions of the old " +
+			"token; an extension of this engine. Default: the same."),
 		"token_bound_cidrs": str("Addresses that the new token may be used from, separated by spaces, within the addresses of " +
 			"the old token; an extension of this engine. Default: the same."),
 	},
@@ -76,7 +78,7 @@ func (b *backend) oauthExchange(ctx context.Context, st *state, req *request, d 
 		SubjectToken: text("subject_token"), SubjectTokenType: text("subject_token_type"),
 		RequestedTokenType: text("requested_token_type"), ActorToken: text("actor_token"),
 		Scope: text("scope"), Audience: text("audience"), Resource: text("resource"), TTL: text("ttl"),
-		TokenBoundCIDRs: text("token_bound_cidrs"),
+		TokenBoundCIDRs: text("token_bound_cidrs"), BoundRegions: text("bound_regions"),
 	}
 	q, err := form.Parse()
 	if err != nil {

@@ -34,9 +34,13 @@ var roleFields = fields{
 		"Default: anywhere.")),
 	"bound_hosts": titled("Bound hosts", commas("API hosts that the token is for, such as api.example.com or "+
 		"*.example.com. Default: any.")),
-	"require_bound_checks": titled("Require bound checks", flag("States that all API servers check token_bound_cidrs and "+
-		"bound_hosts of a JWT, which ordinary JWT libraries ignore. A role of JWTs takes these two fields only with "+
-		"require_bound_checks. Default: false.")),
+	"bound_regions": titled("Bound regions", commas("Countries that the token may be used from: codes of ISO 3166-1 alpha-2 "+
+		"in upper case, such as DE or US. EU and EEA stand for their members. Default: any.")),
+	"require_bound_checks": titled("Require bound checks", flag("States that all API servers check token_bound_cidrs, "+
+		"bound_regions and bound_hosts of a JWT, which ordinary JWT libraries ignore. A role of JWTs takes these three fields "+
+		"only with require_bound_checks. Default: false.")),
+	"rate_limit": titled("Rate limit", str("How often a token may be used: 100/1m, or 10/1s burst 50, with the window in s, m "+
+		"or h. Verifiers enforce the rate per token and process; the engine does not. Default: no limit.")),
 	"metadata": titled("Metadata", pairs("Key=value pairs that introspection returns. A value may be an identity "+
 		"template, such as {{identity.entity.name}}; the engine fills in the template when issuing the token. Default: none.")),
 	"description": titled("Description", str("Purpose of the role.")),

@@ -58,7 +58,7 @@ func isLookUp(d *input) bool {
 	if _, given := raw["min_cursor"]; !given {
 		return false
 	}
-	for _, field := range []string{"client_ip", "host", "audience", "required_scopes"} {
+	for _, field := range []string{"client_ip", "region", "host", "audience", "required_scopes"} {
 		if _, given := raw[field]; given {
 			return false
 		}

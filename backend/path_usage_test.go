@@ -90,7 +90,7 @@ func TestIntrospectionCounts(t *testing.T) {
 	e := newEngine(t)
 	e.write("roles/r", data{"scopes": []string{"a:read"}, "bound_hosts": []string{"api.example.com"}})
 	c := e.creds("r", nil)
-	at := data{"host": "api.example.com", "client_ip": "192.0.2.1", "required_scopes": "a:read"}
+	at := data{"host": "api.example.com", "client_ip": "192.0.2.1", "region": "DE", "required_scopes": "a:read"}
 	writes := e.storage.writes.Load()
 	e.expect("active", c.token, at)
 	e.expect("host_not_allowed", c.token, data{"host": "other.example.com"})
@@ -107,6 +107,9 @@ func TestIntrospectionCounts(t *testing.T) {
 		t.Errorf("introspection writes %d times", n)
 	}
 	got := e.usageOf(c.id)
+	if got["last_region"] != nil { // of the last use, which did not state a region
+		t.Errorf("the last region is %v", got["last_region"])
+	}
 	if got["uses"] != uint64(3) || fmt.Sprint(got["refusals"]) != "map[host_not_allowed:1 insufficient_scope:1]" || fmt.Sprint(got["scopes"]) != "[a:read]" {
 		t.Errorf("shown %v", got)
 	}

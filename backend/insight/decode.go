@@ -6,7 +6,6 @@ import (
 	"math"
 	"net/netip"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -123,10 +122,9 @@ func (d *decoder) token(row *TokenUse, field string, value any) error {
 		return err
 	case "last_region":
 		text, err := d.text(value)
-		if err == nil && (len(text) != 2 || text != strings.ToUpper(text) || !letters(text)) {
-			err = fmt.Errorf("takes two upper-case letters of ISO 3166-1, such as DE")
+		if err == nil {
+			row.Region, err = access.ParseRegion(text)
 		}
-		row.Region = text
 		return err
 	case "last_network":
 		text, err := d.text(value)
@@ -266,8 +264,4 @@ func (d *decoder) count(value any) (uint64, error) {
 		return 0, fmt.Errorf("takes a whole number from 0 to %d", maxCount)
 	}
 	return uint64(n), nil
-}
-
-func letters(text string) bool {
-	return !slices.ContainsFunc([]byte(text), func(c byte) bool { return c < 'A' || c > 'Z' })
 }

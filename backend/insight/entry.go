@@ -14,7 +14,7 @@ import (
 // counts are in this order: new reasons come last.
 var reasons = [...]access.Reason{
 	access.Expired, access.Revoked, access.RoleDeleted, access.SubjectDisabled, access.WrongAudience, access.InsufficientScope,
-	access.AddressNotAllowed, access.HostNotAllowed, "region_not_allowed",
+	access.AddressNotAllowed, access.HostNotAllowed, access.RegionNotAllowed,
 	"proof_required", "proof_invalid", "proof_replayed", "use_dpop_nonce", "rate_limited",
 }
 

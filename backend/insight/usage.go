@@ -101,7 +101,7 @@ func (u *Usage) Introspected(id token.ID, ownEnd time.Time, use *access.Use, rea
 		u.add(id, ownEnd, &Seen{At: u.Now(), Refusals: refused[:]})
 		return
 	}
-	u.add(id, ownEnd, &Seen{Uses: 1, At: u.Now(), Address: use.ClientIP, Scopes: use.Scopes})
+	u.add(id, ownEnd, &Seen{Uses: 1, At: u.Now(), Address: use.ClientIP, Region: use.Region, Scopes: use.Scopes})
 }
 
 // Refused counts refused tokens that nobody can attribute to a grant, by the address of the client. An invalid address

@@ -56,6 +56,7 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/feed"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/fence"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/geoip"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/insight"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/leavers"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
@@ -114,7 +115,7 @@ func New(c Config) *Mount {
 	m.Storage = m.Fence.Background(c.Storage)
 	m.World = native.World{
 		Now: m.now, Log: func() hclog.Logger { return c.Log }, Limits: new(role.Limits), Vault: func() native.Vault { return c.System },
-		Feed: feed.New(), Subjects: native.NewSubjects(m.now, c.System.EntityInfo),
+		Feed: feed.New(), Subjects: native.NewSubjects(m.now, c.System.EntityInfo), Regions: geoip.New(m.now, c.Log.Warn),
 	}
 	m.Leavers = leavers.New(leavers.Config{
 		Now: m.now, Log: m.World.Log, Holdings: holdings{m}, Disabled: m.World.Subjects.DisabledNow,

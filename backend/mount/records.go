@@ -58,6 +58,11 @@ type Record struct {
 	IssuedAt    time.Time `json:"issued_at"`
 	ExpiresAt   time.Time `json:"expires_at"` // renewals included
 	Usage       any       `json:"usage"`      // members of insight.Record
+
+	// What the token is bound to; empty if the token is not bound, or if Lookup was not given the token.
+	TokenBoundCIDRs []string `json:"token_bound_cidrs"`
+	BoundRegions    []string `json:"bound_regions"`
+	BoundHosts      []string `json:"bound_hosts"`
 }
 
 // Describe returns the record of a row of the inventory.
@@ -116,6 +121,10 @@ func (m *Mount) Lookup(
 	}
 	row := st.RowOf(v)
 	record, err := m.Describe(ctx, st, &row)
+	if err == nil && v.Permissions != nil {
+		bounds, _ := v.Permissions.Effective()
+		record.TokenBoundCIDRs, record.BoundRegions, record.BoundHosts = bounds.Addresses.Strings(), bounds.Regions, bounds.Hosts
+	}
 	if err == nil && v.Claims.Grant != v.Claims.ID { // the row is that of the grant
 		record.TokenID, record.IssuedAt, record.ExpiresAt = v.Claims.Name(), v.Claims.IssuedAt, v.Life.ExpiresAt
 		record.judge(v.Life.Alive(m.now()))

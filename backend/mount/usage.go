@@ -16,6 +16,9 @@ func (m *Mount) NoteUse(v *native.Verdict, use *access.Use) {
 		m.Usage.Refused(use.ClientIP, 1)
 		return
 	}
+	if v.Use != nil {
+		use = v.Use // with the region of the address
+	}
 	m.Usage.Introspected(v.Claims.Grant, v.Claims.ExpiresAt, use, v.Reason)
 }
 

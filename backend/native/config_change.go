@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/geoip"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
@@ -38,6 +39,7 @@ type ConfigChange struct {
 	SigningAlgorithm  *string        `json:"signing_algorithm"`
 	JWKSMaxAge        *time.Duration `json:"jwks_max_age"`
 	StatusListTTL     *time.Duration `json:"status_list_ttl"`
+	GeoIPDatabase     *string        `json:"geoip_database"`
 }
 
 // Change applies a request to the config, and refuses what is not allowed. longest is how long a token that was made up
@@ -65,6 +67,11 @@ func (c *Config) Change(change *ConfigChange, mountPoint string, longest time.Du
 			return refusal.Field("privileged_scopes", "%s", err)
 		}
 	}
+	if change.GeoIPDatabase != nil {
+		if err := c.changeGeoIPDatabase(*change.GeoIPDatabase); err != nil {
+			return err
+		}
+	}
 	if change.Issuer != nil {
 		if c.Issuer, err = parseIssuer(*change.Issuer, mountPoint); err != nil {
 			return refusal.Field("issuer", "%s", err)
@@ -86,6 +93,18 @@ func (c *Config) Change(change *ConfigChange, mountPoint string, longest time.Du
 		if *age.into = *age.given; *age.into < minMaxAge || *age.into > maxMaxAge {
 			return refusal.Field(age.field, "must be between %s and %s", refusal.Short(minMaxAge), refusal.Short(maxMaxAge))
 		}
+	}
+	return nil
+}
+
+// changeGeoIPDatabase sets the file in which regions are looked up; the empty path stands for no file.
+func (c *Config) changeGeoIPDatabase(path string) error {
+	c.GeoIPDatabase = path
+	if path == "" {
+		return nil
+	}
+	if err := geoip.Check(path); err != nil {
+		return refusal.Field("geoip_database", "%s", err)
 	}
 	return nil
 }

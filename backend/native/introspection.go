@@ -58,10 +58,10 @@ func (t *Tokens) RowOf(v *Verdict) ledger.Row {
 }
 
 // Answer returns the members of the answer of introspect: those of RFC 7662 and those of this engine.
-func (v *Verdict) Answer(config *ConfigStore, use *access.Use, mountPoint string) map[string]any {
+func (v *Verdict) Answer(config *ConfigStore, mountPoint string) map[string]any {
 	data := map[string]any{"active": v.Reason == access.Good}
 	if v.Reason != access.Good {
-		data["reason"], data["detail"] = string(v.Reason), v.Explain(use)
+		data["reason"], data["detail"] = string(v.Reason), v.Explain()
 	}
 	if v.Claims == nil {
 		return data
@@ -77,6 +77,9 @@ func (v *Verdict) Answer(config *ConfigStore, use *access.Use, mountPoint string
 	}
 	if v.Role != nil {
 		data["role"] = v.Role.Name()
+		if v.Role.RateLimit != "" {
+			data["rate_limit"] = v.Role.RateLimit
+		}
 	}
 	if v.Permissions != nil {
 		addLimits(data, v.Permissions)
@@ -87,13 +90,16 @@ func (v *Verdict) Answer(config *ConfigStore, use *access.Use, mountPoint string
 	return data
 }
 
-// addLimits adds to an answer the addresses and hosts that a token is limited to.
+// addLimits adds to an answer the addresses, regions and hosts that a token is limited to.
 func addLimits(data map[string]any, p *access.Permissions) {
-	addresses, hosts, _ := p.Effective()
-	if addresses.Restricted() {
-		data["token_bound_cidrs"] = addresses.Strings()
+	bounds, _ := p.Effective()
+	if bounds.Addresses.Restricted() {
+		data["token_bound_cidrs"] = bounds.Addresses.Strings()
 	}
-	if len(hosts) > 0 {
-		data["bound_hosts"] = slices.Clone([]string(hosts))
+	if bounds.Regions.Restricted() {
+		data["bound_regions"] = bounds.Regions.Strings()
+	}
+	if len(bounds.Hosts) > 0 {
+		data["bound_hosts"] = slices.Clone([]string(bounds.Hosts))
 	}
 }

@@ -11,6 +11,7 @@ type UseRequest struct {
 	RequiredScopes *[]string `json:"required_scopes"`
 	Audience       *string   `json:"audience"`
 	ClientIP       *string   `json:"client_ip"`
+	Region         *string   `json:"region"`
 	Host           *string   `json:"host"`
 }
 
@@ -28,6 +29,11 @@ func (q *UseRequest) Parse() (use *access.Use, err error) {
 	if q.ClientIP != nil {
 		if use.ClientIP, err = access.ParseClientIP(*q.ClientIP); err != nil {
 			return nil, refusal.Field("client_ip", "%s", err)
+		}
+	}
+	if q.Region != nil {
+		if use.Region, err = access.ParseRegion(*q.Region); err != nil {
+			return nil, refusal.Field("region", "%s", err)
 		}
 	}
 	if q.Host != nil {

@@ -33,6 +33,7 @@ func TestScenario(t *testing.T) {
 		{"broken-provider", full, nil, brokenItems},
 		{"nonce-reuse-after-prefix-change", native, nil, nonceReuse},
 		{"narrowed-exchange-empty", native, nil, narrowedExchange},
+		{"regions-taken-away", native, nil, regionsTakenAway},
 		{"stale-writer", native, nil, staleWriter},
 		{"static-expired", native, nil, staticExpired},
 		{"clock-skew-prune", native, []time.Duration{-150 * time.Second, 150 * time.Second}, clockSkew},
@@ -265,12 +266,36 @@ func narrowedExchange(w *world) {
 	n := w.active
 	ro := w.model.roles["opaque"]
 	a := w.ask(n, &logical.Request{Operation: logical.UpdateOperation, Path: "creds/opaque", Data: map[string]any{"scopes": "b:read"}})
-	g := w.registered(ro, ro.states.possible(n), "", []string{"b:read"}, n.now(), "creds/opaque", a)
+	g := w.registered(ro, ro.states.possible(n), "", narrowing{scopes: []string{"b:read"}}, n.now(), "creds/opaque", a)
 	s := ro.states.last()
 	s.scopes, s.allowed = []string{"a:read"}, []string{"a:read"}
 	w.writeRole(n, ro, s)
 	tok := g.tokens[0]
 	w.exchange(n, tok, map[string]any{"grant_type": "urn:ietf:params:oauth:grant-type:token-exchange", "subject_token": tok.text, "subject_token_type": "urn:ietf:params:oauth:token-type:access_token"})
+}
+
+// What came of a grant while its role allowed fewer regions does not get back what the role allows again later.
+func regionsTakenAway(w *world) {
+	n := w.active
+	for _, name := range []string{"refreshed", "signed-refreshed"} {
+		ro := w.model.roles[name]
+		s := ro.states.last()
+		s.regions = []string{"DE", "FR"}
+		w.writeRole(n, ro, s)
+		g := w.issueFrom(n, name, "", nil)
+		s.regions = []string{"DE", "US"}
+		w.writeRole(n, ro, s)
+		refreshed, _ := w.refresh(n, g.refreshes[0])
+		exchanged := w.exchange(n, g.tokens[0], map[string]any{"grant_type": "urn:ietf:params:oauth:grant-type:token-exchange", "subject_token": g.tokens[0].text, "subject_token_type": "urn:ietf:params:oauth:token-type:access_token"})
+		s.regions = allRegions
+		w.writeRole(n, ro, s)
+		if refreshed == nil || exchanged == nil {
+			w.broken(4, "a grant of which one region is left is neither refreshed nor exchanged")
+		}
+	}
+	for range 2 * (len(allRegions) + 1) { // each look is from another region
+		w.checkAll(n)
+	}
 }
 
 // A node that was replaced writes what it remembers over what others have written.
@@ -447,7 +472,7 @@ func answerKeptAgain(w *world) {
 	w.asked(logical.UpdateOperation, "revoke", map[string]any{"token_id": g.ids[0]})
 	g.revoked = w.active.mark()
 	w.poll(nil)
-	w.verifier.keep(tok, late)
+	w.verifier.keep(tok, "", late)
 	w.poll(nil) // finds an answer that is kept wrongly
 	if len(w.verifier.kept) > 0 {
 		w.broken(2, "a verifier keeps an answer that is older than the revocation")
