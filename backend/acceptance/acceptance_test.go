@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -82,7 +83,8 @@ func TestScripts(t *testing.T) {
 
 // condition knows [terraform]: whether there is a terraform, and TERRAFORM_PROVIDER_VAULT names the binary
 // of a Vault provider for it; [node]: whether there is Node, and where REQUIRE_NODE is set it has to be; and
-// [gitea]: whether there is a Gitea server.
+// [gitea]: whether there is a Gitea server; [pyjwt]: whether a python3 has PyJWT, and where REQUIRE_PYJWT is set
+// it has to be.
 func condition(name string) (bool, error) {
 	switch name {
 	case "gitea":
@@ -90,6 +92,11 @@ func condition(name string) (bool, error) {
 	case "terraform":
 		_, err := exec.LookPath("terraform")
 		return err == nil && os.Getenv("TERRAFORM_PROVIDER_VAULT") != "", nil
+	case "pyjwt":
+		if python() == "" && os.Getenv("REQUIRE_PYJWT") != "" {
+			return false, errors.New("no python3 has PyJWT and cryptography")
+		}
+		return python() != "", nil
 	case "node":
 		_, noNode := exec.LookPath("node")
 		_, noNPM := exec.LookPath("npm")
@@ -103,6 +110,16 @@ func condition(name string) (bool, error) {
 	}
 	return false, fmt.Errorf("there is no condition %q", name)
 }
+
+// python finds a Python with PyJWT: that of PATH, or that of the operating system.
+var python = sync.OnceValue(func() string {
+	for _, p := range []string{"python3", "/usr/bin/python3"} {
+		if exec.Command(p, "-c", "import jwt, cryptography").Run() == nil {
+			return p
+		}
+	}
+	return ""
+})
 
 // setup gives a script its server.
 func setup(env *testscript.Env) error {
@@ -139,6 +156,7 @@ func setup(env *testscript.Env) error {
 		"VAULT_LOG":   server.Log,
 		"SHA256":      sum,
 		"ROOT":        root,
+		"PYTHON":      python(),
 		"PLUGIN":      plugin,
 		"PATH":        filepath.Dir(vault) + string(os.PathListSeparator) + env.Getenv("PATH"),
 		"HOME":        env.WorkDir,
