@@ -126,6 +126,9 @@ func (v *impl) learn(ctx context.Context, q *question, now time.Time) (found, er
 	}
 	for range maxAttempt {
 		is, err := v.ask(ctx, q)
+		if errors.Is(err, errPosition) {
+			continue
+		}
 		if err != nil || is.facts == nil || !v.events.concern(is.facts, v.config.ClockSkew) {
 			return is, err
 		}

@@ -33,6 +33,7 @@ type events struct {
 	mu     sync.RWMutex
 	name   string   // of the epoch; empty: the feed was never read
 	end    position // of what was read
+	begun  int64    // cursor from which the events of the epoch are known
 	grants map[token.ID]revocation
 	roles  map[string]roleChange
 	keys   position // of the last event about a key
@@ -64,11 +65,12 @@ func (e *events) where() (epoch string, end position) {
 	return e.name, e.end
 }
 
-// of returns the position of an answer; ok is false if the answer is of another epoch than the feed.
+// of returns the position of an answer; ok is false if the answer is of another epoch than the feed, or older than the
+// first event that is known: an event that is not known may be about the token.
 func (e *events) of(epoch string, cursor int64) (p position, ok bool) {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	return position{e.end.epoch, cursor}, epoch != "" && epoch == e.name
+	return position{e.end.epoch, cursor}, epoch != "" && epoch == e.name && cursor >= e.begun
 }
 
 // concern reports whether facts may be wrong since an event. A JWT's own facts are not concerned by a new epoch: the status
@@ -123,7 +125,7 @@ func (e *events) apply(a *feedAnswer, asked string, from position, now time.Time
 	}
 	if resync = a.Resync || a.Epoch != e.name; resync {
 		e.end.epoch++
-		e.name = a.Epoch
+		e.name, e.begun = a.Epoch, a.Cursor-int64(len(a.Events))
 	}
 	first := a.Cursor - int64(len(a.Events))
 	for i, event := range a.Events {
@@ -170,10 +172,12 @@ func (e *events) forget(now time.Time) {
 	if len(e.grants) > maxRevoked {
 		clear(e.grants)
 		e.end.epoch++
+		e.begun = e.end.cursor
 	}
 	if len(e.roles) > maxRoles {
 		clear(e.roles)
 		e.end.epoch++
+		e.begun = e.end.cursor
 	}
 }
 

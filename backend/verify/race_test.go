@@ -93,7 +93,26 @@ func TestAnswerOfAnOldEpoch(t *testing.T) {
 				})
 			}
 		})
-		expect(t, v, text, nil, "error")
+		expect(t, v, text, nil, access.Revoked)
+	})
+}
+
+// An answer is of a new epoch, and older than the event with which the verifier begins to read that epoch: the verifier
+// never sees the event.
+func TestAnswerBeforeTheEpochWasRead(t *testing.T) {
+	inTime(t, func(t *testing.T, i *verifytest.Issuer) {
+		v := start(t, i.Config())
+		text := i.Opaque(t, verifytest.Token{Scopes: []string{"a"}})
+		i.Restart()
+		var once sync.Once
+		i.OnAnswer(func(path string) {
+			if path == "introspect" {
+				once.Do(func() {
+					i.Revoke(text)
+					time.Sleep(1500 * time.Millisecond)
+				})
+			}
+		})
 		expect(t, v, text, nil, access.Revoked)
 	})
 }
