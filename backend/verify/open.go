@@ -104,8 +104,10 @@ func (v *impl) configure(c Config) error {
 	}}
 	v.keys.known.Store(&map[string]*key{})
 	v.lists = &listSet{fetch: v.fetch, keys: v.keys, issuer: v.issuer, now: c.Now, lists: make(map[string]*statusList)}
-	v.tokens = otter.Must(&otter.Options[digest, *facts]{MaximumSize: c.MaxTokens})
-	v.refusals = otter.Must(&otter.Options[digest, *refusal]{MaximumSize: c.MaxUnknown})
+	// To wake another thread for the upkeep of the cache would take longer than the upkeep.
+	here := func(upkeep func()) { upkeep() }
+	v.tokens = otter.Must(&otter.Options[digest, *facts]{MaximumSize: c.MaxTokens, Executor: here})
+	v.refusals = otter.Must(&otter.Options[digest, *refusal]{MaximumSize: c.MaxUnknown, Executor: here})
 	v.proofs, v.usage = newProofs(&c), newUsage(&c)
 	return nil
 }
