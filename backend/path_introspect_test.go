@@ -58,6 +58,22 @@ func TestIntrospectAnswersWithTheMembersOfRFC7662(t *testing.T) {
 	}
 }
 
+// The detail tells a token of another audience from a refresh token, which both have the reason wrong_audience.
+func TestIntrospectDetailsOfWrongAudience(t *testing.T) {
+	e := newEngine(t)
+	e.write("roles/reader", data{"scopes": "a", "audience": "billing", "refresh": true, "access_ttl": "5m", "ttl": "1h"})
+	c := e.creds("reader", nil)
+	for token, want := range map[string]string{
+		c.token:                          `the token is for audience ["billing"], not for "orders"`,
+		c.data["refresh_token"].(string): "this is a refresh token, which is for oauth/token and for no API",
+	} {
+		got := e.write("introspect", data{"token": token, "audience": "orders"})
+		if got["reason"] != "wrong_audience" || got["detail"] != want {
+			t.Errorf("%v: %v, want %s", got["reason"], got["detail"], want)
+		}
+	}
+}
+
 func TestIntrospectReadsNoStorageOnceWarm(t *testing.T) {
 	e := newEngine(t)
 	e.write("roles/reader", data{"scopes": "a"})
