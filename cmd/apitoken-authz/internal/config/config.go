@@ -139,3 +139,10 @@ func (f *File) Serves(kind string) bool {
 	}
 	return false
 }
+
+// WithoutRules returns a copy of the file that has its other settings.
+func (f *File) WithoutRules() File {
+	c := *f
+	c.Rules, c.set = nil, nil
+	return c
+}
