@@ -382,3 +382,17 @@ var errEngine = errors.New("the engine answers 503")
 func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 
 func quoted(format string, args ...any) string { return fmt.Sprintf(format, args...) }
+
+func metricsOf(t *testing.T, w *world) string {
+	t.Helper()
+	resp, err := http.Get("http://" + w.admin + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(body)
+}
