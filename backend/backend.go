@@ -56,6 +56,7 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/feed"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/fence"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/geoip"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/leavers"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
@@ -185,6 +186,7 @@ func newBackend(o Options) *backend {
 	b.world = native.World{
 		Now: b.now, Log: b.Logger, Limits: new(role.Limits), Vault: func() native.Vault { return b.System() },
 		Feed:     feed.New(),
+		Regions:  geoip.New(b.now, func(msg string, args ...any) { b.Logger().Warn(msg, args...) }),
 		Subjects: native.NewSubjects(b.now, func(id string) (*logical.Entity, error) { return b.System().EntityInfo(id) }),
 	}
 	return b

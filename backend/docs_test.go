@@ -60,6 +60,7 @@ func TestWatchedTexts(t *testing.T) {
 		"stored entry cannot be read",
 		"upstream tokens not revoked",
 		"static role not rotated",
+		"geoip_database cannot be read",
 	} {
 		if !strings.Contains(docs, "`"+text+"`") || !strings.Contains(source.String(), text) {
 			t.Errorf("%q is not both in docs/setup.md and in the code", text)

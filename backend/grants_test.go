@@ -40,6 +40,7 @@ func TestNothingIsLeftOfAGrant(t *testing.T) {
 		"scopes":            {data{"scopes": "b"}, data{"scopes": "a", "allowed_scopes": "a"}},
 		"audience":          {data{"audience": "y"}, data{"audience": "x"}},
 		"token_bound_cidrs": {data{"token_bound_cidrs": "127.0.0.1/32"}, data{"token_bound_cidrs": "10.0.0.0/8"}},
+		"bound_regions":     {data{"bound_regions": "DE,FR"}, data{"bound_regions": "US"}},
 	} {
 		for _, tokenFormat := range []string{"opaque", "jwt"} {
 			e := newIssuer(t)
@@ -64,17 +65,18 @@ func TestNewTokensOfAnOldGrantStayNarrow(t *testing.T) {
 	e := newEngine(t)
 	wide := data{
 		"scopes": "a,b", "allowed_scopes": "a,b", "audience": "x,y", "exchange": true, "refresh": true, "access_ttl": "5m",
-		"token_bound_cidrs": "127.0.0.0/8",
+		"token_bound_cidrs": "127.0.0.0/8", "bound_regions": "EU",
 	}
 	e.write("roles/app", wide)
 	c := e.creds("app", nil)
-	e.write("roles/app", data{"scopes": "a", "allowed_scopes": "a", "audience": "x", "token_bound_cidrs": "127.0.0.1/32"})
+	e.write("roles/app", data{"scopes": "a", "allowed_scopes": "a", "audience": "x", "token_bound_cidrs": "127.0.0.1/32", "bound_regions": "DE,FR"})
 	_, answer := e.exchange(c.token, nil)
 	exchanged := answer["access_token"].(string)
 	refreshed, _ := e.mustRefresh(c.data["refresh_token"].(string))
 	e.write("roles/app", wide)
 	for _, text := range []string{exchanged, refreshed} {
-		e.expect("active", text, data{"client_ip": "127.0.0.1", "audience": "x", "required_scopes": "a"})
+		e.expect("active", text, data{"client_ip": "127.0.0.1", "region": "DE", "audience": "x", "required_scopes": "a"})
+		e.expect("region_not_allowed", text, data{"client_ip": "127.0.0.1", "region": "IT"})
 		e.expect("insufficient_scope", text, data{"client_ip": "127.0.0.1", "audience": "x", "required_scopes": "b"})
 		e.expect("wrong_audience", text, data{"client_ip": "127.0.0.1", "audience": "y"})
 		e.expect("address_not_allowed", text, data{"client_ip": "127.0.0.2"})
@@ -271,6 +273,7 @@ func TestWhatTheRoleTookAwayStaysAway(t *testing.T) {
 		"scopes":            {data{"scopes": "a,b"}, data{"scopes": "a"}, data{"required_scopes": "b"}},
 		"audience":          {data{"audience": "x,y"}, data{"audience": "x"}, data{"audience": "y"}},
 		"token_bound_cidrs": {data{"token_bound_cidrs": "10.0.0.0/8,127.0.0.0/8"}, data{"token_bound_cidrs": "127.0.0.0/8"}, data{"client_ip": "10.0.0.1"}},
+		"bound_regions":     {data{"bound_regions": "EU"}, data{"bound_regions": "DE,FR"}, data{"region": "IT"}},
 		"bound_hosts":       {data{"bound_hosts": "*.example.com"}, data{"bound_hosts": "api.example.com"}, data{"host": "other.example.com"}},
 	} {
 		for _, tokenFormat := range []string{"opaque", "jwt"} {
@@ -304,7 +307,7 @@ func TestARefreshRepeatsOnlyWhatChanged(t *testing.T) {
 	for i := range scopes {
 		scopes[i] = fmt.Sprintf("%02d-%040d", i, 0)
 	}
-	e.write("roles/app", data{"scopes": scopes, "audience": "x,y", "token_bound_cidrs": "127.0.0.1,10.0.0.0/8", "bound_hosts": "b.example.com,a.example.com", "refresh": true, "access_ttl": "5m"})
+	e.write("roles/app", data{"scopes": scopes, "audience": "x,y", "token_bound_cidrs": "127.0.0.1,10.0.0.0/8", "bound_regions": "EU", "bound_hosts": "b.example.com,a.example.com", "refresh": true, "access_ttl": "5m"})
 	c := e.creds("app", nil)
 	e.write("roles/app", data{"metadata": "team=billing"})
 	access, _ := e.mustRefresh(c.data["refresh_token"].(string))

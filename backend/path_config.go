@@ -21,6 +21,7 @@ func (b *backend) pathsConfig() []*framework.Path {
 		"signing_algorithm":   preset(oneOf(field(framework.TypeString, "Signing algorithm", "Signing algorithm of new JWTs: ES256, EdDSA or RS256. A change takes effect once the new key has been published for jwks_max_age. Default: ES256."), token.Algorithms[0], token.Algorithms[1], token.Algorithms[2]), defaults.SigningAlgorithm),
 		"jwks_max_age":        preset(field(framework.TypeDurationSecond, "JWKS maximum age", "How long API servers may cache the published keys, 1s to 24h. The engine publishes a key for this long before the key signs. Default: 5m."), int(defaults.JWKSMaxAge.Seconds())),
 		"status_list_ttl":     preset(field(framework.TypeDurationSecond, "Status list TTL", "How long API servers may cache a status list, 1s to 24h: the longest delay until API servers see a revocation. Default: 1m."), int(defaults.StatusListTTL.Seconds())),
+		"geoip_database":      field(framework.TypeString, "GeoIP database", "Path of a MaxMind DB file of countries or cities on each Vault node. Introspection looks up the region of client_ip in the file if the request states no region. The engine reads the file again when the file changes. Default: none."),
 	}
 	read := b.answer(b.pathConfigRead, "Read the settings of the mount.", ok(readFields(map[string]*framework.FieldSchema{
 		"token_pattern": {Type: framework.TypeString, Required: true, Description: "Regular expression (RE2) that matches this mount's opaque tokens, for secret scanners."},
@@ -56,6 +57,7 @@ func (b *backend) pathConfigRead(ctx context.Context, st *state, req *logical.Re
 		"signing_algorithm":   c.SigningAlgorithm,
 		"jwks_max_age":        int64(c.JWKSMaxAge.Seconds()),
 		"status_list_ttl":     int64(c.StatusListTTL.Seconds()),
+		"geoip_database":      c.GeoIPDatabase,
 	}}, nil
 }
 
@@ -69,6 +71,7 @@ func (b *backend) pathConfigUpdate(ctx context.Context, st *state, req *logical.
 		SigningAlgorithm:  given[string](d, "signing_algorithm"),
 		JWKSMaxAge:        givenSeconds(d, "jwks_max_age"),
 		StatusListTTL:     givenSeconds(d, "status_list_ttl"),
+		GeoIPDatabase:     given[string](d, "geoip_database"),
 	}, req.MountPoint)
 	if err != nil {
 		return nil, err

@@ -26,6 +26,7 @@ func (b *backend) pathsCreds() []*framework.Path {
 		"expires_at":        {Type: framework.TypeTime, Required: true, Description: "Expiry of the token unless the lease is renewed."},
 		"audience":          {Type: framework.TypeStringSlice, Description: "APIs that the token is for; absent if any."},
 		"token_bound_cidrs": {Type: framework.TypeStringSlice, Description: "Addresses that the token may be used from; absent if any."},
+		"bound_regions":     {Type: framework.TypeStringSlice, Description: "Countries that the token may be used from (ISO 3166-1 alpha-2); absent if any."},
 		"bound_hosts":       {Type: framework.TypeStringSlice, Description: "API hosts that the token is for; absent if any."},
 		"connection":        {Type: framework.TypeString, Description: "Connection that issued the token; absent for native tokens."},
 		"name":              {Type: framework.TypeString, Description: "Name of the token at the upstream service."},
@@ -46,6 +47,7 @@ func (b *backend) pathsCreds() []*framework.Path {
 			"scopes":            {Type: framework.TypeCommaStringSlice, Description: "Scopes of the token, within the role's allowed_scopes. Default: the role's scopes."},
 			"ttl":               {Type: framework.TypeDurationSecond, Description: "TTL of the token, at most the role's max_ttl. Default: the role's ttl."},
 			"token_bound_cidrs": {Type: framework.TypeCommaStringSlice, Description: "Addresses that the token may be used from, within the role's token_bound_cidrs. Default: the role's."},
+			"bound_regions":     {Type: framework.TypeCommaStringSlice, Description: "Countries that the token may be used from, within the role's bound_regions: codes of ISO 3166-1 alpha-2, EU or EEA. Default: the role's."},
 			"audience":          {Type: framework.TypeCommaStringSlice, Description: "APIs that the token is for, within the role's audience. Default: the role's."},
 			"dpop_jkt":          {Type: framework.TypeString, Description: "Thumbprint of the key to bind the token to (RFC 9449 section 6.1). Required for a role with proof=dpop."},
 			"x5t_s256":          {Type: framework.TypeString, Description: "Thumbprint of the certificate to bind the token to (RFC 8705 section 3.1). Required for a role with proof=mtls."},
@@ -104,7 +106,7 @@ func (b *backend) credsNative(ctx context.Context, req *logical.Request, d *fram
 		Role: r, TTL: ttl, Lifetime: lifetime, MountPoint: req.MountPoint, Subject: req.EntityID, DisplayName: req.DisplayName,
 		Asked: &role.Request{
 			Scopes: given[[]string](d, "scopes"), Audience: given[[]string](d, "audience"), TokenBoundCIDRs: given[[]string](d, "token_bound_cidrs"),
-			DPoPJKT: given[string](d, "dpop_jkt"), X5TS256: given[string](d, "x5t_s256"),
+			BoundRegions: given[[]string](d, "bound_regions"), DPoPJKT: given[string](d, "dpop_jkt"), X5TS256: given[string](d, "x5t_s256"),
 		},
 		Reserve: func() (*role.Place, error) { return b.reserve(st, r) },
 	})
@@ -141,14 +143,17 @@ func (b *backend) credsNative(ctx context.Context, req *logical.Request, d *fram
 	return resp, nil
 }
 
-// addLimits adds to an answer the audience, addresses and hosts that a token is limited to.
+// addLimits adds to an answer the addresses, regions and hosts that a token is limited to.
 func addLimits(data map[string]any, p *access.Permissions) {
-	addresses, hosts, _ := p.Effective()
-	if addresses.Restricted() {
-		data["token_bound_cidrs"] = addresses.Strings()
+	bounds, _ := p.Effective()
+	if bounds.Addresses.Restricted() {
+		data["token_bound_cidrs"] = bounds.Addresses.Strings()
 	}
-	if len(hosts) > 0 {
-		data["bound_hosts"] = slices.Clone([]string(hosts))
+	if bounds.Regions.Restricted() {
+		data["bound_regions"] = bounds.Regions.Strings()
+	}
+	if len(bounds.Hosts) > 0 {
+		data["bound_hosts"] = slices.Clone([]string(bounds.Hosts))
 	}
 }
 

@@ -56,7 +56,7 @@ func TestCreds(t *testing.T) {
 
 func TestCredsRefuses(t *testing.T) {
 	e := newEngine(t)
-	e.write("roles/reader", data{"scopes": "invoices:read", "allowed_scopes": "invoices:read,lines:*", "audience": "billing", "max_ttl": "24h", "token_bound_cidrs": "10.0.0.0/8"})
+	e.write("roles/reader", data{"scopes": "invoices:read", "allowed_scopes": "invoices:read,lines:*", "audience": "billing", "max_ttl": "24h", "token_bound_cidrs": "10.0.0.0/8", "bound_regions": "DE,FR"})
 	for _, c := range []struct {
 		field string
 		value any
@@ -74,6 +74,10 @@ func TestCredsRefuses(t *testing.T) {
 		{"token_bound_cidrs", "10.0.0.0/7", "token_bound_cidrs: "},
 		{"token_bound_cidrs", "192.0.2.0/24", `token_bound_cidrs: [192.0.2.0/24] exceeds role "reader", which allows [10.0.0.0/8]`},
 		{"token_bound_cidrs", "::/0", "exceeds"},
+		{"bound_regions", "EU", `bound_regions: [AT BE BG CY CZ DK`},
+		{"bound_regions", "DE,US", `bound_regions: [US] exceeds role "reader", which allows [DE FR]`},
+		{"bound_regions", "", `bound_regions: name at least one, or leave it out for the role's ["DE" "FR"]`},
+		{"bound_regions", "D", `bound_regions: "D" is not a region`},
 		{"audience", "hr", `audience: ["hr"] exceeds role "reader", which allows ["billing"]`},
 		{"audience", "billing,hr", "exceeds"},
 		{"cidrs", "10.0.0.0/8", "cidrs: is not a field"},
@@ -91,7 +95,7 @@ func TestReadingTakesNoFields(t *testing.T) {
 	e := newIssuer(t)
 	e.write("roles/reader", data{"scopes": "a", "allowed_scopes": "a,b"})
 	e.write("roles/bound", data{"scopes": "a", "proof": "dpop"})
-	for field, value := range map[string]string{"scopes": "b", "ttl": "1h", "token_bound_cidrs": "10.0.0.0/8", "audience": "x", "dpop_jkt": "x", "x5t_s256": "x"} {
+	for field, value := range map[string]string{"scopes": "b", "ttl": "1h", "token_bound_cidrs": "10.0.0.0/8", "bound_regions": "DE", "audience": "x", "dpop_jkt": "x", "x5t_s256": "x"} {
 		e.refused(logical.ReadOperation, "creds/reader", data{field: value},
 			field+": reading takes no fields: a request that narrows is an update, vault write apitoken/creds/reader "+field+"=...")
 	}

@@ -27,6 +27,7 @@ func (b *backend) pathsIntrospect() []*framework.Path {
 			"required_scopes": {Type: framework.TypeCommaStringSlice, Description: "Scopes that the API call requires. Default: none; the API checks \"scope\" itself."},
 			"audience":        {Type: framework.TypeString, Description: "Audience of the API, as in the roles. Default: not checked."},
 			"client_ip":       {Type: framework.TypeString, Description: "Address of the API's client. Required for a token with token_bound_cidrs: otherwise the token is not active."},
+			"region":          {Type: framework.TypeString, Description: "Country of the API's client, an ISO 3166-1 alpha-2 code in upper case. Required for a token with bound_regions: otherwise the token is not active. Default: the country of client_ip in geoip_database of config."},
 			"min_cursor":      {Type: framework.TypeInt64, Description: "For verifiers that read feed: a node other than the active node forwards a request with min_cursor to the active node. Default: any node answers."},
 			"host":            {Type: framework.TypeString, Description: "Host header of the API call. Required for a token with bound_hosts: otherwise the token is not active."},
 		},
@@ -52,11 +53,13 @@ func (b *backend) pathsIntrospect() []*framework.Path {
 			"token_bound_cidrs": {Type: framework.TypeStringSlice, Description: "Addresses that the token may be used from; absent if any."},
 			"epoch":             {Type: framework.TypeString, Description: "Epoch of feed; only from the active node."},
 			"cursor":            {Type: framework.TypeInt64, Description: "End of feed before the answer was made: the answer knows all events up to the cursor. Only from the active node."},
+			"bound_regions":     {Type: framework.TypeStringSlice, Description: "Countries that the token may be used from (ISO 3166-1 alpha-2); absent if any."},
+			"rate_limit":        {Type: framework.TypeString, Description: "How often the token may be used, such as 100/1m or 10/1s burst 50; absent if there is no limit. The verifier enforces the rate."},
 			"bound_hosts":       {Type: framework.TypeStringSlice, Description: "API hosts that the token is for; absent if any."},
 		}))),
 		HelpSynopsis: "Check whether a token is valid for a use.",
 		HelpDescription: "The answer has the members of RFC 7662, and the reason for active=false: malformed, wrong_environment, unknown, expired, revoked, " +
-			"role_deleted, subject_disabled, wrong_audience, insufficient_scope, address_not_allowed, host_not_allowed.",
+			"role_deleted, subject_disabled, wrong_audience, insufficient_scope, address_not_allowed, region_not_allowed, host_not_allowed.",
 	}}
 }
 
@@ -89,7 +92,7 @@ func (b *backend) pathIntrospectUpdate(ctx context.Context, _ *state, req *logic
 	}
 	if v.Reason != access.Good {
 		data["reason"] = string(v.Reason)
-		data["detail"] = v.Explain(use)
+		data["detail"] = v.Explain()
 	}
 	if v.Claims == nil {
 		return &logical.Response{Data: data}, nil
@@ -105,6 +108,9 @@ func (b *backend) pathIntrospectUpdate(ctx context.Context, _ *state, req *logic
 	}
 	if v.Role != nil {
 		data["role"] = v.Role.Name()
+		if v.Role.RateLimit != "" {
+			data["rate_limit"] = v.Role.RateLimit
+		}
 	}
 	if v.Permissions != nil {
 		addLimits(data, v.Permissions)
@@ -146,6 +152,13 @@ func useOf(d *framework.FieldData) (*access.Use, error) {
 			return nil, refusal.Field("client_ip", "%s", err)
 		}
 		use.ClientIP = addr
+	}
+	if v, given := d.GetOk("region"); given {
+		region, err := access.ParseRegion(v.(string))
+		if err != nil {
+			return nil, refusal.Field("region", "%s", err)
+		}
+		use.Region = region
 	}
 	if v, given := d.GetOk("host"); given {
 		host, err := access.ParseHost(v.(string))

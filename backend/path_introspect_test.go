@@ -34,7 +34,7 @@ func TestIntrospectTellsTokensApart(t *testing.T) {
 	e.refused(logical.UpdateOperation, "introspect", nil, "token: is missing")
 	e.refused(logical.UpdateOperation, "introspect", data{"token": strings.Repeat("x", 10<<20)}, "token: is 10485760 bytes long, the longest token has 4096")
 	e.refused(logical.UpdateOperation, "introspect", data{"token": "apt_\x00\xff"}, "token: has bytes that are not printable")
-	for field, want := range map[string]string{"required_scopes": "required_scopes: scope", "client_ip": "client_ip: ", "host": "host: "} {
+	for field, want := range map[string]string{"required_scopes": "required_scopes: scope", "client_ip": "client_ip: ", "region": "region: must be a code of ISO 3166-1", "host": "host: "} {
 		e.refused(logical.UpdateOperation, "introspect", data{"token": c.token, field: "a b"}, want)
 	}
 }

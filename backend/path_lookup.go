@@ -23,6 +23,10 @@ func (b *backend) pathsLookup() []*framework.Path {
 	for name, field := range responses {
 		field.Required = name == "state" // the answer for an unknown token has only the state
 	}
+	for name, what := range map[string]string{"token_bound_cidrs": "Addresses", "bound_regions": "Countries (ISO 3166-1 alpha-2)"} {
+		responses[name] = &framework.FieldSchema{Type: framework.TypeStringSlice, Description: what + " that the token may be used from; only with token, absent if any."}
+	}
+	responses["bound_hosts"] = &framework.FieldSchema{Type: framework.TypeStringSlice, Description: "API hosts that the token is for; only with token, absent if any."}
 	return []*framework.Path{{
 		Pattern:         "lookup",
 		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "look-up", OperationSuffix: "token"},
@@ -97,6 +101,9 @@ func (b *backend) pathLookupUpdate(ctx context.Context, st *state, req *logical.
 	}
 	if v != nil && v.Claims.Grant != v.Claims.ID {
 		describeToken(v, data, b.now())
+	}
+	if v != nil && v.Permissions != nil {
+		addLimits(data, v.Permissions)
 	}
 	return &logical.Response{Data: data}, nil
 }

@@ -30,6 +30,7 @@ func (b *backend) pathsOAuthIntrospect() []*framework.Path {
 				"scope":           {Type: framework.TypeString, Description: "Scopes that the API call requires, separated by spaces; an extension of this engine. Default: none."},
 				"audience":        {Type: framework.TypeString, Description: "Audience of the API; an extension of this engine. Default: not checked."},
 				"client_ip":       {Type: framework.TypeString, Description: "Address of the API's client; an extension of this engine. Required for a token with token_bound_cidrs: otherwise the token is not active."},
+				"region":          {Type: framework.TypeString, Description: "Country of the API's client, an ISO 3166-1 alpha-2 code in upper case; an extension of this engine. Required for a token with bound_regions: otherwise the token is not active. Default: the country of client_ip in geoip_database of config."},
 				"host":            {Type: framework.TypeString, Description: "Host header of the API call; an extension of this engine. Required for a token with bound_hosts: otherwise the token is not active."},
 			},
 			Operations:   only(logical.UpdateOperation, b.answer(b.pathOAuthIntrospectUpdate, "Check whether a token is active (RFC 7662).", rawResponses(http.StatusOK, mediaJSON, "Introspection response of RFC 7662 section 2.2"))),
@@ -64,6 +65,11 @@ func (b *backend) pathOAuthIntrospectUpdate(ctx context.Context, st *state, req 
 	if v := d.Get("client_ip").(string); v != "" {
 		if use.ClientIP, err = access.ParseClientIP(v); err != nil {
 			return nil, refusal.OAuth(refusal.InvalidRequest, "client_ip: %s", err)
+		}
+	}
+	if v := d.Get("region").(string); v != "" {
+		if use.Region, err = access.ParseRegion(v); err != nil {
+			return nil, refusal.OAuth(refusal.InvalidRequest, "region: %s", err)
 		}
 	}
 	if v := d.Get("host").(string); v != "" {

@@ -187,12 +187,18 @@ func TestBoundsOfJWTs(t *testing.T) {
 	const why = "ordinary JWT libraries do not check what a JWT is bound to: set require_bound_checks=true"
 	e.refused(logical.UpdateOperation, "roles/app", with(data{"token_bound_cidrs": "127.0.0.0/8"}), "token_bound_cidrs: "+why)
 	e.refused(logical.UpdateOperation, "roles/app", with(data{"bound_hosts": "api.example.com"}), "bound_hosts: "+why)
+	e.refused(logical.UpdateOperation, "roles/app", with(data{"bound_regions": "EU"}), "bound_regions: "+why)
 	e.write("roles/app", jwt)
 	e.refused(logical.UpdateOperation, "roles/app", data{"token_bound_cidrs": "127.0.0.0/8"}, "token_bound_cidrs: "+why)
 	e.refused(logical.UpdateOperation, "creds/app", data{"token_bound_cidrs": "127.0.0.1"}, `token_bound_cidrs: role "app" issues JWTs, and `+why)
+	e.refused(logical.UpdateOperation, "creds/app", data{"bound_regions": "DE"}, `bound_regions: role "app" issues JWTs, and `+why)
 	status, answer := e.exchange(e.creds("app", nil).token, data{"token_bound_cidrs": "127.0.0.1"})
 	if status != 400 || answer["error"] != "invalid_request" || !strings.Contains(fmt.Sprint(answer["error_description"]), why) {
 		t.Errorf("an exchange for a bound JWT: %d %v", status, answer)
+	}
+	status, answer = e.exchange(e.creds("app", nil).token, data{"bound_regions": "DE"})
+	if status != 400 || answer["error"] != "invalid_request" || !strings.Contains(fmt.Sprint(answer["error_description"]), "bound_regions: "+why) {
+		t.Errorf("an exchange for a JWT that is bound to regions: %d %v", status, answer)
 	}
 
 	e.write("roles/app", data{"require_bound_checks": true, "token_bound_cidrs": "127.0.0.0/8", "bound_hosts": "api.example.com"})
@@ -589,6 +595,7 @@ func TestOAuthIntrospectAndRevoke(t *testing.T) {
 	e.refused4xx("oauth/introspect", data{"token": []string{c.token, c.token}}, "invalid_request")
 	e.refused4xx("oauth/introspect", data{"token": c.token, "client_ip": "x"}, "invalid_request")
 	e.refused4xx("oauth/introspect", data{"token": c.token, "host": "a b"}, "invalid_request")
+	e.refused4xx("oauth/introspect", data{"token": c.token, "region": "DEU"}, "invalid_request")
 	e.refused4xx("oauth/introspect", data{"token": c.token, "scope": "a \""}, "invalid_request")
 
 	e.refused4xx("oauth/revoke", data{}, "invalid_request")
@@ -867,7 +874,7 @@ func TestExchange(t *testing.T) {
 
 func TestExchangeRefuses(t *testing.T) {
 	e := newIssuer(t)
-	e.write("roles/app", data{"scopes": "a", "audience": "x", "exchange": true, "ttl": "1h"})
+	e.write("roles/app", data{"scopes": "a", "audience": "x", "exchange": true, "ttl": "1h", "bound_regions": "EU"})
 	e.write("roles/closed", data{"scopes": "a"})
 	e.write("roles/bound", data{"scopes": "a", "exchange": true, "token_bound_cidrs": "10.0.0.0/8"})
 	e.write("roles/refreshed", data{"scopes": "a", "exchange": true, "refresh": true, "access_ttl": "5m"})
@@ -897,6 +904,8 @@ func TestExchangeRefuses(t *testing.T) {
 		{"ttl", "0", "invalid_request"},
 		{"ttl", "x", "invalid_request"},
 		{"token_bound_cidrs", "x", "invalid_request"},
+		{"bound_regions", "x", "invalid_request"},
+		{"bound_regions", "US", "invalid_request"},
 	} {
 		d := data{}
 		for k, v := range good {
@@ -914,6 +923,7 @@ func TestExchangeNeverWidens(t *testing.T) {
 	scopes := []string{"a", "a:*", "a:x", "a:x:y", "b", "*"}
 	audiences := []string{"x", "y", "z"}
 	ranges := []string{"127.0.0.0/8", "127.0.0.1/32", "127.0.0.0/16", "0.0.0.0/0", "10.0.0.0/8"}
+	regions := []string{"DE", "IS", "US"}
 	random := rand.New(rand.NewPCG(1, 2))
 	some := func(from []string) []string {
 		list := slices.Clone(from)
@@ -923,8 +933,8 @@ func TestExchangeNeverWidens(t *testing.T) {
 	uses := []data{}
 	for _, scope := range scopes {
 		for _, audience := range audiences {
-			for _, ip := range []string{"127.0.0.1", "127.0.0.9", "127.9.9.9", "10.1.1.1", "192.0.2.1"} {
-				uses = append(uses, data{"required_scopes": scope, "audience": audience, "client_ip": ip})
+			for i, ip := range []string{"127.0.0.1", "127.0.0.9", "127.9.9.9", "10.1.1.1", "192.0.2.1"} {
+				uses = append(uses, data{"required_scopes": scope, "audience": audience, "client_ip": ip, "region": regions[i%3]})
 			}
 		}
 	}
@@ -934,12 +944,13 @@ func TestExchangeNeverWidens(t *testing.T) {
 		e.write(role, data{
 			"scopes": append(some(scopes), "c"), "audience": some(audiences), "exchange": true, "allow_privileged": true,
 			"token_bound_cidrs": append(some(ranges), "127.0.0.1/32")[:1], "ttl": "1h", "token_format": "opaque",
+			"bound_regions": append(some(regions), "EU", "EEA")[:1],
 		})
 		parent := e.creds(strings.TrimPrefix(role, "roles/"), nil).token
 		for range 4 {
 			status, answer := e.exchange(parent, data{
 				"scope": strings.Join(some(scopes), " "), "audience": append(some(audiences), "")[0],
-				"token_bound_cidrs": strings.Join(some(ranges), " "),
+				"token_bound_cidrs": strings.Join(some(ranges), " "), "bound_regions": strings.Join(some(append(some(regions), "EU")), " "),
 			})
 			if status != http.StatusOK {
 				continue

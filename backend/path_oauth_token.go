@@ -31,6 +31,7 @@ func (b *backend) pathsOAuthToken() []*framework.Path {
 			"audience":             {Type: framework.TypeString, Description: "API that the new token is for, within the audience of the old token. Default: the same."},
 			"resource":             {Type: framework.TypeString, Description: "Same as audience (RFC 8707)."},
 			"ttl":                  {Type: framework.TypeString, Description: "TTL of the new token, at most the remaining lifetime of the old token; an extension of this engine."},
+			"bound_regions":        {Type: framework.TypeString, Description: "Regions that the new token may be used from, separated by spaces, within the regions of the old token; an extension of this engine. Default: the same."},
 			"token_bound_cidrs":    {Type: framework.TypeString, Description: "Addresses that the new token may be used from, separated by spaces, within the addresses of the old token; an extension of this engine. Default: the same."},
 		},
 		Operations:   only(logical.UpdateOperation, forward(b.answer(b.pathOAuthTokenUpdate, "Refresh or exchange a token.", rawResponses(http.StatusOK, mediaJSON, "Access token response of RFC 6749 section 5.1")))),
@@ -103,7 +104,7 @@ func (b *backend) oauthExchange(ctx context.Context, st *state, req *logical.Req
 	}
 	pair, err := st.Exchange(ctx, req.Storage, &native.ExchangeRequest{
 		SubjectToken: text, RequestedType: d.Get("requested_token_type").(string), Scope: strings.Fields(d.Get("scope").(string)),
-		Audience: audience, TokenBoundCIDRs: strings.Fields(d.Get("token_bound_cidrs").(string)), TTL: ttl,
+		Audience: audience, TokenBoundCIDRs: strings.Fields(d.Get("token_bound_cidrs").(string)), BoundRegions: strings.Fields(d.Get("bound_regions").(string)), TTL: ttl,
 		MountPoint: req.MountPoint, RemoteAddr: remoteAddr(req),
 	})
 	if err != nil {

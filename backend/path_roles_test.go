@@ -16,16 +16,16 @@ func TestRole(t *testing.T) {
 	e.write("roles/reader", data{
 		"scopes": "invoices:read", "allowed_scopes": "invoices:*", "audience": "https://billing.example.com",
 		"ttl": "1h", "max_ttl": "24h", "token_bound_cidrs": "10.0.0.0/8,::ffff:192.0.2.0/120", "request_bound_cidrs": "127.0.0.1",
-		"bound_hosts": "API.example.com", "metadata": data{"team": "billing", "who": "{{identity.entity.name}}"},
-		"description": "reads invoices", "allow_privileged": true,
+		"bound_regions": "US,DE", "bound_hosts": "API.example.com", "metadata": data{"team": "billing", "who": "{{identity.entity.name}}"},
+		"description": "reads invoices", "allow_privileged": true, "rate_limit": "100/60s burst 20",
 	})
 	want := fmt.Sprint(data{
 		"version": 1, "token_format": "opaque", "scopes": []string{"invoices:read"}, "allowed_scopes": []string{"invoices:*"},
 		"audience": []string{"https://billing.example.com"}, "ttl": 3600, "max_ttl": 86400, "max_tokens": 0,
 		"token_bound_cidrs": []string{"10.0.0.0/8", "192.0.2.0/24"}, "request_bound_cidrs": []string{"127.0.0.1/32"},
-		"bound_hosts": []string{"api.example.com"}, "metadata": map[string]string{"team": "billing", "who": "{{identity.entity.name}}"},
+		"bound_regions": []string{"DE", "US"}, "bound_hosts": []string{"api.example.com"}, "metadata": map[string]string{"team": "billing", "who": "{{identity.entity.name}}"},
 		"description": "reads invoices", "allow_privileged": true, "generate_lease": true, "refresh": false, "access_ttl": 0,
-		"require_bound_checks": false, "exchange": false, "proof": "", "connection": "", "params": data{}, "reuse": 0,
+		"require_bound_checks": false, "rate_limit": "100/1m burst 20", "exchange": false, "proof": "", "connection": "", "params": data{}, "reuse": 0,
 	})
 	for _, e := range []*engine{e, e.restart()} {
 		if got := fmt.Sprint(e.read("roles/reader")); got != want {
@@ -97,6 +97,9 @@ func TestRoleRefuses(t *testing.T) {
 		{"token_bound_cidrs", "ten", `token_bound_cidrs: "ten" is not an address range`},
 		{"request_bound_cidrs", "10.0.0.0/99", "request_bound_cidrs: "},
 		{"bound_hosts", "https://example.com/", "bound_hosts: "},
+		{"bound_regions", "DE,uk", `bound_regions: "uk" is not a region: want a code of ISO 3166-1 alpha-2 in upper case`},
+		{"rate_limit", "fast", `rate_limit: "fast" is not a rate: want <count>/<window>, such as 100/1m or 10/1s burst 50`},
+		{"rate_limit", "1/48h", "rate_limit: a window of 48h, at most 24h are allowed"},
 		{"metadata", data{"a": "{{identity.entity.name"}, "metadata: a: "},
 		{"metadata", data{"a": "{{foo}}"}, `metadata: a: "foo" is no directive`},
 		{"metadata", data{strings.Repeat("k", 200): "v"}, "metadata: "},
@@ -153,6 +156,9 @@ func TestRoleVersions(t *testing.T) {
 		{"audience tightened", data{"scopes": "a"}, data{"audience": "x"}, data{"audience": "y"}, "active", "wrong_audience", "wrong_audience"},
 		{"audience widened", data{"scopes": "a", "audience": "x"}, data{"audience": "x,y"}, data{"audience": "y"}, "wrong_audience", "wrong_audience", "active"},
 		{"audience moved", data{"scopes": "a", "audience": "x"}, data{"audience": "y"}, data{}, "active", "wrong_audience", "active"},
+		{"regions tightened", data{"scopes": "a"}, data{"bound_regions": "EU"}, data{"region": "US"}, "active", "region_not_allowed", "region_not_allowed"},
+		{"regions tightened, not told", data{"scopes": "a"}, data{"bound_regions": "EU"}, data{}, "active", "region_not_allowed", "region_not_allowed"},
+		{"regions widened", data{"scopes": "a", "bound_regions": "EU"}, data{"bound_regions": "EEA"}, data{"region": "NO"}, "region_not_allowed", "region_not_allowed", "active"},
 		{"hosts tightened", data{"scopes": "a"}, data{"bound_hosts": "api.example.com"}, data{"host": "www.example.com"}, "active", "host_not_allowed", "host_not_allowed"},
 		{"hosts widened", data{"scopes": "a", "bound_hosts": "x.com"}, data{"bound_hosts": "x.com,y.com"}, data{"host": "y.com"}, "host_not_allowed", "host_not_allowed", "active"},
 	} {

@@ -1,5 +1,5 @@
-// Package access decides where and for what a token may be used: by scopes, addresses, hosts and audiences. It does not
-// depend on Vault.
+// Package access decides where and for what a token may be used: by scopes, addresses, regions, hosts and audiences. It does
+// not depend on Vault.
 package access
 
 import (
@@ -26,6 +26,7 @@ const (
 	WrongAudience     Reason = "wrong_audience"      // its audience is another API
 	InsufficientScope Reason = "insufficient_scope"  // it does not grant a required scope
 	AddressNotAllowed Reason = "address_not_allowed" // the client's address is not in token_bound_cidrs
+	RegionNotAllowed  Reason = "region_not_allowed"  // the client's region is not in bound_regions
 	HostNotAllowed    Reason = "host_not_allowed"    // the host is not in bound_hosts
 )
 
@@ -34,23 +35,41 @@ type Permissions struct {
 	Scopes    Scopes
 	Audience  []string    // nil: any audience; empty and not nil: none
 	Addresses []Addresses // the client's address must be in each set; nil: any address
+	Regions   []Regions   // the client's region must be in each set; nil: any region
 	Hosts     []Hosts     // the API's host must be in each set; nil: any host
 }
 
-// Effective returns the intersection of all sets of addresses, and of all sets of hosts; ok is false if one of them is
-// empty.
-func (p *Permissions) Effective() (addresses Addresses, hosts Hosts, ok bool) {
+// Bounds are where a token may be used from, and at which hosts.
+type Bounds struct {
+	Addresses Addresses
+	Regions   Regions
+	Hosts     Hosts
+}
+
+// Restricted reports whether any of the bounds is restricted.
+func (b *Bounds) Restricted() bool {
+	return b.Addresses.Restricted() || b.Regions.Restricted() || len(b.Hosts) > 0
+}
+
+// Effective returns the intersection of all sets of addresses, of all sets of regions, and of all sets of hosts; ok is
+// false if one of them is empty.
+func (p *Permissions) Effective() (b Bounds, ok bool) {
 	for _, a := range p.Addresses {
-		if addresses, ok = addresses.Intersect(a); !ok {
-			return addresses, hosts, false
+		if b.Addresses, ok = b.Addresses.Intersect(a); !ok {
+			return b, false
+		}
+	}
+	for _, r := range p.Regions {
+		if b.Regions, ok = b.Regions.Intersect(r); !ok {
+			return b, false
 		}
 	}
 	for _, h := range p.Hosts {
-		if hosts, ok = hosts.Intersect(h); !ok {
-			return addresses, hosts, false
+		if b.Hosts, ok = b.Hosts.Intersect(h); !ok {
+			return b, false
 		}
 	}
-	return addresses, hosts, true
+	return b, true
 }
 
 // Empty reports whether no use is left.
@@ -58,17 +77,18 @@ func (p *Permissions) Empty() bool {
 	if p == nil || len(p.Scopes) == 0 || (p.Audience != nil && len(p.Audience) == 0) {
 		return true
 	}
-	_, _, ok := p.Effective()
+	_, ok := p.Effective()
 	return !ok
 }
 
-// Use is a use of a token. An API states what it requires in Scopes and Audience, and what it sees in ClientIP and Host.
-// A token that is bound to addresses or hosts is not good for a use that does not state them: bounds hold even if an API
-// forgets to send the facts.
+// Use is a use of a token. An API states what it requires in Scopes and Audience, and what it sees in ClientIP, Region
+// and Host. A token that is bound to addresses, regions or hosts is not good for a use that does not state them: bounds
+// hold even if an API forgets to send the facts.
 type Use struct {
 	Scopes   []string   // must all be granted; nil: nothing is required
 	Audience string     // must be in the audience; empty: not required
 	ClientIP netip.Addr // the client's address; invalid: not stated
+	Region   string     // the client's region, as ParseRegion returns it; empty: not stated
 	Host     string     // the API's host, as ParseHost returns it; empty: not stated
 }
 
@@ -108,6 +128,8 @@ func Decide(now time.Time, state State, permissions *Permissions, use *Use) Reas
 		return InsufficientScope
 	case !permissions.allowsAddress(use.ClientIP):
 		return AddressNotAllowed
+	case !permissions.allowsRegion(use.Region):
+		return RegionNotAllowed
 	case !permissions.allowsHost(use.Host):
 		return HostNotAllowed
 	}
@@ -127,6 +149,15 @@ func (p *Permissions) allowsAudience(audience string) bool {
 func (p *Permissions) allowsAddress(addr netip.Addr) bool {
 	for i := range p.Addresses {
 		if !p.Addresses[i].Contains(addr) {
+			return false
+		}
+	}
+	return true
+}
+
+func (p *Permissions) allowsRegion(region string) bool {
+	for i := range p.Regions {
+		if !p.Regions[i].Contains(region) {
 			return false
 		}
 	}
@@ -168,6 +199,11 @@ func Explain(reason Reason, permissions *Permissions, use *Use) string {
 			return fmt.Sprintf("the token is bound to addresses %s, and client_ip is missing", describeAll(permissions.Addresses))
 		}
 		return fmt.Sprintf("the token may be used from %s, not from %s", describeAll(permissions.Addresses), use.ClientIP)
+	case RegionNotAllowed:
+		if use.Region == "" {
+			return fmt.Sprintf("the token is bound to regions %s, and the region of the client is missing or not known", describeRegions(permissions.Regions))
+		}
+		return fmt.Sprintf("the token may be used from regions %s, not from %s", describeRegions(permissions.Regions), use.Region)
 	case HostNotAllowed:
 		if use.Host == "" {
 			return fmt.Sprintf("the token is bound to hosts %q, and host is missing", slices.Concat(permissions.Hosts...))
@@ -184,6 +220,15 @@ func describeAll(sets []Addresses) string {
 		if set.Restricted() {
 			all = append(all, fmt.Sprint(set.Strings()))
 		}
+	}
+	return strings.Join(all, " and ")
+}
+
+// describeRegions lists the sets. A region must be in each of them.
+func describeRegions(sets []Regions) string {
+	all := make([]string, len(sets))
+	for i, set := range sets {
+		all[i] = fmt.Sprint([]string(set))
 	}
 	return strings.Join(all, " and ")
 }

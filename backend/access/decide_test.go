@@ -142,8 +142,10 @@ func TestEmpty(t *testing.T) {
 		"no address left": {with(func(p *Permissions) {
 			p.Addresses = []Addresses{mustAddresses(t, "10.0.0.0/8"), mustAddresses(t, "::1")}
 		}), true},
-		"hosts":        {with(func(p *Permissions) { p.Hosts = []Hosts{{"*.com"}, {"a.com"}} }), false},
-		"no host left": {with(func(p *Permissions) { p.Hosts = []Hosts{{"*.com"}, {"com"}} }), true},
+		"hosts":          {with(func(p *Permissions) { p.Hosts = []Hosts{{"*.com"}, {"a.com"}} }), false},
+		"no host left":   {with(func(p *Permissions) { p.Hosts = []Hosts{{"*.com"}, {"com"}} }), true},
+		"regions":        {with(func(p *Permissions) { p.Regions = []Regions{{"AT", "DE"}, {"DE"}} }), false},
+		"no region left": {with(func(p *Permissions) { p.Regions = []Regions{{"AT"}, {"DE"}} }), true},
 	} {
 		if got := c.permissions.Empty(); got != c.want {
 			t.Errorf("%s: %v", name, got)
@@ -152,18 +154,24 @@ func TestEmpty(t *testing.T) {
 	p := with(func(p *Permissions) {
 		p.Addresses = []Addresses{mustAddresses(t, "10.0.0.0/8"), mustAddresses(t, "10.1.0.0/16")}
 		p.Hosts = []Hosts{{"*.com"}, {"a.com"}}
+		p.Regions = []Regions{{"AT", "DE"}, {"DE", "FR"}}
 	})
-	if addresses, hosts, ok := p.Effective(); !ok || fmt.Sprint(addresses.Strings(), hosts) != "[10.1.0.0/16] [a.com]" {
-		t.Error(addresses.Strings(), hosts, ok)
+	if b, ok := p.Effective(); !ok || fmt.Sprint(b.Addresses.Strings(), b.Hosts, b.Regions) != "[10.1.0.0/16] [a.com] [DE]" {
+		t.Error(b.Addresses.Strings(), b.Hosts, b.Regions, ok)
+	}
+	for _, b := range []Bounds{{Addresses: mustAddresses(t, "::1")}, {Regions: Regions{"DE"}}, {Hosts: Hosts{"a.com"}}} {
+		if !b.Restricted() || new(Bounds).Restricted() {
+			t.Error(b)
+		}
 	}
 }
 
 func TestExplain(t *testing.T) {
 	bound := &Permissions{
 		Scopes: Scopes{"a"}, Audience: []string{"billing"}, Hosts: []Hosts{{"api.example.com"}},
-		Addresses: []Addresses{mustAddresses(t, "10.0.0.0/8"), {}, mustAddresses(t, "10.1.0.0/16")},
+		Addresses: []Addresses{mustAddresses(t, "10.0.0.0/8"), {}, mustAddresses(t, "10.1.0.0/16")}, Regions: []Regions{{"AT", "DE"}, {"DE"}},
 	}
-	elsewhere := &Use{Scopes: []string{"a", "b"}, Audience: "hr", ClientIP: netip.MustParseAddr("192.0.2.1"), Host: "evil.example.com"}
+	elsewhere := &Use{Scopes: []string{"a", "b"}, Audience: "hr", ClientIP: netip.MustParseAddr("192.0.2.1"), Region: "FR", Host: "evil.example.com"}
 	for _, c := range []struct {
 		reason Reason
 		use    *Use
@@ -173,6 +181,8 @@ func TestExplain(t *testing.T) {
 		{InsufficientScope, elsewhere, `does not cover ["b"]`},
 		{AddressNotAllowed, elsewhere, "from [10.0.0.0/8] and [10.1.0.0/16], not from 192.0.2.1"},
 		{AddressNotAllowed, new(Use), "client_ip"},
+		{RegionNotAllowed, elsewhere, "from regions [AT DE] and [DE], not from FR"},
+		{RegionNotAllowed, new(Use), "missing or not known"},
 		{HostNotAllowed, elsewhere, `not at "evil.example.com"`},
 		{HostNotAllowed, new(Use), "and host is missing"},
 		{Malformed, elsewhere, "checksum"},
@@ -192,8 +202,9 @@ func TestDecide(t *testing.T) {
 	bound := Permissions{
 		Scopes: grant.Scopes, Audience: []string{"billing"}, Hosts: []Hosts{{"api.example.com"}},
 		Addresses: []Addresses{mustAddresses(t, "10.0.0.0/8"), mustAddresses(t, "10.1.0.0/16", "192.0.2.0/24")},
+		Regions:   []Regions{{"AT", "DE"}, {"DE", "FR"}},
 	}
-	good := Use{Scopes: []string{"a:b"}, Audience: "billing", ClientIP: netip.MustParseAddr("10.1.2.3"), Host: "api.example.com"}
+	good := Use{Scopes: []string{"a:b"}, Audience: "billing", ClientIP: netip.MustParseAddr("10.1.2.3"), Region: "DE", Host: "api.example.com"}
 	with := func(f func(*Use)) Use { u := good; f(&u); return u }
 
 	for _, c := range []struct {
@@ -218,6 +229,10 @@ func TestDecide(t *testing.T) {
 		{"in one of the two ranges", alive, bound, with(func(u *Use) { u.ClientIP = netip.MustParseAddr("192.0.2.1") }), AddressNotAllowed},
 		{"address not told", alive, bound, with(func(u *Use) { u.ClientIP = netip.Addr{} }), AddressNotAllowed},
 		{"mapped address", alive, bound, with(func(u *Use) { u.ClientIP = netip.MustParseAddr("::ffff:10.1.2.3") }), Good},
+		{"in one of the two sets of regions", alive, bound, with(func(u *Use) { u.Region = "AT" }), RegionNotAllowed},
+		{"region not told", alive, bound, with(func(u *Use) { u.Region = "" }), RegionNotAllowed},
+		{"address goes before region", alive, bound, with(func(u *Use) { u.ClientIP, u.Region = netip.Addr{}, "" }), AddressNotAllowed},
+		{"region goes before host", alive, bound, with(func(u *Use) { u.Region, u.Host = "US", "" }), RegionNotAllowed},
 		{"host", alive, bound, with(func(u *Use) { u.Host = "evil.example.com" }), HostNotAllowed},
 		{"host not told", alive, bound, with(func(u *Use) { u.Host = "" }), HostNotAllowed},
 	} {

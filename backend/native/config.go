@@ -32,6 +32,8 @@ type Config struct {
 	JWKSMaxAge       time.Duration `json:"jwks_max_age"`
 	StatusListTTL    time.Duration `json:"status_list_ttl"`
 
+	GeoIPDatabase string `json:"geoip_database,omitempty"` // path of a MaxMind DB file on each node; empty: none
+
 	// PastPrefixes maps a former token prefix to the time when the last token with that prefix expires.
 	PastPrefixes map[string]time.Time `json:"past_prefixes,omitempty"`
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/geoip"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
@@ -38,6 +39,7 @@ type ConfigChange struct {
 	SigningAlgorithm  *string
 	JWKSMaxAge        *time.Duration
 	StatusListTTL     *time.Duration
+	GeoIPDatabase     *string
 }
 
 // Change applies a request to the config, and refuses what is not allowed. longest is how long a token that was made up
@@ -63,6 +65,13 @@ func (c *Config) Change(change *ConfigChange, mountPoint string, longest time.Du
 	if change.PrivilegedScopes != nil {
 		if c.PrivilegedScopes, err = access.ParseScopes(*change.PrivilegedScopes); err != nil {
 			return refusal.Field("privileged_scopes", "%s", err)
+		}
+	}
+	if change.GeoIPDatabase != nil {
+		if c.GeoIPDatabase = *change.GeoIPDatabase; c.GeoIPDatabase != "" {
+			if err := geoip.Check(c.GeoIPDatabase); err != nil {
+				return refusal.Field("geoip_database", "%s", err)
+			}
 		}
 	}
 	if change.Issuer != nil {

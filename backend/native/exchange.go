@@ -27,6 +27,7 @@ type ExchangeRequest struct {
 	Scope           []string      // empty: the same scopes
 	Audience        []string      // empty: the same audience
 	TokenBoundCIDRs []string      // empty: the same addresses
+	BoundRegions    []string      // empty: the same regions
 	TTL             time.Duration // 0: what is left of the subject token
 	MountPoint      string
 	RemoteAddr      string // where the request comes from; empty if that is not known
@@ -46,7 +47,7 @@ func (t *Tokens) Exchange(ctx context.Context, s logical.Storage, q *ExchangeReq
 	if err != nil {
 		return nil, err
 	}
-	if r == nil || !r.Exchange || !usableFrom(q.RemoteAddr, permissions, life, now) {
+	if r == nil || !r.Exchange || !t.usableFrom(q.RemoteAddr, permissions, life) {
 		return nil, errInvalidGrant
 	}
 	claims, err := newClaims(0, now)
@@ -82,12 +83,16 @@ func (t *Tokens) Exchange(ctx context.Context, s logical.Storage, q *ExchangeReq
 }
 
 // usableFrom reports whether a token may be used from an address, whatever the host: an exchange is a use of the token.
-func usableFrom(remoteAddr string, permissions *access.Permissions, life access.State, now time.Time) bool {
+// Without a database the region of the address is not checked, and the new token is bound to the same regions.
+func (t *Tokens) usableFrom(remoteAddr string, permissions *access.Permissions, life access.State) bool {
 	use := &access.Use{}
 	use.ClientIP, _ = access.ParseClientIP(remoteAddr)
 	anyHost := *permissions
 	anyHost.Hosts = nil
-	return access.Decide(now, life, &anyHost, use) == access.Good
+	if t.Config.OrDefaults().GeoIPDatabase == "" {
+		anyHost.Regions = nil
+	}
+	return access.Decide(t.Now(), life, &anyHost, t.located(use, &anyHost)) == access.Good
 }
 
 // narrow narrows claims to what the exchange asks for, if the exchanged token grants that, and returns the TTL of the new
@@ -118,6 +123,11 @@ func (q *ExchangeRequest) narrow(claims *token.Claims, r *role.Role, permissions
 			return 0, err
 		}
 	}
+	if len(q.BoundRegions) > 0 {
+		if err := q.narrowRegions(claims, r, permissions); err != nil {
+			return 0, err
+		}
+	}
 	left := life.ExpiresAt.Sub(claims.IssuedAt)
 	if q.TTL > left {
 		return 0, refusal.OAuth(refusal.InvalidRequest, "ttl exceeds what is left of the token: %s", refusal.Short(left.Truncate(time.Second)))
@@ -142,5 +152,22 @@ func (q *ExchangeRequest) narrowAddresses(claims *token.Claims, r *role.Role, pe
 		return refusal.OAuth(refusal.InvalidRequest, "token_bound_cidrs: %s", role.Unenforced)
 	}
 	claims.Addresses = addresses.Ranges()
+	return nil
+}
+
+func (q *ExchangeRequest) narrowRegions(claims *token.Claims, r *role.Role, permissions *access.Permissions) error {
+	regions, err := access.ParseRegions(q.BoundRegions)
+	if err != nil {
+		return refusal.OAuth(refusal.InvalidRequest, "bound_regions: %s", err)
+	}
+	for _, allowed := range permissions.Regions {
+		if len(allowed.Exceeding(regions)) > 0 {
+			return refusal.OAuth(refusal.InvalidRequest, "bound_regions exceeds the token, which may be used from %s", strings.Join(allowed, " "))
+		}
+	}
+	if !r.EnforcesBounds() {
+		return refusal.OAuth(refusal.InvalidRequest, "bound_regions: %s", role.Unenforced)
+	}
+	claims.Regions = regions
 	return nil
 }

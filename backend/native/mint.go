@@ -82,17 +82,22 @@ func (m *minting) payload(claims *token.Claims) (*token.JWT, error) {
 	if claims.Status.IsZero() && !(m.role.NoLease && claims.ExpiresAt.Sub(claims.IssuedAt) <= role.MaxLeaselessTTL) {
 		return nil, errNoPlace
 	}
-	addresses, hosts, _ := permissions.Effective()
-	if (addresses.Restricted() || len(hosts) > 0) && !m.role.EnforcesBounds() {
-		return nil, errNothingLeft // the token was bound to addresses or hosts, and the role no longer enforces them
+	bounds, _ := permissions.Effective()
+	if bounds.Restricted() && !m.role.EnforcesBounds() {
+		return nil, errNothingLeft // the token is bound, and the role no longer enforces bounds
 	}
 	if m.config.Issuer == "" {
 		return nil, errNoIssuer
 	}
 	full := *claims
 	full.Scopes, full.Audience, full.Metadata = permissions.Scopes, permissions.Audience, metadata
-	full.Addresses, full.Hosts = addresses.Ranges(), hosts
-	return token.NewJWT(&full, m.config.Issuer, m.config.EnvironmentOf(m.mountPoint), m.role.Name(), m.config.StatusURI(claims.Status.List))
+	full.Addresses, full.Regions, full.Hosts = bounds.Addresses.Ranges(), bounds.Regions, bounds.Hosts
+	payload, err := token.NewJWT(&full, m.config.Issuer, m.config.EnvironmentOf(m.mountPoint), m.role.Name(), m.config.StatusURI(claims.Status.List))
+	if err != nil {
+		return nil, err
+	}
+	payload.Engine.RateLimit = m.role.RateLimit
+	return payload, nil
 }
 
 // Prepare publishes the key of a role's JWTs, since verifiers should find the key before the first token. It refuses a

@@ -11,6 +11,7 @@ import (
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/feed"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/geoip"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
@@ -23,7 +24,8 @@ type World struct {
 	Vault    func() Vault
 	Subjects *Subjects // which Vault entities are disabled
 	Limits   *role.Limits
-	Feed     *feed.Feed // tells verifiers what has changed
+	Feed     *feed.Feed      // tells verifiers what has changed
+	Regions  *geoip.Database // regions of addresses, in the file that the config names
 }
 
 // Vault is what Vault tells a mount; logical.SystemView implements it.

@@ -20,14 +20,15 @@ type Verdict struct {
 	Role        *role.Role
 	Permissions *access.Permissions
 	Metadata    map[string]string
+	Use         *access.Use // the use that Verify decided on, with the region of its address; nil if the token is not good for any use
 }
 
 // Explain says in a sentence why the token is not good.
-func (v *Verdict) Explain(use *access.Use) string {
+func (v *Verdict) Explain() string {
 	if v.Claims != nil && v.Claims.Generation > 0 && v.Reason == access.WrongAudience {
 		return "this is a refresh token, which is for oauth/token and for no API"
 	}
-	return access.Explain(v.Reason, v.Permissions, use)
+	return access.Explain(v.Reason, v.Permissions, v.Use)
 }
 
 // Open opens a token of either format. A key that memory does not have is read from storage: another process may have
@@ -69,8 +70,21 @@ func (t *Tokens) Verify(ctx context.Context, s logical.Storage, text string, use
 	if life.SubjectDisabled, err = t.Subjects.Disabled(ctx, claims.Subject); err != nil {
 		return nil, err
 	}
-	v.Reason = access.Decide(now, life, v.Permissions, use)
+	v.Use = t.located(use, v.Permissions)
+	v.Reason = access.Decide(now, life, v.Permissions, v.Use)
 	return v, nil
+}
+
+// located returns a use with the region of its address, if the region matters and the use does not state a region. The
+// region stays empty if the config names no database, or if the database does not know the address.
+func (t *Tokens) located(use *access.Use, permissions *access.Permissions) *access.Use {
+	path := t.Config.OrDefaults().GeoIPDatabase
+	if len(permissions.Regions) == 0 || use.Region != "" || path == "" {
+		return use
+	}
+	with := *use
+	with.Region = t.Regions.Region(path, use.ClientIP)
+	return &with
 }
 
 // unopened returns the verdict on a token that cannot be opened.

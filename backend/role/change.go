@@ -29,6 +29,7 @@ type Change struct {
 	MaxTokens          *int
 	TokenBoundCIDRs    *[]string
 	RequestBoundCIDRs  *[]string
+	BoundRegions       *[]string
 	BoundHosts         *[]string
 	RequireBoundChecks *bool
 	Metadata           *map[string]string
@@ -39,6 +40,7 @@ type Change struct {
 	AccessTTL          *time.Duration
 	Exchange           *bool
 	Proof              *string
+	RateLimit          *string
 	Params             *map[string]any
 	Reuse              *time.Duration
 }
@@ -58,6 +60,13 @@ func (e *Entry) Change(c *Change) error {
 	store.Set(&e.AccessTTL, c.AccessTTL)
 	store.Set(&e.Exchange, c.Exchange)
 	store.Set(&e.Proof, c.Proof)
+	if c.RateLimit != nil {
+		rate, err := access.ParseRate(*c.RateLimit)
+		if err != nil {
+			return refusal.Field("rate_limit", "%s", err)
+		}
+		e.RateLimit = rate.String()
+	}
 	if err := e.changeLists(c); err != nil {
 		return err
 	}
@@ -73,7 +82,7 @@ func (e *Entry) Change(c *Change) error {
 	return e.check()
 }
 
-// changeLists applies the scopes, audience, addresses and hosts of native tokens.
+// changeLists applies the scopes, audience, addresses, regions and hosts of native tokens.
 func (e *Entry) changeLists(c *Change) error {
 	for _, list := range []struct {
 		field string
@@ -85,6 +94,7 @@ func (e *Entry) changeLists(c *Change) error {
 		{"allowed_scopes", c.AllowedScopes, &e.AllowedScopes, func(l []string) ([]string, error) { return access.ParseScopes(l) }},
 		{"audience", c.Audience, &e.Audience, access.ParseAudience},
 		{"token_bound_cidrs", c.TokenBoundCIDRs, &e.TokenBoundCIDRs, parseAddresses},
+		{"bound_regions", c.BoundRegions, &e.BoundRegions, func(l []string) ([]string, error) { return access.ParseRegions(l) }},
 		{"bound_hosts", c.BoundHosts, &e.BoundHosts, func(l []string) ([]string, error) { return access.ParseHosts(l) }},
 	} {
 		if list.given == nil {
@@ -167,6 +177,8 @@ func (e *Entry) check() error {
 		return refusal.Field("audience", "a role of JWTs needs at least one: the API that the token is for (RFC 9068 section 2.2)")
 	case !e.EnforcesBounds() && len(e.TokenBoundCIDRs) > 0:
 		return refusal.Field("token_bound_cidrs", Unenforced)
+	case !e.EnforcesBounds() && len(e.BoundRegions) > 0:
+		return refusal.Field("bound_regions", Unenforced)
 	case !e.EnforcesBounds() && len(e.BoundHosts) > 0:
 		return refusal.Field("bound_hosts", Unenforced)
 	}

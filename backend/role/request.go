@@ -13,6 +13,7 @@ type Request struct {
 	Scopes          *[]string
 	Audience        *[]string
 	TokenBoundCIDRs *[]string
+	BoundRegions    *[]string
 	DPoPJKT         *string // thumbprint of a key (RFC 9449 section 6.1)
 	X5TS256         *string // thumbprint of a certificate (RFC 8705 section 3.1)
 }
@@ -20,7 +21,7 @@ type Request struct {
 // Narrow returns claims with the fields of the request. Narrow rejects a field that exceeds the role.
 func (r *Role) Narrow(q *Request) (*token.Claims, error) {
 	claims := new(token.Claims)
-	for _, narrow := range []func(*Request, *token.Claims) error{r.narrowScopes, r.narrowAudience, r.narrowAddresses, r.bindToKey} {
+	for _, narrow := range []func(*Request, *token.Claims) error{r.narrowScopes, r.narrowAudience, r.narrowAddresses, r.narrowRegions, r.bindToKey} {
 		if err := narrow(q, claims); err != nil {
 			return nil, err
 		}
@@ -82,6 +83,27 @@ func (r *Role) narrowAddresses(q *Request, claims *token.Claims) error {
 		return refusal.Field("token_bound_cidrs", "role %q issues JWTs, and %s", r.name, Unenforced)
 	}
 	claims.Addresses = addresses.Ranges()
+	return nil
+}
+
+func (r *Role) narrowRegions(q *Request, claims *token.Claims) error {
+	if q.BoundRegions == nil {
+		return nil
+	}
+	if len(*q.BoundRegions) == 0 {
+		return refusal.Field("bound_regions", "name at least one, or leave it out for the role's %q", r.BoundRegions)
+	}
+	regions, err := access.ParseRegions(*q.BoundRegions)
+	if err != nil {
+		return refusal.Field("bound_regions", "%s", err)
+	}
+	if outside := access.Regions(r.BoundRegions).Exceeding(regions); len(outside) > 0 {
+		return refusal.Field("bound_regions", "%s exceeds role %q, which allows %s", outside, r.name, r.BoundRegions)
+	}
+	if !r.EnforcesBounds() {
+		return refusal.Field("bound_regions", "role %q issues JWTs, and %s", r.name, Unenforced)
+	}
+	claims.Regions = regions
 	return nil
 }
 

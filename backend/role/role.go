@@ -41,6 +41,7 @@ type Terms struct {
 	AllowedScopes   []string          `json:"allowed_scopes,omitempty"` // empty: Scopes
 	Audience        []string          `json:"audience,omitempty"`       // nil: any
 	TokenBoundCIDRs []string          `json:"token_bound_cidrs,omitempty"`
+	BoundRegions    []string          `json:"bound_regions,omitempty"` // as access.ParseRegions returns them
 	BoundHosts      []string          `json:"bound_hosts,omitempty"`
 	Metadata        map[string]string `json:"metadata,omitempty"` // values may be identity templates
 }
@@ -69,9 +70,10 @@ type Entry struct {
 	Refresh           bool          `json:"refresh,omitempty"`
 	AccessTTL         time.Duration `json:"access_ttl,omitempty"` // TTL of access tokens, with refresh
 	Exchange          bool          `json:"exchange,omitempty"`
-	Proof             string        `json:"proof,omitempty"` // ProofDPoP, ProofMTLS; empty: none
+	Proof             string        `json:"proof,omitempty"`      // ProofDPoP, ProofMTLS; empty: none
+	RateLimit         string        `json:"rate_limit,omitempty"` // as access.Rate prints it; empty: none. Verifiers enforce it
 
-	// RequireBoundChecks is the operator's promise that all API servers check the addresses and hosts of a JWT.
+	// RequireBoundChecks is the operator's promise that all API servers check the addresses, regions and hosts of a JWT.
 	RequireBoundChecks bool `json:"require_bound_checks,omitempty"`
 
 	Connection string         `json:"connection,omitempty"` // empty: native tokens
@@ -81,11 +83,11 @@ type Entry struct {
 	Past []Past `json:"past,omitempty"` // versions that live tokens may have, oldest first
 }
 
-// Unenforced is the text of the refusal to bind a JWT to addresses or hosts.
-const Unenforced = "ordinary JWT libraries do not check what a JWT is bound to: set require_bound_checks=true on the role where all API servers check token_bound_cidrs and bound_hosts themselves, or token_format=opaque"
+// Unenforced is the text of the refusal to bind a JWT to addresses, regions or hosts.
+const Unenforced = "ordinary JWT libraries do not check what a JWT is bound to: set require_bound_checks=true on the role where all API servers check token_bound_cidrs, bound_regions and bound_hosts themselves, or token_format=opaque"
 
-// EnforcesBounds reports whether a token of the role may be bound to addresses or hosts. The engine checks the bounds
-// of opaque tokens; those of a JWT hold only where the API server checks them.
+// EnforcesBounds reports whether a token of the role may be bound to addresses, regions or hosts. The engine checks the
+// bounds of opaque tokens; those of a JWT hold only where the API server checks them.
 func (e *Entry) EnforcesBounds() bool {
 	return e.TokenFormat != FormatJWT || e.RequireBoundChecks
 }
@@ -150,6 +152,9 @@ func newVersion(issued, today *Terms) (*version, error) {
 		if addresses.Restricted() {
 			v.Addresses = append(v.Addresses, addresses)
 		}
+		if len(t.BoundRegions) > 0 {
+			v.Regions = append(v.Regions, t.BoundRegions)
+		}
 		if len(t.BoundHosts) > 0 {
 			v.Hosts = append(v.Hosts, t.BoundHosts)
 		}
@@ -169,7 +174,7 @@ func (r *Role) Permissions(claims *token.Claims) (*access.Permissions, map[strin
 		metadata = maps.Clone(v.metadata)
 		maps.Copy(metadata, claims.Metadata)
 	}
-	if claims.Scopes == nil && claims.Audience == nil && claims.Addresses == nil && claims.Hosts == nil {
+	if claims.Scopes == nil && claims.Audience == nil && claims.Addresses == nil && claims.Regions == nil && claims.Hosts == nil {
 		return &v.Permissions, metadata
 	}
 	g := v.Permissions
@@ -181,6 +186,9 @@ func (r *Role) Permissions(claims *token.Claims) (*access.Permissions, map[strin
 	}
 	if claims.Addresses != nil {
 		g.Addresses = append(slices.Clone(g.Addresses), access.NewAddresses(claims.Addresses))
+	}
+	if claims.Regions != nil {
+		g.Regions = append(slices.Clone(g.Regions), access.Regions(claims.Regions))
 	}
 	if claims.Hosts != nil {
 		g.Hosts = append(slices.Clone(g.Hosts), access.Hosts(claims.Hosts))

@@ -75,12 +75,15 @@ func (r *Role) Freeze(claims *token.Claims, permissions *access.Permissions) {
 	if claims.Audience != nil || !slices.Equal(permissions.Audience, issued.Audience) {
 		claims.Audience = permissions.Audience
 	}
-	addresses, hosts, _ := permissions.Effective()
-	if addresses.Restricted() && !sameSet(addresses.Strings(), issued.TokenBoundCIDRs) {
-		claims.Addresses = addresses.Ranges()
+	bounds, _ := permissions.Effective()
+	if bounds.Addresses.Restricted() && !sameSet(bounds.Addresses.Strings(), issued.TokenBoundCIDRs) {
+		claims.Addresses = bounds.Addresses.Ranges()
 	}
-	if len(hosts) > 0 && !sameSet(hosts, issued.BoundHosts) {
-		claims.Hosts = hosts
+	if bounds.Regions.Restricted() && !slices.Equal(bounds.Regions, issued.BoundRegions) {
+		claims.Regions = bounds.Regions
+	}
+	if len(bounds.Hosts) > 0 && !sameSet(bounds.Hosts, issued.BoundHosts) {
+		claims.Hosts = bounds.Hosts
 	}
 }
 
@@ -176,6 +179,11 @@ func (p *Past) join(newer *Past) (joined Past, ok bool) {
 		return joined, false
 	}
 	joined.BoundHosts = hosts
+	regions, ok := access.Regions(p.BoundRegions).Intersect(newer.BoundRegions)
+	if !ok {
+		return joined, false
+	}
+	joined.BoundRegions = regions
 	older, err := access.ParseAddresses(p.TokenBoundCIDRs)
 	if err != nil {
 		return joined, false
@@ -207,7 +215,7 @@ func (e *Entry) CheckSize() (field string, err error) {
 	largest := 0
 	for name, value := range map[string]any{
 		"scopes": e.Scopes, "allowed_scopes": e.AllowedScopes, "audience": e.Audience, "metadata": e.Metadata, "params": e.Params,
-		"token_bound_cidrs": e.TokenBoundCIDRs, "request_bound_cidrs": e.RequestBoundCIDRs, "bound_hosts": e.BoundHosts,
+		"token_bound_cidrs": e.TokenBoundCIDRs, "request_bound_cidrs": e.RequestBoundCIDRs, "bound_regions": e.BoundRegions, "bound_hosts": e.BoundHosts,
 	} {
 		part, err := encodedSize(value)
 		if err != nil {

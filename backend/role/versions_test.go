@@ -62,10 +62,25 @@ func TestJoinMetadata(t *testing.T) {
 	}
 }
 
+// Joined versions have the regions that both have, and versions without a common region cannot be joined.
+func TestJoinRegions(t *testing.T) {
+	for _, c := range []struct{ older, newer, want string }{
+		{"", "", ""}, {"DE FR", "", "DE FR"}, {"", "DE", "DE"}, {"DE FR", "FR US", "FR"}, {"DE", "US", "nothing"},
+	} {
+		past, _ := pasts(2, func(i int) Terms {
+			return Terms{Scopes: access.Scopes{"a"}, BoundRegions: strings.Fields([]string{c.older, c.newer}[i])}
+		})
+		joined, ok := past[0].join(&past[1])
+		if ok != (c.want != "nothing") || ok && strings.Join(joined.BoundRegions, " ") != c.want {
+			t.Errorf("%q and %q: %q, %v", c.older, c.newer, joined.BoundRegions, ok)
+		}
+	}
+}
+
 // Freeze sets only what the role has narrowed since the issue: tokens do not get longer for other changes.
 func TestFreeze(t *testing.T) {
 	first := Entry{TokenFormat: FormatOpaque, Version: 1, Since: started, Terms: Terms{
-		Scopes: access.Scopes{"a", "b"}, Audience: []string{"x", "y"}, BoundHosts: []string{"h.example.com"}, TokenBoundCIDRs: []string{"10.0.0.0/8"},
+		Scopes: access.Scopes{"a", "b"}, Audience: []string{"x", "y"}, BoundHosts: []string{"h.example.com"}, TokenBoundCIDRs: []string{"10.0.0.0/8"}, BoundRegions: []string{"DE", "FR"},
 	}}
 	second := first
 	second.Scopes = access.Scopes{"a"}
@@ -80,7 +95,7 @@ func TestFreeze(t *testing.T) {
 		claims := &token.Claims{RoleVersion: 1, Audience: narrowed}
 		permissions, _ := r.Permissions(claims)
 		r.Freeze(claims, permissions)
-		if !slices.Equal(claims.Scopes, []string{"a"}) || !slices.Equal(claims.Audience, narrowed) || claims.Addresses != nil || claims.Hosts != nil {
+		if !slices.Equal(claims.Scopes, []string{"a"}) || !slices.Equal(claims.Audience, narrowed) || claims.Addresses != nil || claims.Regions != nil || claims.Hosts != nil {
 			t.Errorf("%+v", claims)
 		}
 	}

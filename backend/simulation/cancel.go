@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -136,9 +137,11 @@ func (w *world) checkStored(ro *role, s roleState) {
 	var stored struct {
 		Scopes  []string `json:"scopes"`
 		Allowed []string `json:"allowed_scopes"`
+		Regions []string `json:"bound_regions"`
 	}
 	_ = json.Unmarshal(entry, &stored)
-	same := ro.upstream || within(s.scopes, stored.Scopes) && within(stored.Scopes, s.scopes) && within(s.allowed, stored.Allowed) && within(stored.Allowed, s.allowed)
+	same := ro.upstream || within(s.scopes, stored.Scopes) && within(stored.Scopes, s.scopes) && within(s.allowed, stored.Allowed) && within(stored.Allowed, s.allowed) &&
+		slices.Equal(s.regions, regionsOf(map[string]any{"bound_regions": stored.Regions}))
 	if s.exists != (entry != nil) || s.exists && !same {
 		w.broken(4, "role %s is said to be %+v, and storage holds %s", ro.name, s, entry)
 	}

@@ -67,6 +67,16 @@ func (w *world) issueFrom(n *node, name, subject string, r *rand.Rand) *grant {
 			data = map[string]any{"scopes": strings.Join(asked, ",")}
 		}
 	}
+	from := []string(nil)
+	if r != nil && !ro.upstream && !ro.static {
+		from = askedRegions(r, before[len(before)-1].regions)
+	}
+	if from != nil {
+		if data == nil {
+			data = make(map[string]any)
+		}
+		data["bound_regions"] = regionsField(from)
+	}
 	if r != nil && r.IntN(4) == 0 {
 		if data == nil {
 			data = make(map[string]any)
@@ -83,7 +93,7 @@ func (w *world) issueFrom(n *node, name, subject string, r *rand.Rand) *grant {
 	defer w.mu.Unlock()
 	var g *grant
 	if a.ok() {
-		g = w.registered(ro, before, subject, asked, earliest, req.Path, a)
+		g = w.registered(ro, before, subject, narrowing{asked, from}, earliest, req.Path, a)
 		g.lease.belong(parent, n.now())
 	} else {
 		w.say("issue %s at node %d for %s: %s", name, n.n, short(subject), a)
@@ -92,8 +102,11 @@ func (w *world) issueFrom(n *node, name, subject string, r *rand.Rand) *grant {
 	return g
 }
 
+// narrowing is what a request for creds asks for; nil: what the role has.
+type narrowing struct{ scopes, regions []string }
+
 // registered notes what an answer of creds gives. The caller holds mu.
-func (w *world) registered(ro *role, before []roleState, subject string, asked []string, earliest time.Time, path string, a *answer) *grant {
+func (w *world) registered(ro *role, before []roleState, subject string, asked narrowing, earliest time.Time, path string, a *answer) *grant {
 	n, m, d := a.node, a.mark(), a.data()
 	g := &grant{n: len(w.model.grants) + 1, role: ro, subject: subject}
 	w.model.grants = append(w.model.grants, g)
@@ -128,12 +141,16 @@ func (w *world) registered(ro *role, before []roleState, subject string, asked [
 		g.mayBeSwept()
 	}
 	scopes, _ := d["scopes"].([]string)
-	g.scopes = scopes
-	allowed := func(s roleState) bool { return within(scopes, s.allowed) && (asked == nil || within(scopes, asked)) }
-	if !slices.ContainsFunc(before, allowed) && !slices.ContainsFunc(ro.states.possible(n), allowed) {
-		w.broken(1, "creds of %s grants %q, more than was asked for (%q), or more than the role allows", ro.name, scopes, asked)
+	from := regionsOf(d)
+	g.scopes, g.reach = scopes, reach{from, from}
+	allowed := func(s roleState) bool {
+		return within(scopes, s.allowed) && (asked.scopes == nil || within(scopes, asked.scopes)) &&
+			within(from, s.regions) && (asked.regions == nil || within(from, asked.regions))
 	}
-	tok := w.token(g, m, text, id, scopes, end)
+	if !slices.ContainsFunc(before, allowed) && !slices.ContainsFunc(ro.states.possible(n), allowed) {
+		w.broken(1, "creds of %s grants %q from %q, more than was asked for (%q), or more than the role allows", ro.name, scopes, from, asked)
+	}
+	tok := w.token(g, m, text, id, scopes, g.reach, end)
 	tok.moves = !ro.jwt && !ro.refresh
 	if ro.refresh {
 		g.ends = timeline[period]{{mark: m, value: period{leaseEnd.Add(-time.Second), leaseEnd.Add(time.Second)}}}
@@ -188,8 +205,8 @@ func (g *grant) mayBeSwept() {
 }
 
 // token notes an access token. The caller holds mu.
-func (w *world) token(g *grant, m mark, text, id string, scopes []string, end time.Time) *issued {
-	tok := &issued{mark: m, grant: g, text: text, id: id, scopes: scopes, end: end}
+func (w *world) token(g *grant, m mark, text, id string, scopes []string, from reach, end time.Time) *issued {
+	tok := &issued{mark: m, grant: g, text: text, id: id, scopes: scopes, reach: from, end: end}
 	g.tokens = append(g.tokens, tok)
 	w.model.tokens = append(w.model.tokens, tok)
 	w.inspect(tok)
@@ -198,7 +215,7 @@ func (w *world) token(g *grant, m mark, text, id string, scopes []string, end ti
 
 // refreshToken notes a refresh token. The caller holds mu.
 func (w *world) refreshToken(g *grant, m mark, text string) *issued {
-	tok := &issued{mark: m, grant: g, text: text, refresh: true}
+	tok := &issued{mark: m, grant: g, text: text, reach: g.reach, refresh: true}
 	g.refreshes = append(g.refreshes, tok)
 	w.inspect(tok)
 	return tok

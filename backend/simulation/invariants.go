@@ -42,19 +42,6 @@ func (w *world) possiblyAllowed(n *node, g *grant) []string {
 	return most
 }
 
-// ended gives the end of a grant as a node may know it.
-func (g *grant) period(n *node) period {
-	possible := g.ends.possible(n)
-	p := possible[0]
-	for _, other := range possible[1:] {
-		if other.lo.Before(p.lo) {
-			p.lo = other.lo
-		}
-		p.hi = maxTime(p.hi, other.hi)
-	}
-	return p
-}
-
 // surelyLive reports whether a grant must be alive by all that is known.
 func (w *world) surelyLive(n *node, g *grant) bool {
 	surely, _ := w.roleAlive(n, g)
@@ -62,7 +49,7 @@ func (w *world) surelyLive(n *node, g *grant) bool {
 		return false
 	}
 	for _, s := range g.role.states.possible(n) {
-		if len(common(g.scopes, s.allowed)) == 0 {
+		if len(common(g.scopes, s.allowed)) == 0 || len(common(g.reach.sure, s.regions)) == 0 {
 			return false
 		}
 	}
@@ -90,7 +77,14 @@ func (w *world) disabledFor(id string) time.Duration {
 // checkToken introspects a token, and holds the answer against what is true: invariants 1, 2 and 4.
 func (w *world) checkToken(n *node, tok *issued) {
 	g := tok.grant
-	a := w.ask(n, &logical.Request{Operation: logical.UpdateOperation, Path: "introspect", Data: map[string]any{"token": tok.text}})
+	use := map[string]any{"token": tok.text}
+	w.mu.Lock()
+	region := tok.nextRegion()
+	w.mu.Unlock()
+	if region != "" {
+		use["region"] = region
+	}
+	a := w.ask(n, &logical.Request{Operation: logical.UpdateOperation, Path: "introspect", Data: use})
 	if !a.ok() {
 		if a.refused != "" {
 			w.broken(4, "introspection of a token is refused: %s", a.refused)
@@ -118,12 +112,13 @@ func (w *world) checkToken(n *node, tok *issued) {
 	}
 	if active {
 		w.checkActive(n, tok, a, last, what)
+		w.checkRegion(n, tok, region, d, what)
 		return
 	}
 	if w.keyGone(tok.text, a) && now.Before(first) && n.knows(tok.seq, tok.by) && reason == "wrong_environment" {
 		w.broken(4, "a token whose key was destroyed is called %s: %s", reason, what())
 	}
-	live := w.surelyLive(n, g) && now.Before(first) && n.knows(tok.seq, tok.by) && !w.keyMayBeGone(tok.text)
+	live := w.surelyLive(n, g) && now.Before(first) && n.knows(tok.seq, tok.by) && !w.keyMayBeGone(tok.text) && (tok.refresh || w.surelyFrom(n, tok, region))
 	for _, s := range g.role.states.possible(n) {
 		live = live && (tok.refresh || len(common(tok.scopes, s.allowed)) > 0)
 	}

@@ -47,7 +47,8 @@ type roleState struct {
 	life    int // counts how often a role of this name was made
 	scopes  []string
 	allowed []string
-	limit   int // max_tokens; 0: none
+	regions []string // bound_regions; allRegions: not restricted
+	limit   int      // max_tokens; 0: none
 }
 
 // role is a role of one name, in all its lives.
@@ -74,6 +75,7 @@ type grant struct {
 	life      int // of the role; 0: not known
 	subject   string
 	scopes    []string
+	reach     reach
 	tokens    []*issued
 	ids       []string // by which it may be revoked
 	lease     *lease   // nil: none
@@ -98,6 +100,8 @@ type issued struct {
 	text    string
 	id      string
 	scopes  []string
+	reach   reach
+	looks   int // how often it was looked at
 	refresh bool
 	end     time.Time // its own, to the second; renewing the lease moves that of the grant
 	moves   bool      // its end is that of the grant
@@ -136,6 +140,19 @@ type static struct {
 	unsure     bool
 	overlap    time.Duration
 	period     time.Duration
+}
+
+// period gives the end of a grant as a node may know it.
+func (g *grant) period(n *node) period {
+	possible := g.ends.possible(n)
+	p := possible[0]
+	for _, other := range possible[1:] {
+		if other.lo.Before(p.lo) {
+			p.lo = other.lo
+		}
+		p.hi = maxTime(p.hi, other.hi)
+	}
+	return p
 }
 
 func within(some, all []string) bool {
@@ -208,6 +225,7 @@ func (k *kind) fields(s roleState) map[string]any {
 	}
 	data["scopes"] = strings.Join(s.scopes, ",")
 	data["allowed_scopes"] = strings.Join(s.allowed, ",")
+	data["bound_regions"] = regionsField(s.regions)
 	data["exchange"] = k.exchange
 	data["refresh"] = k.refresh
 	if k.refresh {
@@ -216,6 +234,7 @@ func (k *kind) fields(s roleState) map[string]any {
 	if k.jwt {
 		data["token_format"] = "jwt"
 		data["audience"] = "api"
+		data["require_bound_checks"] = true
 	}
 	return data
 }

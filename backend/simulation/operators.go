@@ -25,6 +25,10 @@ func (w *world) changeRole(r *rand.Rand) {
 		state.life++
 	}
 	state.exists, state.allowed, state.scopes, state.limit = true, allowed, someScopes(r, allowed), 0
+	state.regions = allRegions
+	if !ro.upstream && !ro.static && r.IntN(2) == 0 {
+		state.regions = someScopes(r, allRegions)
+	}
 	if ro.mayLimit() && r.IntN(3) == 0 {
 		state.limit = 1 + r.IntN(4)
 	}
@@ -49,6 +53,9 @@ func (w *world) someRole(r *rand.Rand) *role {
 }
 
 func (w *world) writeRole(n *node, ro *role, s roleState) {
+	if s.regions == nil {
+		s.regions = allRegions
+	}
 	w.changed(n, ro, s, &logical.Request{Operation: logical.UpdateOperation, Path: "roles/" + ro.name, Data: ro.fields(s)})
 }
 
@@ -111,6 +118,7 @@ func (w *world) resolve() {
 			s.exists = true
 			s.scopes, _ = d["scopes"].([]string)
 			s.allowed, _ = d["allowed_scopes"].([]string)
+			s.regions = regionsOf(d)
 			s.limit, _ = d["max_tokens"].(int)
 			if ro.upstream {
 				s.scopes, s.allowed = []string{"a:read"}, allScopes

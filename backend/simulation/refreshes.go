@@ -38,7 +38,7 @@ func (w *world) refresh(n *node, used *issued) (access, next *issued) {
 	generation := used.generation
 	top := g.topGeneration()
 	certain := w.surelyLive(n, g) && !g.doubtful && !g.lostRefresh
-	allowed := w.possiblyAllowed(n, g)
+	allowed, states := w.possiblyAllowed(n, g), g.role.states.possible(n)
 	if generation < top || g.lostRefresh {
 		g.doubtful = true // it may be taken for a thief's: a refresh whose answer was lost may have used it
 	}
@@ -83,7 +83,8 @@ func (w *world) refresh(n *node, used *issued) (access, next *issued) {
 		w.broken(4, "a refresh of grant %d says expires_in %v", g.n, expiresIn)
 	}
 	m := a.mark()
-	access = w.token(g, m, text, "", scopes, n.now().Add(time.Duration(expiresIn)*time.Second))
+	from := g.narrowed(g.reach, nil, append(states, g.role.states.possible(n)...))
+	access = w.token(g, m, text, "", scopes, from, n.now().Add(time.Duration(expiresIn)*time.Second))
 	next = w.refreshToken(g, m, refresh)
 	next.generation = generation + 1
 	return access, next
@@ -108,6 +109,9 @@ func (w *world) exchangeSome(r *rand.Rand) {
 	if r.IntN(2) == 0 {
 		data["scope"] = strings.Join(someScopes(r, tok.scopes), " ")
 	}
+	if from := askedRegions(r, tok.reach.most); from != nil {
+		data["bound_regions"] = strings.Join(from, " ")
+	}
 	if r.IntN(4) == 0 {
 		data["ttl"] = fmt.Sprint(1 + r.IntN(120))
 	}
@@ -118,10 +122,10 @@ func (w *world) exchangeSome(r *rand.Rand) {
 func (w *world) exchange(n *node, subject *issued, data map[string]any) *issued {
 	w.mu.Lock()
 	g := subject.grant
-	allowed := w.possiblyAllowed(n, g)
+	allowed, states := w.possiblyAllowed(n, g), g.role.states.possible(n)
 	w.mu.Unlock()
 	a := w.ask(n, &logical.Request{Operation: logical.UpdateOperation, Path: "oauth/token", Data: data})
-	w.say("exchange a token of grant %d at node %d, scope %q: %s", g.n, n.n, data["scope"], a)
+	w.say("exchange a token of grant %d at node %d, scope %q, regions %q: %s", g.n, n.n, data["scope"], data["bound_regions"], a)
 	if !a.ok() {
 		return nil
 	}
@@ -144,5 +148,10 @@ func (w *world) exchange(n *node, subject *issued, data map[string]any) *issued 
 	if len(scopes) == 0 {
 		w.broken(1, "an exchange in grant %d gives a token without scopes", g.n)
 	}
-	return w.token(g, a.mark(), text, "", scopes, n.now().Add(time.Duration(expiresIn)*time.Second))
+	var asked []string
+	if text, narrows := data["bound_regions"].(string); narrows {
+		asked = strings.Fields(text)
+	}
+	from := g.narrowed(subject.reach, asked, append(states, g.role.states.possible(n)...))
+	return w.token(g, a.mark(), text, "", scopes, from, n.now().Add(time.Duration(expiresIn)*time.Second))
 }

@@ -262,7 +262,7 @@ func narrowedExchange(w *world) {
 	n := w.active
 	ro := w.model.roles["opaque"]
 	a := w.ask(n, &logical.Request{Operation: logical.UpdateOperation, Path: "creds/opaque", Data: map[string]any{"scopes": "b:read"}})
-	g := w.registered(ro, ro.states.possible(n), "", []string{"b:read"}, n.now(), "creds/opaque", a)
+	g := w.registered(ro, ro.states.possible(n), "", narrowing{scopes: []string{"b:read"}}, n.now(), "creds/opaque", a)
 	s := ro.states.last()
 	s.scopes, s.allowed = []string{"a:read"}, []string{"a:read"}
 	w.writeRole(n, ro, s)

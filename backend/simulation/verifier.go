@@ -25,6 +25,7 @@ type kept struct {
 	tok    *issued
 	about  []string // what an event must be about for the answer to be dropped
 	scopes []string
+	region string // from which it is good; "": it needs none
 }
 
 // verify has the verifier ask about a token that it has not asked about, or has dropped.
@@ -47,25 +48,30 @@ func (w *world) verify(r *rand.Rand) {
 	v.mu.Lock()
 	with := map[string]any{"token": tok.text, "min_cursor": v.cursor}
 	v.mu.Unlock()
+	region := ""
+	if len(tok.reach.sure) > 0 {
+		region = tok.reach.sure[0]
+		with["region"] = region
+	}
 	a := w.ask(n, &logical.Request{Operation: logical.UpdateOperation, Path: "introspect", Data: with})
 	if errors.Is(a.err, logical.ErrReadOnly) && n.standby { // as Vault forwards the request
 		n = w.active
 		a = w.ask(n, &logical.Request{Operation: logical.UpdateOperation, Path: "introspect", Data: with})
 	}
 	if active, _ := a.data()["active"].(bool); a.ok() && active {
-		v.keep(tok, a.data())
+		v.keep(tok, region, a.data())
 	}
 }
 
 // keep keeps an answer, unless an event after the answer is about the token.
-func (v *verifier) keep(tok *issued, d map[string]any) {
+func (v *verifier) keep(tok *issued, region string, d map[string]any) {
 	id, _ := d["token_id"].(string)
 	if grant, has := d["grant_id"].(string); has {
 		id = grant
 	}
 	role, _ := d["role"].(string)
 	scope, _ := d["scope"].(string)
-	k := &kept{tok: tok, about: []string{"grant " + id, "role " + role}, scopes: strings.Fields(scope)}
+	k := &kept{tok: tok, about: []string{"grant " + id, "role " + role}, scopes: strings.Fields(scope), region: region}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	at, _ := d["cursor"].(int64)
@@ -117,6 +123,9 @@ func (w *world) poll(*rand.Rand) {
 		}
 		if allowed := w.possiblyAllowed(n, g); !within(k.scopes, allowed) {
 			w.broken(1, "a verifier that has read the feed lets grant %d have %q, and its role %s allows %q", g.n, k.scopes, g.role.name, allowed)
+		}
+		if !w.maybeFrom(n, g, k.region) {
+			w.broken(1, "a verifier that has read the feed lets grant %d be used from %q, and its role %s does not allow that", g.n, k.region, g.role.name)
 		}
 		if w.keyGone(k.tok.text, a) {
 			w.broken(2, "a verifier that has read the feed keeps an answer about grant %d, whose key was destroyed", g.n)

@@ -14,8 +14,8 @@ import (
 	"github.com/fxamacker/cbor/v2"
 )
 
-// Claims is the content of a token. Claims do not repeat the role. Scopes, addresses, hosts, audience and metadata are set
-// only if the request narrowed the role, if the role was tightened since the grant was made, or if a template was filled
+// Claims is the content of a token. Claims do not repeat the role. Scopes, addresses, regions, hosts, audience and metadata
+// are set only if the request narrowed the role, if the role was tightened since the grant was made, or if a template was filled
 // in for the requester.
 type Claims struct {
 	ID          ID     // the token's public name
@@ -29,6 +29,7 @@ type Claims struct {
 
 	Scopes    []string          // nil: the role's default scopes
 	Addresses []netip.Prefix    // nil: no narrower than the role
+	Regions   []string          // nil: no narrower than the role; codes of ISO 3166-1 alpha-2, sorted
 	Hosts     []string          // nil: no narrower than the role
 	Audience  []string          // nil: the role's audience
 	Metadata  map[string]string // the role's templated metadata, filled in
@@ -78,6 +79,8 @@ func (c *Claims) check() error {
 		return errors.New("audience: the set is empty")
 	case c.Addresses != nil && len(c.Addresses) == 0:
 		return errors.New("token_bound_cidrs: the set is empty")
+	case c.Regions != nil && len(c.Regions) == 0:
+		return errors.New("bound_regions: the set is empty")
 	case c.Hosts != nil && len(c.Hosts) == 0:
 		return errors.New("bound_hosts: the set is empty")
 	case (c.Generation > 0) != (c.GrantLifetime >= time.Second):
@@ -105,7 +108,8 @@ func CheckThumbprint(s string) error {
 }
 
 // wireClaims is the CBOR form (RFC 8949, core deterministic encoding), a map with small integer keys.
-// The token's header contains the ID. Keys are never reused. A new key needs a new format version.
+// The token's header contains the ID. Keys are never reused. An engine refuses a
+// token with a key that the engine does not know: a new key needs no new format version.
 type wireClaims struct {
 	Grant       []byte            `cbor:"1,keyasint,omitempty"` // absent: equal to the ID
 	Role        []byte            `cbor:"2,keyasint"`
@@ -125,6 +129,7 @@ type wireClaims struct {
 
 	GrantLifetime int64    `cbor:"16,keyasint,omitempty"` // seconds
 	Hosts         []string `cbor:"17,keyasint,omitempty"`
+	Regions       []string `cbor:"18,keyasint,omitempty"`
 }
 
 // maxGrantLifetime is the largest time.Duration in seconds.
@@ -158,6 +163,7 @@ func (c *Claims) marshal() ([]byte, error) {
 		Lifetime:    c.ExpiresAt.Unix() - c.IssuedAt.Unix(),
 		Scopes:      c.Scopes,
 		Audience:    c.Audience,
+		Regions:     c.Regions,
 		Hosts:       c.Hosts,
 		Metadata:    c.Metadata,
 		JKT:         c.Confirmation.JKT,
@@ -207,7 +213,7 @@ func (c *Claims) unmarshal(b []byte) error {
 	}
 	c.IssuedAt = time.Unix(w.IssuedAt, 0)
 	c.ExpiresAt = time.Unix(w.IssuedAt+w.Lifetime, 0)
-	c.Scopes, c.Audience, c.Hosts, c.Metadata = w.Scopes, w.Audience, w.Hosts, w.Metadata
+	c.Scopes, c.Audience, c.Regions, c.Hosts, c.Metadata = w.Scopes, w.Audience, w.Regions, w.Hosts, w.Metadata
 	c.Confirmation = Confirmation{JKT: w.JKT, X5T: w.X5T}
 	c.Generation = w.Generation
 	c.GrantLifetime = time.Duration(w.GrantLifetime) * time.Second

@@ -49,6 +49,9 @@ func TestClaimsOfTheWrongShape(t *testing.T) {
 		{fullClaims(), 9, [][]byte{{1, 2, 3}}, false},
 		{fullClaims(), 17, []string{}, false},
 		{fullClaims(), 18, 1, false},
+		{fullClaims(), 18, []string{}, false},
+		{fullClaims(), 18, []string{"DE"}, true},
+		{fullClaims(), 19, 1, false},
 	} {
 		members := maps.Clone(wire(t, c.claims))
 		members[c.key] = c.value
@@ -63,8 +66,9 @@ func TestClaimsOfTheWrongShape(t *testing.T) {
 }
 
 // Each claim is read as it was written, in both formats.
-func TestClaimsWithHosts(t *testing.T) {
+func TestClaimsWithRegionsAndHosts(t *testing.T) {
 	claims := fullClaims()
+	claims.Regions = []string{"CH", "DE"}
 	claims.Hosts = []string{"api.example.com", "*.internal"}
 	b, err := claims.marshal()
 	if err != nil {
@@ -86,10 +90,16 @@ func TestClaimsWithHosts(t *testing.T) {
 	}
 	if opened, err := OpenJWT(ring, text); err != nil || !reflect.DeepEqual(opened.Hosts, claims.Hosts) {
 		t.Errorf("%+v, %v", opened, err)
+	} else if !reflect.DeepEqual(opened.Regions, claims.Regions) {
+		t.Errorf("regions %q", opened.Regions)
 	}
 	claims.Hosts = []string{}
 	if err := claims.check(); err == nil {
 		t.Error("an empty set of hosts is written")
+	}
+	claims.Hosts, claims.Regions = nil, []string{}
+	if err := claims.check(); err == nil {
+		t.Error("an empty set of regions is written")
 	}
 }
 
@@ -193,6 +203,7 @@ func TestTooLongNamesThePart(t *testing.T) {
 		"scopes":            func(c *Claims) { c.Scopes = long },
 		"audience":          func(c *Claims) { c.Audience = long },
 		"bound_hosts":       func(c *Claims) { c.Hosts = long },
+		"bound_regions":     func(c *Claims) { c.Regions = long },
 		"token_bound_cidrs": func(c *Claims) { c.Addresses = make([]netip.Prefix, 600) },
 	} {
 		claims := fullClaims()

@@ -47,7 +47,9 @@ type JWTEngine struct {
 	StatusList      uint32            `json:"status_list,omitempty"`
 	Metadata        map[string]string `json:"metadata,omitempty"`          // the role's
 	TokenBoundCIDRs []string          `json:"token_bound_cidrs,omitempty"` // where the token may be used from
+	BoundRegions    []string          `json:"bound_regions,omitempty"`     // codes of ISO 3166-1 alpha-2 that the token may be used from
 	BoundHosts      []string          `json:"bound_hosts,omitempty"`       // where the token may be used
+	RateLimit       string            `json:"rate_limit,omitempty"`        // as access.ParseRate reads it; empty: none
 }
 
 // roleSubject begins the subject of a token without a Vault entity.
@@ -72,7 +74,7 @@ func NewJWT(claims *Claims, issuer, environment, roleName, statusURI string) (*J
 		ID: claims.Name(), ClientID: roleName, Scope: strings.Join(claims.Scopes, " "), Environment: environment,
 		Engine: JWTEngine{
 			Role: claims.Role.String(), RoleVersion: claims.RoleVersion,
-			Metadata: claims.Metadata, BoundHosts: claims.Hosts,
+			Metadata: claims.Metadata, BoundRegions: claims.Regions, BoundHosts: claims.Hosts,
 		},
 	}
 	if p.Subject == "" {
@@ -103,7 +105,10 @@ func MintJWT(ring *SigningRing, payload *JWT) (string, error) {
 		return "", err
 	}
 	engine := &payload.Engine
-	err = checkLen([]byte(text), len(payload.Scope), sizeOf(payload.Audience), sizeOf(engine.TokenBoundCIDRs), sizeOf(engine.BoundHosts), engine.Metadata)
+	err = checkLen([]byte(text), &partSizes{
+		scopes: len(payload.Scope), audience: sizeOf(payload.Audience), addresses: sizeOf(engine.TokenBoundCIDRs),
+		regions: sizeOf(engine.BoundRegions), hosts: sizeOf(engine.BoundHosts), metadata: engine.Metadata,
+	})
 	if err != nil {
 		return "", err
 	}
@@ -159,6 +164,7 @@ func (p *JWT) claims() (*Claims, error) {
 		ExpiresAt:   time.Unix(p.ExpiresAt, 0),
 		Scopes:      strings.Fields(p.Scope),
 		Audience:    p.Audience,
+		Regions:     p.Engine.BoundRegions,
 		Hosts:       p.Engine.BoundHosts,
 		Metadata:    p.Engine.Metadata,
 	}

@@ -66,21 +66,27 @@ func (e *TooLongError) Error() string {
 	return fmt.Sprintf("the token would be %d bytes long, a token has at most %d: choose fewer or shorter values", e.Len, MaxLen)
 }
 
+// partSizes are the sizes in bytes of the parts of a token, and the metadata.
+type partSizes struct {
+	scopes, audience, addresses, regions, hosts int
+	metadata                                    map[string]string
+}
+
 // checkLen returns a TooLongError for a token that is longer than MaxLen.
-func checkLen(text []byte, scopes, audience, addresses, hosts int, metadata map[string]string) error {
+func checkLen(text []byte, p *partSizes) error {
 	if len(text) <= MaxLen {
 		return nil
 	}
 	tooLong := &TooLongError{Len: len(text), Field: "scopes"}
-	longest := scopes
+	longest := p.scopes
 	data := 0
-	for key, value := range metadata {
+	for key, value := range p.metadata {
 		data += len(key) + len(value)
 	}
 	for _, part := range []struct {
 		field string
 		size  int
-	}{{"audience", audience}, {"token_bound_cidrs", addresses}, {"bound_hosts", hosts}, {"metadata", data}} {
+	}{{"audience", p.audience}, {"token_bound_cidrs", p.addresses}, {"bound_regions", p.regions}, {"bound_hosts", p.hosts}, {"metadata", data}} {
 		if part.size > longest {
 			tooLong.Field, longest = part.field, part.size
 		}
@@ -128,7 +134,11 @@ func Mint(ring *Ring, prefix string, claims *Claims) (string, error) {
 	text = append(text, '_')
 	text = appendBase62(text, body)
 	text = appendDigits(text, uint64(crc32.ChecksumIEEE(text)), checksumDigits)
-	if err := checkLen(text, sizeOf(claims.Scopes), sizeOf(claims.Audience), 17*len(claims.Addresses), sizeOf(claims.Hosts), claims.Metadata); err != nil {
+	err = checkLen(text, &partSizes{
+		scopes: sizeOf(claims.Scopes), audience: sizeOf(claims.Audience), addresses: 17 * len(claims.Addresses),
+		regions: sizeOf(claims.Regions), hosts: sizeOf(claims.Hosts), metadata: claims.Metadata,
+	})
+	if err != nil {
 		return "", err
 	}
 	return string(text), nil

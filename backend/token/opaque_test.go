@@ -55,6 +55,13 @@ func fullClaims() *Claims {
 	return c
 }
 
+func boundClaims() *Claims {
+	c := testClaims()
+	c.Regions = []string{"CH", "DE"}
+	c.Hosts = []string{"api.example.com"}
+	return c
+}
+
 // The format of a token is a promise to tokens that are already out: a change of these vectors needs a
 // new format version.
 func TestGoldenVectors(t *testing.T) {
@@ -65,6 +72,7 @@ func TestGoldenVectors(t *testing.T) {
 	}{
 		"plain":   {testClaims(), "apt_05K1WLvcSt00G3FqOdzujy10UaC6BAPBl6YuSIhoEtpsAGyfpX5MBAbF28ugszloMS0K2mJWeiMOWKwE6yh7EDO6Dv1O6jDpvJu6JZ2spNtA"},
 		"refresh": {refreshClaims(), "apt_05K1WLvcSt00G3FqOdzujy10DoCVa8Ywb6J46M7Zpk20LLcGTMFLJxJ4e528L241W26rBqwDxYsOIH7qeqLp0xoN7mQSE7AHNaeDAoUPJa0ouZDBTyRzmPJ5XK4h0lBiEWPB1Oiikn"},
+		"bound":   {boundClaims(), "apt_05K1WLvcSt00G3FqOdzujy10XA39FukM16YuSIhoEtpsAGyfpX5MBAbF28ugszloMS0K2mJWeiMOWKwF7bOLwMgO2XO0DebTIy9Fnnsy2e33CyBbZxZQjfYDJ72TdoEw8v623LM53v28Upwc"},
 		"full":    {fullClaims(), "apt_05K1WLvcSt00G3FqOdzujy10GO3Yesu6r6J46M7Zpk20LLcGTMFLJxJ4e528L3EAeA9mY6vP4fmdBLd1ggYyI7wK5JRi7v3OGgMLNvHBlDycu6Ex3RdIkNiddKt5aHocMHDqKjqA3uih7BvJN0lACfPSWo5doifDnCu7y71efCV9BDbNDTRhyVWMyN9HR49vh0nC2F4Ix23VjQDcW3eszCerI24m1cre5M2SjaG04ThKmKnkah75VYgArNVAZ8cpYyF6OwPmDAKYwwe3tPefZ"},
 	} {
 		t.Run(name, func(t *testing.T) {
