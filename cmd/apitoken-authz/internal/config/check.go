@@ -74,12 +74,6 @@ func (f *File) checkGateways(d *document) {
 	default:
 		d.fail(at{"identity_headers"}, "%q is not known: want strip or refuse", f.IdentityHeaders)
 	}
-	if f.Realm == "" {
-		f.Realm = "api"
-	}
-	if strings.ContainsFunc(f.Realm, func(r rune) bool { return r < ' ' || r > '~' || r == '"' || r == '\\' }) {
-		d.fail(at{"realm"}, `must be printable ASCII without " and \`)
-	}
 }
 
 // Prefix parses an address or a range.

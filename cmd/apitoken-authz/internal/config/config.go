@@ -26,7 +26,6 @@ type File struct {
 	// ClientCertificates says that the gateway states the client's certificate (RFC 8705): X-Original-Cert of nginx.
 	ClientCertificates bool   `yaml:"client_certificates"`
 	IdentityHeaders    string `yaml:"identity_headers"` // what happens to requests that have them: strip (default) or refuse
-	Realm              string `yaml:"realm"`            // of challenges; empty: api
 
 	Vault       *Vault        `yaml:"vault"`
 	Issuer      string        `yaml:"issuer"`

@@ -3,7 +3,6 @@ package server
 import (
 	"fmt"
 	"net/http"
-	"strings"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/verify"
@@ -24,85 +23,31 @@ type Answer struct {
 	secret string // the token, to keep it out of logs
 }
 
-func (a *Answer) set(name, value string) {
+func (a *Answer) set(name, value string) { a.header().Set(name, value) }
+
+// header returns the headers of an answer to which the first header is added.
+func (a *Answer) header() http.Header {
 	if a.Header == nil {
 		a.Header = http.Header{}
 	}
-	a.Header.Set(name, value)
-}
-
-// statusOf returns the HTTP status of a reason: 403 if the token is good for something else, 401 if not.
-func statusOf(reason access.Reason) int {
-	switch reason {
-	case access.InsufficientScope, access.AddressNotAllowed, access.HostNotAllowed, "region_not_allowed":
-		return http.StatusForbidden
-	case reasonLimited:
-		return http.StatusTooManyRequests
-	case verify.BadRequest:
-		return http.StatusBadRequest
-	}
-	return http.StatusUnauthorized
-}
-
-// oauthError returns the error code of RFC 6750 section 3.1 or RFC 9449 section 7.1.
-func oauthError(reason access.Reason) string {
-	switch reason {
-	case verify.Missing:
-		return ""
-	case verify.NonceRequired:
-		return "use_dpop_nonce"
-	case verify.ProofInvalid, verify.ProofReplayed, verify.ProofRequired:
-		return "invalid_dpop_proof"
-	case access.InsufficientScope:
-		return "insufficient_scope"
-	}
-	switch statusOf(reason) {
-	case http.StatusUnauthorized:
-		return "invalid_token"
-	case http.StatusBadRequest:
-		return "invalid_request"
-	}
-	return ""
-}
-
-// challenge adds WWW-Authenticate (RFC 6750 section 3). A 403 has a challenge only for a missing scope.
-func (a *Answer) challenge(realm string, c *credentials, rule *rules.Rule) {
-	code := oauthError(a.Reason)
-	if a.Status != http.StatusUnauthorized && a.Reason != access.InsufficientScope {
-		return
-	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "realm=%q", realm)
-	if code != "" {
-		fmt.Fprintf(&b, ", error=%q", code)
-	}
-	if a.Reason == access.InsufficientScope {
-		fmt.Fprintf(&b, ", scope=%q", strings.Join(rule.Scopes, " "))
-	}
-	if strings.EqualFold(c.scheme, "DPoP") || code == "invalid_dpop_proof" || code == "use_dpop_nonce" {
-		a.set("WWW-Authenticate", "DPoP "+b.String()+`, algs="ES256 EdDSA RS256"`)
-		return
-	}
-	a.set("WWW-Authenticate", "Bearer "+b.String())
-}
-
-// setLimit states the limit of a token, as draft-ietf-httpapi-ratelimit-headers does.
-func (a *Answer) setLimit(l *verify.RateStatus) {
-	if l == nil {
-		return
-	}
-	a.set("RateLimit-Policy", fmt.Sprintf(`"token";q=%d;w=%s`, l.Limit, seconds(l.Window)))
-	a.set("RateLimit", fmt.Sprintf(`"token";r=%d;t=%s`, l.Remaining, seconds(l.Reset)))
+	return a.Header
 }
 
 // code returns what a refused client may know of the reason.
 func (a *Answer) code() string {
-	if code := oauthError(a.Reason); code != "" && a.Reason != reasonMissing {
-		return code
+	switch a.Reason {
+	case reasonMissing:
+		return "token_required"
+	case access.InsufficientScope:
+		return "insufficient_scope"
+	case verify.ProofInvalid, verify.ProofReplayed:
+		return "invalid_dpop_proof"
+	case verify.NonceRequired:
+		return "use_dpop_nonce"
 	}
 	switch a.Status {
 	case http.StatusUnauthorized:
-		return "token_required"
+		return "invalid_token"
 	case http.StatusBadRequest:
 		return "invalid_request"
 	case http.StatusTooManyRequests:

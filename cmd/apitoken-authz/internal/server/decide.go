@@ -84,7 +84,9 @@ func (s *Server) protected(ctx context.Context, r *Request, rule *rules.Rule) *A
 	c, p := readCredentials(r)
 	if p != nil {
 		a := s.refuse(p)
-		a.challenge(s.settings.Realm, &c, rule)
+		if p.reason == reasonMissing {
+			verify.Decision{Reason: verify.Missing}.SetHeaders(a.header(), nil)
+		}
 		return a
 	}
 	use := &verify.Use{
@@ -103,11 +105,7 @@ func (s *Server) protected(ctx context.Context, r *Request, rule *rules.Rule) *A
 		}
 		return a
 	case !d.Allowed:
-		a.Status = statusOf(d.Reason)
-		if d.Reason == reasonLimited {
-			a.set("Retry-After", seconds(d.RetryAfter))
-		}
-		a.challenge(s.settings.Realm, &c, rule)
+		a.Status = d.Status()
 	default:
 		if wait := s.limits.take(rule, d.TokenID, r.Client); wait > 0 {
 			limited := s.limited(wait)
@@ -116,10 +114,7 @@ func (s *Server) protected(ctx context.Context, r *Request, rule *rules.Rule) *A
 		}
 		a.Allowed, a.Status, a.Reason = true, http.StatusOK, ""
 	}
-	if d.Nonce != "" {
-		a.set("DPoP-Nonce", d.Nonce)
-	}
-	a.setLimit(d.Limit)
+	d.SetHeaders(a.header(), rule.Scopes)
 	return a
 }
 

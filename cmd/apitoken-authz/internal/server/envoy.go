@@ -97,8 +97,12 @@ func option(name, value string) *corev3.HeaderValueOption {
 func options(h http.Header) []*corev3.HeaderValueOption {
 	var list []*corev3.HeaderValueOption
 	for _, name := range [...]string{"Www-Authenticate", "Retry-After", "Dpop-Nonce", "Ratelimit-Policy", "Ratelimit"} {
-		for _, value := range h[name] {
-			list = append(list, option(name, value))
+		for i, value := range h[name] {
+			o := option(name, value)
+			if i > 0 { // several challenges
+				o.AppendAction = corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD
+			}
+			list = append(list, o)
 		}
 	}
 	return list

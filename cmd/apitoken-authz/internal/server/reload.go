@@ -45,6 +45,10 @@ const settleTime = 100 * time.Millisecond
 // Watch reloads the configuration when its file changes, until ctx ends. It watches the folder: editors and Kubernetes replace
 // files.
 func (s *Server) Watch(ctx context.Context, path string) error {
+	target, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return err
+	}
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
 		return err
@@ -53,13 +57,13 @@ func (s *Server) Watch(ctx context.Context, path string) error {
 		_ = watcher.Close()
 		return err
 	}
-	go s.watch(ctx, watcher, path)
+	go s.watch(ctx, watcher, path, target)
 	return nil
 }
 
-func (s *Server) watch(ctx context.Context, watcher *fsnotify.Watcher, path string) {
+// watch reloads on changes. target is the file that path led to when the rules were read.
+func (s *Server) watch(ctx context.Context, watcher *fsnotify.Watcher, path, target string) {
 	defer watcher.Close()
-	target, _ := filepath.EvalSymlinks(path)
 	settled := time.NewTimer(time.Hour)
 	settled.Stop()
 	for {

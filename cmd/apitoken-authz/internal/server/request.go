@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/verify"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/cmd/apitoken-authz/internal/target"
 )
 
@@ -29,12 +30,12 @@ type Request struct {
 const (
 	reasonNoRule     access.Reason = "no_rule"             // no rule matches
 	reasonBadTarget  access.Reason = "ambiguous_target"    // two servers could read the target differently
-	reasonBadRequest access.Reason = "bad_request"         // a header is missing, twice or not readable
+	reasonBadRequest               = verify.BadRequest     // a header is missing, twice or not readable
 	reasonOverride   access.Reason = "override_header"     // a header asks for another method or path
 	reasonIdentity   access.Reason = "identity_header"     // the client sent a header that only the authorizer may set
 	reasonGateway    access.Reason = "gateway_not_allowed" // the peer is not a gateway of the configuration
-	reasonMissing    access.Reason = "missing"             // there is no token
-	reasonLimited    access.Reason = "rate_limited"        // over the rate of a rule or of a token
+	reasonMissing                  = verify.Missing        // there is no token
+	reasonLimited                  = verify.RateLimited    // over the rate of a rule or of a token
 	reasonNoDecision access.Reason = "unavailable"         // the engine cannot be asked
 	reasonInternal   access.Reason = "internal"            // a fault of the authorizer
 )
