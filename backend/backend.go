@@ -18,6 +18,7 @@
 //	static-role/<name>      a static role and its tokens, seal-wrapped
 //	upstream/<id>           an upstream token that exists or may exist, seal-wrapped
 //	hold/<id>/<hold>        a lease's hold on a shared upstream token
+//	usage/<w>-<n>           how tokens were used
 //
 // <w> is the writer id of a process. Only that process rewrites a key with <w>. Loading merges the keys of all writers.
 // Large pages have one more digit in <xxx>.
@@ -57,6 +58,7 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/feed"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/fence"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/geoip"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/insight"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/leavers"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
@@ -90,6 +92,7 @@ type backend struct {
 	queue       *worker.Worker // runs upstreams.Run
 	statics     *static.Keeper
 	leavers     *leavers.Leavers
+	usage       *insight.Usage
 
 	// storage is the mount's storage, for background work.
 	storage logical.Storage
@@ -127,6 +130,7 @@ func (o Options) Factory(ctx context.Context, conf *logical.BackendConfig) (logi
 	b.upstreams = upstream.New(upstream.Config{
 		Storage: b.storage, Now: b.now, Log: b.Logger(), Mount: upstreamMount{b}, Wake: b.queue.Wake, UserAgent: userAgent(), Dial: o.Dial,
 	})
+	b.usage = insight.New(insight.Config{Storage: b.storage, Now: b.now, Log: b.Logger, Writer: b.writer, End: b.listedUntil})
 	b.statics = static.New(b.storage, b.now, b.Logger(), staticMount{b}, &b.upstreams.Timings)
 	return b, nil
 }
@@ -160,6 +164,7 @@ func newBackend(o Options) *backend {
 			b.pathsStaticCreds(),
 			b.pathsBroken(),
 			b.pathsFeed(),
+			b.pathsUsage(),
 		),
 		Secrets:        []*framework.Secret{b.secretToken(), b.secretUpstream()},
 		InitializeFunc: b.initialize,
@@ -204,6 +209,7 @@ func (b *backend) initialize(ctx context.Context, req *logical.InitializationReq
 		b.queue.Start(b.upstreams.Run)
 		b.statics.Start(b.statics.Run)
 		b.leavers.Start(b.leavers.Run)
+		b.usage.Start(b.usage.Run)
 	}
 	return err
 }
@@ -218,6 +224,7 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 		return err
 	}
 	now, s := b.now(), req.Storage
+	b.usage.Prune(now, st.expired(now))
 	longest := st.LongestLifetime()
 	return errors.Join( // every step runs, even if another step fails
 		st.Maintain(ctx, s),
@@ -233,6 +240,9 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 
 // invalidate marks key as stale. Vault calls invalidate after another node wrote key.
 func (b *backend) invalidate(_ context.Context, key string) {
+	if b.usage.Invalidate(key) {
+		return
+	}
 	b.staleMu.Lock()
 	b.staleKeys = append(b.staleKeys, key)
 	b.staleMu.Unlock()
@@ -242,6 +252,8 @@ func (b *backend) invalidate(_ context.Context, key string) {
 // clean stops the workers and writes the inventory. Vault calls clean when the mount is removed or moves to another node.
 func (b *backend) clean(ctx context.Context) {
 	b.leavers.Close()
+	b.usage.Close()
+	b.usage.Flush(ctx)
 	b.statics.Close()
 	b.queue.Close()
 	b.upstreams.Wait()

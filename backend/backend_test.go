@@ -78,6 +78,7 @@ func TestOpenAPI(t *testing.T) {
 		"delete /keys/{key}":     "apitoken-destroy-key",
 
 		"get /feed":                                   "apitoken-read-feed",
+		"post /usage":                                 "apitoken-report-usage",
 		"post /oauth/token":                           "apitoken-request-oauth-token",
 		"post /oauth/introspect":                      "apitoken-introspect-oauth-token",
 		"post /oauth/revoke":                          "apitoken-revoke-oauth-token",

@@ -11,6 +11,7 @@ import (
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/feed"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/insight"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
@@ -25,6 +26,7 @@ type state struct {
 	connections *upstream.Connections // the same object for the life of the backend
 	upstreams   *upstream.Tokens      // the same object for the life of the backend
 	statics     *static.Store
+	usage       *insight.Usage // the same object for the life of the backend
 }
 
 // load returns the state, and reads the missing or stale parts from storage.
@@ -77,7 +79,7 @@ func (b *backend) staleEverything() {
 	b.stale.Store(true)
 }
 
-// room is a part of the ledger. Reading storage again keeps the same room, since requests may be changing the room: Load
+// room is a part of the ledger, or the usage of tokens. Reading storage again keeps the same room, since requests may be changing the room: Load
 // and Reload merge storage into the room.
 type room interface {
 	Load(ctx context.Context, s logical.Storage, now time.Time) error
@@ -86,7 +88,7 @@ type room interface {
 	DropDamaged(ctx context.Context, s logical.Storage, key string) error
 }
 
-// rooms returns the parts of the ledger by the prefix of their storage keys.
+// rooms returns the parts of the ledger, and the usage of tokens, by the prefix of their storage keys.
 func (st *state) rooms() map[string]room {
 	return map[string]room{
 		ledger.DeviationsPrefix:   st.Deviations,
@@ -94,6 +96,7 @@ func (st *state) rooms() map[string]room {
 		ledger.StatusPrefix:       st.StatusIndexes,
 		ledger.DeletedRolesPrefix: st.DeletedRoles,
 		ledger.InventoryPrefix:    st.Inventory,
+		insight.Prefix:            st.usage,
 	}
 }
 
@@ -101,6 +104,7 @@ func (st *state) rooms() map[string]room {
 func (b *backend) reload(ctx context.Context, s logical.Storage, old *state, stale []string, all bool) (*state, error) {
 	st := new(state)
 	if old == nil {
+		st.usage = b.usage
 		st.Tokens = native.Tokens{
 			World: &b.world, Deviations: ledger.NewDeviations(b.writer), Refreshes: ledger.NewRefreshes(b.writer),
 			StatusIndexes: ledger.NewStatusIndexes(), DeletedRoles: ledger.NewDeletedRoles(), Inventory: ledger.NewInventory(b.writer),

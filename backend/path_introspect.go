@@ -50,7 +50,7 @@ func (b *backend) pathsIntrospect() []*framework.Path {
 			"role":              {Type: framework.TypeString, Description: "Role that the token was issued from."},
 			"environment":       {Type: framework.TypeString, Description: "Environment of the mount."},
 			"metadata":          {Type: framework.TypeKVPairs, Description: "Metadata of the role."},
-			"token_bound_cidrs": {Type: framework.TypeStringSlice, Description: "Addresses that the token may be used from; absent if any."},
+			"token_bound_cidrs": {Type: framework.TypeStringSlice, Description: "Addresses that the token may be used from; absent if any, empty if nothing is left of what the token was limited to."},
 			"epoch":             {Type: framework.TypeString, Description: "Epoch of feed; only from the active node."},
 			"cursor":            {Type: framework.TypeInt64, Description: "End of feed before the answer was made: the answer knows all events up to the cursor. Only from the active node."},
 			"bound_regions":     {Type: framework.TypeStringSlice, Description: "Countries that the token may be used from (ISO 3166-1 alpha-2); absent if any."},
@@ -84,6 +84,9 @@ func (b *backend) pathIntrospectUpdate(ctx context.Context, _ *state, req *logic
 	v, err := st.Verify(ctx, req.Storage, text, use)
 	if err != nil {
 		return nil, err
+	}
+	if active && !isLookUp(d) {
+		b.noteUse(v, use)
 	}
 
 	data := map[string]any{"active": v.Reason == access.Good}

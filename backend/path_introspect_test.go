@@ -123,3 +123,18 @@ func BenchmarkIntrospect(b *testing.B) {
 		e.do(logical.UpdateOperation, "introspect", data{"token": token, "required_scopes": "a:b"})
 	}
 }
+
+// A verifier that keeps the answer must not take a limit of which nothing is left for no limit.
+func TestIntrospectShowsThatNothingIsLeft(t *testing.T) {
+	e := newEngine(t)
+	e.write("roles/reader", data{"scopes": "a", "bound_hosts": "a.example.com", "token_bound_cidrs": "10.0.0.0/8"})
+	c := e.creds("reader", nil)
+	e.write("roles/reader", data{"bound_hosts": "b.example.com"})
+	got := e.write("introspect", data{"token": c.token})
+	if list, told := got["token_bound_cidrs"].([]string); !told || len(list) > 0 || got["active"] != false {
+		t.Errorf("%v", got)
+	}
+	if got := e.write("introspect", data{"token": c.token, "client_ip": "10.1.2.3", "host": "b.example.com"}); got["reason"] != "host_not_allowed" {
+		t.Errorf("%v", got)
+	}
+}

@@ -131,6 +131,7 @@ func tokenRowFields() map[string]*framework.FieldSchema {
 		"display_name": {Type: framework.TypeString, Required: true, Description: "Display name of the Vault token that requested the token."},
 		"issued_at":    {Type: framework.TypeTime, Required: true, Description: "Time of issue."},
 		"expires_at":   {Type: framework.TypeTime, Required: true, Description: "Expiry of the token, renewals included."},
+		"usage":        {Type: framework.TypeMap, Required: true, Description: usageHelp},
 	}
 }
 
@@ -141,7 +142,12 @@ func (b *backend) describe(ctx context.Context, st *state, row *ledger.Row) (map
 	if life.SubjectDisabled, err = b.world.Subjects.Disabled(ctx, row.Subject); err != nil {
 		return nil, err
 	}
+	used, err := b.usage.Get(ctx, row.ID)
+	if err != nil {
+		return nil, err
+	}
 	data := map[string]any{
+		"usage":        usageData(&used),
 		"token_id":     row.ID.String(),
 		"state":        stateActive,
 		"role":         row.Role,

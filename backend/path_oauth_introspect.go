@@ -82,6 +82,9 @@ func (b *backend) pathOAuthIntrospectUpdate(ctx context.Context, st *state, req 
 	if err != nil {
 		return nil, err
 	}
+	if b.WriteSafeReplicationState() {
+		b.noteUse(v, use)
+	}
 	c, err := st.Config.Get()
 	if err != nil {
 		if wantsSigned(req) {

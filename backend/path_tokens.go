@@ -3,6 +3,7 @@ package backend
 import (
 	"context"
 	"fmt"
+	"maps"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -28,6 +29,7 @@ func (b *backend) pathsTokens() []*framework.Path {
 		Description: "List only tokens of this role.",
 		Query:       true,
 	}
+	maps.Copy(listFields, usageFilters())
 	listResponse := listResponseFields("token_id")
 	listResponse["key_info"] = &framework.FieldSchema{Type: framework.TypeMap, Description: "Answer of tokens/:token_id for each token_id."}
 	return []*framework.Path{
@@ -86,7 +88,11 @@ func (b *backend) pathTokensList(ctx context.Context, st *state, req *logical.Re
 		return nil, refusal.Field("limit", "%d is too large, at most %d is allowed", limit, maxTokensPage)
 	}
 
-	rows, more := st.Inventory.Page(after, limit, d.Get("role").(string))
+	keep, err := b.usageFilter(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	rows, more := st.Inventory.Page(after, limit, d.Get("role").(string), keep)
 	bytes := 0
 	for i := range rows {
 		if bytes += len(rows[i].Scopes) + len(rows[i].Role) + len(rows[i].DisplayName); bytes > maxTokensBytes && i > 0 {

@@ -135,11 +135,22 @@ func (inv *Inventory) Get(id token.ID) (Row, bool) {
 	return e.row(), true
 }
 
-// Page returns up to limit rows with IDs after a given one, in the order of their IDs. An empty role means all roles. Page
-// also reports whether there are more rows.
-func (inv *Inventory) Page(after token.ID, limit int, role string) (page []Row, more bool) {
+// End returns when a token of the inventory expires, without renewals; false if the inventory does not have the token.
+func (inv *Inventory) End(id token.ID) (_ time.Time, known bool) {
+	inv.mu.Lock()
+	defer inv.mu.Unlock()
+	e, known := inv.rows.Get(entry{id: id})
+	return time.Unix(e.expiresAt, 0), known
+}
+
+// Page returns up to limit rows with IDs after a given one, in the order of their IDs, of which keep is true. An empty
+// role means all roles, a nil keep all rows. Page also reports whether there are more rows.
+func (inv *Inventory) Page(after token.ID, limit int, role string, keep func(id token.ID, issuedAt time.Time) bool) (page []Row, more bool) {
 	inv.snapshot().Ascend(entry{id: after}, func(e entry) bool {
 		if e.id == after || (role != "" && e.holder.Value().Role != role) {
+			return true
+		}
+		if keep != nil && !keep(e.id, time.Unix(e.issuedAt, 0)) {
 			return true
 		}
 		if len(page) == limit {

@@ -44,7 +44,7 @@ func ids(inv *Inventory, limit int, role string) []token.ID {
 	var all []token.ID
 	var after token.ID
 	for {
-		page, more := inv.Page(after, limit, role)
+		page, more := inv.Page(after, limit, role, nil)
 		for _, r := range page {
 			all = append(all, r.ID)
 		}
@@ -243,7 +243,7 @@ func TestInventoryConcurrently(t *testing.T) {
 				inv.Add(r)
 				mine[r.ID] = true
 				if i%100 == 0 {
-					inv.Page(token.ID{}, 10, "")
+					inv.Page(token.ID{}, 10, "", nil)
 					if err := inv.Flush(ctx, s); err != nil {
 						t.Error(err)
 					}
@@ -308,7 +308,7 @@ func BenchmarkMillion(b *testing.B) {
 	b.Run("page of 100", func(b *testing.B) {
 		n := 0
 		for b.Loop() {
-			page, _ := inv.Page(id(n), 100, "")
+			page, _ := inv.Page(id(n), 100, "", nil)
 			if len(page) == 0 {
 				b.Fatal("an empty page")
 			}

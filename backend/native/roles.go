@@ -194,7 +194,7 @@ func (t *Tokens) dropBrokenRole(ctx context.Context, s logical.Storage, name str
 	if id := t.Roles.DamagedID(name); id != (token.RoleID{}) {
 		ids[id] = true
 	} else {
-		rows, _ := t.Inventory.Page(token.ID{}, math.MaxInt, name)
+		rows, _ := t.Inventory.Page(token.ID{}, math.MaxInt, name, nil)
 		for i := range rows {
 			ids[rows[i].RoleID] = true
 		}

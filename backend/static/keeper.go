@@ -194,7 +194,7 @@ func (t *task) dropBroken(ctx context.Context) error {
 	if t.Entries.Broken(t.name) == nil {
 		return nil
 	}
-	rows, _ := t.Inventory.Page(token.ID{}, math.MaxInt, "")
+	rows, _ := t.Inventory.Page(token.ID{}, math.MaxInt, "", nil)
 	for i := range rows {
 		if rows[i].StaticRole != t.name {
 			continue

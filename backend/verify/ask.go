@@ -87,7 +87,7 @@ func (v *impl) askNow(ctx context.Context, q *question) (found, error) {
 		v.tokens.Invalidate(q.sum)
 		return v.refused(q.sum, r, began), nil
 	}
-	f.meter = v.meterOf(f, q.before)
+	f.meter.Store(v.meterOf(f, q.before))
 	v.tokens.Set(q.sum, f)
 	return found{facts: f}, nil
 }
@@ -98,6 +98,7 @@ func (v *impl) read(a *answer, at position, asked time.Time) (*facts, *refusal, 
 	if !a.Active {
 		switch { // the answer was made without a use: these reasons say that the token needs one
 		case a.Reason == access.AddressNotAllowed && len(a.CIDRs) > 0:
+		case a.Reason == access.RegionNotAllowed && len(a.Regions) > 0:
 		case a.Reason == access.HostNotAllowed && len(a.Hosts) > 0:
 		case a.Reason == access.Good:
 			return nil, nil, errors.New("the answer of introspect has neither active nor a reason")
@@ -106,7 +107,7 @@ func (v *impl) read(a *answer, at position, asked time.Time) (*facts, *refusal, 
 		}
 	}
 	t, err := v.interned.terms(&rawTerms{
-		Role: a.Role, Scopes: a.Scope, Audience: a.Audience, CIDRs: a.CIDRs, Hosts: a.Hosts,
+		Role: a.Role, Scopes: a.Scope, Audience: a.Audience, CIDRs: a.CIDRs, Regions: a.Regions, Hosts: a.Hosts,
 		Metadata: a.Metadata, Environment: a.Environment, Rate: a.Rate,
 	})
 	if errors.Is(err, errNothingLeft) {
@@ -132,8 +133,8 @@ func (v *impl) read(a *answer, at position, asked time.Time) (*facts, *refusal, 
 // gate limits questions about tokens that are not known to be good, so that noise does not reach Vault.
 type gate struct {
 	all   gcra
-	rate  rate
-	one   rate // of an address
+	rate  access.Rate
+	one   access.Rate // of an address
 	addrs *otter.Cache[netip.Prefix, *gcra]
 }
 
@@ -143,8 +144,8 @@ const maxGateAddresses = 50_000
 func newGate(perSecond int) *gate {
 	one := max(1, perSecond/5)
 	return &gate{
-		rate:  rate{count: perSecond, burst: perSecond, window: time.Second},
-		one:   rate{count: one, burst: one, window: time.Second},
+		rate:  access.Rate{Count: perSecond, Burst: perSecond, Window: time.Second},
+		one:   access.Rate{Count: one, Burst: one, Window: time.Second},
 		addrs: otter.Must(&otter.Options[netip.Prefix, *gcra]{MaximumSize: maxGateAddresses, InitialCapacity: 64}),
 	}
 }

@@ -46,6 +46,7 @@ func (v *impl) check(ctx context.Context, text string, use *Use) (Decision, erro
 		return Decision{Reason: RateLimited, RetryAfter: is.retry, Detail: "too many tokens that are not known were shown"}, nil
 	case is.refusal != nil:
 		r := is.refusal
+		v.usage.refused(r, clientOf(use))
 		d := Decision{Reason: r.reason, Detail: r.detail, TokenID: r.id, Role: r.role}
 		d.GrantID, _, _ = strings.Cut(r.id, ".")
 		return d, nil
@@ -143,7 +144,7 @@ func (v *impl) learnJWT(ctx context.Context, q *question, now time.Time) (is fou
 	case no != nil:
 		return v.refused(q.sum, no, now), false, nil
 	}
-	f.meter = v.meterOf(f, q.before)
+	f.meter.Store(v.meterOf(f, q.before))
 	revoked, err := f.state(now)
 	switch {
 	case err != nil:
@@ -158,7 +159,7 @@ func (v *impl) learnJWT(ctx context.Context, q *question, now time.Time) (is fou
 	return found{facts: f}, false, nil
 }
 
-// decide decides on a use of a token by its facts: state, proof, audience, scopes, address and host, rate.
+// decide decides on a use of a token by its facts, and counts the use.
 func (v *impl) decide(f *facts, text string, use *Use, now time.Time) (Decision, error) {
 	if use == nil {
 		use = &Use{}
@@ -168,39 +169,35 @@ func (v *impl) decide(f *facts, text string, use *Use, now time.Time) (Decision,
 		ExpiresAt: time.Unix(f.expires, 0), Environment: f.terms.environment, Metadata: f.terms.metadata,
 	}
 	state := access.State{ExpiresAt: d.ExpiresAt}
-	if d.Reason = state.Alive(now); d.Reason == access.Good && v.config.Environment != "" && d.Environment != v.config.Environment {
+	if d.Reason = state.Alive(now); d.Reason != access.Good {
+		d.Detail = access.Explain(d.Reason, nil, nil)
+	} else if v.config.Environment != "" && d.Environment != v.config.Environment {
 		d.Reason, d.Detail = access.WrongEnvironment, "the token is of environment "+d.Environment
+	} else if err := v.prove(f, text, use, now, &d); err != nil {
+		return Decision{}, err
 	}
 	if d.Reason == access.Good {
-		if err := v.prove(f, text, use, now, &d); err != nil {
-			return Decision{}, err
-		}
+		v.permit(f, state, use, now, &d)
 	}
-	if d.Reason != access.Good {
-		if d.Detail == "" {
-			d.Detail = access.Explain(d.Reason, nil, nil)
-		}
-		f.meter.refused(d.Reason)
-		return d, nil
+	if d.Reason == access.Good {
+		v.limit(f, now, &d)
 	}
-	u := access.Use{Scopes: use.Scopes, Audience: use.Audience, ClientIP: use.Client, Host: v.hostOf(f, use)}
+	d.Allowed = d.Reason == access.Good
+	v.count(f, use, now, d.Reason)
+	return d, nil
+}
+
+// permit decides on audience, scopes, address, region and host.
+func (v *impl) permit(f *facts, state access.State, use *Use, now time.Time, d *Decision) {
+	u := access.Use{Scopes: use.Scopes, Audience: use.Audience, ClientIP: use.Client, Region: v.regionOf(f, use), Host: v.hostOf(f, use)}
 	if u.Audience == "" {
 		u.Audience = v.config.Audience
 	}
-	switch d.Reason = access.Decide(now, state, &f.terms.permissions, &u); {
-	case d.Reason != access.Good:
+	if d.Reason = access.Decide(now, state, &f.terms.permissions, &u); d.Reason != access.Good {
 		d.Detail = explain(d.Reason, &f.terms.permissions, u)
-	case len(v.hosts) > 0 && !v.hosts.Contains(u.Host):
+	} else if len(v.hosts) > 0 && !v.hosts.Contains(u.Host) {
 		d.Reason, d.Detail = access.HostNotAllowed, "the API does not answer for this host"
-	default:
-		v.count(f, use, now, &d)
 	}
-	if d.Reason != access.Good {
-		f.meter.refused(d.Reason)
-		return d, nil
-	}
-	d.Allowed = true
-	return d, nil
 }
 
 // explain takes a copy of the use: access.Explain would move every use to the heap.
@@ -210,7 +207,7 @@ func explain(reason access.Reason, p *access.Permissions, u access.Use) string {
 
 // hostOf returns the host of a use, if the API or the token is bound to hosts.
 func (v *impl) hostOf(f *facts, use *Use) string {
-	if len(v.hosts) == 0 && !f.terms.bounded {
+	if len(v.hosts) == 0 && !f.terms.hosts {
 		return ""
 	}
 	host := use.Host
@@ -221,6 +218,21 @@ func (v *impl) hostOf(f *facts, use *Use) string {
 		}
 	}
 	return host
+}
+
+// regionOf returns the region of a use, if the token is bound to regions. A region that cannot be read is not known.
+func (v *impl) regionOf(f *facts, use *Use) string {
+	if !f.terms.regions {
+		return ""
+	}
+	region := use.Region
+	if region == "" && v.config.GeoIP != nil && use.Client.IsValid() {
+		region = v.config.GeoIP(use.Client)
+	}
+	if _, err := access.ParseRegion(region); err != nil {
+		return ""
+	}
+	return region
 }
 
 // plainHost reports whether ParseHost would return a host as it is.

@@ -24,7 +24,10 @@ type Config struct {
 	// TrustedProxies are the addresses and ranges of proxies whose X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Host
 	// count. Empty: the peer is the client. A range of all addresses is an error.
 	TrustedProxies []string
-	// GeoIP returns the country of an address, as ISO 3166-1 alpha-2; empty: not known. Nil: only Use.Region counts.
+	// GeoIPDatabase is a MaxMind DB file of countries or cities, for tokens that are bound to regions. The file is read again
+	// when it changes. Empty: only Use.Region and GeoIP count.
+	GeoIPDatabase string
+	// GeoIP returns the region of an address instead, as ISO 3166-1 alpha-2; empty: not known.
 	GeoIP func(netip.Addr) string
 
 	// ClockSkew is how much the clocks of the engine and of clients may differ: for nbf and iat, never for exp. Zero: 30s;
@@ -39,12 +42,17 @@ type Config struct {
 	PollInterval     time.Duration // of the feed; zero: 1s
 	RequestTimeout   time.Duration // of a request to Vault; zero: 5s
 
-	// Share returns by how many verifiers a rate_limit is divided. Nil: each process allows the full rate.
-	Share func() int
+	// ShareRate divides the rate_limit of a token by the number of processes that report uses to the engine. Default: each
+	// process allows the full rate.
+	ShareRate bool
+	// ReportInterval is how often uses are reported to the engine (path usage); zero: 30s, at most 5m; negative: never.
+	ReportInterval time.Duration
 
 	HTTPClient *http.Client     // for keys, status lists and Vault; nil: a client of its own. Redirects are never followed
 	Logger     *slog.Logger     // nil: slog.Default()
 	Now        func() time.Time // nil: time.Now
+
+	silent bool // no uses are reported
 }
 
 // VaultConfig says how to reach the mount as a client of Vault. Exactly one of Token, TokenFile, AppRole, Kubernetes and

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/geoip"
 )
 
 // maxSkew is the largest ClockSkew.
@@ -31,6 +32,10 @@ func (c *Config) defaults() error {
 			return err
 		}
 	}
+	if c.Vault == nil || c.ReportInterval < 0 {
+		c.ReportInterval = 0
+		c.silent = true
+	}
 	if c.ClockSkew < 0 {
 		c.ClockSkew = 0
 	} else if c.ClockSkew == 0 {
@@ -46,6 +51,7 @@ func (c *Config) defaults() error {
 		{"DPoP.MaxAge", &c.DPoP.MaxAge, time.Minute, 10 * time.Minute},
 		{"MaxAge", &c.MaxAge, time.Minute, time.Minute},
 		{"PollInterval", &c.PollInterval, time.Second, 5 * time.Second},
+		{"ReportInterval", &c.ReportInterval, 30 * time.Second, 5 * time.Minute},
 		{"RequestTimeout", &c.RequestTimeout, 5 * time.Second, time.Minute},
 	} {
 		if *f.value == 0 {
@@ -75,6 +81,16 @@ func (c *Config) defaults() error {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.GeoIPDatabase != "" {
+		if c.GeoIP != nil {
+			return errors.New("both GeoIPDatabase and GeoIP are set")
+		}
+		if err := geoip.Check(c.GeoIPDatabase); err != nil {
+			return fmt.Errorf("GeoIPDatabase: %w", err)
+		}
+		path, database := c.GeoIPDatabase, geoip.New(c.Now, c.Logger.Warn)
+		c.GeoIP = func(addr netip.Addr) string { return database.Region(path, addr) }
 	}
 	return nil
 }

@@ -18,8 +18,8 @@ type facts struct {
 	names string // the token's name, which begins with the grant's, and the subject: one allocation
 	idLen uint8  // of the token's name in names
 	terms *terms
-	bound *token.Confirmation // nil: to no key
-	meter *meter              // nil: neither limited nor counted; later facts about the token have the same meter
+	bound *token.Confirmation   // nil: to no key
+	meter atomic.Pointer[meter] // nil: nothing was counted. Later facts about the token have the same meter
 
 	expires int64 // seconds since 1970
 	learned int64 // nanoseconds since 1970: when Vault was asked. Of a JWT that Vault was not asked about: when it was issued
@@ -56,8 +56,9 @@ type terms struct {
 	permissions access.Permissions
 	metadata    map[string]string
 	environment string
-	rate        rate
-	bounded     bool // to hosts
+	rate        access.Rate
+	hosts       bool // whether the token is bound to hosts
+	regions     bool // whether the token is bound to regions
 }
 
 // rawTerms are terms as an introspection answer and a JWT state them.
@@ -66,20 +67,21 @@ type rawTerms struct {
 	Scopes      string
 	Audience    []string
 	CIDRs       []string
+	Regions     []string
 	Hosts       []string
 	Metadata    map[string]string
 	Environment string
 	Rate        string
 }
 
-// errNothingLeft says that a set of addresses or hosts is stated and empty.
+// errNothingLeft says that a set of addresses, regions or hosts is stated and empty.
 var errNothingLeft = errors.New("the token may be used nowhere")
 
 func (r *rawTerms) parse() (*terms, error) {
 	t := &terms{role: r.Role, metadata: r.Metadata, environment: r.Environment}
 	t.permissions.Scopes = strings.Fields(r.Scopes)
 	t.permissions.Audience = r.Audience
-	for _, set := range [][]string{r.CIDRs, r.Hosts} {
+	for _, set := range [][]string{r.CIDRs, r.Regions, r.Hosts} {
 		if set != nil && len(set) == 0 {
 			return nil, errNothingLeft
 		}
@@ -91,15 +93,22 @@ func (r *rawTerms) parse() (*terms, error) {
 		}
 		t.permissions.Addresses = []access.Addresses{addresses}
 	}
+	if r.Regions != nil {
+		regions, err := access.ParseRegions(r.Regions)
+		if err != nil {
+			return nil, err
+		}
+		t.permissions.Regions, t.regions = []access.Regions{regions}, true
+	}
 	if r.Hosts != nil {
 		hosts, err := access.ParseHosts(r.Hosts)
 		if err != nil {
 			return nil, err
 		}
-		t.permissions.Hosts, t.bounded = []access.Hosts{hosts}, true
+		t.permissions.Hosts, t.hosts = []access.Hosts{hosts}, true
 	}
 	var err error
-	t.rate, err = parseRate(r.Rate)
+	t.rate, err = access.ParseRate(r.Rate)
 	return t, err
 }
 
@@ -112,7 +121,7 @@ func (r *rawTerms) name(b []byte) []byte {
 	for _, s := range [...]string{r.Role, r.Scopes, r.Environment, r.Rate} {
 		part(s)
 	}
-	for _, list := range [...][]string{r.Audience, r.CIDRs, r.Hosts} {
+	for _, list := range [...][]string{r.Audience, r.CIDRs, r.Regions, r.Hosts} {
 		if list == nil { // any
 			b = append(b, 0)
 			continue

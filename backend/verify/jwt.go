@@ -137,8 +137,8 @@ func (v *impl) readJWT(ctx context.Context, p *token.JWT, k *key, now time.Time)
 		return say(access.Unknown, "the JWT is not valid yet: is the clock wrong?")
 	}
 	t, err := v.interned.terms(&rawTerms{
-		Role: p.ClientID, Scopes: p.Scope, Audience: p.Audience, CIDRs: p.Engine.TokenBoundCIDRs, Hosts: p.Engine.BoundHosts,
-		Metadata: p.Engine.Metadata, Environment: p.Environment,
+		Role: p.ClientID, Scopes: p.Scope, Audience: p.Audience, CIDRs: p.Engine.TokenBoundCIDRs, Regions: p.Engine.BoundRegions,
+		Hosts: p.Engine.BoundHosts, Metadata: p.Engine.Metadata, Environment: p.Environment, Rate: p.Engine.RateLimit,
 	})
 	if err != nil {
 		return say(access.Malformed, err.Error())

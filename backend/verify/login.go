@@ -43,10 +43,13 @@ func (v *vault) login(ctx context.Context) error {
 	return err
 }
 
-// renew gets a new Vault token after the last one was refused; again is false if there can be no other.
-func (v *vault) renew(ctx context.Context) (again bool, err error) {
+// renew gets a new Vault token after one was refused; again is false if there can be no other now.
+func (v *vault) renew(ctx context.Context, refused string) (again bool, err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if v.client.Token() != refused { // another caller was faster
+		return true, nil
+	}
 	if v.config.TokenFile == "" && v.now().Sub(v.loggedIn) < loginPause {
 		return false, nil
 	}

@@ -145,7 +145,7 @@ func (d Decision) Status() int {
 		return http.StatusBadRequest
 	case RateLimited:
 		return http.StatusTooManyRequests
-	case access.InsufficientScope, access.AddressNotAllowed, access.HostNotAllowed:
+	case access.InsufficientScope, access.AddressNotAllowed, access.RegionNotAllowed, access.HostNotAllowed:
 		return http.StatusForbidden
 	}
 	return http.StatusUnauthorized
@@ -196,7 +196,7 @@ func (d Decision) challenges(scopes []string) []string {
 		return []string{`Bearer error="invalid_request"`}
 	case access.InsufficientScope:
 		return []string{fmt.Sprintf(`Bearer error="insufficient_scope", scope="%s"`, strings.Join(scopes, " "))}
-	case access.AddressNotAllowed, access.HostNotAllowed:
+	case access.AddressNotAllowed, access.RegionNotAllowed, access.HostNotAllowed:
 		return nil
 	case ProofRequired:
 		return []string{dpop + `, error="invalid_token"`}

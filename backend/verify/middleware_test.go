@@ -79,14 +79,14 @@ func TestMiddleware(t *testing.T) {
 		if handler.ServeHTTP(w, r); w.Code != 503 {
 			t.Errorf("status %d while Vault is down", w.Code)
 		}
+		i.SetDown(false)
 	})
 }
 
 func TestRate(t *testing.T) {
 	inTime(t, func(t *testing.T, i *verifytest.Issuer) {
 		c := i.Config()
-		reporters := 1
-		c.Share = func() int { return reporters }
+		c.ShareRate = true
 		v := start(t, c)
 		handler := v.Middleware()(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 		use := func(text string) *http.Response {
@@ -120,7 +120,7 @@ func TestRate(t *testing.T) {
 				t.Errorf("use %d after a change of the role: %d, want %d", n, got, want)
 			}
 		}
-		reporters = 3
+		i.AddReporters(2)
 		time.Sleep(time.Minute)
 		if a, b := use(text).StatusCode, use(text).StatusCode; a != 200 || b != 429 {
 			t.Errorf("as one of three verifiers: %d, %d", a, b)

@@ -40,6 +40,7 @@ type impl struct {
 	flights  singleflight.Group
 	gate     *gate
 	proofs   *proofs
+	usage    *usage
 
 	polling sync.Mutex
 	relist  atomic.Bool // the status lists must be read again
@@ -64,6 +65,10 @@ func open(ctx context.Context, c Config) (*Verifier, error) {
 	i.stop = stop
 	i.work.Go(func() { i.every(background, i.config.PollInterval, i.tick) })
 	i.work.Go(func() { i.every(background, time.Second, i.refresh) })
+	i.work.Go(func() { i.every(background, sweepInterval, i.sweep) })
+	if !i.config.silent {
+		i.work.Go(func() { i.every(background, i.config.ReportInterval, i.report) })
+	}
 	return v, nil
 }
 
@@ -100,7 +105,7 @@ func (v *impl) configure(c Config) error {
 	v.lists = &listSet{fetch: v.fetch, keys: v.keys, issuer: v.issuer, now: c.Now, lists: make(map[string]*statusList)}
 	v.tokens = otter.Must(&otter.Options[digest, *facts]{MaximumSize: c.MaxTokens})
 	v.refusals = otter.Must(&otter.Options[digest, *refusal]{MaximumSize: c.MaxUnknown})
-	v.proofs = newProofs(&c)
+	v.proofs, v.usage = newProofs(&c), newUsage(&c)
 	return nil
 }
 
@@ -220,6 +225,22 @@ func (v *impl) poll(ctx context.Context) error {
 	}
 }
 
+// sweepInterval is how often memory is freed of what is no longer needed.
+const sweepInterval = time.Minute
+
+// sweep forgets expired tokens, and the meters of tokens that nobody uses.
+func (v *impl) sweep(context.Context) error {
+	now := v.config.Now().Unix()
+	for sum, f := range v.tokens.All() {
+		if now >= f.expires {
+			v.tokens.Invalidate(sum)
+		} else if m := f.meter.Load(); m != nil && f.terms.rate.IsZero() && !m.isListed() {
+			f.meter.CompareAndSwap(m, nil)
+		}
+	}
+	return nil
+}
+
 func (v *impl) close() error {
 	v.stop()
 	v.work.Wait()
@@ -227,7 +248,10 @@ func (v *impl) close() error {
 	if v.vault != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), v.config.RequestTimeout)
 		defer cancel()
-		err = v.vault.logout(ctx)
+		if !v.config.silent {
+			err = v.report(ctx)
+		}
+		err = errors.Join(err, v.vault.logout(ctx))
 	}
 	v.tokens.InvalidateAll()
 	v.refusals.InvalidateAll()

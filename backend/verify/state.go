@@ -11,7 +11,7 @@ func (v *impl) state() State {
 	now := v.config.Now()
 	s := State{
 		Keys: len(*v.keys.known.Load()), Fetched: v.keys.reads.Load(), Asked: v.asked.Load(), Limited: v.limited.Load(),
-		Tokens: v.tokens.EstimatedSize(), Unknown: v.refusals.EstimatedSize(), Revoked: v.events.revoked(),
+		Tokens: v.tokens.EstimatedSize(), Unknown: v.refusals.EstimatedSize(), Revoked: v.events.revoked(), Reporter: v.usage.name,
 	}
 	if v.vault != nil {
 		epoch, end := v.events.where()

@@ -92,6 +92,7 @@ type answer struct {
 	} `json:"cnf"`
 	Metadata map[string]string `json:"metadata"`
 	CIDRs    []string          `json:"token_bound_cidrs"`
+	Regions  []string          `json:"bound_regions"`
 	Hosts    []string          `json:"bound_hosts"`
 	Rate     string            `json:"rate_limit"`
 	Epoch    string            `json:"epoch"`
@@ -163,11 +164,12 @@ func (e *vaultError) Error() string { return fmt.Sprintf("status %d of Vault: %s
 
 // retrying calls again after a new login if Vault has refused the Vault token.
 func (v *vault) retrying(ctx context.Context, call func() error) error {
+	used := v.client.Token()
 	err := call()
 	if answered, ok := errors.AsType[*vaultError](err); !ok || answered.status != http.StatusForbidden {
 		return err
 	}
-	again, loginErr := v.renew(ctx)
+	again, loginErr := v.renew(ctx, used)
 	switch {
 	case loginErr != nil:
 		return fmt.Errorf("%w; then: %w", err, loginErr)

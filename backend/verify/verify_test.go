@@ -77,13 +77,17 @@ func TestDecision(t *testing.T) {
 	each(t, func(t *testing.T, i *verifytest.Issuer, issue func(verifytest.Token) string) {
 		c := i.Config()
 		c.Hosts = []string{"api.example.com", "other.example.com"}
+		c.GeoIP = func(addr netip.Addr) string {
+			return map[netip.Addr]string{netip.MustParseAddr("10.1.2.3"): "FR", netip.MustParseAddr("192.0.2.1"): "US"}[addr]
+		}
 		v := start(t, c)
 		text := issue(verifytest.Token{
 			Role: "reader", Scopes: []string{"orders:*"}, CIDRs: []string{"10.0.0.0/8"}, Hosts: []string{"api.example.com"},
+			Regions: []string{"DE", "FR"},
 			Subject: "entity-1", Metadata: map[string]string{"team": "billing"},
 		})
 		use := func(change func(*verify.Use)) *verify.Use {
-			u := &verify.Use{Scopes: []string{"orders:read"}, Client: netip.MustParseAddr("10.1.2.3"), Host: "api.example.com"}
+			u := &verify.Use{Scopes: []string{"orders:read"}, Client: netip.MustParseAddr("10.1.2.3"), Region: "DE", Host: "api.example.com"}
 			change(u)
 			return u
 		}
@@ -99,6 +103,10 @@ func TestDecision(t *testing.T) {
 			expect(t, v, text, use(func(u *verify.Use) { u.Audience = "https://other.test" }), access.WrongAudience)
 			expect(t, v, text, use(func(u *verify.Use) { u.Client = netip.MustParseAddr("192.0.2.1") }), access.AddressNotAllowed)
 			expect(t, v, text, use(func(u *verify.Use) { u.Client = netip.Addr{} }), access.AddressNotAllowed)
+			expect(t, v, text, use(func(u *verify.Use) { u.Region = "US" }), access.RegionNotAllowed)
+			expect(t, v, text, use(func(u *verify.Use) { u.Region = "Germany" }), access.RegionNotAllowed)
+			expect(t, v, text, use(func(u *verify.Use) { u.Client, u.Region = netip.MustParseAddr("10.9.9.9"), "" }), access.RegionNotAllowed)
+			expect(t, v, text, use(func(u *verify.Use) { u.Region = "" }), access.Good) // the region of the address
 			expect(t, v, text, use(func(u *verify.Use) { u.Host = "other.example.com" }), access.HostNotAllowed)
 			expect(t, v, text, use(func(u *verify.Use) { u.Host = "" }), access.HostNotAllowed)
 			expect(t, v, text, use(func(u *verify.Use) { u.Host = "evil.example.org" }), access.HostNotAllowed)
@@ -285,6 +293,7 @@ func TestOutage(t *testing.T) {
 		i.SetDown(true)
 		time.Sleep(61 * time.Minute)
 		expect(t, v, i.JWT(t, verifytest.Token{Scopes: []string{"a"}, NoList: true}), nil, "error")
+		i.SetDown(false)
 	})
 }
 

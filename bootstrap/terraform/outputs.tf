@@ -3,6 +3,7 @@ output "policies" {
   value = {
     applications = { for role, policy in vault_policy.application : role => policy.name }
     introspect   = vault_policy.introspect.name
+    verifier     = vault_policy.verifier.name
     security     = vault_policy.security.name
   }
 }

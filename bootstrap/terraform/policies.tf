@@ -19,15 +19,28 @@ locals {
   }
 }
 
-# An API server asks whether the tokens that it is shown are good. One that keeps the answers reads the feed.
+# An API server asks whether the tokens that it is shown are good.
 resource "vault_policy" "introspect" {
   name   = "${var.path}-introspect"
   policy = <<-EOT
     path "${vault_mount.apitoken.path}/introspect" {
       capabilities = ["update"]
     }
+  EOT
+}
+
+# A verifier keeps the answers of introspection, reads what has changed, and reports how tokens were used.
+resource "vault_policy" "verifier" {
+  name   = "${var.path}-verifier"
+  policy = <<-EOT
+    path "${vault_mount.apitoken.path}/introspect" {
+      capabilities = ["update"]
+    }
     path "${vault_mount.apitoken.path}/feed" {
       capabilities = ["read"]
+    }
+    path "${vault_mount.apitoken.path}/usage" {
+      capabilities = ["update"]
     }
   EOT
 }

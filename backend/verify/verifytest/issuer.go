@@ -36,6 +36,7 @@ type Token struct {
 	Subject   string   // Vault entity
 	TTL       time.Duration
 	CIDRs     []string // token_bound_cidrs
+	Regions   []string // bound_regions
 	Hosts     []string // bound_hosts
 	Metadata  map[string]string
 	JKT, X5T  string // thumbprint of the key that the token is bound to
@@ -61,6 +62,7 @@ type Issuer struct {
 	logins  map[string]bool // Vault tokens of logins
 	calls   map[string]int  // by path
 	pause   func(path string)
+	usage   usage
 }
 
 // issued is a token with what the mount knows of it.
@@ -124,8 +126,16 @@ func (i *Issuer) Config() verify.Config {
 type direct struct{ handler http.Handler }
 
 func (d direct) RoundTrip(r *http.Request) (*http.Response, error) {
-	w := httptest.NewRecorder()
-	d.handler.ServeHTTP(w, r)
+	w, done := httptest.NewRecorder(), make(chan struct{})
+	go func() {
+		defer close(done)
+		d.handler.ServeHTTP(w, r)
+	}()
+	select {
+	case <-r.Context().Done():
+		return nil, r.Context().Err()
+	case <-done:
+	}
 	resp := w.Result()
 	resp.Request = r
 	return resp, nil
@@ -163,6 +173,7 @@ func (i *Issuer) JWT(t testing.TB, spec Token) string {
 		if err != nil {
 			return "", err
 		}
+		payload.Engine.RateLimit = spec.RateLimit
 		return token.MintJWT(i.signing, payload)
 	})
 }
@@ -192,6 +203,13 @@ func (i *Issuer) issue(t testing.TB, spec Token, mint func(*issued) (string, err
 	}
 	if addresses.Restricted() {
 		c.Addresses, one.permissions.Addresses = addresses.Ranges(), []access.Addresses{addresses}
+	}
+	if spec.Regions != nil {
+		regions, err := access.ParseRegions(spec.Regions)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Regions, one.permissions.Regions = regions, []access.Regions{regions}
 	}
 	if spec.Hosts != nil {
 		one.permissions.Hosts = []access.Hosts{spec.Hosts}
@@ -338,7 +356,9 @@ func (i *Issuer) Decide(text string, use *verify.Use) access.Reason {
 	if audience == "" {
 		audience = Audience
 	}
-	return i.decide(text, &access.Use{Scopes: use.Scopes, Audience: audience, ClientIP: use.Client, Host: use.Host})
+	return i.decide(text, &access.Use{
+		Scopes: use.Scopes, Audience: audience, ClientIP: use.Client, Region: use.Region, Host: use.Host,
+	})
 }
 
 // PublicKey returns the key that verifies JWTs issued now.

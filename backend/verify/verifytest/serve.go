@@ -3,7 +3,6 @@ package verifytest
 import (
 	"encoding/json"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -62,6 +61,8 @@ func (i *Issuer) answer(r *http.Request) (status int, mediaType string, body []b
 	switch path {
 	case "introspect":
 		return http.StatusOK, "application/json", encode(map[string]any{"data": i.introspect(r)})
+	case "usage":
+		return http.StatusOK, "application/json", encode(map[string]any{"data": i.report(r)})
 	case "feed":
 		return http.StatusOK, "application/json", encode(map[string]any{"data": i.events(r)})
 	case "auth/token/revoke-self":
@@ -86,6 +87,7 @@ func (i *Issuer) introspect(r *http.Request) map[string]any {
 		Scopes   string `json:"required_scopes"`
 		Audience string `json:"audience"`
 		ClientIP string `json:"client_ip"`
+		Region   string `json:"region"`
 		Host     string `json:"host"`
 	}
 	_ = json.NewDecoder(r.Body).Decode(&in)
@@ -101,7 +103,7 @@ func (i *Issuer) introspect(r *http.Request) map[string]any {
 		return data
 	}
 	c := one.claims
-	use := &access.Use{Scopes: splitList(in.Scopes), Audience: in.Audience, ClientIP: parseIP(in.ClientIP), Host: in.Host}
+	use := &access.Use{Scopes: splitList(in.Scopes), Audience: in.Audience, ClientIP: parseIP(in.ClientIP), Region: in.Region, Host: in.Host}
 	reason := i.decide(in.Token, use)
 	data["active"] = reason == access.Good
 	if reason != access.Good {
@@ -121,12 +123,15 @@ func (i *Issuer) introspect(r *http.Request) map[string]any {
 	if c.Metadata != nil {
 		data["metadata"] = c.Metadata
 	}
-	addresses, hosts, left := one.permissions.Effective()
-	if addresses.Restricted() || !left {
-		data["token_bound_cidrs"] = addresses.Strings()
+	bounds, left := one.permissions.Effective()
+	if bounds.Addresses.Restricted() || !left {
+		data["token_bound_cidrs"] = bounds.Addresses.Strings()
 	}
-	if len(hosts) > 0 || !left {
-		data["bound_hosts"] = slices.Concat([]string{}, hosts)
+	if bounds.Regions.Restricted() {
+		data["bound_regions"] = bounds.Regions.Strings()
+	}
+	if len(bounds.Hosts) > 0 {
+		data["bound_hosts"] = bounds.Hosts
 	}
 	if one.spec.RateLimit != "" {
 		data["rate_limit"] = one.spec.RateLimit

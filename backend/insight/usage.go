@@ -1,0 +1,182 @@
+// Package insight records how issued tokens are used: Usage counts the uses and refusals of each token, as verifiers and
+// introspection report them.
+package insight
+
+import (
+	"context"
+	"math"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/worker"
+)
+
+// Config has the dependencies of a Usage. All fields are required.
+type Config struct {
+	Storage logical.Storage // of the mount, for background work
+	Now     func() time.Time
+	Log     func() hclog.Logger
+	Writer  string // ID of this process in storage keys
+
+	// End returns until when the inventory has a token, without renewals; false if the inventory does not have the token.
+	End func(token.ID) (time.Time, bool)
+}
+
+// Usage counts the uses of tokens by the ID of their grant. Counting changes memory only. Run writes what has changed,
+// at most one entry a second (writer.go): a crash loses the counts of the last minute. A count is never too high.
+//
+// A million tokens take about 200 MB. Usage is safe for concurrent use.
+type Usage struct {
+	*worker.Worker
+	Config
+	damage    damage
+	scopes    scopeSets
+	reporters reporters
+	unknown   unknown
+	shards    [1 << 8]shard // by the first byte of the ID
+
+	tick     atomic.Uint64 // counts the snapshots of segments
+	mu       sync.Mutex    // locked after a shard's
+	segments map[string]*segment
+	filling  *segment // the segment that takes rows; nil: none
+	made     int      // number of segments that this process has made
+
+	reading [loaders]sync.Mutex // held while a segment is read; by its name
+
+	staleMu   sync.Mutex
+	staleKeys map[string]bool // storage keys that another node wrote
+
+	writing   sync.Mutex // held by Run and Flush; locked before the others
+	nextWrite time.Time
+	failing   bool // the last write failed
+}
+
+// shard is a part of the entries.
+type shard struct {
+	mu      sync.Mutex
+	entries map[token.ID]*entry
+	_       [48]byte // keeps the locks of two shards apart: one cache line has 64 bytes
+}
+
+// New returns a Usage without counts. Load reads the counts from storage. The caller starts the worker with Run.
+func New(c Config) *Usage {
+	u := &Usage{Worker: worker.New(), Config: c, segments: make(map[string]*segment), staleKeys: make(map[string]bool)}
+	for i := range u.shards {
+		u.shards[i].entries = make(map[token.ID]*entry)
+	}
+	return u
+}
+
+// Seen is what was seen of a token: uses and refusals, and the circumstances of the last use. The zero value of a field
+// means that nothing is known.
+type Seen struct {
+	Uses     uint64
+	At       time.Time
+	Address  netip.Addr
+	Region   string // ISO 3166-1 alpha-2
+	Network  uint32 // number of the autonomous system
+	Refusals []Refusals
+	Scopes   []string // that the uses needed
+}
+
+// Refusals is how often uses were refused for a reason.
+type Refusals struct {
+	Reason access.Reason
+	Count  uint32
+}
+
+// Introspected counts an introspection of a token that expires at ownEnd by its own claims: a use if the reason is
+// access.Good, otherwise a refusal.
+func (u *Usage) Introspected(id token.ID, ownEnd time.Time, use *access.Use, reason access.Reason) {
+	if reason != access.Good {
+		refused := [1]Refusals{{reason, 1}}
+		u.add(id, ownEnd, &Seen{At: u.Now(), Refusals: refused[:]})
+		return
+	}
+	u.add(id, ownEnd, &Seen{Uses: 1, At: u.Now(), Address: use.ClientIP, Scopes: use.Scopes})
+}
+
+// Refused counts refused tokens that nobody can attribute to a grant, by the address of the client. An invalid address
+// is not counted.
+func (u *Usage) Refused(client netip.Addr, count uint64) {
+	u.unknown.add(client, count, u.Now())
+}
+
+// add adds to the counts of a token. It reports false if the token is unknown: the inventory does not have the token, and
+// ownEnd is zero.
+func (u *Usage) add(id token.ID, ownEnd time.Time, seen *Seen) bool {
+	s := &u.shards[id[0]]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.entries[id]
+	if e == nil {
+		end, listed := u.End(id)
+		if !listed && ownEnd.IsZero() {
+			return false
+		}
+		if !listed || end.Before(ownEnd) {
+			end = ownEnd
+		}
+		e = &entry{end: seconds(end)}
+		s.entries[id] = e
+	}
+	if !ownEnd.IsZero() {
+		e.end = max(e.end, seconds(ownEnd))
+	}
+	e.add(seen, &u.scopes)
+	u.changed(id, e)
+	return true
+}
+
+// Get returns the counts of a token. On a standby, Get first reads what the active node has written.
+func (u *Usage) Get(ctx context.Context, id token.ID) (Record, error) {
+	if err := u.Refresh(ctx); err != nil {
+		return Record{}, err
+	}
+	s := &u.shards[id[0]]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.entries[id]
+	if e == nil {
+		return Record{}, nil
+	}
+	return e.record(), nil
+}
+
+// LastUse returns when a token was last used, to the second; false if no use is known.
+func (u *Usage) LastUse(id token.ID) (time.Time, bool) {
+	s := &u.shards[id[0]]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.entries[id]
+	if e == nil || e.last == 0 {
+		return time.Time{}, false
+	}
+	return fromSeconds(e.last), true
+}
+
+// Len returns the number of tokens with counts.
+func (u *Usage) Len() int {
+	n := 0
+	for i := range u.shards {
+		s := &u.shards[i]
+		s.mu.Lock()
+		n += len(s.entries)
+		s.mu.Unlock()
+	}
+	return n
+}
+
+// seconds returns a time in seconds since 1970, within 32 bits.
+func seconds(t time.Time) uint32 {
+	return uint32(min(max(t.Unix(), 0), math.MaxUint32)) //nolint:gosec // within 32 bits
+}
+
+func fromSeconds(s uint32) time.Time { return time.Unix(int64(s), 0) }
