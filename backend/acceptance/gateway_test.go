@@ -19,6 +19,7 @@ import (
 
 	"github.com/hashicorp/vault/api"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/geoip/geoiptest"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/scripts/process"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/scripts/vaultserver"
 )
@@ -142,6 +143,9 @@ func newShop(t *testing.T) *shop {
 		"jwt":       {"token_format": "jwt"},
 		"far":       {"token_bound_cidrs": "192.0.2.0/24"},
 		"elsewhere": {"bound_hosts": "other.example.com"},
+		"here":      {"bound_regions": "EU"},
+		"abroad":    {"bound_regions": "US"},
+		"slow":      {"rate_limit": "2/1h"},
 	} {
 		role := map[string]any{"scopes": "orders:read", "audience": "https://orders.example.com", "ttl": "1h"}
 		for k, v := range more {
@@ -180,9 +184,11 @@ func (s *shop) startAuthorizer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	regions := filepath.Join(dir, "regions.mmdb")
+	geoiptest.Write(t, regions, map[string]string{"127.0.0.0/8": "DE"})
 	s.authz, s.admin, s.authzLog = "127.0.0.1:"+ports[0], "127.0.0.1:"+ports[1], filepath.Join(dir, "authz.log")
 	configuration(t, dir, []string{"authz.yaml"}, "127.0.0.1:9191", s.authz, "127.0.0.1:9190", s.admin,
-		"gateways: [nginx]", "gateways: [nginx, nginx_headers, caddy, traefik]",
+		"gateways: [nginx]", "gateways: [nginx, nginx_headers, caddy, traefik]\ngeoip_database: "+regions,
 		"https://vault.example.com:8200", s.server.Addr, "/run/apitoken-authz/vault-token", tokenFile)
 	p, err := process.Start("apitoken-authz", exec.Command(binary, "-config", filepath.Join(dir, "authz.yaml")), s.authzLog)
 	if err != nil {
@@ -290,7 +296,7 @@ func TestGateways(t *testing.T) {
 				t.Skipf("SKIPPED: there is no %s, neither on PATH nor in bin/ (bootstrap/gateways/build.sh builds Caddy and Traefik): %v", g.binary, err)
 			}
 			address := g.start(t, s, binary)
-			t.Run("decisions", func(t *testing.T) { s.decisions(t, address) })
+			t.Run("decisions", func(t *testing.T) { s.decisions(t, &g, address) })
 			t.Run("identity", func(t *testing.T) { s.identity(t, &g, address) })
 			t.Run("paths", func(t *testing.T) { s.paths(t, address) })
 			for _, role := range []string{"reader", "jwt"} {
@@ -307,9 +313,13 @@ func TestGateways(t *testing.T) {
 	}
 }
 
-func (s *shop) decisions(t *testing.T, address string) {
+func (s *shop) decisions(t *testing.T, g *gateway, address string) {
+	tooMany := http.StatusTooManyRequests
+	if strings.HasPrefix(g.kind, "nginx") {
+		tooMany = http.StatusForbidden // auth_request makes 500 of 429
+	}
 	tokens := map[string]string{"": "", "noise": "noise"}
-	for _, role := range []string{"reader", "jwt", "far", "elsewhere"} {
+	for _, role := range []string{"reader", "jwt", "far", "elsewhere", "here", "abroad", "slow"} {
 		tokens[role], _ = s.token(t, role)
 	}
 	for _, c := range []struct {
@@ -328,6 +338,11 @@ func (s *shop) decisions(t *testing.T, address string) {
 		{"GET", "/admin/users", "reader", 403},
 		{"GET", "/orders", "far", 403},
 		{"GET", "/orders", "elsewhere", 403},
+		{"GET", "/orders", "here", 200},
+		{"GET", "/orders", "abroad", 403},
+		{"GET", "/orders", "slow", 200},
+		{"GET", "/orders", "slow", 200},
+		{"GET", "/orders", "slow", tooMany},
 		{"GET", "/other", "reader", 403},
 		{"PATCH", "/orders", "reader", 403},
 	} {

@@ -27,16 +27,19 @@ type File struct {
 	ClientCertificates bool   `yaml:"client_certificates"`
 	IdentityHeaders    string `yaml:"identity_headers"` // what happens to requests that have them: strip (default) or refuse
 
-	Vault       *Vault        `yaml:"vault"`
-	Issuer      string        `yaml:"issuer"`
-	Environment string        `yaml:"environment"`
-	Audience    string        `yaml:"audience"`
-	AnyAudience bool          `yaml:"any_audience"`
-	Hosts       []string      `yaml:"hosts"`
-	ClockSkew   time.Duration `yaml:"clock_skew"`
-	MaxAge      time.Duration `yaml:"max_age"`
-	MaxTokens   int           `yaml:"max_tokens"`
-	DPoP        DPoP          `yaml:"dpop"`
+	Vault       *Vault   `yaml:"vault"`
+	Issuer      string   `yaml:"issuer"`
+	Environment string   `yaml:"environment"`
+	Audience    string   `yaml:"audience"`
+	AnyAudience bool     `yaml:"any_audience"`
+	Hosts       []string `yaml:"hosts"`
+	// GeoIPDatabase is a MaxMind DB file, for tokens that are bound to regions; empty: such tokens are refused.
+	GeoIPDatabase string        `yaml:"geoip_database"`
+	ShareRate     bool          `yaml:"share_rate"` // divide the rate_limit of a role by the number of verifiers
+	ClockSkew     time.Duration `yaml:"clock_skew"`
+	MaxAge        time.Duration `yaml:"max_age"`
+	MaxTokens     int           `yaml:"max_tokens"`
+	DPoP          DPoP          `yaml:"dpop"`
 
 	Log   Log    `yaml:"log"`
 	Rules []Rule `yaml:"rules"`

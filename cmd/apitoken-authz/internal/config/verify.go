@@ -18,16 +18,18 @@ func (e errRate) Error() string {
 // Verifier returns the configuration of the library.
 func (f *File) Verifier(logger *slog.Logger) (verify.Config, error) {
 	c := verify.Config{
-		Issuer:      f.Issuer,
-		Environment: f.Environment,
-		Audience:    f.Audience,
-		AnyAudience: f.AnyAudience,
-		Hosts:       f.Hosts,
-		ClockSkew:   f.ClockSkew,
-		MaxAge:      f.MaxAge,
-		MaxTokens:   f.MaxTokens,
-		DPoP:        verify.DPoPConfig{MaxAge: f.DPoP.MaxAge},
-		Logger:      logger,
+		Issuer:        f.Issuer,
+		Environment:   f.Environment,
+		Audience:      f.Audience,
+		AnyAudience:   f.AnyAudience,
+		Hosts:         f.Hosts,
+		GeoIPDatabase: f.GeoIPDatabase,
+		ShareRate:     f.ShareRate,
+		ClockSkew:     f.ClockSkew,
+		MaxAge:        f.MaxAge,
+		MaxTokens:     f.MaxTokens,
+		DPoP:          verify.DPoPConfig{MaxAge: f.DPoP.MaxAge},
+		Logger:        logger,
 	}
 	if f.DPoP.NonceKeyFile != "" {
 		key, err := os.ReadFile(f.DPoP.NonceKeyFile)
