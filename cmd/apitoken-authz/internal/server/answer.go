@@ -74,7 +74,7 @@ func writeAny(w http.ResponseWriter, a *Answer) {
 	}
 	h.Set("Content-Type", "application/json")
 	w.WriteHeader(a.Status)
-	_, _ = w.Write([]byte(a.body()))
+	_, _ = w.Write([]byte(a.body())) //nolint:gosec // one of a few texts of this file
 }
 
 // writeNginx writes an answer for auth_request, which makes 500 of every status but 2xx, 401 and 403. X-Token-Reason has the
@@ -101,6 +101,6 @@ func writeNginx(w http.ResponseWriter, a *Answer) {
 func setIdentity(h http.Header, a *Answer) {
 	values := identity(&a.Decision)
 	for i, name := range identityHeaders {
-		h[name] = []string{values[i]}
+		h[name] = values[i : i+1 : i+1]
 	}
 }

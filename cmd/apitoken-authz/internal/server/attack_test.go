@@ -52,7 +52,7 @@ var attacks = []attack{
 	{name: "CVE-2026-26205 two slashes inside", ask: get("/public//admin", ""), status: 400, reason: reasonBadTarget},
 	{name: "CVE-2026-73553 path parameters", ask: get("/public;/../admin", ""), status: 400, reason: reasonBadTarget},
 	{name: "CVE-2026-73553 path parameters, Tomcat", ask: get("/public/..;/admin", ""), status: 400, reason: reasonBadTarget},
-	{name: "CVE-2026-73552 obs-text", ask: get("/public/\xff", ""), status: 400, reason: reasonBadTarget, modes: "nginx nginx_headers caddy traefik"},
+	{name: "CVE-2026-73552 obs-text", ask: get("/public/\xff", ""), status: 400, reason: reasonBadTarget, modes: "nginx nginx_headers caddy traefik"}, // protobuf has no such text
 	{name: "CVE-2026-73552 UTF-8 unencoded", ask: get("/public/é", ""), status: 400, reason: reasonBadTarget},
 	{name: "CVE-2026-33186 no leading slash", ask: get("public/a", ""), status: 400, raw: true},
 	{name: "GHSA-pxq7-h93f-9jrg fragment", ask: get("/status#/../admin", ""), status: 400, reason: reasonBadTarget},
@@ -132,9 +132,6 @@ func TestAttacks(t *testing.T) {
 				continue
 			}
 			t.Run(a.name, func(t *testing.T) {
-				if mode == "envoy" && strings.ContainsAny(a.ask.target, "\xff") {
-					t.Skip("protobuf has no such text")
-				}
 				g := w.send(t, mode, a.ask)
 				switch {
 				case a.status == 200:

@@ -114,7 +114,9 @@ func (s *Server) protected(ctx context.Context, r *Request, rule *rules.Rule) *A
 		}
 		a.Allowed, a.Status, a.Reason = true, http.StatusOK, ""
 	}
-	d.SetHeaders(a.header(), rule.Scopes)
+	if !d.Allowed || d.Nonce != "" || d.Limit != nil {
+		d.SetHeaders(a.header(), rule.Scopes)
+	}
 	return a
 }
 

@@ -126,7 +126,7 @@ func denied(a *Answer) *authv3.CheckResponse {
 		code = codes.Unauthenticated
 	}
 	return &authv3.CheckResponse{
-		Status: &statuspb.Status{Code: int32(code)}, //nolint:gosec // codes are below 17
+		Status: &statuspb.Status{Code: int32(code)},
 		HttpResponse: &authv3.CheckResponse_DeniedResponse{DeniedResponse: &authv3.DeniedHttpResponse{
 			Status:  &typev3.HttpStatus{Code: typev3.StatusCode(a.Status)}, //nolint:gosec // HTTP statuses are below 600
 			Headers: append(options(a.Header), option("Content-Type", "application/json"), option("Cache-Control", "no-store")),

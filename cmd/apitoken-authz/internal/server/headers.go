@@ -12,12 +12,15 @@ import (
 // gateway overwrites what the client sent.
 var identityHeaders = [...]string{"X-Token-Id", "X-Token-Subject", "X-Token-Role", "X-Token-Scope"}
 
+// plainIdentity are identityHeaders in the form of canonical.
+var plainIdentity = [...]string{"x-token-id", "x-token-subject", "x-token-role", "x-token-scope"}
+
 // noValue stands for a value that is not known: a header must not be empty, since gateways leave out empty headers.
 const noValue = "-"
 
 // identity returns the values of identityHeaders. The zero Decision is that of a public rule.
-func identity(d *verify.Decision) [len(identityHeaders)]string {
-	return [...]string{safe(d.TokenID), safe(d.Subject), safe(d.Role), safe(d.Scopes.Parameter())}
+func identity(d *verify.Decision) []string {
+	return []string{safe(d.TokenID), safe(d.Subject), safe(d.Role), safe(d.Scopes.Parameter())}
 }
 
 const safeChars = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~:/*@+= "
@@ -46,19 +49,38 @@ func safe(value string) string {
 }
 
 // overrides make some frameworks act on another method or path than the one of the request line.
-var overrides = []string{"x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url"}
+var overrides = [...]string{"x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url"}
 
 // canonical returns a name in lower case with a hyphen for every other character: what some servers make of a name.
 func canonical(name string) string {
-	return strings.Map(func(c rune) rune {
-		switch {
-		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
-			return c
-		case 'A' <= c && c <= 'Z':
-			return c | 0x20
+	plain := make([]byte, len(name))
+	for i := range len(name) {
+		plain[i] = canonicalByte(name[i])
+	}
+	return string(plain)
+}
+
+func canonicalByte(c byte) byte {
+	switch {
+	case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
+		return c
+	case 'A' <= c && c <= 'Z':
+		return c | 0x20
+	}
+	return '-'
+}
+
+// reads reports whether some servers read a name as the plain name.
+func reads(name, plain string) bool {
+	if len(name) != len(plain) {
+		return false
+	}
+	for i := range len(name) {
+		if canonicalByte(name[i]) != plain[i] {
+			return false
 		}
-		return '-'
-	}, name)
+	}
+	return true
 }
 
 // sent is what a client sent of the headers that it must not set.
@@ -84,25 +106,23 @@ func inspect(h http.Header) (sent, *problem) {
 		if name[0]|0x20 != 'x' {
 			continue
 		}
-		switch plain := canonical(name); {
-		case slices.Contains(overrides, plain):
-			return found, bad(reasonOverride, "the header "+plain+" asks for another method or path")
-		case isIdentity(plain) && len(plain) == len(name) && http.CanonicalHeaderKey(plain) == http.CanonicalHeaderKey(name):
+		if k := indexOf(overrides[:], name); k >= 0 {
+			return found, bad(reasonOverride, "the header "+overrides[k]+" asks for another method or path")
+		}
+		switch k := indexOf(plainIdentity[:], name); {
+		case k < 0:
+		case strings.EqualFold(name, plainIdentity[k]):
 			found.identity = append(found.identity, name)
-		case isIdentity(plain):
+		default:
 			found.aliases = append(found.aliases, name)
 		}
 	}
 	return found, nil
 }
 
-func isIdentity(plain string) bool {
-	for _, name := range identityHeaders {
-		if strings.EqualFold(name, plain) {
-			return true
-		}
-	}
-	return false
+// indexOf returns the index of the plain name that some servers read a name as; -1 if there is none.
+func indexOf(plain []string, name string) int {
+	return slices.IndexFunc(plain, func(p string) bool { return reads(name, p) })
 }
 
 // inspectConnection refuses a Connection header (RFC 9110 section 7.6.1) that makes a proxy drop what the authorizer relies on.
@@ -110,7 +130,7 @@ func inspectConnection(values []string) *problem {
 	for _, value := range values {
 		for option := range strings.SplitSeq(value, ",") {
 			plain := canonical(strings.TrimSpace(option))
-			if isIdentity(plain) || plain == "authorization" || plain == "dpop" || plain == "host" || strings.HasPrefix(plain, "x-forwarded-") ||
+			if slices.Contains(plainIdentity[:], plain) || plain == "authorization" || plain == "dpop" || plain == "host" || strings.HasPrefix(plain, "x-forwarded-") ||
 				strings.HasPrefix(plain, "x-original-") {
 				return bad(reasonBadRequest, "the Connection header lists "+plain)
 			}
