@@ -293,6 +293,7 @@ func TestGateways(t *testing.T) {
 			if err != nil && os.Getenv("REQUIRE_GATEWAYS") != "" {
 				t.Fatal(err)
 			} else if err != nil {
+				fmt.Fprintf(os.Stderr, "The tests with the gateway %s are skipped: %v\n", g.name, err)
 				t.Skipf("SKIPPED: there is no %s, neither on PATH nor in bin/ (bootstrap/gateways/build.sh builds Caddy and Traefik): %v", g.binary, err)
 			}
 			address := g.start(t, s, binary)
@@ -463,5 +464,85 @@ func (s *shop) revocation(t *testing.T, name, address, role string) {
 			t.Fatalf("after %s: %d, %v", took, status, err)
 		}
 		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// TestGatewayWithoutVault stops Vault: tokens that were seen stay good for a while, and then nothing that cannot be checked may
+// pass. When Vault is back, the tokens are good again, and revocations are seen.
+func TestGatewayWithoutVault(t *testing.T) {
+	t.Parallel()
+	var g *gateway
+	var binary string
+	for i := range gateways {
+		if path, err := gateways[i].find(); err == nil {
+			g, binary = &gateways[i], path
+			break
+		}
+	}
+	if g == nil && os.Getenv("REQUIRE_GATEWAYS") != "" {
+		t.Fatal("there is no gateway")
+	} else if g == nil {
+		t.Skip("SKIPPED: there is no gateway, neither on PATH nor in bin/")
+	}
+	s := newShop(t)
+	address := g.start(t, s, binary)
+	opaque, _ := s.token(t, "reader")
+	unseen, _ := s.token(t, "reader")
+	jwt, _ := s.token(t, "jwt")
+	status := func(token string) int {
+		t.Helper()
+		got, _, err := send(address, "GET", "/orders", bearer(token))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	ready := func() bool {
+		resp, err := http.Get("http://" + s.admin + "/readyz")
+		if err != nil {
+			return false
+		}
+		defer resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
+	}
+	if status(opaque) != 200 || status(jwt) != 200 {
+		t.Fatal("the tokens are not good")
+	}
+
+	s.server.Stop()
+	stopped := time.Now()
+	if status(opaque) != 200 || status(jwt) != 200 {
+		t.Error("tokens that were seen are refused at once")
+	}
+	if got := status(unseen); got == 200 {
+		t.Error("a token that was never seen may pass")
+	}
+	for status(opaque) == 200 {
+		if time.Since(stopped) > 20*time.Second {
+			t.Fatal("an opaque token may still pass")
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	t.Logf("an opaque token was refused %s after Vault stopped", time.Since(stopped).Round(100*time.Millisecond))
+	if time.Since(stopped) < 8*time.Second {
+		t.Error("that is too soon: a restart of Vault takes seconds")
+	}
+	if got, _, err := send(address, "GET", "/status"); err != nil || got != 200 || status(jwt) != 200 || ready() {
+		t.Errorf("/status %d, %v; the JWT %d; ready %t", got, err, status(jwt), ready())
+	}
+
+	if err := s.server.Restart(context.WithoutCancel(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	back := time.Now()
+	for status(opaque) != 200 || status(unseen) != 200 || status(jwt) != 200 || !ready() {
+		if time.Since(back) > 20*time.Second {
+			t.Fatalf("opaque %d, unseen %d, JWT %d, ready %t", status(opaque), status(unseen), status(jwt), ready())
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	t.Logf("all tokens were good %s after Vault was back", time.Since(back).Round(100*time.Millisecond))
+	for _, role := range []string{"reader", "jwt"} {
+		s.revocation(t, g.name, address, role)
 	}
 }

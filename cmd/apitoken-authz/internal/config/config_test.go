@@ -69,6 +69,7 @@ func TestParseRefuses(t *testing.T) {
 		{"gateways: [nginx]", "gateways: [nginx]\nmax_age: 2m", "authz.yaml:3: max_age: must be between 0s and 1m0s"},
 		{"gateways: [nginx]", "gateways: [nginx]\nmax_tokens: many", `authz.yaml:3: want a whole number, not "many"`},
 		{"gateways: [nginx]", "gateways: [nginx]\ntls: {key: k}", "authz.yaml:3: tls: certificate and key"},
+		{"gateways: [nginx]", "gateways: [caddy]\nclient_certificates: true", "authz.yaml:3: client_certificates: is only for gateways nginx"},
 		{"token_file: /run/token", "approle: {role_id: a}\n  token_file: x", "authz.yaml:3: vault: want exactly one of token_file, approle, kubernetes and jwt, not 2"},
 		{"  token_file: /run/token\n", "", "authz.yaml:3: vault: want exactly one"},
 		{"10s", "soon", `authz.yaml:7: want a duration such as 30s, not "soon"`},
