@@ -32,7 +32,8 @@ type question struct {
 	client netip.Addr // who shows the text
 }
 
-var errPosition = errors.New("the answer of introspect has no position in the feed that was read: it may be older than a revocation")
+var errPosition = errors.New("the answer of introspect has no position in the feed that was read: " +
+	"it may be older than a revocation")
 
 // ask asks Vault about a token. Callers that ask about one text at once share one request, which no caller's ctx ends.
 func (v *impl) ask(ctx context.Context, q *question) (found, error) {

@@ -24,19 +24,26 @@ func (v *impl) check(ctx context.Context, text string, use *Use) (Decision, erro
 	if text == "" {
 		return Decision{Reason: Missing, Detail: "the request has no token"}, nil
 	}
-	if !wellFormedLength(text) {
-		return Decision{Reason: access.Malformed, Detail: "this is not a token: it is too long, or has a space or control character"}, nil
+	if len(text) > token.MaxLen {
+		return Decision{Reason: access.Malformed, Detail: "this is not a token: it is too long"}, nil
+	}
+	jwt := token.IsJWT(text)
+	var lately *facts
+	if jwt {
+		if lately = v.recent.get(text); lately != nil && v.usable(lately, now) {
+			return v.decide(lately, text, use, now)
+		}
 	}
 	sum := v.digests.sum(text)
 	f, _ := v.tokens.GetIfPresent(sum)
-	if f != nil && v.fresh(f, now) && !f.local() {
-		return v.decide(f, text, use, now)
+	if f == nil {
+		f = lately
 	}
-	if f != nil && f.local() {
-		revoked, err := f.state(now)
-		if err == nil && !revoked && !v.events.concern(f, v.config.ClockSkew) {
-			return v.decide(f, text, use, now)
+	if f != nil && v.usable(f, now) {
+		if jwt {
+			v.recent.put(text, f)
 		}
+		return v.decide(f, text, use, now)
 	}
 	is, err := v.learn(ctx, &question{sum: sum, text: text, before: f, proven: f != nil, client: clientOf(use)}, now)
 	switch {
@@ -54,16 +61,23 @@ func (v *impl) check(ctx context.Context, text string, use *Use) (Decision, erro
 	return v.decide(is.facts, text, use, now)
 }
 
-func wellFormedLength(text string) bool {
-	if len(text) > token.MaxLen {
-		return false
-	}
+// printable reports whether a text has only bytes that a token may have: Vault answers an error to others.
+func printable(text string) bool {
 	for i := range len(text) {
 		if text[i] <= ' ' || text[i] > '~' {
 			return false
 		}
 	}
 	return true
+}
+
+// usable reports whether facts may be used without a question to anybody.
+func (v *impl) usable(f *facts, now time.Time) bool {
+	if !f.local() {
+		return v.fresh(f, now)
+	}
+	revoked, err := f.state(now)
+	return err == nil && !revoked && !v.events.concern(f, v.config.ClockSkew)
 }
 
 // fresh reports whether an answer of Vault may still be used.
@@ -92,6 +106,9 @@ func (f *facts) state(now time.Time) (revoked bool, err error) {
 
 // learn finds out what a text is.
 func (v *impl) learn(ctx context.Context, q *question, now time.Time) (found, error) {
+	if !printable(q.text) {
+		return found{refusal: refuse(access.Malformed, "this is not a token: it has a space or a control character")}, nil
+	}
 	if r, _ := v.refusals.GetIfPresent(q.sum); r != nil && now.UnixNano() < r.until {
 		return found{refusal: r}, nil
 	}
@@ -189,7 +206,9 @@ func (v *impl) decide(f *facts, text string, use *Use, now time.Time) (Decision,
 
 // permit decides on audience, scopes, address, region and host.
 func (v *impl) permit(f *facts, state access.State, use *Use, now time.Time, d *Decision) {
-	u := access.Use{Scopes: use.Scopes, Audience: use.Audience, ClientIP: use.Client, Region: v.regionOf(f, use), Host: v.hostOf(f, use)}
+	u := access.Use{
+		Scopes: use.Scopes, Audience: use.Audience, ClientIP: use.Client, Region: v.regionOf(f, use), Host: v.hostOf(f, use),
+	}
 	if u.Audience == "" {
 		u.Audience = v.config.Audience
 	}

@@ -15,23 +15,52 @@ import (
 // maxSkew is the largest ClockSkew.
 const maxSkew = 5 * time.Minute
 
+// wrong returns an error about a field of Config.
+func wrong(field, format string, args ...any) error {
+	return fmt.Errorf("%s: %w", field, fmt.Errorf(format, args...))
+}
+
 // defaults checks a configuration and fills in what is not set.
 func (c *Config) defaults() error {
 	switch {
 	case c.Issuer == "" && c.Vault == nil:
 		return errors.New("neither Issuer nor Vault is set")
 	case c.Issuer != "" && !strings.HasPrefix(c.Issuer, "https://") && !strings.HasPrefix(c.Issuer, "http://"):
-		return fmt.Errorf("Issuer: %q is not a URL such as https://vault.example.com:8200/v1/apitoken", c.Issuer)
+		return wrong("Issuer", "%q is not a URL such as https://vault.example.com:8200/v1/apitoken", c.Issuer)
 	case c.Audience == "" && !c.AnyAudience:
-		return errors.New("Audience is not set: it says which tokens are for this API. An API without an audience sets AnyAudience")
+		return wrong("Audience", "not set: it says which tokens are for this API. An API without an audience sets AnyAudience")
 	case c.DPoP.NonceKey != nil && len(c.DPoP.NonceKey) < 32:
-		return fmt.Errorf("DPoP.NonceKey has %d bytes, want at least 32 random bytes", len(c.DPoP.NonceKey))
+		return wrong("DPoP.NonceKey", "%d bytes, want at least 32 random bytes", len(c.DPoP.NonceKey))
 	}
 	if c.Vault != nil {
 		if err := c.Vault.check(); err != nil {
 			return err
 		}
 	}
+	if err := c.numbers(); err != nil {
+		return err
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.GeoIPDatabase != "" {
+		if c.GeoIP != nil {
+			return errors.New("both GeoIPDatabase and GeoIP are set")
+		}
+		if err := geoip.Check(c.GeoIPDatabase); err != nil {
+			return wrong("GeoIPDatabase", "%w", err)
+		}
+		path, database := c.GeoIPDatabase, geoip.New(c.Now, c.Logger.Warn)
+		c.GeoIP = func(addr netip.Addr) string { return database.Region(path, addr) }
+	}
+	return nil
+}
+
+// numbers checks durations and sizes.
+func (c *Config) numbers() error {
 	if c.Vault == nil || c.ReportInterval < 0 {
 		c.ReportInterval = 0
 		c.silent = true
@@ -58,7 +87,7 @@ func (c *Config) defaults() error {
 			*f.value = f.other
 		}
 		if *f.value < 0 || *f.value > f.most {
-			return fmt.Errorf("%s: %s is not between 0 and %s", f.name, *f.value, f.most)
+			return wrong(f.name, "%s is not between 0 and %s", *f.value, f.most)
 		}
 	}
 	for _, f := range []struct {
@@ -73,24 +102,8 @@ func (c *Config) defaults() error {
 			*f.value = f.other
 		}
 		if *f.value < 0 {
-			return fmt.Errorf("%s: %d is negative", f.name, *f.value)
+			return wrong(f.name, "%d is negative", *f.value)
 		}
-	}
-	if c.Logger == nil {
-		c.Logger = slog.Default()
-	}
-	if c.Now == nil {
-		c.Now = time.Now
-	}
-	if c.GeoIPDatabase != "" {
-		if c.GeoIP != nil {
-			return errors.New("both GeoIPDatabase and GeoIP are set")
-		}
-		if err := geoip.Check(c.GeoIPDatabase); err != nil {
-			return fmt.Errorf("GeoIPDatabase: %w", err)
-		}
-		path, database := c.GeoIPDatabase, geoip.New(c.Now, c.Logger.Warn)
-		c.GeoIP = func(addr netip.Addr) string { return database.Region(path, addr) }
 	}
 	return nil
 }

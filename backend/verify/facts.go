@@ -37,7 +37,9 @@ type facts struct {
 // local reports whether the facts come from the token itself, a JWT.
 func (f *facts) local() bool { return f.key != nil }
 
-func (f *facts) setNames(id, subject string) { f.names, f.idLen = id+subject, uint8(len(id)) } //nolint:gosec // at most 49, see token.ParseName
+func (f *facts) setNames(id, subject string) {
+	f.names, f.idLen = id+subject, uint8(len(id)) //nolint:gosec // at most 49, see token.ParseName
+}
 
 // id returns the token's public name.
 func (f *facts) id() string { return f.names[:f.idLen] }

@@ -53,7 +53,7 @@ func (v *impl) openJWT(ctx context.Context, text string, now time.Time) (*facts,
 		return nil, refuse(access.Malformed, "the payload of the JWT is no base64url"), nil
 	}
 	var p token.JWT
-	if err := strictjson.Unmarshal(payload, &p); err != nil {
+	if err := decodePayload(string(payload), &p); err != nil {
 		return nil, refuse(access.Malformed, "the payload of the JWT is not that of an access token"), nil
 	}
 	k.remember(head)
@@ -143,7 +143,10 @@ func (v *impl) readJWT(ctx context.Context, p *token.JWT, k *key, now time.Time)
 	if err != nil {
 		return say(access.Malformed, err.Error())
 	}
-	f := &facts{terms: t, expires: p.ExpiresAt, learned: time.Unix(p.IssuedAt, 0).UnixNano(), key: k, bound: p.Confirmation}
+	f := &facts{terms: t, expires: p.ExpiresAt, learned: time.Unix(p.IssuedAt, 0).UnixNano(), key: k}
+	if c := p.Confirmation; c != nil { // a copy, which does not keep the payload in memory
+		f.bound = &token.Confirmation{JKT: strings.Clone(c.JKT), X5T: strings.Clone(c.X5T)}
+	}
 	if f.bound != nil && f.bound.IsZero() {
 		return say(access.Malformed, "the JWT is bound to a kind of key that is not known here")
 	}

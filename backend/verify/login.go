@@ -24,13 +24,13 @@ func (c *VaultConfig) check() error {
 	}
 	switch {
 	case ways != 1:
-		return fmt.Errorf("Vault: %d ways to log in are set: set one of Token, TokenFile, AppRole, Kubernetes and JWT", ways)
+		return wrong("Vault", "%d ways to log in are set: set one of Token, TokenFile, AppRole, Kubernetes and JWT", ways)
 	case c.AppRole != nil && (c.AppRole.RoleID == "" || (c.AppRole.SecretID != "" && c.AppRole.SecretIDFile != "")):
-		return errors.New("Vault.AppRole: RoleID is required, and at most one of SecretID and SecretIDFile")
+		return wrong("Vault.AppRole", "RoleID is required, and at most one of SecretID and SecretIDFile")
 	case c.Kubernetes != nil && c.Kubernetes.Role == "":
-		return errors.New("Vault.Kubernetes: Role is required")
+		return wrong("Vault.Kubernetes", "Role is required")
 	case c.JWT != nil && (c.JWT.Role == "" || c.JWT.JWTFile == ""):
-		return errors.New("Vault.JWT: Role and JWTFile are required")
+		return wrong("Vault.JWT", "Role and JWTFile are required")
 	}
 	return nil
 }
@@ -82,7 +82,7 @@ func (v *vault) loginLocked(ctx context.Context) (changed bool, err error) {
 		secret := c.AppRole.SecretID
 		if c.AppRole.SecretIDFile != "" {
 			if secret, err = readSecret(c.AppRole.SecretIDFile); err != nil {
-				return false, fmt.Errorf("Vault.AppRole.SecretIDFile: %w", err)
+				return false, wrong("Vault.AppRole.SecretIDFile", "%w", err)
 			}
 		}
 		if secret != "" {
@@ -141,7 +141,7 @@ func (v *vault) readTokenFile() (changed bool, err error) {
 		text, err = readSecret(v.config.TokenFile)
 	}
 	if err != nil {
-		return false, fmt.Errorf("Vault.TokenFile: %w", err)
+		return false, wrong("Vault.TokenFile", "%w", err)
 	}
 	changed = v.client.Token() != text
 	v.client.SetToken(text)
@@ -151,7 +151,7 @@ func (v *vault) readTokenFile() (changed bool, err error) {
 
 // readSecret reads a file with one secret.
 func readSecret(path string) (string, error) {
-	content, err := os.ReadFile(path)
+	content, err := os.ReadFile(path) //nolint:gosec // the operator names the file
 	if err != nil {
 		return "", err
 	}

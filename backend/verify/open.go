@@ -33,6 +33,7 @@ type impl struct {
 	keys   *keySet
 	lists  *listSet
 
+	recent   *recent
 	digests  *digester
 	tokens   *otter.Cache[digest, *facts]
 	refusals *otter.Cache[digest, *refusal]
@@ -79,10 +80,10 @@ func (v *impl) configure(c Config) error {
 	v.config = c
 	var err error
 	if v.hosts, err = access.ParseHosts(c.Hosts); err != nil {
-		return fmt.Errorf("Hosts: %w", err)
+		return wrong("Hosts", "%w", err)
 	}
 	if v.proxies, err = parseProxies(c.TrustedProxies); err != nil {
-		return fmt.Errorf("TrustedProxies: %w", err)
+		return wrong("TrustedProxies", "%w", err)
 	}
 	v.issuer = strings.TrimSuffix(c.Issuer, "/")
 	v.base = v.issuer
@@ -97,7 +98,7 @@ func (v *impl) configure(c Config) error {
 		}
 	}
 	v.public = publicClient(client)
-	v.events, v.digests, v.gate = newEvents(), newDigester(), newGate(c.UnknownPerSecond)
+	v.events, v.recent, v.digests, v.gate = newEvents(), newRecent(), newDigester(), newGate(c.UnknownPerSecond)
 	v.keys = &keySet{now: c.Now, fetch: func(ctx context.Context) ([]byte, time.Duration, error) {
 		return v.fetch(ctx, "/oauth/jwks", "application/jwk-set+json", maxJWKS)
 	}}
@@ -253,6 +254,7 @@ func (v *impl) close() error {
 		}
 		err = errors.Join(err, v.vault.logout(ctx))
 	}
+	v.recent.forget()
 	v.tokens.InvalidateAll()
 	v.refusals.InvalidateAll()
 	v.public.CloseIdleConnections()

@@ -19,14 +19,16 @@ func (v *impl) state() State {
 		s.FeedAt = time.Unix(0, v.events.polled.Load())
 		s.FeedAge = now.Sub(s.FeedAt)
 		if s.FeedAge > feedOut {
-			s.Problems = append(s.Problems, fmt.Sprintf("the feed was last read %s ago: opaque tokens are asked about again after %s", s.FeedAge.Round(time.Second), outMaxAge))
+			s.Problems = append(s.Problems, fmt.Sprintf(
+				"the feed was last read %s ago: opaque tokens are asked about again after %s", s.FeedAge.Round(time.Second), outMaxAge))
 		}
 	}
 	if v.issuer != "" {
 		s.KeysAt = time.Unix(0, v.keys.readAt.Load())
 		s.KeysAge = now.Sub(s.KeysAt)
 		if s.KeysAge > maxKeysAge {
-			s.Problems = append(s.Problems, fmt.Sprintf("the keys of JWTs were last read %s ago: JWTs are refused", s.KeysAge.Round(time.Second)))
+			s.Problems = append(s.Problems, fmt.Sprintf(
+				"the keys of JWTs were last read %s ago: JWTs are refused", s.KeysAge.Round(time.Second)))
 		}
 	}
 	for _, l := range v.lists.all() {

@@ -82,7 +82,8 @@ func (s *listSet) at(ctx context.Context, uri string) (*statusList, error) {
 	s.mu.RUnlock()
 	if l == nil {
 		path, ok := strings.CutPrefix(uri, s.issuer)
-		if number, isList := strings.CutPrefix(path, "/oauth/status/"); !ok || !isList || number == "" || strings.Trim(number, "0123456789") != "" {
+		number, isList := strings.CutPrefix(path, "/oauth/status/")
+		if !ok || !isList || number == "" || strings.Trim(number, "0123456789") != "" {
 			return nil, fmt.Errorf("the token points to a status list outside the issuer")
 		}
 		s.mu.Lock()

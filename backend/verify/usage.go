@@ -141,7 +141,8 @@ func (v *impl) report(ctx context.Context) error {
 			defer cancel()
 			return v.vault.write(ctx, "usage", u.pending, &done)
 		})
-		if answered, ok := errors.AsType[*vaultError](err); ok && (answered.status == http.StatusBadRequest || answered.status == http.StatusForbidden) {
+		answered, ok := errors.AsType[*vaultError](err)
+		if ok && (answered.status == http.StatusBadRequest || answered.status == http.StatusForbidden) {
 			u.pending = nil // the engine will not take the batch
 		}
 		if err != nil {

@@ -48,12 +48,12 @@ func newVault(c *Config) (*vault, error) {
 	}
 	if c.Vault.CACert != "" {
 		if err := settings.ConfigureTLS(&api.TLSConfig{CACert: c.Vault.CACert}); err != nil {
-			return nil, fmt.Errorf("Vault.CACert: %w", err)
+			return nil, wrong("Vault.CACert", "%w", err)
 		}
 	}
 	client, err := api.NewClient(settings)
 	if err != nil {
-		return nil, fmt.Errorf("Vault.Address: %w", err)
+		return nil, wrong("Vault.Address", "%w", err)
 	}
 	if c.Vault.Namespace != "" {
 		client.SetNamespace(c.Vault.Namespace)

@@ -53,7 +53,9 @@ func (i *Issuer) answer(r *http.Request) (status int, mediaType string, body []b
 	case strings.HasPrefix(path, "auth/") && strings.HasSuffix(path, "/login"):
 		id := "login-" + strconv.Itoa(i.calls[path])
 		i.logins[id] = true
-		return http.StatusOK, "application/json", encode(map[string]any{"auth": map[string]any{"client_token": id, "lease_duration": 3600}})
+		return http.StatusOK, "application/json", encode(map[string]any{
+			"auth": map[string]any{"client_token": id, "lease_duration": 3600},
+		})
 	}
 	if given := r.Header.Get("X-Vault-Token"); given != VaultToken && !i.logins[given] {
 		return problem(http.StatusForbidden, "permission denied")
@@ -103,7 +105,9 @@ func (i *Issuer) introspect(r *http.Request) map[string]any {
 		return data
 	}
 	c := one.claims
-	use := &access.Use{Scopes: splitList(in.Scopes), Audience: in.Audience, ClientIP: parseIP(in.ClientIP), Region: in.Region, Host: in.Host}
+	use := &access.Use{
+		Scopes: splitList(in.Scopes), Audience: in.Audience, ClientIP: parseIP(in.ClientIP), Region: in.Region, Host: in.Host,
+	}
 	reason := i.decide(in.Token, use)
 	data["active"] = reason == access.Good
 	if reason != access.Good {
@@ -143,7 +147,8 @@ func (i *Issuer) introspect(r *http.Request) map[string]any {
 func (i *Issuer) decide(text string, use *access.Use) access.Reason {
 	one := i.issued[text]
 	state := access.State{
-		ExpiresAt: one.claims.ExpiresAt, Revoked: i.revoked[one.claims.Grant] || i.keyGone(text), RoleDeleted: one.roleGone, SubjectDisabled: one.disabled,
+		ExpiresAt: one.claims.ExpiresAt, Revoked: i.revoked[one.claims.Grant] || i.keyGone(text), RoleDeleted: one.roleGone,
+		SubjectDisabled: one.disabled,
 	}
 	return access.Decide(i.now(), state, one.permissions, use)
 }
