@@ -13,6 +13,11 @@ func From(ctx context.Context) (d Decision, ok bool) {
 	return d, ok
 }
 
+// NewContext returns a context from which From returns a decision: for middleware of other protocols.
+func NewContext(ctx context.Context, d Decision) context.Context {
+	return context.WithValue(ctx, decisionKey{}, d)
+}
+
 // LogValue returns what a log may contain of a decision: never the token.
 func (d Decision) LogValue() slog.Value {
 	attrs := []slog.Attr{slog.Bool("allowed", d.Allowed)}

@@ -1,7 +1,6 @@
 package verify
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"math"
@@ -36,7 +35,7 @@ func (v *impl) middleware(options []Option) func(http.Handler) http.Handler {
 				http.Error(w, http.StatusText(status), status)
 				return
 			}
-			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), decisionKey{}, d)))
+			next.ServeHTTP(w, r.WithContext(NewContext(r.Context(), d)))
 		})
 	}
 }

@@ -15,6 +15,46 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/verify/verifytest"
 )
 
+// Uses, changes, polls and reports at once: for the race detector.
+func TestConcurrentUses(t *testing.T) {
+	inTime(t, func(t *testing.T, i *verifytest.Issuer) {
+		c := i.Config()
+		c.MaxTokens, c.ReportInterval = 20, time.Second
+		v := start(t, c)
+		var texts []string
+		for range 15 {
+			texts = append(texts,
+				i.Opaque(t, verifytest.Token{Role: "r", Scopes: []string{"a"}, RateLimit: "1000/1s"}), i.JWT(t, verifytest.Token{Scopes: []string{"a"}}))
+		}
+		var all sync.WaitGroup
+		for n := range 8 {
+			all.Go(func() {
+				for range 200 {
+					client := netip.AddrFrom4([4]byte{192, 0, 2, byte(n)})
+					_, _ = v.Check(t.Context(), texts[rand.IntN(len(texts))], &verify.Use{Scopes: []string{"a"}, Client: client})
+					_ = v.State()
+					time.Sleep(100 * time.Millisecond)
+				}
+			})
+		}
+		for n := range 20 {
+			time.Sleep(time.Second)
+			switch n % 4 {
+			case 0:
+				i.Revoke(texts[n])
+			case 1:
+				i.NarrowRole("r", "a")
+			case 2:
+				i.Restart()
+			case 3:
+				i.DestroyKey()
+				i.RotateKey(t, "ES256")
+			}
+		}
+		all.Wait()
+	})
+}
+
 // An answer of introspect that is older than a revocation arrives after the event of the revocation: it must be used
 // neither now nor later.
 func TestRevokedIsNotCachedAgain(t *testing.T) {
