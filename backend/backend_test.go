@@ -140,7 +140,7 @@ func TestUnknownFieldsAreRefused(t *testing.T) {
 
 // sealingKey is where storage has the current sealing key.
 func (e *engine) sealingKey() string {
-	return native.KeysPrefix + "opaque/" + e.b.state.Load().Sealing.Keys().Current().Name
+	return native.KeysPrefix + "opaque/" + e.b.Loaded().Sealing.Keys().Current().Name
 }
 
 // What another node writes is seen here: Vault tells of each key.
@@ -168,7 +168,7 @@ func TestInvalidate(t *testing.T) {
 	invalidate(role.Prefix + "reader")
 	after := active.creds("reader", nil)
 	active.write("revoke", data{"token": before.token})
-	active.b.flush(context.Background())
+	active.b.Flush(context.Background())
 	keys, err := logical.CollectKeysWithPrefix(context.Background(), active.storage, "ledger/")
 	if err != nil {
 		t.Fatal(err)
@@ -208,7 +208,7 @@ func TestRefusedRowsAreWrittenLater(t *testing.T) {
 	e.creds("reader", nil)
 	c := e.creds("reader", nil)
 	e.storage.broken.Store(true)
-	e.b.flush(t.Context())
+	e.b.Flush(t.Context())
 	e.storage.broken.Store(false)
 	e.minute()
 	if listed := mountOn(t, e.storage, e.system).list("tokens/", nil); !slices.Contains(listed, c.id) {
@@ -225,9 +225,9 @@ func TestStorage(t *testing.T) {
 		t.Fatal(err)
 	}
 	e.write("revoke", data{"token": c.token})
-	e.b.flush(context.Background())
+	e.b.Flush(context.Background())
 
-	secret := e.b.state.Load().Sealing.Keys().Current().Secret
+	secret := e.b.Loaded().Sealing.Keys().Current().Secret
 	encodedSecret, _ := json.Marshal(secret)
 	keys, err := logical.CollectKeys(context.Background(), e.storage)
 	if err != nil || len(keys) < 4 {

@@ -23,7 +23,7 @@ func spoilConfig(t *testing.T) (_ *engine, opaque, signed *creds, refresh string
 	e.write("static-roles/kept", data{"role": "opaque", "rotation_period": "1h"})
 	opaque, signed = e.creds("opaque", nil), e.creds("signed", nil)
 	refresh = e.creds("refreshed", nil).data["refresh_token"].(string)
-	e.b.flush(t.Context())
+	e.b.Flush(t.Context())
 	e.spoil("config", `{dam`)
 	return e.restart(), opaque, signed, refresh
 }

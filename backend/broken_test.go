@@ -32,7 +32,7 @@ func TestBrokenEntries(t *testing.T) {
 	e.write("static-roles/lost", data{"role": "good", "rotation_period": "1h"})
 	good, bad := e.creds("good", nil), e.creds("bad", nil)
 	kept, lost := e.read("static-creds/kept")["token"].(string), e.read("static-creds/lost")["token"].(string)
-	e.b.flush(t.Context())
+	e.b.Flush(t.Context())
 
 	e.spoil("role/bad", `{"scopes": 5`)
 	e.spoil("static-role/lost", `{"current": 5}`)
@@ -105,7 +105,7 @@ func TestBrokenPages(t *testing.T) {
 	for other.id[:3] == revoked.id[:3] {
 		other = e.creds("opaque", nil)
 	}
-	e.b.flush(t.Context())
+	e.b.Flush(t.Context())
 	pages := e.keysBelow(ledger.DeviationsPrefix)
 	if len(pages) != 1 {
 		t.Fatal(pages)
@@ -170,7 +170,7 @@ func TestBrokenUpstreamToken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e.b.flush(t.Context())
+	e.b.Flush(t.Context())
 	e.spoil(key, `{"id": 5}`)
 	e = e.restart()
 	if got := e.list("broken/", nil); !slices.Equal(got, []string{key}) {

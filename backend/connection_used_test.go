@@ -15,7 +15,7 @@ func TestAConnectionThatIsUsedMeanwhileIsNotDeleted(t *testing.T) {
 	s := newShelf(t)
 	e := onShelfPrepared(t, s, func(b *backend) {
 		hurry(b)
-		b.upstreams.Timings.FirstBackoff, b.upstreams.Timings.LongestBackoff = time.Hour, time.Hour
+		b.Upstreams.Timings.FirstBackoff, b.Upstreams.Timings.LongestBackoff = time.Hour, time.Hour
 	})
 	_, _ = e.ask(e.storage, logical.DeleteOperation, "roles/reader", nil)
 	var deleting, used atomic.Bool

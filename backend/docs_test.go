@@ -35,23 +35,6 @@ func TestArchitecture(t *testing.T) {
 	}
 }
 
-// The recipes that docs/verify.md shows are the files that the acceptance tests run.
-func TestRecipes(t *testing.T) {
-	text, err := os.ReadFile("../docs/verify.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{"check.py", "check.mjs"} {
-		recipe, err := os.ReadFile("acceptance/recipes/" + name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !strings.Contains(string(text), "\n"+string(recipe)+"```\n") {
-			t.Errorf("docs/verify.md shows %s otherwise", name)
-		}
-	}
-}
-
 // The log lines and errors that docs/setup.md tells operators to watch are those of the code.
 func TestWatchedTexts(t *testing.T) {
 	var source strings.Builder

@@ -139,16 +139,16 @@ func (s *slowReads) List(ctx context.Context, prefix string) ([]string, error) {
 func TestRequestsThatBeganBeforeAreRefused(t *testing.T) {
 	e := newEngine(t)
 	view := &deposable{Storage: e.storage}
-	before := e.b.fence.Request(view)
+	before := e.b.Fence.Request(view)
 	view.refuse(logical.ErrReadOnly)
-	if err := e.b.fence.Request(view).Delete(context.Background(), "x"); !errors.Is(err, logical.ErrReadOnly) {
+	if err := e.b.Fence.Request(view).Delete(context.Background(), "x"); !errors.Is(err, logical.ErrReadOnly) {
 		t.Error(err)
 	}
 	view.refuse(nil)
 	if err := before.Put(context.Background(), &logical.StorageEntry{Key: "x"}); !errors.Is(err, fence.ErrOutdated) {
 		t.Errorf("written: %v", err)
 	}
-	if err := e.b.fence.Request(view).Put(context.Background(), &logical.StorageEntry{Key: "x"}); err != nil {
+	if err := e.b.Fence.Request(view).Put(context.Background(), &logical.StorageEntry{Key: "x"}); err != nil {
 		t.Error(err)
 	}
 }
@@ -168,7 +168,7 @@ func TestAFailedFlushEmptiesTheMemory(t *testing.T) {
 	active := mountOn(t, s, e.system)
 	active.write("roles/new", data{"scopes": "c"})
 	view.refuse(errors.New("Vault is in standby mode"))
-	e.b.flush(context.Background())
+	e.b.Flush(context.Background())
 	view.refuse(nil)
 	if e.read("roles/new") == nil {
 		t.Error("a role of the other node is not seen")
@@ -223,10 +223,10 @@ func TestPeriodicGoesOnAfterAnError(t *testing.T) {
 	if !errors.Is(err, errBroken) {
 		t.Errorf("the error is lost: %v, %v", resp, err)
 	}
-	if n := e.b.state.Load().Deviations.Len(); n != 0 {
+	if n := e.b.Loaded().Deviations.Len(); n != 0 {
 		t.Errorf("%d deviations are left", n)
 	}
-	if n := e.b.state.Load().Inventory.Len(); n != 0 {
+	if n := e.b.Loaded().Inventory.Len(); n != 0 {
 		t.Errorf("%d rows are left", n)
 	}
 }

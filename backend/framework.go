@@ -3,7 +3,6 @@ package backend
 import (
 	"context"
 	"math"
-	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -11,60 +10,25 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/mount"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 )
 
-// field returns the schema of a request field. Vault's UI shows the title.
-func field(kind framework.FieldType, title, description string) *framework.FieldSchema {
-	return &framework.FieldSchema{Type: kind, Description: description, DisplayAttrs: &framework.DisplayAttributes{Name: title}}
-}
-
-// preset adds to a field the default that Vault's UI shows.
-func preset(f *framework.FieldSchema, value any) *framework.FieldSchema {
-	f.DisplayAttrs.Value = value
-	return f
-}
-
-// oneOf adds to a field the values that are allowed.
-func oneOf(f *framework.FieldSchema, allowed ...any) *framework.FieldSchema {
-	f.AllowedValues = allowed
-	return f
-}
-
-// named returns the field "name", which is part of the path.
-func named(description string) map[string]*framework.FieldSchema {
-	return map[string]*framework.FieldSchema{"name": {Type: framework.TypeString, Required: true, Description: description}}
-}
-
-// readFields adds to the fields of a read those of a write, but for the fields that a read omits.
-func readFields(read, written map[string]*framework.FieldSchema, omitted ...string) map[string]*framework.FieldSchema {
-	for name, field := range written {
-		if slices.Contains(omitted, name) {
-			continue
-		}
-		shown := &framework.FieldSchema{Type: field.Type, Required: true, Description: field.Description}
-		if shown.Type == framework.TypeCommaStringSlice {
-			shown.Type = framework.TypeStringSlice
-		}
-		read[name] = shown
-	}
-	return read
-}
-
-// ok returns the schema of a 200 answer with these fields.
-func ok(fields map[string]*framework.FieldSchema) map[int][]framework.Response {
-	return map[int][]framework.Response{http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: fields}}}
-}
-
-var noContent = map[int][]framework.Response{http.StatusNoContent: {{Description: http.StatusText(http.StatusNoContent)}}}
+// The arguments of a handler, and the answer.
+type (
+	state    = mount.State // what the mount has in memory
+	request  = logical.Request
+	input    = framework.FieldData // the fields of the request
+	response = logical.Response
+)
 
 // handler handles an operation of a path. The state is current.
-type handler func(context.Context, *state, *logical.Request, *framework.FieldData) (*logical.Response, error)
+type handler func(context.Context, *state, *request, *input) (*response, error)
 
 // on returns the callback that loads the state and then calls the handler.
 func (b *backend) on(h handler) framework.OperationFunc {
 	return func(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-		st, err := b.load(ctx, req.Storage)
+		st, err := b.Load(ctx, req.Storage)
 		if err != nil {
 			return nil, err
 		}
@@ -72,9 +36,14 @@ func (b *backend) on(h handler) framework.OperationFunc {
 	}
 }
 
-// answer returns an operation that any node can handle.
+// handle returns an operation that any node can handle.
+func handle(callback framework.OperationFunc, summary string, responses map[int][]framework.Response) *framework.PathOperation {
+	return &framework.PathOperation{Callback: callback, Summary: summary, Responses: responses}
+}
+
+// answer returns an operation that any node can handle with the current state.
 func (b *backend) answer(h handler, summary string, responses map[int][]framework.Response) *framework.PathOperation {
-	return &framework.PathOperation{Callback: b.on(h), Summary: summary, Responses: responses}
+	return handle(b.on(h), summary, responses)
 }
 
 // forward has an operation run on the active node of the primary cluster, since the operation writes storage.
@@ -88,15 +57,18 @@ func (b *backend) change(h handler, summary string) *framework.PathOperation {
 	return forward(b.answer(h, summary, noContent))
 }
 
+// operations are the operations of a path.
+type operations = map[logical.Operation]framework.OperationHandler
+
 // only returns the operations of a path with one operation.
-func only(operation logical.Operation, handler *framework.PathOperation) map[logical.Operation]framework.OperationHandler {
-	return map[logical.Operation]framework.OperationHandler{operation: handler}
+func only(operation logical.Operation, handler *framework.PathOperation) operations {
+	return operations{operation: handler}
 }
 
 // crud returns the operations on a named thing. Create and update share one operation.
-func crud(read, write, remove *framework.PathOperation) map[logical.Operation]framework.OperationHandler {
+func crud(read, write, remove *framework.PathOperation) operations {
 	write.DisplayAttrs = &framework.DisplayAttributes{OperationVerb: "write"}
-	return map[logical.Operation]framework.OperationHandler{
+	return operations{
 		logical.ReadOperation:   read,
 		logical.CreateOperation: write,
 		logical.UpdateOperation: write,
@@ -104,15 +76,33 @@ func crud(read, write, remove *framework.PathOperation) map[logical.Operation]fr
 	}
 }
 
-// exists returns the existence check of a path with the field "name".
-func (b *backend) exists(has func(st *state, name string) bool) framework.ExistenceFunc {
-	return func(ctx context.Context, req *logical.Request, d *framework.FieldData) (bool, error) {
-		st, err := b.load(ctx, req.Storage)
+// path returns a path. verb and suffix make the OpenAPI operation ids; "" stands for Vault's own word.
+func path(pattern, verb, suffix string, f fields, operations operations, synopsis, description string) *framework.Path {
+	return &framework.Path{
+		Pattern: pattern, Fields: f, Operations: operations, HelpSynopsis: synopsis, HelpDescription: description,
+		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: verb, OperationSuffix: suffix},
+	}
+}
+
+// entries are the stored entries of one kind.
+type entries interface {
+	Has(name string) bool
+	Names() []string
+}
+
+// pathsEntries returns the path of an entry of a kind, such as "static-roles", and the path that lists the names.
+func (b *backend) pathsEntries(
+	kind string, of func(*state) entries, f fields, operations operations, synopsis, description string,
+) []*framework.Path {
+	one := path(kind+"/"+framework.GenericNameRegex("name"), "", strings.TrimSuffix(kind, "s"), f, operations, synopsis, description)
+	one.ExistenceCheck = func(ctx context.Context, req *logical.Request, d *framework.FieldData) (bool, error) {
+		st, err := b.Load(ctx, req.Storage)
 		if err != nil {
 			return false, err
 		}
-		return has(st, d.Get("name").(string)), nil
+		return of(st).Has(d.Get("name").(string)), nil
 	}
+	return []*framework.Path{one, b.listPath(kind, func(st *state) []string { return of(st).Names() })}
 }
 
 // listPath returns the path that lists the sorted names of a kind of thing, such as "static-roles".
@@ -126,34 +116,14 @@ func (b *backend) listPath(kind string, names func(*state) []string) *framework.
 		}
 		return logical.ListResponse(page(names(st), after, limit)), nil
 	}
-	return &framework.Path{
-		Pattern:         kind + "/?$",
-		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: kind},
-		Fields:          pageFields(key),
-		Operations:      only(logical.ListOperation, b.answer(list, "List the "+words+".", ok(listResponseFields(key)))),
-		HelpSynopsis:    "List the " + words + ".",
-		HelpDescription: "Returns the names in alphabetical order. after and limit select a page.",
-	}
-}
-
-// pageFields returns the fields of a path that lists in pages.
-func pageFields(key string) map[string]*framework.FieldSchema {
-	return map[string]*framework.FieldSchema{
-		"after": {
-			Type:        framework.TypeString,
-			Description: "List only entries after this " + key + ", the last of the previous page. Default: the first page.",
-			Query:       true,
-		},
-		"limit": {
-			Type:        framework.TypeInt,
-			Description: "Maximum number of entries to return. Default: all.",
-			Query:       true,
-		},
-	}
+	return path(kind+"/?$", "", kind, pageFields(key),
+		only(logical.ListOperation, b.answer(list, "List the "+words+".", ok(listAnswer(key)))),
+		"List the "+words+".",
+		"Returns the names in alphabetical order. after and limit select a page.")
 }
 
 // pageOf returns the values of the fields of pageFields. Without a limit in the request, limit is math.MaxInt.
-func pageOf(d *framework.FieldData) (after string, limit int, _ error) {
+func pageOf(d *input) (after string, limit int, _ error) {
 	after = d.Get("after").(string)
 	limit = math.MaxInt
 	if v, given := d.GetOk("limit"); given {
@@ -174,34 +144,8 @@ func page(names []string, after string, limit int) []string {
 	return names[:min(limit, len(names))]
 }
 
-func listResponseFields(key string) map[string]*framework.FieldSchema {
-	return map[string]*framework.FieldSchema{
-		"keys": {Type: framework.TypeStringSlice, Description: "List of " + key + "s; absent if empty."},
-	}
-}
-
-// given returns the value of a field; nil if the request does not give the field.
-func given[T any](d *framework.FieldData, field string) *T {
-	v, ok := d.GetOk(field)
-	if !ok {
-		return nil
-	}
-	value := v.(T)
-	return &value
-}
-
-// givenSeconds returns the value of a duration; nil if the request does not give the field.
-func givenSeconds(d *framework.FieldData, field string) *time.Duration {
-	seconds := given[int](d, field)
-	if seconds == nil {
-		return nil
-	}
-	value := time.Duration(*seconds) * time.Second
-	return &value
-}
-
 // warned returns the answer of a change with its warnings.
-func warned(warnings []string, err error) (*logical.Response, error) {
+func warned(warnings []string, err error) (*response, error) {
 	if err != nil || len(warnings) == 0 {
 		return nil, err
 	}

@@ -80,14 +80,14 @@ func TestADeletionOfAConnectionWhoseClientHangsUpIsCompleted(t *testing.T) {
 		Operation: logical.DeleteOperation, Path: "connections/shelf", Data: data{"force": true}, MountPoint: "apitoken/",
 		Storage: &hangingUp{e.storage, upstream.ConnectionsPrefix, cancel}, Connection: &logical.Connection{RemoteAddr: "127.0.0.1"},
 	})
-	if ctx.Err() == nil || e.b.upstreams.Connections.Has("shelf") {
+	if ctx.Err() == nil || e.b.Upstreams.Connections.Has("shelf") {
 		t.Fatal("the connection was not deleted, or the client has not hung up")
 	}
 	e.write("connections/shelf", data{"provider": "shelf", "url": s.URL, "credential": data{"password": "open sesame"}})
 	if second := e.creds("reader", nil); second.token == first.token {
 		t.Error("a token of the deleted connection was issued again")
 	}
-	if !eventually(func() bool { return len(e.b.upstreams.Tokens.Where(func(*upstream.Token) bool { return true })) == 1 }) {
+	if !eventually(func() bool { return len(e.b.Upstreams.Tokens.Where(func(*upstream.Token) bool { return true })) == 1 }) {
 		t.Error("the token of the deleted connection is still stored")
 	}
 }

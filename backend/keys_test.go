@@ -145,11 +145,11 @@ func TestAProcessBehindRevokesInTheStatusList(t *testing.T) {
 			t.Error(resp.Warnings)
 		}
 		now := mountOn(t, behind.storage, behind.system)
-		claims, err := now.b.state.Load().Open(t.Context(), behind.storage, grant.token)
+		claims, err := now.b.Loaded().Open(t.Context(), behind.storage, grant.token)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if d, ok := now.b.state.Load().Deviations.Get(claims.Grant); !ok || d.Status != claims.Status {
+		if d, ok := now.b.Loaded().Deviations.Get(claims.Grant); !ok || d.Status != claims.Status {
 			t.Errorf("the revocation names the place %v, want %v", d.Status, claims.Status)
 		}
 	})
@@ -250,7 +250,7 @@ func TestDestroyedKeysShowEverywhere(t *testing.T) {
 				}
 			}
 			time.Sleep(2 * time.Second)
-			e.b.flush(context.Background())
+			e.b.Flush(context.Background())
 			for _, e := range []*engine{e, mountOn(t, e.storage, e.system)} {
 				e.expect("revoked", c.token, nil)
 				if state := e.read("tokens/" + c.id)["state"]; state != "revoked" {
@@ -305,7 +305,7 @@ func TestDestroyASigningKey(t *testing.T) {
 		}
 
 		// The successor, too, is replaced: it is published.
-		successor := e.b.state.Load().Signing.Keys().Successor().Name
+		successor := e.b.Loaded().Signing.Keys().Successor().Name
 		if resp := e.do(logical.DeleteOperation, "keys/"+successor, nil); len(resp.Warnings) > 0 {
 			t.Errorf("%q", resp.Warnings)
 		}
@@ -326,7 +326,7 @@ func TestDestroyASigningKey(t *testing.T) {
 // tamperBack stores a signing key as another engine remembers it.
 func (e *engine) tamperBack(behind *engine, kid string) {
 	e.t.Helper()
-	entry, err := logical.StorageEntryJSON("keys/signing/"+kid, behind.b.state.Load().Signing.Keys().Find(kid))
+	entry, err := logical.StorageEntryJSON("keys/signing/"+kid, behind.b.Loaded().Signing.Keys().Find(kid))
 	if err == nil {
 		err = e.storage.Put(context.Background(), entry)
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 // leaseData returns the internal data of a request's lease; nil if the request has no lease.
-func leaseData(req *logical.Request) map[string]any {
+func leaseData(req *request) map[string]any {
 	if req.Secret == nil {
 		return nil
 	}

@@ -28,7 +28,7 @@ func TestLeaversJWT(t *testing.T) {
 		stays, leaves := e.credsAs(entityAnn, "signed", nil), e.credsAs(entityBob, "signed", nil)
 		opaque := e.credsAs(entityBob, "opaque", nil)
 		nobody := e.credsAs("", "signed", nil)
-		e.b.flush(t.Context())
+		e.b.Flush(t.Context())
 
 		e.system.fall(errors.New("Vault is busy"))
 		time.Sleep(3 * time.Minute)
@@ -134,7 +134,7 @@ func TestLeaversUpstream(t *testing.T) {
 		t.Helper()
 		for range 4 { // one entity at a time, and rounds are a minute apart
 			c.pass(time.Minute)
-			e.b.leavers.Wake()
+			e.b.Leavers.Wake()
 			time.Sleep(20 * time.Millisecond)
 		}
 	}
@@ -152,7 +152,7 @@ func TestLeaversUpstream(t *testing.T) {
 		if rounds%50 == 0 {
 			c.pass(time.Minute)
 		}
-		e.b.leavers.Wake()
+		e.b.Leavers.Wake()
 		time.Sleep(20 * time.Millisecond)
 	}
 	e = e.restart()

@@ -151,7 +151,7 @@ func TestMaxTokensOfAnUpstream(t *testing.T) {
 		t.Errorf("%d tokens are at the upstream", n)
 	}
 	e.revokeLease(first)
-	e.b.world.Limits.Forget(e.b.state.Load().Roles.Get("reader").ID) // as a second later
+	e.b.World.Limits.Forget(e.b.Loaded().Roles.Get("reader").ID) // as a second later
 	e.creds("reader", nil)
 	e.refused(logical.ReadOperation, "creds/reader", nil, full)
 

@@ -1,11 +1,9 @@
 package backend
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -33,39 +31,35 @@ func rawResponse(status int, mediaType, cacheControl string, body []byte) *logic
 	}}
 }
 
-// noStore returns a JSON answer that caches must not store (RFC 6749 section 5.1): the answer holds or describes a token.
-func noStore(status int, answer any) (*logical.Response, error) {
-	body, err := json.Marshal(answer)
-	if err != nil {
-		return nil, err
-	}
-	return rawResponse(status, mediaJSON, "no-store", body), nil
+// document returns a 200 answer with a JSON body that Vault passes on unchanged.
+func document(mediaType, cacheControl string, body any) (*response, error) {
+	encoded, err := json.Marshal(body)
+	return rawResponse(http.StatusOK, mediaType, cacheControl, encoded), err
+}
+
+// private is the Cache-Control of an answer that holds or describes a token (RFC 6749 section 5.1), and of an error.
+const private = "no-store"
+
+// refused returns an error answer with a JSON body.
+func refused(status int, body map[string]string) *response {
+	encoded, _ := json.Marshal(body) // a map of strings has a JSON form
+	return rawResponse(status, mediaJSON, private, encoded)
 }
 
 // maxAge returns the Cache-Control of an answer that may be cached for d.
 func maxAge(d time.Duration) string { return fmt.Sprintf("public, max-age=%d", int(d.Seconds())) }
 
-// oauthRefusal returns the error answer of RFC 6749 section 5.2 for a refusal.
-func oauthRefusal(e *refusal.Error) (*logical.Response, error) {
-	answer := map[string]string{"error": cmp.Or(e.Code, refusal.InvalidRequest)}
-	if description := e.Error(); description != "" {
-		// The characters that section 5.2 allows.
-		answer["error_description"] = strings.Map(func(r rune) rune {
-			switch {
-			case r == '"':
-				return '\''
-			case r < 0x20 || r > 0x7e || r == '\\':
-				return -1
-			}
-			return r
-		}, description)
+// sent returns the value of a parameter; nil if the client did not send the parameter, or sent no value (RFC 6749 section 3.1).
+func sent(d *input, parameter string) *string {
+	if value := d.Get(parameter).(string); value != "" {
+		return &value
 	}
-	return noStore(http.StatusBadRequest, answer)
+	return nil
 }
 
 // oauthForm rejects a parameter that is not text, before the framework answers with a Vault error. RFC 6749 section 3.2
 // forbids repeated parameters; Vault joins the values of a repeated parameter by commas.
-func oauthForm(req *logical.Request) error {
+func oauthForm(req *request) error {
 	for name, value := range req.Data {
 		if _, text := value.(string); !text {
 			return refusal.OAuth(refusal.InvalidRequest, "%s must be text", refusal.Clip(name))
@@ -74,7 +68,7 @@ func oauthForm(req *logical.Request) error {
 	return nil
 }
 
-// rawResponses returns the schema of answers that rawResponse makes.
-func rawResponses(status int, mediaType, description string) map[int][]framework.Response {
-	return map[int][]framework.Response{status: {{Description: description, MediaType: mediaType}}}
+// raw returns the schema of the 200 answer that rawResponse makes.
+func raw(mediaType, description string) map[int][]framework.Response {
+	return map[int][]framework.Response{http.StatusOK: {{Description: description, MediaType: mediaType}}}
 }

@@ -85,7 +85,7 @@ func TestCredsRefuses(t *testing.T) {
 		e.refused(logical.UpdateOperation, "creds/reader", data{c.field: c.value}, c.want)
 	}
 	e.refused(logical.ReadOperation, "creds/writer", nil, `role: there is no role "writer"`)
-	if n := e.b.state.Load().Inventory.Len(); n != 0 {
+	if n := e.b.Loaded().Inventory.Len(); n != 0 {
 		t.Errorf("%d tokens are in the inventory, none was issued", n)
 	}
 }
@@ -100,7 +100,7 @@ func TestReadingTakesNoFields(t *testing.T) {
 			field+": reading takes no fields: a request that narrows is an update, vault write apitoken/creds/reader "+field+"=...")
 	}
 	e.refused(logical.ReadOperation, "creds/reader", data{"scope": "b"}, "scope: is not a field of this path")
-	if n := e.b.state.Load().Inventory.Len(); n != 0 {
+	if n := e.b.Loaded().Inventory.Len(); n != 0 {
 		t.Errorf("%d tokens were issued", n)
 	}
 	if got := fmt.Sprint(e.read("creds/reader")["scopes"]); got != "[a]" {

@@ -14,33 +14,35 @@ import (
 // maxFeedPage is the maximum number of events in an answer.
 const maxFeedPage = 10_000
 
-func (b *backend) pathsFeed() []*framework.Path {
-	return []*framework.Path{{
-		Pattern:      "feed",
-		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "read", OperationSuffix: "feed"},
-		Fields: map[string]*framework.FieldSchema{
-			"epoch":  {Type: framework.TypeString, Query: true, Description: "Epoch of the last answer. Default: none; the answer then has only the end of the feed."},
-			"cursor": {Type: framework.TypeInt64, Query: true, Description: "Cursor of the last answer. Default: 0."},
-			"limit":  {Type: framework.TypeInt, Query: true, Description: fmt.Sprintf("Maximum number of events to return, at most %d. Default: %[1]d.", maxFeedPage)},
-		},
-		Operations: only(logical.ReadOperation, forward(b.answer(b.pathFeedRead, "Read what has changed of issued tokens.", ok(map[string]*framework.FieldSchema{
-			"epoch":  {Type: framework.TypeString, Required: true, Description: "Epoch of the feed. A restart or a failover begins a new epoch."},
-			"cursor": {Type: framework.TypeInt64, Required: true, Description: "Position after the returned events, for the next request."},
-			"events": {Type: framework.TypeSlice, Required: true, Description: "Events in order, each with type (grant, role or key) and id (of the grant or the key; the name of the role). The event of a grant has until: when the tokens of the grant would have expired."},
-			"more":   {Type: framework.TypeBool, Required: true, Description: "Whether there are more events."},
-			"resync": {Type: framework.TypeBool, Required: true, Description: "Whether events may be missing, since the feed does not know the epoch or the cursor of the request. Every kept answer may then be wrong."},
-		})))),
-		HelpSynopsis: "What has changed of issued tokens, for verifiers that keep the answers of introspect.",
-		HelpDescription: "A verifier polls the feed once a second. An event says that a grant was revoked or expires earlier, that a role was changed or deleted, " +
-			"or that a key was destroyed: the verifier then drops the answers about such tokens. " +
-			fmt.Sprintf("The feed is in memory and holds the last %d events.", feed.Capacity),
-	}}
+// feedAnswer are the members of the answer of feed.
+var feedAnswer = fields{
+	"epoch":  must(str("Epoch of the feed. A restart or a failover begins a new epoch.")),
+	"cursor": must(num64("Position after the returned events, for the next request.")),
+	"events": must(slice("Events in order, each with type (grant, role or key) and id (of the grant or the key; the name of the " +
+		"role). The event of a grant has until: when the tokens of the grant would have expired.")),
+	"more": must(flag("Whether there are more events.")),
+	"resync": must(flag("Whether events may be missing, since the feed does not know the epoch or the cursor of the request. " +
+		"Every kept answer may then be wrong.")),
 }
 
-func (b *backend) pathFeedRead(_ context.Context, st *state, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathsFeed() []*framework.Path {
+	return []*framework.Path{path("feed", "read", "feed", fields{
+		"epoch":  query(str("Epoch of the last answer. Default: none; the answer then has only the end of the feed.")),
+		"cursor": query(num64("Cursor of the last answer. Default: 0.")),
+		"limit":  query(num(fmt.Sprintf("Maximum number of events to return, at most %d. Default: %[1]d.", maxFeedPage))),
+	},
+		only(logical.ReadOperation, forward(b.answer(b.pathFeedRead, "Read what has changed of issued tokens.", ok(feedAnswer)))),
+		"What has changed of issued tokens, for verifiers that keep the answers of introspect.",
+		"A verifier polls the feed once a second. An event says that a grant was revoked or expires earlier, that a role was "+
+			"changed or deleted, "+
+			"or that a key was destroyed: the verifier then drops the answers about such tokens. "+
+			fmt.Sprintf("The feed is in memory and holds the last %d events.", feed.Capacity))}
+}
+
+func (b *backend) pathFeedRead(_ context.Context, st *state, _ *request, d *input) (*response, error) {
 	limit := maxFeedPage
-	if asked := given[int](d, "limit"); asked != nil {
-		limit = *asked
+	if asked, given := d.GetOk("limit"); given {
+		limit = asked.(int)
 	}
 	if limit < 1 || limit > maxFeedPage {
 		return nil, refusal.Field("limit", "must be between 1 and %d", maxFeedPage)
@@ -53,11 +55,7 @@ func (b *backend) pathFeedRead(_ context.Context, st *state, _ *logical.Request,
 	events, next, more, known := st.Feed.After(from, limit)
 	listed := make([]any, len(events))
 	for i, e := range events {
-		event := map[string]any{"type": string(e.Kind), "id": e.ID}
-		if !e.Until.IsZero() {
-			event["until"] = rfc3339(e.Until)
-		}
-		listed[i] = event
+		listed[i] = e.Members()
 	}
 	data := map[string]any{"events": listed, "more": more, "resync": !known && from.Epoch != ""}
 	setPosition(data, next)

@@ -256,7 +256,7 @@ func TestFeedKeyDestructionNoticed(t *testing.T) {
 	e := newEngine(t)
 	e.write("roles/reader", data{"scopes": "a"})
 	c := e.creds("reader", nil)
-	key := e.b.state.Load().Sealing.Keys().Current().Name
+	key := e.b.Loaded().Sealing.Keys().Current().Name
 	f := e.follow()
 	e.unsure(logical.DeleteOperation, "keys/"+key, native.SealingPrefix+"-destroyed/", nil)
 	f.next()
@@ -274,7 +274,7 @@ func TestFeedForeignKeyDestruction(t *testing.T) {
 	replaced := mountOn(t, e.storage, e.system)
 	f := e.follow()
 	e.expect("active", c.token, nil)
-	replaced.do(logical.DeleteOperation, "keys/"+e.b.state.Load().Sealing.Keys().Current().Name, nil)
+	replaced.do(logical.DeleteOperation, "keys/"+e.b.Loaded().Sealing.Keys().Current().Name, nil)
 	e.minute()
 	e.expect("revoked", c.token, nil)
 	f.heard("the key is destroyed")
@@ -292,6 +292,23 @@ func TestFeedForeignRoleDeletion(t *testing.T) {
 	e.do(logical.DeleteOperation, "roles/reader", nil)
 	e.expect("role_deleted", c.token, nil)
 	f.heard("the role is deleted")
+}
+
+// A replaced node revokes a token. The active node learns of the revocation when it reads the page again, with an event.
+func TestFeedForeignRevocation(t *testing.T) {
+	e := newEngine(t)
+	e.write("roles/reader", data{"scopes": "a"})
+	c := e.creds("reader", nil)
+	replaced := mountOn(t, e.storage, e.system)
+	f := e.follow()
+	e.expect("active", c.token, nil)
+	replaced.write("revoke", data{"token_id": c.id})
+	st := e.b.Loaded()
+	if err := st.Deviations.Load(t.Context(), e.storage, e.b.Now()); err != nil {
+		t.Fatal(err)
+	}
+	e.expect("revoked", c.token, nil)
+	f.heard("the token is revoked")
 }
 
 // until is when the tokens would have been valid at the latest.

@@ -85,7 +85,7 @@ func TestExpiredToTheSecond(t *testing.T) {
 			e.expect("expired", c.token, nil)
 		}
 		e.revokeLease(c)
-		if n := e.b.state.Load().Deviations.Len(); n != 0 {
+		if n := e.b.Loaded().Deviations.Len(); n != 0 {
 			t.Errorf("a lease that has ended in time has left %d deviations", n)
 		}
 	})

@@ -60,7 +60,7 @@ func TestKeyRotation(t *testing.T) {
 				t.Error(states)
 			}
 		}
-		if secret := e.b.state.Load().Sealing.Keys()[0].Secret; secret != nil {
+		if secret := e.b.Loaded().Sealing.Keys()[0].Secret; secret != nil {
 			t.Error("the secret of an expired key is kept")
 		}
 		e.write("revoke", data{"token": first.token}) // long gone
@@ -87,7 +87,7 @@ func TestKeyRotationByCount(t *testing.T) {
 	}
 	e.creds("reader", nil)
 	e.minute()
-	if made := e.restart().b.state.Load().Sealing.Keys().Current().Made; made != 1 {
+	if made := e.restart().b.Loaded().Sealing.Keys().Current().Made; made != 1 {
 		t.Errorf("%d tokens are counted for the new key", made)
 	}
 }
@@ -141,7 +141,7 @@ func TestKeysListHasNoSecrets(t *testing.T) {
 	e := newEngine(t)
 	e.write("keys/rotate", nil)
 	resp := e.do(logical.ListOperation, "keys/", nil)
-	secret := e.b.state.Load().Sealing.Keys().Current().Secret
+	secret := e.b.Loaded().Sealing.Keys().Current().Secret
 	for _, form := range []string{"%s", "%x", "%v"} {
 		if strings.Contains(fmt.Sprint(resp.Data), fmt.Sprintf(form, secret)) {
 			t.Error("the list has the key material")

@@ -2,7 +2,6 @@ package backend
 
 import (
 	"context"
-	"encoding/json"
 	"net/http"
 	"strconv"
 
@@ -30,60 +29,47 @@ var unauthenticated = []string{
 }
 
 func (b *backend) pathsOAuthPublic() []*framework.Path {
-	read := func(pattern, suffix, media, what, help string, h handler) *framework.Path {
-		return &framework.Path{
-			Pattern:         pattern,
-			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: suffix},
-			Operations:      only(logical.ReadOperation, b.answer(h, what, rawResponses(http.StatusOK, media, what))),
-			HelpSynopsis:    what,
-			HelpDescription: help + " The path needs no Vault token.",
-		}
+	read := func(pattern, suffix, media string, h handler, f fields, what, help string) *framework.Path {
+		return path(pattern, "", suffix, f, only(logical.ReadOperation, b.answer(h, what, raw(media, what))),
+			what, help+" The path needs no Vault token.")
 	}
-	list := read("oauth/status/"+framework.GenericNameRegex("number"), "status-list", mediaStatusList, "A signed status list.",
-		"Lists the JWTs that were revoked before their expiry (draft-ietf-oauth-status-list).", b.pathOAuthStatusRead)
-	list.Fields = map[string]*framework.FieldSchema{
-		"number": {Type: framework.TypeString, Required: true, Description: "Number of the list, from the URI in the token's status."},
+	metadata := func(pattern, suffix string) *framework.Path {
+		return read(pattern, suffix, mediaJSON, b.pathWellKnownRead, nil, "The issuer's metadata.",
+			"Lists the endpoints and their features (RFC 8414, OpenID Connect Discovery 1.0).")
 	}
-	metadata := "Lists the endpoints and their features (RFC 8414, OpenID Connect Discovery 1.0)."
+	number := fields{"number": must(str("Number of the list, from the URI in the token's status."))}
 	return []*framework.Path{
-		read("oauth/jwks", "jwks", mediaJWKS, "The public keys of JWTs.",
-			"Returns a JWK set (RFC 7517): the current key, the next key, and the former keys whose tokens may still be live.", b.pathOAuthJWKSRead),
-		list,
-		read("oauth/status/?$", "status-lists", mediaJSON, "The URIs of all status lists.",
-			"For API servers that fetch the lists in advance (draft-ietf-oauth-status-list section 9).", b.pathOAuthStatusList),
-		read(`\.well-known/openid-configuration`, "openid-configuration", mediaJSON, "The issuer's metadata.", metadata, b.pathWellKnownRead),
-		read(`\.well-known/oauth-authorization-server`, "oauth-authorization-server", mediaJSON, "The issuer's metadata.", metadata, b.pathWellKnownRead),
+		read("oauth/jwks", "jwks", mediaJWKS, b.pathOAuthJWKSRead, nil, "The public keys of JWTs.",
+			"Returns a JWK set (RFC 7517): the current key, the next key, and the former keys whose tokens may still be live."),
+		read("oauth/status/"+framework.GenericNameRegex("number"), "status-list", mediaStatusList, b.pathOAuthStatusRead, number,
+			"A signed status list.", "Lists the JWTs that were revoked before their expiry (draft-ietf-oauth-status-list)."),
+		read("oauth/status/?$", "status-lists", mediaJSON, b.pathOAuthStatusList, nil, "The URIs of all status lists.",
+			"For API servers that fetch the lists in advance (draft-ietf-oauth-status-list section 9)."),
+		metadata(`\.well-known/openid-configuration`, "openid-configuration"),
+		metadata(`\.well-known/oauth-authorization-server`, "oauth-authorization-server"),
 	}
 }
 
-func (b *backend) pathOAuthJWKSRead(ctx context.Context, st *state, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	body, err := json.Marshal(st.Signing.Ring().PublicKeys())
-	if err != nil {
-		return nil, err
+func (b *backend) pathOAuthJWKSRead(ctx context.Context, st *state, req *request, _ *input) (*response, error) {
+	caching := private // if the config cannot be read, how long verifiers may cache the answer is unknown
+	if c, err := st.Config.Get(); err == nil {
+		caching = maxAge(c.JWKSMaxAge)
 	}
-	c, err := st.Config.Get()
-	if err != nil { // how long verifiers may cache the answer is unknown
-		return rawResponse(http.StatusOK, mediaJWKS, "no-store", body), nil
-	}
-	return rawResponse(http.StatusOK, mediaJWKS, maxAge(c.JWKSMaxAge), body), nil
+	return document(mediaJWKS, caching, st.Signing.Ring().PublicKeys())
 }
 
-func (b *backend) pathWellKnownRead(ctx context.Context, st *state, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathWellKnownRead(ctx context.Context, st *state, req *request, _ *input) (*response, error) {
 	c, err := st.Config.Get()
 	if err != nil {
 		return nil, err
 	}
 	if c.Issuer == "" {
-		return rawResponse(http.StatusNotFound, mediaJSON, "no-store", []byte(`{"error":"no issuer is configured"}`)), nil
+		return refused(http.StatusNotFound, map[string]string{"error": "no issuer is configured"}), nil
 	}
-	body, err := json.Marshal(c.Metadata())
-	if err != nil {
-		return nil, err
-	}
-	return rawResponse(http.StatusOK, mediaJSON, maxAge(c.JWKSMaxAge), body), nil
+	return document(mediaJSON, maxAge(c.JWKSMaxAge), c.Metadata())
 }
 
-func (b *backend) pathOAuthStatusList(ctx context.Context, st *state, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathOAuthStatusList(ctx context.Context, st *state, req *request, _ *input) (*response, error) {
 	c, err := st.Config.Get()
 	if err != nil {
 		return nil, err
@@ -92,23 +78,19 @@ func (b *backend) pathOAuthStatusList(ctx context.Context, st *state, req *logic
 	for _, number := range st.StatusIndexes.Lists() {
 		uris = append(uris, c.StatusURI(number))
 	}
-	body, err := json.Marshal(map[string]any{"status_lists": uris})
-	if err != nil {
-		return nil, err
-	}
-	return rawResponse(http.StatusOK, mediaJSON, maxAge(c.StatusListTTL), body), nil
+	return document(mediaJSON, maxAge(c.StatusListTTL), map[string]any{"status_lists": uris})
 }
 
-func (b *backend) pathOAuthStatusRead(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathOAuthStatusRead(ctx context.Context, st *state, req *request, d *input) (*response, error) {
 	c, err := st.Config.Get()
 	if err != nil {
 		return nil, err
 	}
 	number, err := strconv.ParseUint(d.Get("number").(string), 10, 32)
 	if err != nil || strconv.FormatUint(number, 10) != d.Get("number").(string) || !st.StatusIndexes.Has(uint32(number)) {
-		return rawResponse(http.StatusNotFound, mediaJSON, "no-store", []byte(`{"error":"there is no such status list"}`)), nil
+		return refused(http.StatusNotFound, map[string]string{"error": "there is no such status list"}), nil
 	}
-	body, err := b.statusLists.Get(ctx, req.Storage, &st.Tokens, c, uint32(number))
+	body, err := b.StatusLists.Get(ctx, req.Storage, &st.Tokens, c, uint32(number))
 	if err != nil {
 		return nil, err
 	}

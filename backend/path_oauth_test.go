@@ -400,7 +400,7 @@ func TestStatusListIsCached(t *testing.T) {
 		e := newIssuer(t)
 		e.write("roles/reader", data{"token_format": "jwt", "scopes": "a", "audience": "api"})
 		c := e.creds("reader", nil)
-		list := strconv.FormatUint(uint64(e.b.state.Load().StatusIndexes.Lists()[0]), 10)
+		list := strconv.FormatUint(uint64(e.b.Loaded().StatusIndexes.Lists()[0]), 10)
 		fetch := func() string {
 			_, _, cache, body := e.raw(logical.ReadOperation, "oauth/status/"+list, nil)
 			if cache != "public, max-age=60" {
@@ -455,8 +455,8 @@ func TestLeaseless(t *testing.T) {
 		if n := e.storage.writes.Load() - writes; n != 0 {
 			t.Errorf("%d writes", n)
 		}
-		e.b.flush(context.Background())
-		if n := e.b.state.Load().Inventory.Len(); n != 0 {
+		e.b.Flush(context.Background())
+		if n := e.b.Loaded().Inventory.Len(); n != 0 {
 			t.Errorf("%d rows in the inventory", n)
 		}
 		claims := e.verify(text, "at+jwt")
@@ -677,7 +677,7 @@ func TestRefresh(t *testing.T) {
 
 func (e *engine) generation(refreshToken string) uint32 {
 	e.t.Helper()
-	claims, err := e.b.state.Load().Open(context.Background(), e.storage, refreshToken)
+	claims, err := e.b.Loaded().Open(context.Background(), e.storage, refreshToken)
 	if err != nil {
 		e.t.Fatal(err)
 	}
@@ -1035,7 +1035,7 @@ func FuzzOAuthForm(f *testing.F) {
 	f.Add("refresh_token", c.data["refresh_token"].(string), "a", "", "")
 	f.Add(native.GrantTypeExchange, c.token, "a", "x", "5m")
 	f.Add(native.GrantTypeExchange, c.token, "*", "\x00", "-1")
-	parent, err := e.b.state.Load().Open(context.Background(), e.storage, c.token)
+	parent, err := e.b.Loaded().Open(context.Background(), e.storage, c.token)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -1052,7 +1052,7 @@ func FuzzOAuthForm(f *testing.F) {
 		if status != http.StatusOK {
 			return
 		}
-		child, err := e.b.state.Load().Open(context.Background(), e.storage, answer["access_token"].(string))
+		child, err := e.b.Loaded().Open(context.Background(), e.storage, answer["access_token"].(string))
 		if err != nil || child.ExpiresAt.After(parent.ExpiresAt.Add(time.Hour)) || len(access.Scopes{"a", "b"}.Missing(child.Scopes)) > 0 {
 			t.Errorf("%+v, %v", child, err)
 		}
@@ -1064,7 +1064,7 @@ func BenchmarkStatusList(b *testing.B) {
 	e := newIssuer(b)
 	e.write("roles/orders", data{"token_format": "jwt", "scopes": "orders:read", "audience": "api"})
 	e.read("creds/orders")
-	st, err := e.b.load(b.Context(), e.storage)
+	st, err := e.b.Load(b.Context(), e.storage)
 	if err != nil {
 		b.Fatal(err)
 	}

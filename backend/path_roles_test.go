@@ -212,7 +212,7 @@ func TestRoleVersions(t *testing.T) {
 				e.write("roles/reader", data{"scopes": fmt.Sprintf("v,v%d", i)})
 				time.Sleep(10 * time.Minute)
 			}
-			if n := len(e.b.state.Load().Roles.Get("reader").Past); n > 7 {
+			if n := len(e.b.Loaded().Roles.Get("reader").Past); n > 7 {
 				t.Errorf("%d past versions are remembered", n)
 			}
 		})

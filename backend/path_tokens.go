@@ -3,58 +3,40 @@ package backend
 import (
 	"context"
 	"fmt"
-	"maps"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/mount"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
-const (
-	// maxTokensPage is the maximum number of tokens on a page.
-	maxTokensPage = 1000
-
-	// maxTokensBytes bounds the total size of the scopes and names on a page. The scopes and names of one token may have
-	// 15 kB.
-	maxTokensBytes = 1 << 20
-)
-
 func (b *backend) pathsTokens() []*framework.Path {
 	listFields := pageFields("token_id")
-	listFields["limit"].Description = fmt.Sprintf("Maximum number of entries to return, at most %d. Default: %[1]d.", maxTokensPage)
-	listFields["role"] = &framework.FieldSchema{
-		Type:        framework.TypeString,
-		Description: "List only tokens of this role.",
-		Query:       true,
-	}
-	maps.Copy(listFields, usageFilters())
-	listResponse := listResponseFields("token_id")
-	listResponse["key_info"] = &framework.FieldSchema{Type: framework.TypeMap, Description: "Answer of tokens/:token_id for each token_id."}
+	listFields["limit"].Description = fmt.Sprintf("Maximum number of entries to return, at most %d. Default: %[1]d.", mount.MaxPage)
+	listFields["role"] = query(str("List only tokens of this role."))
+	listFields["unused_for"] = query(secs("List only tokens that were not used for this long; of tokens never used, those issued " +
+		"this long ago."))
+	listFields["used_since"] = query(date("List only tokens that were used at this time or later: RFC 3339, or seconds since 1970."))
+	listResponse := listAnswer("token_id")
+	listResponse["key_info"] = object("Answer of tokens/:token_id for each token_id.")
 	return []*framework.Path{
-		{
-			Pattern:      "tokens/" + framework.GenericNameRegex("token_id"),
-			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "issued-token"},
-			Fields: map[string]*framework.FieldSchema{
-				"token_id": {Type: framework.TypeString, Description: "Public name of the token: 24 hexadecimal digits.", Required: true},
-			},
-			Operations:      only(logical.ReadOperation, b.answer(b.pathTokensRead, "Read the record and state of a token.", ok(tokenRowFields()))),
-			HelpSynopsis:    "Read the record and state of a token.",
-			HelpDescription: "Returns a row of the inventory. The row exists from the issue of the token until shortly after its expiry. The row never holds the token itself.",
+		path("tokens/"+framework.GenericNameRegex("token_id"), "", "issued-token", fields{
+			"token_id": must(str("Public name of the token: 24 hexadecimal digits.")),
 		},
-		{
-			Pattern:         "tokens/?$",
-			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "issued-tokens"},
-			Fields:          listFields,
-			Operations:      only(logical.ListOperation, b.answer(b.pathTokensList, "List the tokens that may still be live.", ok(listResponse))),
-			HelpSynopsis:    "List the tokens that may still be live.",
-			HelpDescription: "Returns a page of the inventory, in the order of the token_ids. For the next page, set after to the last token_id.",
-		},
+			only(logical.ReadOperation, b.answer(b.pathTokensRead, "Read the record and state of a token.", ok(tokenRowFields))),
+			"Read the record and state of a token.",
+			"Returns a row of the inventory. The row exists from the issue of the token until shortly after its expiry. The row never "+
+				"holds the token itself."),
+		path("tokens/?$", "", "issued-tokens", listFields,
+			only(logical.ListOperation, b.answer(b.pathTokensList, "List the tokens that may still be live.", ok(listResponse))),
+			"List the tokens that may still be live.",
+			"Returns a page of the inventory, in the order of the token_ids. For the next page, set after to the last token_id."),
 	}
 }
 
-func (b *backend) pathTokensRead(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathTokensRead(ctx context.Context, st *state, req *request, d *input) (*response, error) {
 	_, id, err := token.ParseName(d.Get("token_id").(string)) // a row describes a grant
 	if err != nil {
 		return nil, refusal.Field("token_id", "%s", err)
@@ -63,14 +45,14 @@ func (b *backend) pathTokensRead(ctx context.Context, st *state, req *logical.Re
 	if !known {
 		return nil, nil
 	}
-	data, err := b.describe(ctx, st, &row)
+	record, err := b.Describe(ctx, st, &row)
 	if err != nil {
 		return nil, err
 	}
-	return &logical.Response{Data: data}, nil
+	return members(tokenRowFields, record), nil
 }
 
-func (b *backend) pathTokensList(ctx context.Context, st *state, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) pathTokensList(ctx context.Context, st *state, req *request, d *input) (*response, error) {
 	afterText, limit, err := pageOf(d)
 	if err != nil {
 		return nil, err
@@ -82,31 +64,18 @@ func (b *backend) pathTokensList(ctx context.Context, st *state, req *logical.Re
 		}
 	}
 	if _, given := d.GetOk("limit"); !given {
-		limit = maxTokensPage
+		limit = mount.MaxPage
 	}
-	if limit > maxTokensPage {
-		return nil, refusal.Field("limit", "%d is too large, at most %d is allowed", limit, maxTokensPage)
+	if limit > mount.MaxPage {
+		return nil, refusal.Field("limit", "%d is too large, at most %d is allowed", limit, mount.MaxPage)
 	}
-
-	keep, err := b.usageFilter(ctx, d)
+	records, more, err := b.Page(ctx, st, after, limit, d.Get("role").(string), given[mount.UsageFilter](d))
 	if err != nil {
 		return nil, err
 	}
-	rows, more := st.Inventory.Page(after, limit, d.Get("role").(string), keep)
-	bytes := 0
-	for i := range rows {
-		if bytes += len(rows[i].Scopes) + len(rows[i].Role) + len(rows[i].DisplayName); bytes > maxTokensBytes && i > 0 {
-			rows, more = rows[:i], true
-			break
-		}
-	}
-	keys := make([]string, len(rows))
-	info := make(map[string]any, len(rows))
-	for i := range rows {
-		keys[i] = rows[i].ID.String()
-		if info[keys[i]], err = b.describe(ctx, st, &rows[i]); err != nil {
-			return nil, err
-		}
+	keys, info := make([]string, len(records)), make(map[string]any, len(records))
+	for i, record := range records {
+		keys[i], info[record.TokenID] = record.TokenID, members(tokenRowFields, record).Data
 	}
 	resp := logical.ListResponseWithInfo(keys, info)
 	if more {

@@ -65,7 +65,7 @@ func TestPagesOfLongRows(t *testing.T) {
 	const rows = 1200
 	long := strings.Repeat(strings.Repeat("s", 128)+" ", 100)
 	for n := range rows {
-		e.b.state.Load().Inventory.Add(ledger.Row{
+		e.b.Loaded().Inventory.Add(ledger.Row{
 			ID: token.ID{byte(n >> 8), byte(n), 1}, IssuedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour),
 			Holder: ledger.Holder{Role: "reader", Scopes: long},
 		})

@@ -90,9 +90,12 @@ func TestIntrospectionCounts(t *testing.T) {
 	e := newEngine(t)
 	e.write("roles/r", data{"scopes": []string{"a:read"}, "bound_hosts": []string{"api.example.com"}})
 	c := e.creds("r", nil)
-	at := data{"host": "api.example.com", "client_ip": "192.0.2.1", "required_scopes": "a:read"}
+	at := data{"host": "api.example.com", "client_ip": "192.0.2.1", "region": "DE", "required_scopes": "a:read"}
 	writes := e.storage.writes.Load()
 	e.expect("active", c.token, at)
+	if got := e.usageOf(c.id); got["last_region"] != "DE" || got["last_ip"] != "192.0.2.1" {
+		t.Errorf("shown %v", got)
+	}
 	e.expect("host_not_allowed", c.token, data{"host": "other.example.com"})
 	e.expect("insufficient_scope", c.token, data{"host": "api.example.com", "required_scopes": "a:write"})
 	form := data{"token": c.token, "host": "api.example.com", "client_ip": "192.0.2.2"}
@@ -107,10 +110,13 @@ func TestIntrospectionCounts(t *testing.T) {
 		t.Errorf("introspection writes %d times", n)
 	}
 	got := e.usageOf(c.id)
+	if got["last_region"] != nil { // of the last use, which did not state a region
+		t.Errorf("the last region is %v", got["last_region"])
+	}
 	if got["uses"] != uint64(3) || fmt.Sprint(got["refusals"]) != "map[host_not_allowed:1 insufficient_scope:1]" || fmt.Sprint(got["scopes"]) != "[a:read]" {
 		t.Errorf("shown %v", got)
 	}
-	if top := e.b.usage.Unknown(9); len(top) != 1 || top[0].Address.String() != "198.51.100.9" || top[0].Refusals != 1 {
+	if top := e.b.Usage.Unknown(9); len(top) != 1 || top[0].Address.String() != "198.51.100.9" || top[0].Refusals != 1 {
 		t.Errorf("unknown tokens came from %v", top)
 	}
 	e.system.ReplicationStateVal = consts.ReplicationPerformanceStandby
@@ -225,8 +231,8 @@ func TestUsageIsStored(t *testing.T) {
 			t.Errorf("after its first end, and renewed: %v", got)
 		}
 		minutes(45)
-		if names := segments(); e.b.usage.Len() != 0 || len(names) > 1 {
-			t.Errorf("%d tokens are left, and %q", e.b.usage.Len(), names)
+		if names := segments(); e.b.Usage.Len() != 0 || len(names) > 1 {
+			t.Errorf("%d tokens are left, and %q", e.b.Usage.Len(), names)
 		}
 		e.b.Cleanup(context.Background())
 	})

@@ -2,43 +2,48 @@ package backend
 
 import (
 	"context"
-	"encoding/json"
+	"net/http"
 	"strings"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/values"
 )
 
 // HandleRequest handles a request, and renders a refusal: into an OAuth error below oauth/, into a Vault error elsewhere.
-func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*logical.Response, error) {
+func (b *backend) HandleRequest(ctx context.Context, req *request) (*response, error) {
 	resp, err := b.handle(ctx, req)
-	refused := refusal.As(err)
+	r := refusal.As(err)
 	switch {
-	case refused == nil:
+	case r == nil:
 		return resp, err
-	case refused.HTTP != 0:
-		return nil, logical.CodedError(refused.HTTP, err.Error())
+	case r.HTTP != 0:
+		return nil, logical.CodedError(r.HTTP, err.Error())
 	case speaksOAuth(req):
-		return oauthRefusal(refused)
+		return refused(http.StatusBadRequest, r.OAuthBody()), nil
 	}
 	return logical.ErrorResponse("%s", err), nil
 }
 
 // speaksOAuth reports whether a request is one of OAuth, with a form and an answer of OAuth.
-func speaksOAuth(req *logical.Request) bool {
+func speaksOAuth(req *request) bool {
 	return req.Operation == logical.UpdateOperation && strings.HasPrefix(req.Path, oauthPrefix)
 }
 
-func (b *backend) handle(ctx context.Context, req *logical.Request) (*logical.Response, error) {
+func (b *backend) handle(ctx context.Context, req *request) (*response, error) {
 	if speaksOAuth(req) {
 		if err := oauthForm(req); err != nil {
 			return nil, err
 		}
 	}
-	readMaps(req)
+	for _, field := range mapFields {
+		if value, given := req.Data[field]; given {
+			req.Data[field] = values.Object(value)
+		}
+	}
 	if storage := req.Storage; storage != nil {
-		req.Storage = b.fence.Request(storage)
+		req.Storage = b.Fence.Request(storage)
 		defer func() { req.Storage = storage }()
 	}
 	resp, err := b.Backend.HandleRequest(ctx, req)
@@ -53,7 +58,7 @@ func (b *backend) handle(ctx context.Context, req *logical.Request) (*logical.Re
 
 // HandleExistenceCheck reports whether the path exists: Vault distinguishes create and update by the answer.
 // HandleExistenceCheck reads only the name in the path. HandleRequest checks the fields, with errors that say what is allowed.
-func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (checkFound, exists bool, err error) {
+func (b *backend) HandleExistenceCheck(ctx context.Context, req *request) (checkFound, exists bool, err error) {
 	named := *req
 	named.Data = nil
 	return b.Backend.HandleExistenceCheck(ctx, &named)
@@ -61,39 +66,3 @@ func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request
 
 // mapFields are the fields whose values are maps. The command line writes such a field as field=name=value.
 var mapFields = []string{"params", "credential", "settings"}
-
-func readMaps(req *logical.Request) {
-	for _, field := range mapFields {
-		if value, given := req.Data[field]; given {
-			req.Data[field] = toMap(value)
-		}
-	}
-}
-
-// toMap returns the map of a value that the command line wrote: a name=value, a list of name=value, or JSON. toMap
-// returns other values unchanged: the framework rejects them.
-func toMap(value any) any {
-	var pairs []any
-	switch v := value.(type) {
-	case string:
-		var m map[string]any
-		if json.Unmarshal([]byte(v), &m) == nil {
-			return m
-		}
-		pairs = []any{v}
-	case []any:
-		pairs = v
-	default:
-		return value
-	}
-	m := make(map[string]any, len(pairs))
-	for _, pair := range pairs {
-		text, _ := pair.(string)
-		name, one, found := strings.Cut(text, "=")
-		if !found {
-			return value
-		}
-		m[name] = one
-	}
-	return m
-}

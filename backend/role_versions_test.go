@@ -51,7 +51,7 @@ func TestPastVersionsAreBounded(t *testing.T) {
 			}
 			time.Sleep(time.Minute)
 		}
-		if n := len(e.b.state.Load().Roles.Get("reader").Past); n > 100 {
+		if n := len(e.b.Loaded().Roles.Get("reader").Past); n > 100 {
 			t.Errorf("%d past versions are remembered", n)
 		}
 		e.write("roles/reader", data{"scopes": all, "token_bound_cidrs": networks})
@@ -94,7 +94,7 @@ func TestABurstOfChangesLeavesLongVersions(t *testing.T) {
 		e.write("roles/reader", data{"scopes": "a,b,c"})
 		e.expect("active", old.token, data{"required_scopes": "a,b"})
 		e.expect("insufficient_scope", old.token, data{"required_scopes": "c"})
-		if n := len(e.b.state.Load().Roles.Get("reader").Past); n > 100 {
+		if n := len(e.b.Loaded().Roles.Get("reader").Past); n > 100 {
 			t.Errorf("%d past versions are remembered", n)
 		}
 	})

@@ -5,7 +5,6 @@ import (
 	"errors"
 
 	"github.com/hashicorp/vault/sdk/framework"
-	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
@@ -18,8 +17,8 @@ const secretTypeToken = "token"
 func (b *backend) secretToken() *framework.Secret {
 	return &framework.Secret{
 		Type: secretTypeToken,
-		Fields: map[string]*framework.FieldSchema{
-			"token": {Type: framework.TypeString, Description: "API token"},
+		Fields: fields{
+			"token": str("API token"),
 		},
 		Renew:  b.on(b.tokenRenew),
 		Revoke: b.on(b.tokenRevoke),
@@ -27,7 +26,7 @@ func (b *backend) secretToken() *framework.Secret {
 }
 
 // tokenRenew extends the token to the new expiry of the lease.
-func (b *backend) tokenRenew(ctx context.Context, st *state, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+func (b *backend) tokenRenew(ctx context.Context, st *state, req *request, _ *input) (*response, error) {
 	l, err := native.ParseLease(leaseData(req))
 	if err != nil {
 		return nil, err
@@ -44,7 +43,7 @@ func (b *backend) tokenRenew(ctx context.Context, st *state, req *logical.Reques
 	if err != nil {
 		return nil, refusal.New("the token cannot be renewed: %s", err)
 	}
-	err = st.Renew(ctx, req.Storage, l.Grant, l.RoleID, l.ExpiresAt, b.now().Add(ttl))
+	err = st.Renew(ctx, req.Storage, l.Grant, l.RoleID, l.ExpiresAt, b.Now().Add(ttl))
 	if refused := (*native.NotRenewedError)(nil); errors.As(err, &refused) {
 		return nil, refusal.New("the token cannot be renewed: the token is %s", refused.Reason)
 	}
@@ -56,7 +55,7 @@ func (b *backend) tokenRenew(ctx context.Context, st *state, req *logical.Reques
 
 // tokenRevoke revokes the token. tokenRevoke needs only the lease: the role may be gone. The engine stores no revocation of
 // an expired token.
-func (b *backend) tokenRevoke(ctx context.Context, st *state, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+func (b *backend) tokenRevoke(ctx context.Context, st *state, req *request, _ *input) (*response, error) {
 	l, err := native.ParseLease(leaseData(req))
 	if err != nil {
 		return nil, err

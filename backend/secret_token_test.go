@@ -68,7 +68,7 @@ func TestRenewToTheLimit(t *testing.T) {
 
 		time.Sleep(10 * time.Minute) // by which another node's clock may be behind
 		e.minute()
-		if n := e.b.state.Load().Deviations.Len(); n != 0 {
+		if n := e.b.Loaded().Deviations.Len(); n != 0 {
 			t.Errorf("%d deviations are kept of a token that has ended", n)
 		}
 		e.expect("expired", c.token, nil)

@@ -19,8 +19,8 @@ const secretTypeUpstream = "upstream_token"
 func (b *backend) secretUpstream() *framework.Secret {
 	return &framework.Secret{
 		Type: secretTypeUpstream,
-		Fields: map[string]*framework.FieldSchema{
-			"token": {Type: framework.TypeString, Description: "API token of the upstream service"},
+		Fields: fields{
+			"token": str("API token of the upstream service"),
 		},
 		Renew:  b.on(b.upstreamRenew),
 		Revoke: b.on(b.upstreamRevoke),
@@ -28,36 +28,28 @@ func (b *backend) secretUpstream() *framework.Secret {
 }
 
 // credsUpstream issues a token of the role's connection.
-func (b *backend) credsUpstream(ctx context.Context, req *logical.Request, d *framework.FieldData, st *state, r *role.Role) (*logical.Response, error) {
+func (b *backend) credsUpstream(ctx context.Context, req *request, d *input, st *state, r *role.Role) (*response, error) {
 	for field := range d.Raw {
 		if field != "role" && field != "ttl" {
-			return nil, refusal.Field(field, "is for native tokens; role %q issues tokens of connection %q, which the role's params narrow", r.Name(), r.Connection)
+			return nil, refusal.Field(field, "is for native tokens; role %q issues tokens of connection %q, which the role's params "+
+				"narrow", r.Name(), r.Connection)
 		}
 	}
 	ttl, lifetime, warnings, err := b.lifetimes(r, d)
 	if err != nil {
 		return nil, err
 	}
-	now := b.now().UTC()
-	made, err := b.upstreams.Issue(ctx, &upstream.IssueRequest{
+	now := b.Now().UTC()
+	made, err := b.Upstreams.Issue(ctx, &upstream.IssueRequest{
 		Role: r, MountPoint: req.MountPoint, Subject: req.EntityID, DisplayName: req.DisplayName, Now: now, End: now.Add(ttl),
-		Inventory: st.Inventory, Reserve: func() (*role.Place, error) { return b.reserve(st, r) },
+		Inventory: st.Inventory, Reserve: func() (*role.Place, error) { return b.Reserve(st, r) },
 	})
-	b.flushSoon() // a token may be in the inventory that this requester did not get
+	b.FlushSoon() // a token may be in the inventory that this requester did not get
 	if err != nil {
 		return nil, err
 	}
 	warnings = append(warnings, made.Warnings...)
-	data := map[string]any{
-		"token":      made.Text,
-		"token_id":   made.ID.String(),
-		"name":       made.Name,
-		"connection": r.Connection,
-		"expires_at": rfc3339(made.End),
-	}
-	if len(made.Data) > 0 {
-		data["upstream"] = made.Data
-	}
+	data := made.Answer()
 	if r.NoLease {
 		return &logical.Response{Data: data, Warnings: warnings}, nil
 	}
@@ -69,14 +61,14 @@ func (b *backend) credsUpstream(ctx context.Context, req *logical.Request, d *fr
 }
 
 // upstreamRenew renews a lease, and extends its token.
-func (b *backend) upstreamRenew(ctx context.Context, _ *state, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+func (b *backend) upstreamRenew(ctx context.Context, _ *state, req *request, _ *input) (*response, error) {
 	l, err := upstream.ParseLease(leaseData(req))
 	if err != nil {
 		return nil, err
 	}
 	var maxTTL time.Duration
-	ttl, err := b.upstreams.Renew(ctx, &upstream.Renewal{
-		ID: l.ID, Hold: l.Hold, Now: b.now().UTC(),
+	ttl, err := b.Upstreams.Renew(ctx, &upstream.Renewal{
+		ID: l.ID, Hold: l.Hold, Now: b.Now().UTC(),
 		TTL: func(r *role.Role) (ttl time.Duration, err error) {
 			ttl, maxTTL, err = b.renewal(req.Secret, l.LeaseTerms, r)
 			return ttl, err
@@ -90,19 +82,20 @@ func (b *backend) upstreamRenew(ctx context.Context, _ *state, req *logical.Requ
 
 // upstreamRevoke revokes the token. If the service fails, the queue retries the revocation: Vault would give up after some
 // tries.
-func (b *backend) upstreamRevoke(ctx context.Context, _ *state, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+func (b *backend) upstreamRevoke(ctx context.Context, _ *state, req *request, _ *input) (*response, error) {
 	l, err := upstream.ParseLease(leaseData(req))
 	if err != nil {
 		return nil, err
 	}
 	if l.Hold != "" {
-		return nil, b.upstreams.Unhold(ctx, l.ID, l.Hold)
+		return nil, b.Upstreams.Unhold(ctx, l.ID, l.Hold)
 	}
-	_, err = b.upstreams.Revoke(ctx, l.ID)
+	_, err = b.Upstreams.Revoke(ctx, l.ID)
 	return nil, err
 }
 
 // userAgent returns the User-Agent of requests to upstream services.
 func userAgent() string {
-	return "vault-plugin-secrets-apitoken/" + strings.TrimPrefix(Version, "v") + " (+https://github.com/vault-apitoken/vault-plugin-secrets-apitoken)"
+	return "vault-plugin-secrets-apitoken/" + strings.TrimPrefix(Version, "v") +
+		" (+https://github.com/vault-apitoken/vault-plugin-secrets-apitoken)"
 }

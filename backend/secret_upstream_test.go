@@ -192,8 +192,8 @@ func onShelfPrepared(t *testing.T, s *shelf, prepare func(*backend)) *engine {
 }
 
 func hurry(b *backend) {
-	b.statics.Interval = 5 * time.Millisecond
-	b.upstreams.Timings = upstream.Timings{Settle: 0, Grace: time.Second, Interval: 5 * time.Millisecond, Longest: 20 * time.Millisecond, Sync: time.Hour, FirstBackoff: 5 * time.Millisecond, LongestBackoff: 20 * time.Millisecond}
+	b.Statics.Interval = 5 * time.Millisecond
+	b.Upstreams.Timings = upstream.Timings{Settle: 0, Grace: time.Second, Interval: 5 * time.Millisecond, Longest: 20 * time.Millisecond, Sync: time.Hour, FirstBackoff: 5 * time.Millisecond, LongestBackoff: 20 * time.Millisecond}
 }
 
 // eventually waits until something holds that others bring about, and reports whether it does. The machine may be slow.
@@ -579,7 +579,7 @@ func TestUpstreamInvalidate(t *testing.T) {
 	standby := mountOn(t, active.storage, active.system)
 	told := func() {
 		t.Helper()
-		active.b.flush(t.Context())
+		active.b.Flush(t.Context())
 		keys, err := logical.CollectKeys(t.Context(), active.storage)
 		if err != nil {
 			t.Fatal(err)
@@ -705,7 +705,7 @@ func TestRotateRoot(t *testing.T) {
 		s := newShelf(t)
 		e := onShelfPrepared(t, s, func(b *backend) {
 			hurry(b)
-			b.upstreams.Timings.Settle = time.Hour
+			b.Upstreams.Timings.Settle = time.Hour
 		})
 		s.setFault(once(http.MethodPut, reset))
 		e.refused(logical.UpdateOperation, "rotate-root/shelf", nil, "the credential was not rotated")
@@ -826,7 +826,7 @@ func TestASharedTokenWhoseLeaseEnds(t *testing.T) {
 		t.Errorf("the lease ended at %v: state %v, expires_at %v", end, got["state"], got["expires_at"])
 	}
 	clock.pass(20 * time.Minute)
-	if err := e.b.periodic(t.Context(), &logical.Request{Storage: e.storage}); err != nil {
+	if err := e.b.Maintain(t.Context(), e.storage); err != nil {
 		t.Fatal(err)
 	}
 	if ids := e.list("tokens/", nil); len(ids) != 0 {

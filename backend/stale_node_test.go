@@ -65,7 +65,7 @@ func TestStaticRotatedElsewhere(t *testing.T) {
 		}
 	}
 	e.b.Cleanup(t.Context())
-	if err := other.b.upstreams.Tokens.Sync(t.Context()); err != nil {
+	if err := other.b.Upstreams.Tokens.Sync(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(2 * time.Second) // longer than Grace
@@ -152,7 +152,7 @@ func TestRootTakenBackElsewhere(t *testing.T) {
 	e.write("connections/ring", data{"credential": data{"key": "first"}})
 	time.Sleep(time.Second) // a call that the other has begun before is answered by then
 	stuck.Store(false)
-	other.b.upstreams.Retry(e.b.state.Load().connections.Get("ring").ID)
+	other.b.Upstreams.Retry(e.b.Loaded().Connections.Get("ring").ID)
 	other.rootSettled()
 	e.rootSettled()
 	e.write("connections/ring/check", nil)
@@ -166,8 +166,8 @@ func TestLateCreationOfSlowClock(t *testing.T) {
 	t.Parallel()
 	s := newShelf(t)
 	e := onShelf(t, s)
-	st := e.b.state.Load()
-	c, r := st.connections.Get("shelf"), st.Roles.Get("reader")
+	st := e.b.Loaded()
+	c, r := st.Connections.Get("shelf"), st.Roles.Get("reader")
 	id, err := token.NewID(rand.Reader)
 	if err != nil {
 		t.Fatal(err)

@@ -77,7 +77,7 @@ func (e *engine) dying(k int64, op logical.Operation, path string, d data) (*eng
 		e.t.Fatal(err)
 	}
 	e.prepare(b.(*backend))
-	b.(*backend).statics.Interval = time.Hour // it has to come about with what the request does
+	b.(*backend).Statics.Interval = time.Hour // it has to come about with what the request does
 	if err := b.Initialize(e.t.Context(), &logical.InitializationRequest{Storage: s}); err != nil {
 		e.t.Fatal(err)
 	}

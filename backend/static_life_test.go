@@ -207,7 +207,7 @@ func TestStaticTokensAreListed(t *testing.T) {
 	e.write("roles/native", data{"scopes": "a"})
 	for name, role := range map[string]string{"ours": "native", "theirs": "reader"} {
 		e.write("static-roles/"+name, data{"role": role, "rotation_period": "1h"})
-		e.b.flush(t.Context())
+		e.b.Flush(t.Context())
 		for _, key := range e.keysBelow(ledger.InventoryPrefix) { // which a crash may lose
 			if err := e.storage.InmemStorage.Delete(t.Context(), key); err != nil {
 				t.Fatal(err)

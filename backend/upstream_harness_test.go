@@ -3,5 +3,5 @@ package backend
 import "time"
 
 func slowBackoff(b *backend) {
-	b.upstreams.Timings.FirstBackoff, b.upstreams.Timings.LongestBackoff = time.Second, time.Minute
+	b.Upstreams.Timings.FirstBackoff, b.Upstreams.Timings.LongestBackoff = time.Second, time.Minute
 }

@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -29,9 +30,6 @@ import (
 
 // What the stories use: files in bin/. There may be no gitea.
 var root, vault, plugin, gitea string
-
-// python is a Python with PyJWT; empty: there is none.
-var python string
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -59,26 +57,8 @@ func prepare() (err error) {
 	} else if err != nil {
 		return err
 	}
-	findPython(ctx)
 	plugin, err = vaultserver.BuildPlugin(ctx, root, "./cmd/"+vaultserver.PluginName)
 	return err
-}
-
-// findPython finds a Python with PyJWT: $PYTHON_WITH_PYJWT, or python3 on PATH.
-func findPython(ctx context.Context) {
-	candidate := os.Getenv("PYTHON_WITH_PYJWT")
-	if candidate == "" {
-		candidate = "python3"
-	}
-	path, err := exec.LookPath(candidate)
-	if err == nil {
-		err = exec.CommandContext(ctx, path, "-c", "import jwt, cryptography").Run()
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "The Python recipe is skipped: it needs python3 with pyjwt[crypto]:", err)
-		return
-	}
-	python = path
 }
 
 func TestScripts(t *testing.T) {
@@ -102,17 +82,21 @@ func TestScripts(t *testing.T) {
 }
 
 // condition knows [terraform]: whether there is a terraform, and TERRAFORM_PROVIDER_VAULT names the binary
-// of a Vault provider for it; [node]: whether there is Node, and where REQUIRE_NODE is set it has to be; [python]:
-// whether there is a Python with PyJWT; and [gitea]: whether there is a Gitea server.
+// of a Vault provider for it; [node]: whether there is Node, and where REQUIRE_NODE is set it has to be; and
+// [gitea]: whether there is a Gitea server; [pyjwt]: whether a python3 has PyJWT, and where REQUIRE_PYJWT is set
+// it has to be.
 func condition(name string) (bool, error) {
 	switch name {
 	case "gitea":
 		return gitea != "", nil
-	case "python":
-		return python != "", nil
 	case "terraform":
 		_, err := exec.LookPath("terraform")
 		return err == nil && os.Getenv("TERRAFORM_PROVIDER_VAULT") != "", nil
+	case "pyjwt":
+		if python() == "" && os.Getenv("REQUIRE_PYJWT") != "" {
+			return false, errors.New("no python3 has PyJWT and cryptography")
+		}
+		return python() != "", nil
 	case "node":
 		_, noNode := exec.LookPath("node")
 		_, noNPM := exec.LookPath("npm")
@@ -126,6 +110,16 @@ func condition(name string) (bool, error) {
 	}
 	return false, fmt.Errorf("there is no condition %q", name)
 }
+
+// python finds a Python with PyJWT: that of PATH, or that of the operating system.
+var python = sync.OnceValue(func() string {
+	for _, p := range []string{"python3", "/usr/bin/python3"} {
+		if exec.Command(p, "-c", "import jwt, cryptography").Run() == nil {
+			return p
+		}
+	}
+	return ""
+})
 
 // setup gives a script its server.
 func setup(env *testscript.Env) error {
@@ -162,10 +156,10 @@ func setup(env *testscript.Env) error {
 		"VAULT_LOG":   server.Log,
 		"SHA256":      sum,
 		"ROOT":        root,
+		"PYTHON":      python(),
 		"PLUGIN":      plugin,
 		"PATH":        filepath.Dir(vault) + string(os.PathListSeparator) + env.Getenv("PATH"),
 		"HOME":        env.WorkDir,
-		"PYTHON":      python,
 		"PROVIDER":    filepath.Dir(os.Getenv("TERRAFORM_PROVIDER_VAULT")),
 	} {
 		env.Setenv(name, value)

@@ -33,7 +33,8 @@ func ParseRate(s string) (Rate, error) {
 	}
 	parts := ratePattern.FindStringSubmatch(s)
 	if parts == nil {
-		return Rate{}, fmt.Errorf(`%q is not a rate: want <count>/<window>, such as 100/1m or 10/1s burst 50, the window in s, m or h`, clip(s))
+		return Rate{}, fmt.Errorf("%q is not a rate: want <count>/<window>, such as 100/1m or 10/1s burst 50, "+
+			"the window in s, m or h", clip(s))
 	}
 	count, _ := strconv.Atoi(parts[1]) // the pattern leaves no errors
 	units, _ := strconv.Atoi(parts[2])

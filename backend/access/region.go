@@ -47,7 +47,8 @@ func ParseRegions(list []string) (Regions, error) {
 		case slices.Contains(countries, s):
 			regions = append(regions, s)
 		default:
-			return nil, fmt.Errorf("%q is not a region: want a code of ISO 3166-1 alpha-2 in upper case, such as DE or US, or one of the groups EU and EEA", clip(s))
+			return nil, fmt.Errorf("%q is not a region: want a code of ISO 3166-1 alpha-2 in upper case, such as DE or US, "+
+				"or one of the groups EU and EEA", clip(s))
 		}
 	}
 	slices.Sort(regions)

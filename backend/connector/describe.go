@@ -44,3 +44,19 @@ func (p *Provider) Example(mountPoint string) string {
 		"vault read %[1]screds/my-role",
 		mountPoint, p.Name, needed(p.Credential, "credential"), needed(p.Settings, "settings"), needed(p.Params, "params"))
 }
+
+// Describe returns the documentation and the definition of a provider, for a mount at a mount point.
+func (p *Provider) Describe(mountPoint string) map[string]any {
+	return map[string]any{
+		"title":         p.Title,
+		"description":   strings.TrimSpace(p.Description),
+		"documentation": append([]string{}, p.Documentation...),
+		"expiry":        string(p.Expiry),
+		"operations":    p.OperationNames(),
+		"credential":    DescribeFields(p.Credential),
+		"settings":      DescribeFields(p.Settings),
+		"params":        DescribeFields(p.Params),
+		"example":       p.Example(mountPoint),
+		"definition":    p.Text,
+	}
+}

@@ -29,6 +29,15 @@ type Event struct {
 	Until time.Time // of a grant: until when its tokens would have been valid; zero: not known
 }
 
+// Members returns the event as answers show the event.
+func (e Event) Members() map[string]any {
+	members := map[string]any{"type": string(e.Kind), "id": e.ID}
+	if !e.Until.IsZero() {
+		members["until"] = e.Until.UTC().Format(time.RFC3339)
+	}
+	return members
+}
+
 // Position is a place in the feed: after the first Cursor events of an epoch.
 type Position struct {
 	Epoch  string

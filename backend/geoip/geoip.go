@@ -26,8 +26,8 @@ const (
 )
 
 // Database looks up addresses in a file, and reads the file again when the file changes. A file that can no longer be
-// read leaves the last good content in force. The content is in memory, so that whoever writes to the file cannot disturb a
-// look-up. A Database is safe for concurrent use.
+// read leaves the last good content in force. The content is in memory: a write to the file does not disturb a look-up. A
+// Database is safe for concurrent use.
 type Database struct {
 	now  func() time.Time
 	warn func(msg string, args ...any) // as of hclog.Logger and slog.Logger: keys and values follow the message
@@ -153,7 +153,7 @@ func load(path string) (*maxminddb.Reader, os.FileInfo, error) {
 	if info.Size() > maxFileBytes {
 		return nil, nil, fmt.Errorf("%s has %d bytes, at most %d are allowed", path, info.Size(), maxFileBytes)
 	}
-	file, err := os.Open(path)
+	file, err := os.Open(path) //nolint:gosec // an operator names the file
 	if err != nil {
 		return nil, nil, err
 	}
@@ -167,7 +167,8 @@ func load(path string) (*maxminddb.Reader, os.FileInfo, error) {
 		return nil, nil, fmt.Errorf("%s is not a MaxMind DB file: %w", path, err)
 	}
 	if !hasCountries(reader) {
-		return nil, nil, fmt.Errorf("%s has no country.iso_code: want a database of countries or cities, such as GeoLite2-Country.mmdb", path)
+		return nil, nil, fmt.Errorf("%s has no country.iso_code: want a database of countries or cities, "+
+			"such as GeoLite2-Country.mmdb", path)
 	}
 	return reader, info, nil
 }

@@ -6,7 +6,6 @@ import (
 	"math"
 	"net/netip"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -41,7 +40,8 @@ type decoder struct {
 // ParseReport returns the report of a request. The rows are decoded JSON.
 func ParseReport(reporter string, sequence int64, tokens, unknown []any) (*Report, error) {
 	if !reporterName.MatchString(reporter) {
-		return nil, refusal.Field("reporter", "takes 1 to 64 letters, digits, dots, colons, hyphens and underscores, and begins with a letter or digit")
+		return nil, refusal.Field("reporter", "takes 1 to 64 letters, digits, dots, colons, hyphens and underscores, "+
+			"and begins with a letter or digit")
 	}
 	if sequence < 1 {
 		return nil, refusal.Field("sequence", "must be at least 1")
@@ -57,7 +57,8 @@ func ParseReport(reporter string, sequence int64, tokens, unknown []any) (*Repor
 	}
 	d := &decoder{left: MaxBytes, scopes: make(map[string]bool)}
 	for i, row := range tokens {
-		if err := d.object("tokens", i, row, func(field string, value any) error { return d.token(&r.Tokens[i], field, value) }); err != nil {
+		take := func(field string, value any) error { return d.token(&r.Tokens[i], field, value) }
+		if err := d.object("tokens", i, row, take); err != nil {
 			return nil, err
 		}
 		if r.Tokens[i].ID.IsZero() {
@@ -65,7 +66,8 @@ func ParseReport(reporter string, sequence int64, tokens, unknown []any) (*Repor
 		}
 	}
 	for i, row := range unknown {
-		if err := d.object("unknown", i, row, func(field string, value any) error { return d.unknown(&r.Unknown[i], field, value) }); err != nil {
+		take := func(field string, value any) error { return d.unknown(&r.Unknown[i], field, value) }
+		if err := d.object("unknown", i, row, take); err != nil {
 			return nil, err
 		}
 		if !r.Unknown[i].Address.IsValid() || r.Unknown[i].Refusals == 0 {
@@ -120,10 +122,9 @@ func (d *decoder) token(row *TokenUse, field string, value any) error {
 		return err
 	case "last_region":
 		text, err := d.text(value)
-		if err == nil && (len(text) != 2 || text != strings.ToUpper(text) || !letters(text)) {
-			err = fmt.Errorf("takes two upper-case letters of ISO 3166-1, such as DE")
+		if err == nil {
+			row.Region, err = access.ParseRegion(text)
 		}
-		row.Region = text
 		return err
 	case "last_network":
 		text, err := d.text(value)
@@ -141,7 +142,8 @@ func (d *decoder) token(row *TokenUse, field string, value any) error {
 	case "scopes":
 		return d.scopeList(row, value)
 	default:
-		return fmt.Errorf("is not a field of a row, which has token_id, uses, last_used_at, last_ip, last_region, last_network, refusals, scopes")
+		return fmt.Errorf("is not a field of a row, which has token_id, uses, last_used_at, last_ip, last_region, " +
+			"last_network, refusals, scopes")
 	}
 	return nil
 }
@@ -262,8 +264,4 @@ func (d *decoder) count(value any) (uint64, error) {
 		return 0, fmt.Errorf("takes a whole number from 0 to %d", maxCount)
 	}
 	return uint64(n), nil
-}
-
-func letters(text string) bool {
-	return !slices.ContainsFunc([]byte(text), func(c byte) bool { return c < 'A' || c > 'Z' })
 }

@@ -1,6 +1,7 @@
 package insight
 
 import (
+	"fmt"
 	"math"
 	"net/netip"
 	"slices"
@@ -13,7 +14,7 @@ import (
 // counts are in this order: new reasons come last.
 var reasons = [...]access.Reason{
 	access.Expired, access.Revoked, access.RoleDeleted, access.SubjectDisabled, access.WrongAudience, access.InsufficientScope,
-	access.AddressNotAllowed, access.HostNotAllowed, "region_not_allowed",
+	access.AddressNotAllowed, access.HostNotAllowed, access.RegionNotAllowed,
 	"proof_required", "proof_invalid", "proof_replayed", "use_dpop_nonce", "rate_limited",
 }
 
@@ -135,3 +136,36 @@ func (e *entry) record() Record {
 	}
 	return r
 }
+
+// Members returns what answers show of a record. Unknown values are absent.
+func (r *Record) Members() map[string]any {
+	data := map[string]any{"uses": r.Uses}
+	if !r.LastUse.IsZero() {
+		data["first_used_at"], data["last_used_at"] = shown(r.FirstUse), shown(r.LastUse)
+	}
+	if r.Address.IsValid() {
+		data["last_ip"] = r.Address.String()
+	}
+	if r.Region != "" {
+		data["last_region"] = r.Region
+	}
+	if r.Network != 0 {
+		data["last_network"] = fmt.Sprintf("AS%d", r.Network)
+	}
+	if len(r.Scopes) > 0 {
+		data["scopes"] = r.Scopes
+	}
+	if r.MoreScopes {
+		data["more_scopes"] = true
+	}
+	if len(r.Refusals) > 0 {
+		refusals := make(map[string]any, len(r.Refusals))
+		for reason, n := range r.Refusals {
+			refusals[string(reason)] = n
+		}
+		data["refusals"] = refusals
+	}
+	return data
+}
+
+func shown(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -29,14 +29,16 @@ type AddressUse struct {
 
 // Outcome is what came of a report.
 type Outcome struct {
-	Accepted  int  // number of rows that were counted
-	Ignored   int  // number of rows about unknown tokens
-	Duplicate bool // the batch was counted before: nothing was counted now
-	Reporters int  // number of reporters that have reported lately
+	Accepted  int  `json:"accepted"`  // number of rows that were counted
+	Ignored   int  `json:"ignored"`   // number of rows about unknown tokens
+	Duplicate bool `json:"duplicate"` // the batch was counted before: nothing was counted now
+	Reporters int  `json:"reporters"` // number of reporters that have reported lately
 }
 
 // Count counts a batch, once. Times after now count as now.
 func (u *Usage) Count(r *Report) (Outcome, error) {
+	u.merging.RLock()
+	defer u.merging.RUnlock()
 	now := u.Now()
 	duplicate, err := u.reporters.begin(r.Reporter, r.Sequence, now)
 	if err != nil {

@@ -36,7 +36,8 @@ func (rs *reporters) begin(reporter string, sequence uint64, now time.Time) (dup
 	defer rs.mu.Unlock()
 	last, known := rs.last[reporter]
 	if !known && len(rs.last) >= maxReporters && !rs.makeRoom(now) {
-		return false, refusal.Field("reporter", "%d reporters have reported within %s, and more are not allowed", maxReporters, refusal.Short(liveFor))
+		return false, refusal.Field("reporter", "%d reporters have reported within %s, and more are not allowed",
+			maxReporters, refusal.Short(liveFor))
 	}
 	if rs.last == nil {
 		rs.last = make(map[string]lastReport)

@@ -91,7 +91,7 @@ func (u *Usage) snapshot(seg *segment) storedSegment {
 		} else if e.scopes != nil {
 			text := strings.Join(e.scopes.list, " ")
 			if bytes += len(text); bytes > maxStoredScopes {
-				text, row.More = "", true
+				row.More = true
 			} else {
 				stored.Scopes = append(stored.Scopes, text)
 				sets[e.scopes] = uint(len(stored.Scopes))
@@ -147,7 +147,9 @@ func decodeSegment(value []byte) (storedSegment, error) {
 		return stored, err
 	}
 	for i := range stored.Rows {
-		if r := &stored.Rows[i]; r.Scopes > uint(len(stored.Scopes)) || len(r.Address) != 0 && len(r.Address) != 16 || r.First > r.Last {
+		r := &stored.Rows[i]
+		size := len(r.Address)
+		if r.Scopes > uint(len(stored.Scopes)) || size != 0 && size != 16 || r.First > r.Last {
 			return stored, errors.New("a row is not one that this engine writes")
 		}
 	}
@@ -174,8 +176,9 @@ func (u *Usage) read(ctx context.Context, s logical.Storage, name string) error 
 		}
 	}
 	u.damage.note(Prefix+name, nil)
+	u.merging.Lock() // a batch that is counted meanwhile could count twice
+	defer u.merging.Unlock()
 	u.reporters.merge(stored.Reporters)
-
 	var seg *segment
 	if value != nil {
 		seg = &segment{name: name, digest: sha256.Sum256(value.Value)}

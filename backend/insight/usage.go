@@ -49,6 +49,7 @@ type Usage struct {
 	made     int      // number of segments that this process has made
 
 	reading [loaders]sync.Mutex // held while a segment is read; by its name
+	merging sync.RWMutex        // read-held while a batch is counted, held while counts and sequences of another process are merged
 
 	staleMu   sync.Mutex
 	staleKeys map[string]bool // storage keys that another node wrote
@@ -100,7 +101,7 @@ func (u *Usage) Introspected(id token.ID, ownEnd time.Time, use *access.Use, rea
 		u.add(id, ownEnd, &Seen{At: u.Now(), Refusals: refused[:]})
 		return
 	}
-	u.add(id, ownEnd, &Seen{Uses: 1, At: u.Now(), Address: use.ClientIP, Scopes: use.Scopes})
+	u.add(id, ownEnd, &Seen{Uses: 1, At: u.Now(), Address: use.ClientIP, Region: use.Region, Scopes: use.Scopes})
 }
 
 // Refused counts refused tokens that nobody can attribute to a grant, by the address of the client. An invalid address
@@ -176,7 +177,7 @@ func (u *Usage) Len() int {
 
 // seconds returns a time in seconds since 1970, within 32 bits.
 func seconds(t time.Time) uint32 {
-	return uint32(min(max(t.Unix(), 0), math.MaxUint32)) //nolint:gosec // within 32 bits
+	return uint32(min(max(t.Unix(), 0), math.MaxUint32))
 }
 
 func fromSeconds(s uint32) time.Time { return time.Unix(int64(s), 0) }

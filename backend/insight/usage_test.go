@@ -93,8 +93,8 @@ func (d *disk) checkPace(t *testing.T) {
 }
 
 func id(n int) (id token.ID) {
-	binary.BigEndian.PutUint64(id[:], uint64(n)*0x9e3779b97f4a7c15) //nolint:gosec // spreads the numbers
-	binary.BigEndian.PutUint32(id[8:], uint32(n))                   //nolint:gosec // small
+	binary.BigEndian.PutUint64(id[:], uint64(n)*0x9e3779b97f4a7c15)
+	binary.BigEndian.PutUint32(id[8:], uint32(n))
 	return id
 }
 
@@ -300,8 +300,61 @@ func TestRestart(t *testing.T) {
 	})
 }
 
+// At no moment would a crash lose what was stored before: a segment is deleted when its counts are stored elsewhere.
+func TestCrashLosesNothingStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const tokens = segmentRows + 100
+		d := new(disk)
+		first := running(t, d, 1)
+		for i := range tokens {
+			use(first, i)
+		}
+		time.Sleep(time.Minute)
+		first.Close()
+		second := running(t, d, 2)
+		second.Prune(time.Now(), func(token.ID, time.Time) bool { return false })
+		if second.Len() != tokens {
+			t.Fatalf("%d tokens", second.Len())
+		}
+		for i := range 10 {
+			use(second, i)
+		}
+		time.Sleep(time.Millisecond) // looks are between the writes
+		stored := func(seconds int, is func(i int) bool) {
+			t.Helper()
+			for range seconds {
+				time.Sleep(time.Second)
+				after := process(t, d, 3)
+				for i := range tokens {
+					if is(i) && get(t, after, id(i)).Uses == 0 {
+						t.Fatalf("%s: token %d is not stored any more; segments %q", time.Now(), i, d.names(t))
+					}
+				}
+			}
+		}
+		stored(120, func(int) bool { return true })
+
+		// Most tokens end, and those of the full segment that are left move.
+		live := func(i int) bool { return i%4 == 0 }
+		use(second, 0)
+		second.Prune(never, func(one token.ID, _ time.Time) bool { return one[11]%4 != 0 })
+		stored(120, live)
+		for _, name := range d.names(t) {
+			if !strings.HasPrefix(name, second.Writer) {
+				t.Errorf("segment %s of the first process is left", name)
+			}
+		}
+		d.checkPace(t)
+	})
+}
+
 // A process that is replaced and goes on makes no count too high.
 func TestReplacedProcess(t *testing.T) {
+	t.Run("same token", func(t *testing.T) { testReplacedProcess(t, false) })
+	t.Run("another token", func(t *testing.T) { testReplacedProcess(t, true) })
+}
+
+func testReplacedProcess(t *testing.T, another bool) {
 	synctest.Test(t, func(t *testing.T) {
 		d := new(disk)
 		old := running(t, d, 1)
@@ -316,14 +369,22 @@ func TestReplacedProcess(t *testing.T) {
 		for range 5 {
 			use(old, 1)
 		}
-		use(old, 2)
+		if another {
+			use(old, 2)
+		}
 		time.Sleep(time.Minute)
 		next.Prune(time.Now(), func(token.ID, time.Time) bool { return false })
-		time.Sleep(3 * time.Minute) // the segment of the old process has changed, and stays
+		time.Sleep(time.Millisecond)
+		for range 180 { // the segment of the old process has changed since next read it
+			time.Sleep(time.Second)
+			if r := get(t, process(t, d, 3), id(1)); r.Uses != 15 {
+				t.Fatalf("%s: %d uses are stored; segments %q", time.Now(), r.Uses, d.names(t))
+			}
+		}
 		if r := get(t, process(t, d, 3), id(1)); r.Uses != 15 {
 			t.Errorf("of 10 uses, then 5 and 3 at two processes, %d are counted", r.Uses)
 		}
-		if r := get(t, process(t, d, 3), id(2)); r.Uses != 1 {
+		if r := get(t, process(t, d, 3), id(2)); another && r.Uses != 1 {
 			t.Errorf("the use at the old process is lost: %d", r.Uses)
 		}
 	})
@@ -394,6 +455,26 @@ func TestLargestSegment(t *testing.T) {
 	if r := get(t, after, id(segmentRows-1)); r.Uses != math.MaxUint64 || len(r.Scopes) != 0 || !r.MoreScopes {
 		t.Errorf("got %+v", r)
 	}
+}
+
+// A segment that another node has deleted, since it took this process for gone, is written again.
+func TestDeletedSegment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := new(disk)
+		u := running(t, d, 1)
+		use(u, 1)
+		time.Sleep(time.Minute)
+		if err := d.InmemStorage.Delete(context.Background(), Prefix+d.names(t)[0]); err != nil {
+			t.Fatal(err)
+		}
+		if err := u.Load(context.Background(), d, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if r := get(t, process(t, d, 2), id(1)); r.Uses != 1 {
+			t.Errorf("%d uses are stored", r.Uses)
+		}
+	})
 }
 
 func TestFailingStorage(t *testing.T) {
@@ -579,4 +660,24 @@ func BenchmarkIntrospected(b *testing.B) {
 			u.Introspected(id(i%1000), never, one, access.Good)
 		}
 	})
+}
+
+func BenchmarkLoad(b *testing.B) {
+	const tokens = 1_000_000
+	d := new(disk)
+	u := process(b, d, 1)
+	one := &access.Use{ClientIP: netip.MustParseAddr("192.0.2.1"), Scopes: []string{"invoices:read"}}
+	for i := range tokens {
+		u.Introspected(id(i), never, one, access.Good)
+	}
+	for range tokens/segmentRows + 1 {
+		u.nextWriteNow()
+		u.Flush(context.Background())
+	}
+	b.ResetTimer()
+	for b.Loop() {
+		if n := process(b, d, 2).Len(); n != tokens {
+			b.Fatalf("%d tokens", n)
+		}
+	}
 }

@@ -75,6 +75,20 @@ func (d *Deviations) DropDamaged(ctx context.Context, s logical.Storage, key str
 	return d.pages.DropDamaged(ctx, s, key)
 }
 
+// OnTightened has f told of each token that memory learns to be revoked, or to expire earlier than before: by a change, or
+// from the file of another process. until is when the token would have expired at the latest. The caller sets f before
+// other goroutines use d.
+func (d *Deviations) OnTightened(f func(id token.ID, until time.Time)) {
+	d.changed = func(id token.ID, old Deviation, known bool, current Deviation) {
+		if !known {
+			old.ExpiresAt = current.KeepUntil
+		}
+		if current.Revoked && !old.Revoked || current.ExpiresAt < old.ExpiresAt {
+			f(id, time.Unix(max(current.KeepUntil, old.ExpiresAt), 0))
+		}
+	}
+}
+
 // Get returns the deviation of a token. ok is false if there is none.
 func (d *Deviations) Get(id token.ID) (_ Deviation, ok bool) { return d.get(id) }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -106,6 +107,61 @@ func TestRenew(t *testing.T) {
 	}
 	if got, _ := d.Get(id(1)); !got.Revoked || got.KeepUntil != now.Add(3*time.Hour).Unix() {
 		t.Errorf("%+v", got)
+	}
+}
+
+// Whoever is told of tightened tokens learns of each revocation and of each earlier end, whichever process made it.
+func TestOnTightened(t *testing.T) {
+	ctx, s := context.Background(), new(logical.InmemStorage)
+	d, other := loadDeviations(t, s), loadDeviations(t, s)
+	type told struct {
+		id    token.ID
+		until time.Time
+	}
+	var heard []told
+	d.OnTightened(func(id token.ID, until time.Time) {
+		if _, known := d.Get(id); !known {
+			t.Error("it is told before memory shows it")
+		}
+		heard = append(heard, told{id, until})
+	})
+	later := now.Add(3 * time.Hour)
+	renew := func(d *Deviations, n int, end time.Time) func() error {
+		return func() error { return d.Renew(ctx, s, id(n), inAnHour, end, now) }
+	}
+	revoke := func(d *Deviations, n int) func() error {
+		return func() error { return d.Revoke(ctx, s, id(n), token.StatusRef{}, inAnHour, now) }
+	}
+	for _, step := range []struct {
+		what string
+		do   func() error
+		want []told
+	}{
+		{"a renewal", renew(d, 1, later), nil},
+		{"a shortening renewal", renew(d, 1, now.Add(time.Minute)), []told{{id(1), later}}},
+		{"a first renewal that shortens", renew(d, 2, now.Add(time.Minute)), []told{{id(2), inAnHour}}},
+		{"a revocation of a renewed token", revoke(d, 1), []told{{id(1), later}}},
+		{"a second revocation", revoke(d, 1), nil},
+		{"a revocation", revoke(d, 3), []told{{id(3), inAnHour}}},
+		{"a revocation by another process", revoke(other, 4), nil},
+		{"a renewal by another process", renew(other, 5, later), nil},
+		{"reading what another process wrote", func() error { return d.Load(ctx, s, now) }, []told{{id(4), inAnHour}}},
+		{"reading it again", func() error { return d.Load(ctx, s, now) }, nil},
+		{"a revocation that storage refuses", func() error {
+			refused := &failing{Storage: s}
+			if d.Revoke(ctx, refused, id(6), token.StatusRef{}, inAnHour, now) == nil {
+				return errors.New("no error")
+			}
+			return nil
+		}, nil},
+	} {
+		heard = nil
+		if err := step.do(); err != nil {
+			t.Fatal(step.what, err)
+		}
+		if !slices.Equal(heard, step.want) {
+			t.Errorf("%s: %v, want %v", step.what, heard, step.want)
+		}
 	}
 }
 

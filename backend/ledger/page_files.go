@@ -120,6 +120,7 @@ func (ps *pages[V]) read(ctx context.Context, s logical.Storage, p *page[V], nam
 	} else {
 		p.note(name, f.WrittenAt, f.Entries)
 	}
+	before := p.entries
 	entries := p.copied(len(f.Entries))
 	for _, e := range f.Entries {
 		if old, known := entries[e.ID]; known {
@@ -129,6 +130,11 @@ func (ps *pages[V]) read(ctx context.Context, s logical.Storage, p *page[V], nam
 		lasting = lasting || lasts(e.Value.keepUntil(), now)
 	}
 	p.show(entries)
+	for _, e := range f.Entries {
+		if old, known := before[e.ID]; ps.changed != nil && entries[e.ID] != old {
+			ps.changed(e.ID, old, known, entries[e.ID])
+		}
+	}
 	return lasting, nil
 }
 

@@ -49,6 +49,10 @@ type pages[V value[V]] struct {
 	prefix string // of the storage keys
 	writer string
 	pages  [pageCount]page[V]
+
+	// changed is called after memory shows another value of an ID; known is false if memory had no value. Nil: nobody
+	// is told. It is called with the page locked.
+	changed func(id token.ID, old V, known bool, current V)
 }
 
 type page[V value[V]] struct {
@@ -157,13 +161,19 @@ func (ps *pages[V]) change(ctx context.Context, s logical.Storage, id token.ID, 
 	defer p.writing.Unlock()
 
 	old, known := p.entries[id]
-	changed, err := f(old, known)
-	if err != nil || (known && changed == old) {
+	current, err := f(old, known)
+	if err != nil || (known && current == old) {
 		return err
 	}
 	entries := p.copied(1)
-	entries[id] = changed
-	return ps.store(ctx, s, p, ps.own(id, len(entries)), entries, now)
+	entries[id] = current
+	if err := ps.store(ctx, s, p, ps.own(id, len(entries)), entries, now); err != nil {
+		return err
+	}
+	if ps.changed != nil {
+		ps.changed(id, old, known, current)
+	}
+	return nil
 }
 
 // copied returns a copy of the values with room for more. The caller holds writing.

@@ -31,15 +31,15 @@ const (
 
 // ConfigChange is what a request to write the config gives. A nil field stays as it is.
 type ConfigChange struct {
-	Environment       *string
-	TokenPrefix       *string
-	KeyRotationPeriod *time.Duration
-	PrivilegedScopes  *[]string
-	Issuer            *string
-	SigningAlgorithm  *string
-	JWKSMaxAge        *time.Duration
-	StatusListTTL     *time.Duration
-	GeoIPDatabase     *string
+	Environment       *string        `json:"environment"`
+	TokenPrefix       *string        `json:"token_prefix"`
+	KeyRotationPeriod *time.Duration `json:"key_rotation_period"`
+	PrivilegedScopes  *[]string      `json:"privileged_scopes"`
+	Issuer            *string        `json:"issuer"`
+	SigningAlgorithm  *string        `json:"signing_algorithm"`
+	JWKSMaxAge        *time.Duration `json:"jwks_max_age"`
+	StatusListTTL     *time.Duration `json:"status_list_ttl"`
+	GeoIPDatabase     *string        `json:"geoip_database"`
 }
 
 // Change applies a request to the config, and refuses what is not allowed. longest is how long a token that was made up
@@ -68,10 +68,8 @@ func (c *Config) Change(change *ConfigChange, mountPoint string, longest time.Du
 		}
 	}
 	if change.GeoIPDatabase != nil {
-		if c.GeoIPDatabase = *change.GeoIPDatabase; c.GeoIPDatabase != "" {
-			if err := geoip.Check(c.GeoIPDatabase); err != nil {
-				return refusal.Field("geoip_database", "%s", err)
-			}
+		if err := c.changeGeoIPDatabase(*change.GeoIPDatabase); err != nil {
+			return err
 		}
 	}
 	if change.Issuer != nil {
@@ -99,25 +97,52 @@ func (c *Config) Change(change *ConfigChange, mountPoint string, longest time.Du
 	return nil
 }
 
-// ChangeConfig changes the config as storage holds it, and returns the config together with whether the stored config
-// could not be read.
-func (t *Tokens) ChangeConfig(ctx context.Context, s logical.Storage, change *ConfigChange, mountPoint string) (_ *Config, wasBroken bool, _ error) {
+// changeGeoIPDatabase sets the file in which regions are looked up; the empty path stands for no file.
+func (c *Config) changeGeoIPDatabase(path string) error {
+	c.GeoIPDatabase = path
+	if path == "" {
+		return nil
+	}
+	if err := geoip.Check(path); err != nil {
+		return refusal.Field("geoip_database", "%s", err)
+	}
+	return nil
+}
+
+// ChangeConfig changes the config as storage holds it. ChangeConfig warns if the stored config could not be read, and of the
+// roles that issue no more tokens.
+func (t *Tokens) ChangeConfig(
+	ctx context.Context, s logical.Storage, change *ConfigChange, mountPoint string,
+) (warnings []string, _ error) {
 	t.Config.Writing.Lock()
 	defer t.Config.Writing.Unlock()
 	stored, err := ReadConfig(ctx, s) // which another process may have written
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	c := *stored.Config
 	if err := c.Change(change, mountPoint, t.Sealing.LongestLifetime(), t.Now()); err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	if c.Issuer == "" && (stored.Issuer != "" || stored.Broken != nil) {
 		if err := t.refuseWithoutIssuer(ctx, s, stored.Broken != nil); err != nil {
-			return nil, false, err
+			return nil, err
 		}
 	}
-	return &c, stored.Broken != nil, t.Config.Put(ctx, s, &c)
+	if err := t.Config.Put(ctx, s, &c); err != nil {
+		return nil, err
+	}
+	t.Feed.Restart() // answers of introspect may have other members now
+	if stored.Broken != nil {
+		warnings = append(warnings, DefaultsApply)
+	}
+	for _, r := range t.Roles.All() {
+		if err := r.Privileged(c.PrivilegedScopes); err != nil {
+			warnings = append(warnings, err.Error()+"; it issues no more tokens until it is changed, tokens already issued are not "+
+				"affected")
+		}
+	}
+	return warnings, nil
 }
 
 // refuseWithoutIssuer refuses a config without an issuer if a role issues JWTs.

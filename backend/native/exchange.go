@@ -3,9 +3,11 @@ package native
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/hashicorp/go-secure-stdlib/parseutil"
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
@@ -31,6 +33,53 @@ type ExchangeRequest struct {
 	TTL             time.Duration // 0: what is left of the subject token
 	MountPoint      string
 	RemoteAddr      string // where the request comes from; empty if that is not known
+}
+
+// ExchangeForm is the form of an exchange as the client sent the form; empty for a parameter that the client did not send.
+type ExchangeForm struct {
+	SubjectToken, SubjectTokenType, RequestedTokenType, ActorToken string
+	Scope, Audience, Resource, TTL, TokenBoundCIDRs, BoundRegions  string
+}
+
+// Parse returns the request, or a refusal. Its MountPoint and RemoteAddr are empty.
+func (f *ExchangeForm) Parse() (*ExchangeRequest, error) {
+	if err := f.check(); err != nil {
+		return nil, err
+	}
+	q := &ExchangeRequest{
+		SubjectToken: f.SubjectToken, RequestedType: f.RequestedTokenType, Scope: strings.Fields(f.Scope),
+		TokenBoundCIDRs: strings.Fields(f.TokenBoundCIDRs), BoundRegions: strings.Fields(f.BoundRegions),
+	}
+	if f.TTL != "" {
+		var err error
+		if q.TTL, err = parseutil.ParseDurationSecond(f.TTL); err != nil || q.TTL < time.Second {
+			return nil, refusal.OAuth(refusal.InvalidRequest, "ttl must be a duration of at least 1s, such as 5m")
+		}
+	}
+	// A request may repeat both parameters (RFC 8693 section 2.1). Vault joins the values with commas.
+	for v := range strings.SplitSeq(f.Audience+","+f.Resource, ",") {
+		if v != "" && !slices.Contains(q.Audience, v) {
+			q.Audience = append(q.Audience, v)
+		}
+	}
+	return q, nil
+}
+
+// check rejects a form without a valid subject_token and subject_token_type.
+func (f *ExchangeForm) check() error {
+	switch {
+	case f.SubjectToken == "":
+		return refusal.OAuth(refusal.InvalidRequest, "subject_token is missing")
+	case f.SubjectTokenType == "":
+		return refusal.OAuth(refusal.InvalidRequest, "subject_token_type is missing")
+	case f.SubjectTokenType != TypeAccessToken && f.SubjectTokenType != TypeJWT:
+		return refusal.OAuth(refusal.InvalidRequest, "subject_token_type must be %s or %s", TypeAccessToken, TypeJWT)
+	case f.SubjectTokenType == TypeJWT && !token.IsJWT(f.SubjectToken):
+		return refusal.OAuth(refusal.InvalidRequest, "subject_token is no JWT")
+	case f.ActorToken != "":
+		return refusal.OAuth(refusal.InvalidRequest, "actor_token is not supported")
+	}
+	return nil
 }
 
 // Exchange returns a new token of the grant of a token.

@@ -138,3 +138,22 @@ func (m *minting) firstRefreshToken(ctx context.Context, claims *token.Claims, t
 	refresh.Generation, refresh.GrantLifetime = 1, max(m.lifetime, ttl)
 	return m.opaque(ctx, refresh)
 }
+
+// Answer returns the members of the answer of creds.
+func (i *Issued) Answer() map[string]any {
+	data := map[string]any{
+		"token":      i.Text,
+		"token_id":   i.Claims.Name(),
+		"token_type": PresentedAs(i.Claims),
+		"scopes":     []string(i.Permissions.Scopes),
+		"expires_at": rfc3339(i.Claims.ExpiresAt),
+	}
+	if i.RefreshToken != "" {
+		data["refresh_token"], data["grant_id"] = i.RefreshToken, i.Claims.Grant.String()
+	}
+	if i.Permissions.Audience != nil {
+		data["audience"] = i.Permissions.Audience
+	}
+	addLimits(data, i.Permissions)
+	return data
+}

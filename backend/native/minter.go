@@ -7,7 +7,6 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/feed"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
@@ -88,12 +87,10 @@ func (m Minter) Works(t *role.Minted) bool {
 
 // ShortenTo implements role.Minter.
 func (m Minter) ShortenTo(ctx context.Context, s logical.Storage, t *role.Minted, end time.Time) error {
-	before := m.EndsAt(t)
-	if !before.After(end) {
+	if !m.EndsAt(t).After(end) {
 		return nil
 	}
 	err := m.Deviations.Renew(ctx, s, t.ID, t.ExpiresAt, end, m.Now())
-	m.Feed.Add(feed.Event{Kind: feed.Grant, ID: t.ID.String(), Until: before})
 	if errors.Is(err, ledger.ErrRevoked) {
 		return nil
 	}

@@ -41,6 +41,24 @@ type Pair struct {
 	IssuedType  string // TypeAccessToken or TypeJWT; empty for a refresh
 }
 
+// TokenAnswer is the access token response of RFC 6749 section 5.1 and RFC 8693 section 2.2.1.
+type TokenAnswer struct {
+	AccessToken     string `json:"access_token"`
+	TokenType       string `json:"token_type"`
+	ExpiresIn       int64  `json:"expires_in"`
+	RefreshToken    string `json:"refresh_token,omitempty"`
+	Scope           string `json:"scope"`
+	IssuedTokenType string `json:"issued_token_type,omitempty"`
+}
+
+// Answer returns the answer that delivers the pair.
+func (p *Pair) Answer(now time.Time) *TokenAnswer {
+	return &TokenAnswer{
+		AccessToken: p.Access, TokenType: PresentedAs(p.Claims), RefreshToken: p.Refresh, IssuedTokenType: p.IssuedType,
+		ExpiresIn: max(0, int64(p.Claims.ExpiresAt.Sub(now).Seconds())), Scope: p.Permissions.Scopes.Parameter(),
+	}
+}
+
 // Refresh uses up a refresh token and returns the next pair of tokens. A refresh token that was used before revokes the
 // grant.
 func (t *Tokens) Refresh(ctx context.Context, s logical.Storage, q *RefreshRequest) (*Pair, error) {

@@ -85,9 +85,7 @@ func (t *Tokens) revokeGrant(ctx context.Context, s logical.Storage, id token.ID
 		_, deviates := t.Deviations.Get(id)
 		known = known || deviates
 	}
-	err := t.Deviations.Revoke(ctx, s, id, status, end, t.Now())
-	t.publish(id, end)
-	return known, err
+	return known, t.Deviations.Revoke(ctx, s, id, status, end, t.Now())
 }
 
 // RevokeLease revokes a grant that expires at ownEnd by itself, unless the grant has expired.
@@ -100,18 +98,12 @@ func (t *Tokens) RevokeLease(ctx context.Context, s logical.Storage, grant token
 	if !now.Before(end) {
 		return nil
 	}
-	err := t.Deviations.Revoke(ctx, s, grant, status, ownEnd, now)
-	t.publish(grant, end)
-	return err
+	return t.Deviations.Revoke(ctx, s, grant, status, ownEnd, now)
 }
 
-// publish adds the revocation of a grant to the feed, also if storage failed: memory may have the revocation all the same.
-// Renewals are in the deviation of the grant, and not in end.
-func (t *Tokens) publish(grant token.ID, end time.Time) {
-	if d, known := t.Deviations.Get(grant); known && time.Unix(d.KeepUntil, 0).After(end) {
-		end = time.Unix(d.KeepUntil, 0)
-	}
-	t.Feed.Add(feed.Event{Kind: feed.Grant, ID: grant.String(), Until: end})
+// GrantTightened tells verifiers that a grant was revoked, or expires earlier.
+func (w *World) GrantTightened(grant token.ID, until time.Time) {
+	w.Feed.Add(feed.Event{Kind: feed.Grant, ID: grant.String(), Until: until})
 }
 
 // A NotRenewedError says why a token cannot be renewed.
@@ -123,14 +115,10 @@ func (e *NotRenewedError) Error() string { return "the token is " + string(e.Rea
 // alive.
 func (t *Tokens) Renew(ctx context.Context, s logical.Storage, grant token.ID, roleID token.RoleID, ownEnd, newEnd time.Time) error {
 	now := t.Now()
-	life := t.Life(grant, grant, roleID, ownEnd)
-	if dead := life.Alive(now); dead != access.Good {
+	if dead := t.Life(grant, grant, roleID, ownEnd).Alive(now); dead != access.Good {
 		return &NotRenewedError{dead}
 	}
 	err := t.Deviations.Renew(ctx, s, grant, ownEnd, newEnd, now)
-	if newEnd.Before(life.ExpiresAt) {
-		t.Feed.Add(feed.Event{Kind: feed.Grant, ID: grant.String(), Until: life.ExpiresAt})
-	}
 	if errors.Is(err, ledger.ErrRevoked) {
 		return &NotRenewedError{access.Revoked}
 	}

@@ -29,7 +29,7 @@ type Upstreams interface {
 // WriteRoleRequest is a request to create or change a role.
 type WriteRoleRequest struct {
 	Name       string
-	Connection *string // nil: as it is
+	Connection *string `json:"connection"` // nil: as it is
 	Change     *role.Change
 	Given      []string // names of all fields that the request gives
 	MountPoint string

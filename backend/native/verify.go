@@ -78,8 +78,11 @@ func (t *Tokens) Verify(ctx context.Context, s logical.Storage, text string, use
 // located returns a use with the region of its address, if the region matters and the use does not state a region. The
 // region stays empty if the config names no database, or if the database does not know the address.
 func (t *Tokens) located(use *access.Use, permissions *access.Permissions) *access.Use {
+	if len(permissions.Regions) == 0 || use.Region != "" {
+		return use
+	}
 	path := t.Config.OrDefaults().GeoIPDatabase
-	if len(permissions.Regions) == 0 || use.Region != "" || path == "" {
+	if path == "" {
 		return use
 	}
 	with := *use

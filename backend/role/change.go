@@ -20,29 +20,29 @@ const (
 
 // Change is a request to write a role. A nil field keeps its value.
 type Change struct {
-	TokenFormat        *string
-	Scopes             *[]string
-	AllowedScopes      *[]string
-	Audience           *[]string
-	TTL                *time.Duration
-	MaxTTL             *time.Duration
-	MaxTokens          *int
-	TokenBoundCIDRs    *[]string
-	RequestBoundCIDRs  *[]string
-	BoundRegions       *[]string
-	BoundHosts         *[]string
-	RequireBoundChecks *bool
-	Metadata           *map[string]string
-	Description        *string
-	AllowPrivileged    *bool
-	GenerateLease      *bool
-	Refresh            *bool
-	AccessTTL          *time.Duration
-	Exchange           *bool
-	Proof              *string
-	RateLimit          *string
-	Params             *map[string]any
-	Reuse              *time.Duration
+	TokenFormat        *string            `json:"token_format"`
+	Scopes             *[]string          `json:"scopes"`
+	AllowedScopes      *[]string          `json:"allowed_scopes"`
+	Audience           *[]string          `json:"audience"`
+	TTL                *time.Duration     `json:"ttl"`
+	MaxTTL             *time.Duration     `json:"max_ttl"`
+	MaxTokens          *int               `json:"max_tokens"`
+	TokenBoundCIDRs    *[]string          `json:"token_bound_cidrs"`
+	RequestBoundCIDRs  *[]string          `json:"request_bound_cidrs"`
+	BoundRegions       *[]string          `json:"bound_regions"`
+	BoundHosts         *[]string          `json:"bound_hosts"`
+	RequireBoundChecks *bool              `json:"require_bound_checks"`
+	Metadata           *map[string]string `json:"metadata"`
+	Description        *string            `json:"description"`
+	AllowPrivileged    *bool              `json:"allow_privileged"`
+	GenerateLease      *bool              `json:"generate_lease"`
+	Refresh            *bool              `json:"refresh"`
+	AccessTTL          *time.Duration     `json:"access_ttl"`
+	Exchange           *bool              `json:"exchange"`
+	Proof              *string            `json:"proof"`
+	RateLimit          *string            `json:"rate_limit"`
+	Params             *map[string]any    `json:"params"`
+	Reuse              *time.Duration     `json:"reuse"`
 }
 
 // Change applies a request to a role of native tokens, and rejects an invalid role.

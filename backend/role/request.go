@@ -10,12 +10,25 @@ import (
 
 // Request holds the fields of a request for a native token; nil if the request leaves a field out.
 type Request struct {
-	Scopes          *[]string
-	Audience        *[]string
-	TokenBoundCIDRs *[]string
-	BoundRegions    *[]string
-	DPoPJKT         *string // thumbprint of a key (RFC 9449 section 6.1)
-	X5TS256         *string // thumbprint of a certificate (RFC 8705 section 3.1)
+	Scopes          *[]string `json:"scopes"`
+	Audience        *[]string `json:"audience"`
+	TokenBoundCIDRs *[]string `json:"token_bound_cidrs"`
+	BoundRegions    *[]string `json:"bound_regions"`
+	DPoPJKT         *string   `json:"dpop_jkt"` // thumbprint of a key (RFC 9449 section 6.1)
+	X5TS256         *string   `json:"x5t_s256"` // thumbprint of a certificate (RFC 8705 section 3.1)
+}
+
+// Requested returns the role of a name, for a request from an address. Requested refuses a name of no role, a role that cannot
+// be read, and an address that may not request a token.
+func Requested(all *Store, name, remoteAddr string) (*Role, error) {
+	if err := all.Broken(name); err != nil {
+		return nil, refusal.Wrap(err)
+	}
+	r := all.Get(name)
+	if r == nil {
+		return nil, refusal.Field("role", "there is no role %q", refusal.Clip(name))
+	}
+	return r, r.CheckRequester(remoteAddr)
 }
 
 // Narrow returns claims with the fields of the request. Narrow rejects a field that exceeds the role.

@@ -42,6 +42,7 @@ func init() {
 		{name: "look", weight: 6, do: (*world).look},
 		{name: "verify", weight: 6, do: (*world).verify},
 		{name: "poll", weight: 4, do: (*world).poll},
+		{name: "report", weight: 6, do: (*world).report},
 		{name: "advance", weight: 12, alone: true, do: (*world).advanceSome},
 		{name: "periodic", weight: 2, do: (*world).periodic},
 		{name: "crash", weight: 2, alone: true, do: (*world).crash},

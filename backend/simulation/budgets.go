@@ -20,6 +20,7 @@ var worst = []budget{
 	{"", "tokens/", 0, 0},
 	{"", "oauth/introspect", 0, 0},
 	{"", "oauth/jwks", 0, 0},
+	{"", "usage", 0, 0},
 	{logical.RenewOperation, "creds/", 4, 4},
 	{logical.RevokeOperation, "creds/", 6, 5},
 	{"", "creds/", 12, 14}, // three tries at a service, a writer, a key, a block of a status list

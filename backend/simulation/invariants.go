@@ -165,6 +165,7 @@ func (w *world) checkLookup(n *node, g *grant) {
 	defer w.mu.Unlock()
 	state, _ := a.data()["state"].(string)
 	w.checkState(n, a.began, g, state)
+	w.checkUsage(n, g, a.data())
 }
 
 // checkState holds the state that the inventory shows of a grant against what is true.
@@ -215,6 +216,7 @@ func (w *world) checkList(n *node, data map[string]any) {
 			if row, listed := info[id].(map[string]any); listed {
 				state, _ := row["state"].(string)
 				w.checkState(n, a.began, g, state)
+				w.checkUsage(n, g, row)
 			}
 		}
 	}
@@ -334,7 +336,7 @@ func (w *world) checkAll(n *node) {
 			w.checkToken(n, tok)
 		}
 	}
-	w.checkList(n, map[string]any{"limit": 10000})
+	w.checkList(n, map[string]any{"limit": 1000})
 }
 
 var secretForms = regexp.MustCompile(`svc-(?:tok|root)-\d+-secret|eyJ[A-Za-z0-9_-]{20,}\.|\b(?:apt|two|three_x)_[0-9A-Za-z]{60,}`)

@@ -38,6 +38,7 @@ type node struct {
 	// loaded is the moment from which on it must know all that was acknowledged before; of a standby it moves as
 	// invalidations arrive.
 	loaded  uint64
+	counted time.Time      // when it last wrote usage
 	pending []invalidation // of a standby: writes of others that it has not been told of
 }
 
@@ -147,6 +148,7 @@ func (w *world) kill(n *node) {
 
 // written is told of each change of the disk; standbys will be, in Vault's good time.
 func (w *world) written(by *node, seq uint64, key string) {
+	w.checkUsageWrite(by, key)
 	w.othersMu.Lock()
 	defer w.othersMu.Unlock()
 	for _, n := range w.others {

@@ -13,9 +13,6 @@ var allRegions = []string{"DE", "FR", "JP", "US"}
 // does not say what the engine has made of a role that was changed meanwhile.
 type reach struct{ sure, most []string }
 
-// everywhere is the reach of a token that nothing restricts.
-func everywhere() reach { return reach{allRegions, allRegions} }
-
 // regionsField is the value of bound_regions in a request.
 func regionsField(regions []string) string {
 	if unrestricted(regions) {

@@ -1,6 +1,7 @@
 package simulation
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -32,6 +33,7 @@ func TestScenario(t *testing.T) {
 		{"broken-provider", full, nil, brokenItems},
 		{"nonce-reuse-after-prefix-change", native, nil, nonceReuse},
 		{"narrowed-exchange-empty", native, nil, narrowedExchange},
+		{"regions-taken-away", native, nil, regionsTakenAway},
 		{"stale-writer", native, nil, staleWriter},
 		{"static-expired", native, nil, staticExpired},
 		{"clock-skew-prune", native, []time.Duration{-150 * time.Second, 150 * time.Second}, clockSkew},
@@ -42,7 +44,9 @@ func TestScenario(t *testing.T) {
 		{"big-inventory-rows", native, nil, bigRows},
 		{"role-delete-writes", native, nil, roleDeleteWrites},
 		{"rotate-while-successor-waits", native, nil, rotateSoon},
+		{"answer-kept-again", native, nil, answerKeptAgain},
 		{"budgets", full, nil, budgets},
+		{"usage-kept", native, nil, usageKept},
 	} {
 		t.Run(s.name, func(t *testing.T) {
 			play(t, setting{seed: 1, profile: s.profile, skews: s.skews}, s.happens)
@@ -270,6 +274,30 @@ func narrowedExchange(w *world) {
 	w.exchange(n, tok, map[string]any{"grant_type": "urn:ietf:params:oauth:grant-type:token-exchange", "subject_token": tok.text, "subject_token_type": "urn:ietf:params:oauth:token-type:access_token"})
 }
 
+// What came of a grant while its role allowed fewer regions does not get back what the role allows again later.
+func regionsTakenAway(w *world) {
+	n := w.active
+	for _, name := range []string{"refreshed", "signed-refreshed"} {
+		ro := w.model.roles[name]
+		s := ro.states.last()
+		s.regions = []string{"DE", "FR"}
+		w.writeRole(n, ro, s)
+		g := w.issueFrom(n, name, "", nil)
+		s.regions = []string{"DE", "US"}
+		w.writeRole(n, ro, s)
+		refreshed, _ := w.refresh(n, g.refreshes[0])
+		exchanged := w.exchange(n, g.tokens[0], map[string]any{"grant_type": "urn:ietf:params:oauth:grant-type:token-exchange", "subject_token": g.tokens[0].text, "subject_token_type": "urn:ietf:params:oauth:token-type:access_token"})
+		s.regions = allRegions
+		w.writeRole(n, ro, s)
+		if refreshed == nil || exchanged == nil {
+			w.broken(4, "a grant of which one region is left is neither refreshed nor exchanged")
+		}
+	}
+	for range 2 * (len(allRegions) + 1) { // each look is from another region
+		w.checkAll(n)
+	}
+}
+
 // A node that was replaced writes what it remembers over what others have written.
 func staleWriter(w *world) {
 	var all []*grant
@@ -431,6 +459,29 @@ func roleDeleteWrites(w *world) {
 		w.broken(6, "deleting a role with 300 JWTs takes %d writes", writes)
 	}
 	w.checkAll(w.active)
+}
+
+// An answer of introspect reaches a verifier after the revocation that the answer does not know: the verifier must not keep
+// it. A standby that does not know the revocation must not answer.
+func answerKeptAgain(w *world) {
+	w.poll(nil)
+	g := w.issueFrom(w.active, "opaque", "", nil)
+	tok := g.tokens[0]
+	late := w.asked(logical.UpdateOperation, "introspect", map[string]any{"token": tok.text})
+	w.standby = w.start(true, plan{})
+	w.asked(logical.UpdateOperation, "revoke", map[string]any{"token_id": g.ids[0]})
+	g.revoked = w.active.mark()
+	w.poll(nil)
+	w.verifier.keep(tok, "", late)
+	w.poll(nil) // finds an answer that is kept wrongly
+	if len(w.verifier.kept) > 0 {
+		w.broken(2, "a verifier keeps an answer that is older than the revocation")
+	}
+	with := map[string]any{"token": tok.text, "min_cursor": w.verifier.cursor}
+	a := w.ask(w.standby, &logical.Request{Operation: logical.UpdateOperation, Path: "introspect", Data: with})
+	if !errors.Is(a.err, logical.ErrReadOnly) {
+		w.broken(2, "a standby answers a verifier that knows of a revocation: %s", a)
+	}
 }
 
 // A key cannot be rotated while the successor of another is young.

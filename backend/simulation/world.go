@@ -42,6 +42,7 @@ type world struct {
 	calm     atomic.Bool  // nothing goes wrong any more
 
 	verifier verifier
+	reporter reporter
 
 	nextHangUp atomic.Pointer[hangUp] // of the next request; nil: none
 	hanging    atomic.Pointer[hangUp] // of the request that goes on; nil: none
@@ -306,6 +307,7 @@ func (w *world) ask(n *node, req *logical.Request) *answer {
 		w.hanging.Store(h)
 	}
 	operation, path := req.Operation, req.Path
+	w.reporter.asks(path, req.Data)
 	a.resp, a.err = n.b.HandleRequest(ctx, req)
 	w.hanging.CompareAndSwap(h, nil)
 	a.lost = n.dead() || h != nil && h.done.Load()

@@ -19,14 +19,14 @@ const (
 
 // Change is a request to write a static role. A nil field keeps its value.
 type Change struct {
-	MountPoint       string // current path of the mount; required
-	Role             *string
-	EntityID         *string
-	RotationPeriod   *time.Duration
-	RotationSchedule *string
-	RotationWindow   *time.Duration
-	Overlap          *time.Duration
-	Description      *string
+	MountPoint       string         // current path of the mount; required
+	Role             *string        `json:"role"`
+	EntityID         *string        `json:"entity_id"`
+	RotationPeriod   *time.Duration `json:"rotation_period"`
+	RotationSchedule *string        `json:"rotation_schedule"`
+	RotationWindow   *time.Duration `json:"rotation_window"`
+	Overlap          *time.Duration `json:"overlap"`
+	Description      *string        `json:"description"`
 }
 
 // change applies a request, and rejects an invalid static role.

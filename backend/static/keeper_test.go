@@ -153,7 +153,7 @@ func (w *world) text(name string) string {
 	if err != nil {
 		return err.Error()
 	}
-	return status.Current.Text
+	return status.Token
 }
 
 // alive returns how many tokens work.

@@ -9,19 +9,33 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 )
 
-// Status is the current state of a static role.
+// Status is the current state of a static role, with the token.
 type Status struct {
-	*Entry
-	TTL          time.Duration // time until the current token is rotated or expires
-	PreviousEnds time.Time     // expiry of the previous token; zero if no previous token works
-	LastError    string        // error of the last rotation; empty if the rotation succeeded
+	Role         string         `json:"role"`
+	EntityID     string         `json:"entity_id"` // empty: none
+	Description  string         `json:"description"`
+	Period       time.Duration  `json:"rotation_period"`
+	Schedule     string         `json:"rotation_schedule"`
+	Window       time.Duration  `json:"rotation_window"`
+	Overlap      time.Duration  `json:"overlap"`
+	RotatedAt    time.Time      `json:"last_vault_rotation"`
+	Next         time.Time      `json:"next_vault_rotation"`
+	PreviousEnds time.Time      `json:"previous_token_expires_at"` // zero if no previous token works
+	LastError    string         `json:"last_error"`                // of the last rotation; empty if the rotation succeeded
+	Token        string         `json:"token"`
+	TokenID      string         `json:"token_id"`
+	Name         string         `json:"name"`     // of the token at the upstream service; empty for a native token
+	Upstream     map[string]any `json:"upstream"` // further members of the service's answer
+	TTL          time.Duration  `json:"ttl"`      // time until the token is rotated or expires
 }
 
 func (k *Keeper) status(st *State, e *Entry) *Status {
-	now := k.now()
+	now, t := k.now(), &e.Current
 	status := &Status{
-		Entry: e, LastError: k.lastError(e.name),
-		TTL: max(0, min(e.Next.Sub(now), st.endsAt(&e.Current).Sub(now))),
+		Role: e.Role, EntityID: e.EntityID, Description: e.Description, Period: e.Period, Schedule: e.Schedule, Window: e.Window,
+		Overlap: e.Overlap, RotatedAt: t.RotatedAt, Next: e.Next, LastError: k.lastError(e.name),
+		Token: t.Text, TokenID: t.ID.String(), Name: t.Name, Upstream: t.Data,
+		TTL: max(0, min(e.Next.Sub(now), st.endsAt(t).Sub(now))),
 	}
 	if e.Previous != nil && now.Before(e.Previous.Until) && now.Before(st.endsAt(e.Previous)) {
 		status.PreviousEnds = e.Previous.Until

@@ -22,20 +22,20 @@ const maxTimeout = 5 * time.Minute
 
 // Change is what a request to write a connection gives. A nil field stays as it is.
 type Change struct {
-	Provider       *string
-	URL            *string
-	Credential     *map[string]any // members that are not given stay as they are
-	Settings       *map[string]any // members that are not given stay as they are
-	CACert         *string
-	ClientCert     *string
-	ClientKey      *string
-	ProxyURL       *string
-	Timeout        *time.Duration
-	RateLimit      *float64
-	MaxConcurrent  *int
-	NameTemplate   *string
-	Description    *string
-	RevokeOnDelete *bool
+	Provider       *string         `json:"provider"`
+	URL            *string         `json:"url"`
+	Credential     *map[string]any `json:"credential"` // members that are not given stay as they are
+	Settings       *map[string]any `json:"settings"`   // members that are not given stay as they are
+	CACert         *string         `json:"ca_cert"`
+	ClientCert     *string         `json:"client_cert"`
+	ClientKey      *string         `json:"client_key"`
+	ProxyURL       *string         `json:"proxy_url"`
+	Timeout        *time.Duration  `json:"timeout"`
+	RateLimit      *float64        `json:"rate_limit"`
+	MaxConcurrent  *int            `json:"max_concurrent"`
+	NameTemplate   *string         `json:"name_template"`
+	Description    *string         `json:"description"`
+	RevokeOnDelete *bool           `json:"revoke_on_delete"`
 }
 
 // WriteConnection creates or changes a connection. The warnings are for the operator.

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -131,8 +132,18 @@ func (cs *Connections) find(name string) (*Ready, error) {
 	return ready, nil
 }
 
-// PublicCredential returns the members of the credential of a connection that are no secrets.
-func (cs *Connections) PublicCredential(c *Connection) map[string]any {
+// Public returns the entry of a connection without secrets and without the work of rotations, with the defaults that apply.
+func (cs *Connections) Public(c *Connection) *Entry {
+	public := c.Entry
+	public.Root, public.ClientKey = Root{Credential: cs.publicCredential(c), RotatedAt: c.RotatedAt}, ""
+	public.NameTemplate = cmp.Or(c.NameTemplate, DefaultNameTemplate)
+	public.Timeout = c.client.Timeout()
+	public.MaxConcurrent = cmp.Or(c.MaxConcurrent, connector.DefaultConcurrent)
+	return &public
+}
+
+// publicCredential returns the members of the credential of a connection that are no secrets.
+func (cs *Connections) publicCredential(c *Connection) map[string]any {
 	public := make(map[string]any)
 	if p := cs.Providers.Get(c.Provider); p != nil {
 		for name, field := range p.Credential {

@@ -181,3 +181,18 @@ func (k *Keeper) share(ctx context.Context, c *Ready, q *IssueRequest) (*Minted,
 	}
 	return nil, ctx.Err()
 }
+
+// Answer returns the members of the answer of creds.
+func (i *Issued) Answer() map[string]any {
+	data := map[string]any{
+		"token":      i.Text,
+		"token_id":   i.ID.String(),
+		"name":       i.Name,
+		"connection": i.Connection,
+		"expires_at": i.End.UTC().Format(time.RFC3339),
+	}
+	if len(i.Data) > 0 {
+		data["upstream"] = i.Data
+	}
+	return data
+}

@@ -40,7 +40,7 @@ var noNonce [12]byte
 func (d *digester) sum(text string) (sum digest) {
 	out := d.pool.Get().(*digest)
 	data := unsafe.Slice(unsafe.StringData(text), len(text)) //nolint:gosec // read only, and without a copy
-	d.aead.Seal(out[:0], noNonce[:], nil, data) //nolint:gosec // a MAC that nobody sees, see digester
+	d.aead.Seal(out[:0], noNonce[:], nil, data)              //nolint:gosec // a MAC that nobody sees, see digester
 	sum = *out
 	d.pool.Put(out)
 	return sum

@@ -38,7 +38,7 @@ func write(t testing.TB, path string, values map[string]string, outer, inner mmd
 			t.Fatal(err)
 		}
 	}
-	file, err := os.Create(path + ".new")
+	file, err := os.Create(path + ".new") //nolint:gosec // a test names the file
 	if err != nil {
 		t.Fatal(err)
 	}

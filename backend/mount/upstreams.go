@@ -1,4 +1,4 @@
-package backend
+package mount
 
 import (
 	"context"
@@ -8,20 +8,20 @@ import (
 )
 
 // upstreamMount implements upstream.Mount for a mount.
-type upstreamMount struct{ b *backend }
+type upstreamMount struct{ m *Mount }
 
 // Active implements upstream.Mount.
 func (m upstreamMount) Active(ctx context.Context) bool {
-	if !m.b.WriteSafeReplicationState() {
+	if !m.m.MayWrite() {
 		return false
 	}
-	_, err := m.b.load(ctx, m.b.storage)
+	_, err := m.m.Load(ctx, m.m.Storage)
 	return err == nil
 }
 
 // Roles implements upstream.Mount.
 func (m upstreamMount) Roles() *role.Store {
-	if st := m.b.state.Load(); st != nil {
+	if st := m.m.Loaded(); st != nil {
 		return st.Roles
 	}
 	return nil
@@ -29,5 +29,5 @@ func (m upstreamMount) Roles() *role.Store {
 
 // StaticRoleHolds implements upstream.Mount.
 func (m upstreamMount) StaticRoleHolds(ctx context.Context, staticRole string, id token.ID) bool {
-	return m.b.statics.Holds(ctx, staticRole, id)
+	return m.m.Statics.Holds(ctx, staticRole, id)
 }

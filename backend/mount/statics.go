@@ -1,4 +1,4 @@
-package backend
+package mount
 
 import (
 	"context"
@@ -12,21 +12,21 @@ import (
 )
 
 // staticMount implements static.Mount for a mount.
-type staticMount struct{ b *backend }
+type staticMount struct{ m *Mount }
 
-func (m staticMount) state(st *state) *static.State {
+func (m staticMount) state(st *State) *static.State {
 	return &static.State{
-		Roles: st.Roles, Entries: st.statics, Inventory: st.Inventory,
+		Roles: st.Roles, Entries: st.Statics, Inventory: st.Inventory,
 		Minters: role.Minters{
 			Native:   native.Minter{Tokens: &st.Tokens},
-			Upstream: upstream.Minter{Keeper: m.b.upstreams},
+			Upstream: upstream.Minter{Keeper: m.m.Upstreams},
 		},
 	}
 }
 
 // Load implements static.Mount.
 func (m staticMount) Load(ctx context.Context, s logical.Storage) (*static.State, error) {
-	st, err := m.b.load(ctx, s)
+	st, err := m.m.Load(ctx, s)
 	if err != nil {
 		return nil, err
 	}
@@ -35,7 +35,7 @@ func (m staticMount) Load(ctx context.Context, s logical.Storage) (*static.State
 
 // Loaded implements static.Mount.
 func (m staticMount) Loaded() *static.State {
-	st := m.b.state.Load()
+	st := m.m.Loaded()
 	if st == nil {
 		return nil
 	}
@@ -43,20 +43,20 @@ func (m staticMount) Loaded() *static.State {
 }
 
 // MayWrite implements static.Mount.
-func (m staticMount) MayWrite() bool { return m.b.WriteSafeReplicationState() }
+func (m staticMount) MayWrite() bool { return m.m.MayWrite() }
 
 // ProveWritable implements static.Mount.
 func (m staticMount) ProveWritable(ctx context.Context, s logical.Storage) error {
-	return m.b.fence.ProveWritable(ctx, s)
+	return m.m.Fence.ProveWritable(ctx, s)
 }
 
 // EntityDisabled implements static.Mount.
 func (m staticMount) EntityDisabled(ctx context.Context, id string) (bool, error) {
-	return m.b.world.Subjects.Disabled(ctx, id)
+	return m.m.World.Subjects.Disabled(ctx, id)
 }
 
 // FlushInventory implements static.Mount.
-func (m staticMount) FlushInventory() { m.b.flushSoon() }
+func (m staticMount) FlushInventory() { m.m.FlushSoon() }
 
 // WakeQueue implements static.Mount.
-func (m staticMount) WakeQueue() { m.b.queue.Wake() }
+func (m staticMount) WakeQueue() { m.m.queue.Wake() }

@@ -1,4 +1,4 @@
-package backend
+package mount
 
 import (
 	"sync"
@@ -13,9 +13,9 @@ import (
 // again when the state changes, and storage rejects writes that the node may not make.
 const replicationTTL = time.Second
 
-// systemView caches two answers of Vault. The framework asks Vault for the replication state, and whether the mount is
+// SystemView caches two answers of Vault. The framework asks Vault for the replication state, and whether the mount is
 // local, on every request. Each question is a round trip that costs as much as the rest of a request.
-type systemView struct {
+type SystemView struct {
 	logical.SystemView
 	local       func() bool
 	replication atomic.Pointer[replication]
@@ -26,13 +26,16 @@ type replication struct {
 	askedAt time.Time
 }
 
-func newSystemView(sys logical.SystemView) *systemView {
-	return &systemView{SystemView: sys, local: sync.OnceValue(sys.LocalMount)}
+// NewSystemView returns a view that caches answers of sys.
+func NewSystemView(sys logical.SystemView) *SystemView {
+	return &SystemView{SystemView: sys, local: sync.OnceValue(sys.LocalMount)}
 }
 
-func (s *systemView) LocalMount() bool { return s.local() }
+// LocalMount implements logical.SystemView.
+func (s *SystemView) LocalMount() bool { return s.local() }
 
-func (s *systemView) ReplicationState() consts.ReplicationState {
+// ReplicationState implements logical.SystemView.
+func (s *SystemView) ReplicationState() consts.ReplicationState {
 	if r := s.replication.Load(); r != nil && time.Since(r.askedAt) < replicationTTL {
 		return r.state
 	}

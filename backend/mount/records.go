@@ -1,0 +1,133 @@
+package mount
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+)
+
+// stateActive is the state of a valid token. Every other state is an access.Reason.
+const stateActive = "active"
+
+// MaxPage is the maximum number of records on a page.
+const MaxPage = 1000
+
+// maxPageBytes bounds the total size of the scopes and names on a page. The scopes and names of one token may have 15 kB.
+const maxPageBytes = 1 << 20
+
+// Page returns the records of at most limit tokens of a role after an ID, in the order of the IDs, and whether there are more.
+// An empty role stands for all roles. The filter leaves out tokens by their last use.
+func (m *Mount) Page(
+	ctx context.Context, st *State, after token.ID, limit int, role string, filter *UsageFilter,
+) (_ []*Record, more bool, _ error) {
+	keep, err := m.keep(ctx, filter)
+	if err != nil {
+		return nil, false, err
+	}
+	rows, more := st.Inventory.Page(after, limit, role, keep)
+	records, bytes := make([]*Record, 0, len(rows)), 0
+	for i := range rows {
+		if bytes += len(rows[i].Scopes) + len(rows[i].Role) + len(rows[i].DisplayName); bytes > maxPageBytes && i > 0 {
+			return records, true, nil
+		}
+		record, err := m.Describe(ctx, st, &rows[i])
+		if err != nil {
+			return nil, false, err
+		}
+		records = append(records, record)
+	}
+	return records, more, nil
+}
+
+// Record is what a mount knows of an issued token.
+type Record struct {
+	TokenID     string    `json:"token_id"`
+	State       string    `json:"state"`  // stateActive, or an access.Reason
+	Detail      string    `json:"detail"` // State in a sentence; empty if the token is active
+	Role        string    `json:"role"`
+	RoleVersion uint32    `json:"role_version"`
+	Scopes      []string  `json:"scopes"`
+	EntityID    string    `json:"entity_id"` // Vault entity that requested the token; empty if none
+	DisplayName string    `json:"display_name"`
+	IssuedAt    time.Time `json:"issued_at"`
+	ExpiresAt   time.Time `json:"expires_at"` // renewals included
+	Usage       any       `json:"usage"`      // members of insight.Record
+
+	// What the token is bound to; empty if the token is not bound, or if Lookup was not given the token.
+	TokenBoundCIDRs []string `json:"token_bound_cidrs"`
+	BoundRegions    []string `json:"bound_regions"`
+	BoundHosts      []string `json:"bound_hosts"`
+}
+
+// Describe returns the record of a row of the inventory.
+func (m *Mount) Describe(ctx context.Context, st *State, row *ledger.Row) (*Record, error) {
+	life := st.rowLife(row, st.DestroyedKeys())
+	var err error
+	if life.SubjectDisabled, err = m.World.Subjects.Disabled(ctx, row.Subject); err != nil {
+		return nil, err
+	}
+	used, err := m.Usage.Get(ctx, row.ID)
+	if err != nil {
+		return nil, err
+	}
+	record := &Record{
+		Usage:   used.Members(),
+		TokenID: row.ID.String(), State: stateActive, Role: row.Role, RoleVersion: row.RoleVersion, Scopes: strings.Fields(row.Scopes),
+		EntityID: row.Subject, DisplayName: row.DisplayName, IssuedAt: row.IssuedAt, ExpiresAt: life.ExpiresAt,
+	}
+	if err := st.unreadable(row); err != nil && !life.Revoked {
+		record.State, record.Detail = string(access.Unknown), err.Error()
+	} else {
+		record.judge(life.Alive(m.now()))
+	}
+	return record, nil
+}
+
+// judge sets the state of a token that is not active.
+func (r *Record) judge(reason access.Reason) {
+	if reason != access.Good {
+		r.State, r.Detail = string(reason), access.Explain(reason, nil, nil)
+	}
+}
+
+// Lookup returns the record of a token, by the text of the token or, if the text is empty, by the ID of the grant. Lookup
+// returns no record but the reason for a token that the mount does not know.
+func (m *Mount) Lookup(
+	ctx context.Context, s logical.Storage, st *State, text string, id token.ID,
+) (*Record, access.Reason, error) {
+	if u, isUpstream := st.Upstreams.Known(text); isUpstream {
+		text, id = "", u.ID
+	}
+	if text == "" {
+		row, known := st.Inventory.Get(id)
+		if !known {
+			return nil, access.Unknown, nil
+		}
+		record, err := m.Describe(ctx, st, &row)
+		return record, access.Good, err
+	}
+	v, err := st.Verify(ctx, s, text, &access.Use{})
+	if err != nil {
+		return nil, access.Unknown, err
+	}
+	if v.Claims == nil {
+		return nil, v.Reason, nil
+	}
+	row := st.RowOf(v)
+	record, err := m.Describe(ctx, st, &row)
+	if err == nil && v.Permissions != nil {
+		bounds, _ := v.Permissions.Effective()
+		record.TokenBoundCIDRs, record.BoundRegions, record.BoundHosts = bounds.Addresses.Strings(), bounds.Regions, bounds.Hosts
+	}
+	if err == nil && v.Claims.Grant != v.Claims.ID { // the row is that of the grant
+		record.TokenID, record.IssuedAt, record.ExpiresAt = v.Claims.Name(), v.Claims.IssuedAt, v.Life.ExpiresAt
+		record.judge(v.Life.Alive(m.now()))
+	}
+	return record, v.Reason, err
+}

@@ -1,0 +1,103 @@
+package mount
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+)
+
+// RevokeOAuth revokes the grant of a native token, or an upstream token, by the rules of RFC 7009. Revoking an unknown token is
+// a success (section 2.2).
+func (m *Mount) RevokeOAuth(ctx context.Context, s logical.Storage, st *State, text string) error {
+	defer m.Statics.Wake() // a static role may have kept the token
+	if u, known := st.Upstreams.Known(text); known {
+		_, err := m.Upstreams.Revoke(ctx, u.ID)
+		return err
+	}
+	switch err := st.Revoke(ctx, s, text); {
+	case errors.Is(err, token.ErrMalformed), errors.Is(err, token.ErrUnknownKey), errors.Is(err, token.ErrForged):
+		return nil
+	case errors.Is(err, token.ErrExpiredKey), errors.Is(err, token.ErrDestroyedKey):
+		// The token is dead, but other tokens of the grant may be alive. By section 2.1 a client takes a success for the
+		// revocation of the grant. The answer is therefore the error of section 2.2.1.
+		return refusal.OAuth(refusal.UnsupportedTokenType, "the token is not active, but its key is gone: the grant of the token is "+
+			"unknown, "+
+			"and no other token was revoked")
+	default:
+		return err
+	}
+}
+
+// Revoke revokes the grant of a token, by the text of a token or, if the text is empty, by the ID of the grant. Revoke
+// refuses a text that is no token of this mount, and warns where more may be alive than was revoked.
+func (m *Mount) Revoke(
+	ctx context.Context, s logical.Storage, st *State, text string, id token.ID,
+) (warnings []string, err error) {
+	defer m.Statics.Wake() // a static role may have kept the token
+	t, isUpstream := st.Upstreams.Known(text)
+	if text == "" {
+		if t, isUpstream, err = st.Upstreams.Find(ctx, id); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case isUpstream:
+		return m.revokeUpstream(ctx, t.ID)
+	case text == "":
+		return revokeID(ctx, s, st, id)
+	}
+	switch err := st.Revoke(ctx, s, text); {
+	case errors.Is(err, token.ErrMalformed):
+		return nil, refusal.Field("token", "is no token: the checksum is wrong, so the token may be mistyped or cut short. Nothing "+
+			"was revoked")
+	case errors.Is(err, token.ErrExpiredKey), errors.Is(err, token.ErrDestroyedKey):
+		return revokeUnopened(ctx, s, st, text, err)
+	case errors.Is(err, token.ErrUnknownKey), errors.Is(err, token.ErrForged):
+		return nil, refusal.Field("token", "was not made by this mount: revoke the token at the mount that issued it. Nothing was "+
+			"revoked")
+	default:
+		return nil, err
+	}
+}
+
+// revokeID revokes the grant with an ID, and warns if the ID is unknown.
+func revokeID(ctx context.Context, s logical.Storage, st *State, id token.ID) (warnings []string, _ error) {
+	if known, err := st.RevokeID(ctx, s, id); err != nil || known {
+		return nil, err
+	}
+	return []string{fmt.Sprintf("token_id %q is unknown. If this mount issued a token of that id just before a crash, or without "+
+		"a lease, introspection "+
+		"now rejects the token; a status list does not show the revocation. If you have the token, revoke by token", id)}, nil
+}
+
+// revokeUnopened revokes the grant of a token whose key is gone, and warns if the grant is unknown.
+func revokeUnopened(ctx context.Context, s logical.Storage, st *State, text string, reason error) (warnings []string, _ error) {
+	if known, err := st.RevokeUnopened(ctx, s, text); err != nil || known {
+		return nil, err
+	}
+	return []string{fmt.Sprintf("the token was %s and is not valid, but its grant is unknown: other tokens of the grant, "+
+		"refreshed or exchanged with another "+
+		"key, may be active. To revoke the grant, revoke its token_id or its lease", reason)}, nil
+}
+
+// revokeUpstream revokes an upstream token, and warns if the service has not confirmed the revocation.
+func (m *Mount) revokeUpstream(ctx context.Context, id token.ID) (warnings []string, _ error) {
+	o, err := m.Upstreams.Revoke(ctx, id)
+	if err != nil || !o.Queued {
+		return nil, err
+	}
+	if !o.EndsAt.IsZero() {
+		return []string{fmt.Sprintf("the service of connection %q cannot revoke the token. The token works there until %s: limit "+
+			"its permissions there",
+			o.Service, o.EndsAt.UTC().Format(time.RFC3339))}, nil
+	}
+	return []string{fmt.Sprintf("the service of connection %q has not confirmed the revocation yet. The engine retries until the "+
+		"service confirms: "+
+		"see the queue of the connection", o.Service)}, nil
+}
