@@ -34,8 +34,8 @@ func main() {
 	flags.StringVar(&o.config, "config", "/etc/apitoken-authz/authz.yaml", "path of the configuration")
 	flags.BoolVar(&o.check, "check-config", false, "check the configuration and exit")
 	flags.BoolVar(&o.schema, "schema", false, "print the JSON schema of the configuration and exit")
-	flags.StringVar(&o.explain, "explain", "", `explain the decision on a request, such as "GET https://api.example.com/orders", and exit. `+
-		"The token is read from standard input; an empty line stands for no token")
+	flags.StringVar(&o.explain, "explain", "", `explain the decision on a request, such as "GET https://api.example.com/orders", and exit.`+
+		" The token is read from standard input; an empty line stands for no token")
 	flags.StringVar(&o.client, "client", "127.0.0.1", "address of the client, for -explain")
 	_ = flags.Parse(os.Args[1:]) // exits on errors
 	if flags.NArg() > 0 {

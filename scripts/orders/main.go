@@ -51,7 +51,8 @@ func run(args []string) error {
 
 func serve(w http.ResponseWriter, r *http.Request) {
 	h := r.Header
-	fmt.Fprintf(w, "%s for role %s, token %s, scopes %s\n", r.URL.Path, h.Get("X-Token-Role"), h.Get("X-Token-Id"), h.Get("X-Token-Scope"))
+	fmt.Fprintf(w, "%s for role %s, token %s, scopes %s\n", r.URL.Path,
+		h.Get("X-Token-Role"), h.Get("X-Token-Id"), h.Get("X-Token-Scope"))
 }
 
 func get(url, token string) (status int, body string, err error) {

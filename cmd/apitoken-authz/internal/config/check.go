@@ -62,7 +62,8 @@ func (f *File) checkGateways(d *document) {
 		}
 	}
 	if f.ClientCertificates && !f.Serves("nginx") && !f.Serves("nginx_headers") && !f.Serves("envoy") {
-		d.fail(at{"client_certificates"}, "is only for gateways nginx, nginx_headers and envoy: no other states the client's certificate")
+		d.fail(at{"client_certificates"},
+			"is only for gateways nginx, nginx_headers and envoy: no other states the client's certificate")
 	}
 	for i, s := range f.GatewayAddresses {
 		checkPrefix(d, at{"gateway_addresses", i}, s)

@@ -21,8 +21,8 @@ type File struct {
 	TLS    *TLS   `yaml:"tls"` // nil: plain HTTP, for loopback
 
 	Gateways         []string `yaml:"gateways"`          // kinds of gateways that may ask: see Kinds
-	GatewayAddresses []string `yaml:"gateway_addresses"` // who may ask; empty: loopback, or every peer with a certificate of tls.client_ca
-	TrustedProxies   []string `yaml:"trusted_proxies"`   // proxies in front of the gateway; empty: the gateway sees the client itself
+	GatewayAddresses []string `yaml:"gateway_addresses"` // who may ask; empty: loopback, or all with a certificate of client_ca
+	TrustedProxies   []string `yaml:"trusted_proxies"`   // in front of the gateway; empty: the gateway sees the client itself
 	// ClientCertificates says that the gateway states the client's certificate (RFC 8705): X-Original-Cert of nginx.
 	ClientCertificates bool   `yaml:"client_certificates"`
 	IdentityHeaders    string `yaml:"identity_headers"` // what happens to requests that have them: strip (default) or refuse

@@ -22,13 +22,13 @@ func readCredentials(r *Request) (credentials, *problem) {
 	values := r.Header["Authorization"]
 	switch {
 	case len(values) == 0:
-		return credentials{}, &problem{status: http.StatusUnauthorized, reason: reasonMissing, detail: "there is no Authorization header"}
+		return credentials{}, noToken("there is no Authorization header")
 	case len(values) > 1:
 		return credentials{}, bad(reasonBadRequest, "there is more than one Authorization header")
 	}
 	scheme, token, _ := strings.Cut(values[0], " ")
 	if !strings.EqualFold(scheme, "Bearer") && !strings.EqualFold(scheme, "DPoP") {
-		return credentials{}, &problem{status: http.StatusUnauthorized, reason: reasonMissing, detail: "the scheme of the Authorization header is neither Bearer nor DPoP"}
+		return credentials{}, noToken("the scheme of the Authorization header is neither Bearer nor DPoP")
 	}
 	if token = strings.Trim(token, " "); !isToken(token) {
 		return credentials{}, bad(reasonBadRequest, "the Authorization header is not one token")
@@ -39,6 +39,10 @@ func readCredentials(r *Request) (credentials, *problem) {
 		c.proofs = append(c.proofs, strings.Split(proof, ",")...)
 	}
 	return c, nil
+}
+
+func noToken(detail string) *problem {
+	return &problem{status: http.StatusUnauthorized, reason: reasonMissing, detail: detail}
 }
 
 // isToken reports whether s is a b64token of RFC 6750 section 2.1.

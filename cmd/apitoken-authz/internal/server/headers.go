@@ -130,8 +130,8 @@ func inspectConnection(values []string) *problem {
 	for _, value := range values {
 		for option := range strings.SplitSeq(value, ",") {
 			plain := canonical(strings.TrimSpace(option))
-			if slices.Contains(plainIdentity[:], plain) || plain == "authorization" || plain == "dpop" || plain == "host" || strings.HasPrefix(plain, "x-forwarded-") ||
-				strings.HasPrefix(plain, "x-original-") {
+			if slices.Contains(plainIdentity[:], plain) || slices.Contains([]string{"authorization", "dpop", "host"}, plain) ||
+				strings.HasPrefix(plain, "x-forwarded-") || strings.HasPrefix(plain, "x-original-") {
 				return bad(reasonBadRequest, "the Connection header lists "+plain)
 			}
 		}

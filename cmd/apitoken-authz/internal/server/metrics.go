@@ -47,7 +47,8 @@ func newMetrics(registry *prometheus.Registry, s *Server) *metrics {
 			Name: "apitoken_authz_config_reloads_total", Help: "Reloads of the configuration.",
 		}, []string{"result"}),
 		loaded: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "apitoken_authz_config_last_reload_successful", Help: "1 if the last reload succeeded, 0 if the rules of before are in use.",
+			Name: "apitoken_authz_config_last_reload_successful",
+			Help: "1 if the last reload succeeded, 0 if the rules of before are in use.",
 		}),
 	}
 	m.loaded.Set(1)
@@ -74,7 +75,8 @@ func newMetrics(registry *prometheus.Registry, s *Server) *metrics {
 		registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "apitoken_authz_" + name, Help: help},
 			func() float64 { return value(s.checker.State()) }))
 	}
-	counter("introspections_total", "Tokens that the engine was asked about.", func(st verify.State) float64 { return float64(st.Asked) })
+	counter("introspections_total", "Tokens that the engine was asked about.",
+		func(st verify.State) float64 { return float64(st.Asked) })
 	counter("key_reads_total", "Reads of the keys.", func(st verify.State) float64 { return float64(st.Fetched) })
 	counter("unasked_total", "Tokens refused without a question to the engine, since there were too many unknown ones.",
 		func(st verify.State) float64 { return float64(st.Limited) })

@@ -128,7 +128,8 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, gateway string, 
 	}()
 	a := s.handle(r.Context(), gateway, func() (*Request, *problem) {
 		if !s.fromGateway(r.RemoteAddr) {
-			return nil, &problem{status: http.StatusForbidden, reason: reasonGateway, detail: "the peer " + r.RemoteAddr + " is not in gateway_addresses"}
+			detail := "the peer " + r.RemoteAddr + " is not in gateway_addresses"
+			return nil, &problem{status: http.StatusForbidden, reason: reasonGateway, detail: detail}
 		}
 		return read(s, r)
 	})
