@@ -47,6 +47,11 @@ func TestMembers(t *testing.T) {
 	if got := Members(inner{Scopes: []string{"a"}}); !reflect.DeepEqual(got["scopes"], []string{"a"}) {
 		t.Errorf("scopes is %#v", got["scopes"])
 	}
+	got = Members(map[string]any{"ttl": 90 * time.Second, "data": map[string]any(nil), "list": []string(nil), "none": nil, "n": 1})
+	want = map[string]any{"ttl": int64(90), "data": map[string]any{}, "list": []string{}, "none": nil, "n": 1}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("Members of a map is %#v, want %#v", got, want)
+	}
 }
 
 func TestIsEmpty(t *testing.T) {
