@@ -14,8 +14,8 @@ help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: ## build the plugin into bin/
-	CGO_ENABLED=0 $(GO) build -trimpath -o bin/$(PLUGIN) ./cmd/$(PLUGIN)
+build: ## build the plugin and the authorizer for gateways into bin/
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ ./cmd/...
 
 .PHONY: vault
 vault: ## find a Vault server, or build the one that bootstrap/vault pins (5 minutes, once)
@@ -25,6 +25,10 @@ vault: ## find a Vault server, or build the one that bootstrap/vault pins (5 min
 servers: ## vault, and a Gitea server for the tests where there is a C compiler (5 minutes, once)
 	@$(GO) run ./scripts/dev -binary -gitea
 
+.PHONY: gateways
+gateways: ## build Caddy and Traefik for the tests of apitoken-authz (10 minutes, once)
+	@./bootstrap/gateways/build.sh
+
 .PHONY: dev
 dev: ## run a Vault server with the plugin until Ctrl-C
 	@$(GO) build -o bin/dev ./scripts/dev
@@ -33,7 +37,7 @@ dev: ## run a Vault server with the plugin until Ctrl-C
 .PHONY: demo
 demo: ## show what the engine does, on a Vault server of its own
 	@echo "Compiling; the first time its modules are downloaded."
-	@$(GO) run ./scripts/dev -mount=false -then ./scripts/demo/upstream.sh ./scripts/demo/native.sh
+	@$(GO) run ./scripts/dev -mount=false -then ./scripts/demo/upstream.sh sh -ec './scripts/demo/native.sh; ./scripts/demo/gateway.sh'
 
 .PHONY: test
 test: servers ## run all tests: with the race detector, and on a real Vault server

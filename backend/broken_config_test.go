@@ -107,6 +107,7 @@ func TestBrokenConfigIsReplaced(t *testing.T) {
 	if resp := e.do(logical.DeleteOperation, "broken/config", nil); len(resp.Warnings) != 1 || !strings.Contains(resp.Warnings[0], "has its default") {
 		t.Error(resp)
 	}
+	e = e.restart() // the entry is gone from storage, too
 	if got := e.list("broken/", nil); len(got) != 0 {
 		t.Errorf("broken/ lists %q", got)
 	}

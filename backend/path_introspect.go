@@ -29,7 +29,7 @@ var introspectAnswer = fields{
 	"role":              str("Role that the token was issued from."),
 	"environment":       str("Environment of the mount."),
 	"metadata":          pairs("Metadata of the role."),
-	"token_bound_cidrs": strs("Addresses that the token may be used from; absent if any."),
+	"token_bound_cidrs": strs("Addresses that the token may be used from; absent if any, empty if nothing is left of its limits."),
 	"epoch":             str("Epoch of feed; only from the active node."),
 	"cursor": num64("End of feed before the answer was made: the answer knows all events up to the cursor. Only from " +
 		"the active node."),

@@ -58,6 +58,22 @@ func TestIntrospectAnswersWithTheMembersOfRFC7662(t *testing.T) {
 	}
 }
 
+// The detail tells a token of another audience from a refresh token, which both have the reason wrong_audience.
+func TestIntrospectDetailsOfWrongAudience(t *testing.T) {
+	e := newEngine(t)
+	e.write("roles/reader", data{"scopes": "a", "audience": "billing", "refresh": true, "access_ttl": "5m", "ttl": "1h"})
+	c := e.creds("reader", nil)
+	for token, want := range map[string]string{
+		c.token:                          `the token is for audience ["billing"], not for "orders"`,
+		c.data["refresh_token"].(string): "this is a refresh token, which is for oauth/token and for no API",
+	} {
+		got := e.write("introspect", data{"token": token, "audience": "orders"})
+		if got["reason"] != "wrong_audience" || got["detail"] != want {
+			t.Errorf("%v: %v, want %s", got["reason"], got["detail"], want)
+		}
+	}
+}
+
 func TestIntrospectReadsNoStorageOnceWarm(t *testing.T) {
 	e := newEngine(t)
 	e.write("roles/reader", data{"scopes": "a"})
@@ -121,5 +137,20 @@ func BenchmarkIntrospect(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		e.do(logical.UpdateOperation, "introspect", data{"token": token, "required_scopes": "a:b"})
+	}
+}
+
+// A verifier that keeps the answer must not take a limit of which nothing is left for no limit.
+func TestIntrospectShowsThatNothingIsLeft(t *testing.T) {
+	e := newEngine(t)
+	e.write("roles/reader", data{"scopes": "a", "bound_hosts": "a.example.com", "token_bound_cidrs": "10.0.0.0/8"})
+	c := e.creds("reader", nil)
+	e.write("roles/reader", data{"bound_hosts": "b.example.com"})
+	got := e.write("introspect", data{"token": c.token})
+	if list, told := got["token_bound_cidrs"].([]string); !told || len(list) > 0 || got["active"] != false {
+		t.Errorf("%v", got)
+	}
+	if got := e.write("introspect", data{"token": c.token, "client_ip": "10.1.2.3", "host": "b.example.com"}); got["reason"] != "host_not_allowed" {
+		t.Errorf("%v", got)
 	}
 }

@@ -93,6 +93,9 @@ func TestIntrospectionCounts(t *testing.T) {
 	at := data{"host": "api.example.com", "client_ip": "192.0.2.1", "region": "DE", "required_scopes": "a:read"}
 	writes := e.storage.writes.Load()
 	e.expect("active", c.token, at)
+	if got := e.usageOf(c.id); got["last_region"] != "DE" || got["last_ip"] != "192.0.2.1" {
+		t.Errorf("shown %v", got)
+	}
 	e.expect("host_not_allowed", c.token, data{"host": "other.example.com"})
 	e.expect("insufficient_scope", c.token, data{"host": "api.example.com", "required_scopes": "a:write"})
 	form := data{"token": c.token, "host": "api.example.com", "client_ip": "192.0.2.2"}

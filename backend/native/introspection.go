@@ -90,9 +90,14 @@ func (v *Verdict) Answer(config *ConfigStore, mountPoint string) map[string]any 
 	return data
 }
 
-// addLimits adds to an answer the addresses, regions and hosts that a token is limited to.
+// addLimits adds to an answer the addresses, regions and hosts that a token is limited to. If nothing is left of one of
+// them, token_bound_cidrs is empty: an absent list stands for no limit.
 func addLimits(data map[string]any, p *access.Permissions) {
-	bounds, _ := p.Effective()
+	bounds, ok := p.Effective()
+	if !ok {
+		data["token_bound_cidrs"] = []string{}
+		return
+	}
 	if bounds.Addresses.Restricted() {
 		data["token_bound_cidrs"] = bounds.Addresses.Strings()
 	}

@@ -31,6 +31,8 @@ var (
 	purges = flag.Int("revoke-rounds", 3, "number of rounds of revoking the leases; a round takes a minute or two")
 	only   = flag.String("only", "", "name of the only operation to measure; empty: all")
 	atOnce = flag.Int("clients", 0, "number of concurrent clients; 0: 1, 8 and 32")
+
+	pollers = flag.Int("pollers", 1000, "number of verifiers that poll the feed once a second, in the measurement polls")
 )
 
 func main() {
@@ -88,9 +90,15 @@ func run(ctx context.Context) error {
 	}
 	b := &bench{
 		addr: server.Addr, token: server.Token,
-		http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: 5 * time.Minute},
+		http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64 + *pollers}, Timeout: 5 * time.Minute},
 	}
-	return b.measure(ctx)
+	if err := b.measure(ctx); err != nil {
+		return err
+	}
+	if *only == "" || *only == "polls" {
+		return b.polled(ctx, server, dir)
+	}
+	return nil
 }
 
 // measure measures all operations, and prints a table.

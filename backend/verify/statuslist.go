@@ -1,0 +1,233 @@
+package verify
+
+import (
+	"bytes"
+	"compress/zlib"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+)
+
+const (
+	maxListBody   = 4 << 20 // bytes of a signed list
+	maxListBytes  = 1 << 20 // bytes of the bits: eight million places
+	maxLists      = 1000
+	minListTTL    = time.Second
+	defaultTTL    = time.Minute
+	listRetry     = 5 * time.Second // between two reads of a list that fail
+	listMediaType = "application/statuslist+jwt"
+)
+
+// statusList is a status list that tokens point to (draft-ietf-oauth-status-list).
+type statusList struct {
+	uri  string
+	path string // below the mount
+	bits atomic.Pointer[listBits]
+
+	mu    sync.Mutex // held during a read
+	tried time.Time
+	err   error     // of the last read
+	dueAt time.Time // of the next read
+}
+
+// listBits is a list as it was read. It does not change.
+type listBits struct {
+	bits     []byte
+	readAt   time.Time
+	issuedAt int64
+	expires  int64 // seconds since 1970
+	ttl      time.Duration
+}
+
+var errStaleList = errors.New("the status list of the token could not be read in time")
+
+// revoked reports whether the token at a place was revoked.
+func (l *statusList) revoked(place uint32, now time.Time) (bool, error) {
+	b := l.bits.Load()
+	if b == nil || now.Unix() >= b.expires {
+		return false, errStaleList
+	}
+	if int(place/8) >= len(b.bits) {
+		return false, fmt.Errorf("the status list has no place %d", place)
+	}
+	return b.bits[place/8]&(1<<(place%8)) != 0, nil
+}
+
+// listSet are the status lists of the mount. A list is read at the first token that points to it, then in the background.
+type listSet struct {
+	fetch  func(ctx context.Context, path, mediaType string, limit int64) ([]byte, time.Duration, error)
+	keys   *keySet
+	issuer string
+	now    func() time.Time
+
+	mu    sync.RWMutex
+	lists map[string]*statusList
+}
+
+// at returns the list of a URI, and reads the list if it was never read or expired.
+func (s *listSet) at(ctx context.Context, uri string) (*statusList, error) {
+	s.mu.RLock()
+	l := s.lists[uri]
+	s.mu.RUnlock()
+	if l == nil {
+		path, ok := strings.CutPrefix(uri, s.issuer)
+		number, isList := strings.CutPrefix(path, "/oauth/status/")
+		if !ok || !isList || number == "" || strings.Trim(number, "0123456789") != "" {
+			return nil, fmt.Errorf("the token points to a status list outside the issuer")
+		}
+		s.mu.Lock()
+		if l = s.lists[uri]; l == nil {
+			if len(s.lists) >= maxLists {
+				s.mu.Unlock()
+				return nil, fmt.Errorf("tokens point to more than %d status lists", maxLists)
+			}
+			l = &statusList{uri: uri, path: path}
+			s.lists[uri] = l
+		}
+		s.mu.Unlock()
+	}
+	return l, s.fresh(ctx, l)
+}
+
+// fresh reads a list that was never read or has expired.
+func (s *listSet) fresh(ctx context.Context, l *statusList) error {
+	if b := l.bits.Load(); b != nil && s.now().Unix() < b.expires {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if b := l.bits.Load(); b != nil && s.now().Unix() < b.expires {
+		return nil
+	}
+	if s.now().Sub(l.tried) < listRetry && l.err != nil {
+		return l.err
+	}
+	return s.readLocked(ctx, l)
+}
+
+// refreshDue reads the lists whose ttl is over, or every list. It returns why lists could not be read, now or before.
+func (s *listSet) refreshDue(ctx context.Context, every bool) error {
+	var failed error
+	for _, l := range s.all() {
+		l.mu.Lock()
+		if every || !s.now().Before(l.dueAt) {
+			_ = s.readLocked(ctx, l)
+		}
+		failed = errors.Join(failed, l.err)
+		l.mu.Unlock()
+	}
+	return failed
+}
+
+func (s *listSet) all() []*statusList {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	list := make([]*statusList, 0, len(s.lists))
+	for _, l := range s.lists {
+		list = append(list, l)
+	}
+	return list
+}
+
+func (s *listSet) readLocked(ctx context.Context, l *statusList) error {
+	l.tried = s.now()
+	l.dueAt = l.tried.Add(listRetry)
+	l.err = s.readNow(context.WithoutCancel(ctx), l)
+	if l.err != nil {
+		l.err = fmt.Errorf("reading the status list %s: %w", l.uri, l.err)
+		return l.err
+	}
+	l.dueAt = l.tried.Add(l.bits.Load().ttl)
+	return nil
+}
+
+// listPayload is the payload of a status list (section 5.1 of the draft).
+type listPayload struct {
+	Subject  string `json:"sub"`
+	IssuedAt int64  `json:"iat"`
+	Expires  int64  `json:"exp"`
+	TTL      int64  `json:"ttl"`
+	List     struct {
+		Bits int    `json:"bits"`
+		List string `json:"lst"`
+	} `json:"status_list"`
+}
+
+func (s *listSet) readNow(ctx context.Context, l *statusList) error {
+	began := s.now()
+	body, _, err := s.fetch(ctx, l.path, listMediaType, maxListBody)
+	if err != nil {
+		return err
+	}
+	signed, err := jose.ParseSignedCompact(string(body), algorithms)
+	if err != nil {
+		return errors.New("it is no signed JWT")
+	}
+	header := signed.Signatures[0].Protected
+	if header.ExtraHeaders[jose.HeaderType] != token.TypeStatusList {
+		return fmt.Errorf("its typ is not %s", token.TypeStatusList)
+	}
+	k, err := s.keys.get(ctx, header.KeyID)
+	if err != nil {
+		return err
+	}
+	if k.gone.Load() || header.Algorithm != k.Algorithm {
+		return errUnknownKey
+	}
+	payload, err := signed.Verify(k.Key)
+	if err != nil {
+		return errors.New("its signature is wrong")
+	}
+	var p listPayload
+	if err := json.Unmarshal(payload, &p); err != nil {
+		return err
+	}
+	bits, err := p.check(l.uri, began)
+	if err != nil {
+		return err
+	}
+	if old := l.bits.Load(); old != nil && old.issuedAt > p.IssuedAt {
+		return errors.New("it is older than the list read before")
+	}
+	ttl := defaultTTL
+	if p.TTL > 0 {
+		ttl = max(minListTTL, min(time.Duration(p.TTL)*time.Second, 24*time.Hour))
+	}
+	l.bits.Store(&listBits{bits: bits, readAt: began, issuedAt: p.IssuedAt, expires: p.Expires, ttl: ttl})
+	return nil
+}
+
+func (p *listPayload) check(uri string, now time.Time) (bits []byte, err error) {
+	switch {
+	case p.Subject != uri:
+		return nil, errors.New("its sub is another list")
+	case p.Expires <= now.Unix():
+		return nil, errors.New("it has expired")
+	case p.List.Bits != 1:
+		return nil, fmt.Errorf("it has %d bits for a token, want 1", p.List.Bits)
+	}
+	compressed, err := base64.RawURLEncoding.DecodeString(p.List.List)
+	if err != nil {
+		return nil, err
+	}
+	r, err := zlib.NewReader(bytes.NewReader(compressed))
+	if err != nil {
+		return nil, err
+	}
+	bits, err = io.ReadAll(io.LimitReader(r, maxListBytes+1))
+	if err == nil && len(bits) > maxListBytes {
+		err = fmt.Errorf("it has more than %d bytes", maxListBytes)
+	}
+	return bits, err
+}

@@ -1,0 +1,211 @@
+package verify
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+)
+
+const (
+	maxReportRows  = 10_000  // the engine takes no more in a batch
+	maxReportBytes = 3 << 20 // likewise
+	maxActive      = 1 << 20 // tokens of the next reports; uses of further tokens are not counted
+	maxAddresses   = 10_000  // addresses of unknown tokens
+)
+
+// usage collects what is reported to the engine (path usage).
+type usage struct {
+	name      string       // of this process, new at each start
+	most      int          // number of tokens in active
+	reporters atomic.Int64 // number of processes that report, this one included
+
+	mu      sync.Mutex
+	active  []active
+	dead    map[string]*meter // refused tokens that are not kept, by name
+	unknown map[netip.Addr]uint64
+
+	sending  sync.Mutex
+	sequence int64
+	pending  *batch // not yet answered; nil: none
+}
+
+// active is a token that was used since the last report.
+type active struct {
+	id    string
+	meter *meter
+}
+
+func newUsage(c *Config) *usage {
+	u := &usage{name: "verify-" + rand.Text(), most: maxActive, dead: make(map[string]*meter), unknown: make(map[netip.Addr]uint64)}
+	if c.silent {
+		u.most = 0
+	}
+	u.reporters.Store(1)
+	return u
+}
+
+// list has the next report contain a meter.
+func (u *usage) list(id string, m *meter) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if len(u.active) >= u.most {
+		m.mu.Lock()
+		m.listed = false
+		m.mu.Unlock()
+		return
+	}
+	u.active = append(u.active, active{id, m})
+}
+
+// reported are the reasons that a report has, besides those of a use.
+var reported = []access.Reason{access.Expired, access.Revoked, access.RoleDeleted, access.SubjectDisabled, access.WrongAudience}
+
+// refused counts a text that is no good token: by its name if it has one, or else by the address that shows it.
+func (u *usage) refused(r *refusal, client netip.Addr) {
+	if u.most == 0 {
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	switch {
+	case r.id == "" && client.IsValid():
+		if _, known := u.unknown[client]; known || len(u.unknown) < maxAddresses {
+			u.unknown[client]++
+		}
+	case r.id != "" && slices.Contains(reported, r.reason):
+		m := u.dead[r.id]
+		if m == nil {
+			if len(u.dead) >= maxReportRows {
+				return
+			}
+			m = &meter{listed: true}
+			u.dead[r.id] = m
+			u.active = append(u.active, active{r.id, m})
+		}
+		m.mu.Lock()
+		m.refuse(r.reason)
+		m.mu.Unlock()
+	}
+}
+
+// batch is a request of the path usage.
+type batch struct {
+	Reporter string       `json:"reporter"`
+	Sequence int64        `json:"sequence"`
+	Tokens   []tokenRow   `json:"tokens"`
+	Unknown  []unknownRow `json:"unknown"`
+}
+
+type tokenRow struct {
+	ID       string                   `json:"token_id"`
+	Uses     uint64                   `json:"uses"`
+	LastUse  string                   `json:"last_used_at,omitempty"`
+	LastIP   string                   `json:"last_ip,omitempty"`
+	Region   string                   `json:"last_region,omitempty"`
+	Refusals map[access.Reason]uint64 `json:"refusals,omitempty"`
+	Scopes   []string                 `json:"scopes,omitempty"`
+}
+
+type unknownRow struct {
+	IP       string `json:"ip"`
+	Refusals uint64 `json:"refusals"`
+}
+
+// report sends what was counted. A batch that was not answered is sent again with its number, so that it counts once.
+func (v *impl) report(ctx context.Context) error {
+	u := v.usage
+	u.sending.Lock()
+	defer u.sending.Unlock()
+	for {
+		if u.pending == nil {
+			u.pending = u.next(v.config.GeoIP)
+		}
+		if u.pending == nil {
+			return nil
+		}
+		var done struct {
+			Reporters int64 `json:"reporters"`
+		}
+		err := v.vault.retrying(ctx, func() error {
+			ctx, cancel := context.WithTimeout(ctx, v.config.RequestTimeout)
+			defer cancel()
+			return v.vault.write(ctx, "usage", u.pending, &done)
+		})
+		answered, ok := errors.AsType[*vaultError](err)
+		if ok && (answered.status == http.StatusBadRequest || answered.status == http.StatusForbidden) {
+			u.pending = nil // the engine will not take the batch
+		}
+		if err != nil {
+			return fmt.Errorf("reporting uses: %w", err)
+		}
+		u.pending = nil
+		u.reporters.Store(max(1, done.Reporters))
+	}
+}
+
+// next returns the next batch; nil: there is nothing to report. The caller holds sending.
+func (u *usage) next(region func(netip.Addr) string) *batch {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if len(u.active) == 0 && len(u.unknown) == 0 {
+		return nil
+	}
+	u.sequence++
+	b := &batch{Reporter: u.name, Sequence: u.sequence, Tokens: []tokenRow{}, Unknown: []unknownRow{}}
+	size := 0
+	for len(u.active) > 0 && len(b.Tokens) < maxReportRows && size < maxReportBytes {
+		one := u.active[len(u.active)-1]
+		u.active = u.active[:len(u.active)-1]
+		delete(u.dead, one.id)
+		row := one.meter.take(one.id, region)
+		size += 200
+		for _, scope := range row.Scopes {
+			size += len(scope)
+		}
+		b.Tokens = append(b.Tokens, row)
+	}
+	if len(u.active) == 0 {
+		u.active = nil // the list may have been long
+	}
+	for addr, n := range u.unknown {
+		b.Unknown = append(b.Unknown, unknownRow{addr.String(), n})
+	}
+	clear(u.unknown)
+	return b
+}
+
+// take returns the counts of a meter, and sets them to zero.
+func (m *meter) take(id string, region func(netip.Addr) string) tokenRow {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	row := tokenRow{ID: id, Uses: m.uses, Region: m.region, Refusals: maps.Clone(m.refusals), Scopes: m.scopes}
+	if m.uses > 0 {
+		row.LastUse = m.last.UTC().Format(time.RFC3339)
+		if m.addr.IsValid() {
+			row.LastIP = m.addr.String()
+			if row.Region == "" && region != nil {
+				row.Region = region(m.addr)
+			}
+		}
+	}
+	if !isRegion(row.Region) {
+		row.Region = ""
+	}
+	m.uses, m.scopes, m.refusals, m.listed = 0, nil, nil, false
+	return row
+}
+
+// isRegion reports whether the engine takes a region in a report.
+func isRegion(s string) bool {
+	return len(s) == 2 && s[0] >= 'A' && s[0] <= 'Z' && s[1] >= 'A' && s[1] <= 'Z'
+}

@@ -1,0 +1,124 @@
+package verify_test
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/verify"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/verify/verifytest"
+)
+
+func TestUsage(t *testing.T) {
+	each(t, func(t *testing.T, i *verifytest.Issuer, issue func(verifytest.Token) string) {
+		c := i.Config()
+		c.GeoIP = func(netip.Addr) string { return "DE" }
+		v := start(t, c)
+		text, idle := issue(verifytest.Token{Scopes: []string{"a", "b"}}), issue(verifytest.Token{Scopes: []string{"a"}})
+		client := netip.MustParseAddr("192.0.2.7")
+		expect(t, v, idle, nil, access.Good)
+		for range 3 {
+			expect(t, v, text, &verify.Use{Scopes: []string{"a"}, Client: client}, access.Good)
+			expect(t, v, text, &verify.Use{Scopes: []string{"c"}, Client: client}, access.InsufficientScope)
+		}
+		expect(t, v, text, &verify.Use{Scopes: []string{"b", "a"}, Client: client}, access.Good)
+		expect(t, v, "noise", &verify.Use{Client: client}, access.Malformed)
+		expect(t, v, "noise", &verify.Use{Client: client}, access.Malformed)
+		i.Revoke(text)
+		time.Sleep(2 * time.Second)
+		expect(t, v, text, &verify.Use{Client: client}, access.Revoked)
+		if i.Reported(text).Uses != 0 {
+			t.Error("reported before its time")
+		}
+		time.Sleep(30 * time.Second)
+		got := i.Reported(text)
+		if got.Uses != 4 || got.LastIP != client.String() || got.Region != "DE" || !slices.Equal(got.Scopes, []string{"a", "b"}) ||
+			got.Refusals[access.InsufficientScope] != 3 || got.Refusals[access.Revoked] != 1 {
+			t.Errorf("%+v", got)
+		}
+		if n := i.ReportedUnknown(client.String()); n != 2 {
+			t.Errorf("%d unknown tokens were reported, want 2", n)
+		}
+		if n := i.Reported(idle).Uses; n != 1 {
+			t.Errorf("%d uses of the other token, want 1", n)
+		}
+		calls := i.Calls("usage")
+		time.Sleep(5 * time.Minute)
+		if i.Calls("usage") != calls {
+			t.Error("reports without news")
+		}
+	})
+}
+
+// A report that was counted and not answered counts once; what is used meanwhile is not lost.
+func TestUsageIsCountedOnce(t *testing.T) {
+	inTime(t, func(t *testing.T, i *verifytest.Issuer) {
+		c := i.Config()
+		c.RequestTimeout = 2 * time.Second
+		v := start(t, c)
+		text := i.JWT(t, verifytest.Token{Scopes: []string{"a"}})
+		var reports atomic.Int32
+		i.OnAnswer(func(path string) {
+			if path == "usage" && reports.Add(1) <= 2 {
+				time.Sleep(time.Minute) // the answer comes too late
+			}
+		})
+		for n := range 200 {
+			i.SetDown(n > 110 && n < 160) // these reports do not arrive
+			expect(t, v, text, nil, access.Good)
+			time.Sleep(time.Second)
+		}
+		time.Sleep(2 * time.Minute)
+		if n := i.Reported(text).Uses; n != 200 {
+			t.Errorf("%d uses were counted, want 200", n)
+		}
+	})
+}
+
+// A report has at most 10,000 rows, and what is left is reported when the Verifier closes.
+func TestUsageInParts(t *testing.T) {
+	inTime(t, func(t *testing.T, i *verifytest.Issuer) {
+		c := i.Config()
+		v, err := verify.New(t.Context(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var texts []string
+		for range 10_050 {
+			texts = append(texts, i.Opaque(t, verifytest.Token{Scopes: []string{"a"}}))
+		}
+		for n, text := range texts {
+			expect(t, v, text, &verify.Use{Client: netip.MustParseAddr(fmt.Sprintf("10.0.%d.%d", n/250, n%250))}, access.Good)
+		}
+		if err := v.Close(); err != nil {
+			t.Fatal(err)
+		}
+		for _, text := range texts {
+			if n := i.Reported(text).Uses; n != 1 {
+				t.Fatalf("%d uses were reported, want 1", n)
+			}
+		}
+		if n := i.Calls("usage"); n != 2 {
+			t.Errorf("%d reports, want 2", n)
+		}
+	})
+}
+
+// A negative ReportInterval turns reports off.
+func TestSilent(t *testing.T) {
+	inTime(t, func(t *testing.T, i *verifytest.Issuer) {
+		c := i.Config()
+		c.ReportInterval = -1
+		v := start(t, c)
+		text := i.JWT(t, verifytest.Token{Scopes: []string{"a"}})
+		expect(t, v, text, nil, access.Good)
+		time.Sleep(10 * time.Minute)
+		if n := i.Calls("usage"); n != 0 {
+			t.Errorf("%d reports", n)
+		}
+	})
+}

@@ -1,0 +1,70 @@
+// Package rules states what a request needs: the first rule that matches the request counts, and no rule means no access.
+package rules
+
+import (
+	"slices"
+	"time"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/cmd/apitoken-authz/internal/target"
+)
+
+// Rule states what the requests that it matches need.
+type Rule struct {
+	Name    string
+	Hosts   access.Hosts // nil: any host
+	Methods []string     // nil: any method
+	Paths   []Pattern
+
+	AllowEncodedSlash bool // match paths with "%2f" as well
+
+	Public   bool     // no token is needed, and none is looked at
+	Scopes   []string // all of which the token must grant; nil: any token is good
+	Audience string   // that the token must have; empty: the authorizer's
+	Rate     Rate     // zero: no limit
+}
+
+// Rate is the most requests that one token may make by one rule, or one address by a public rule.
+type Rate struct {
+	Requests int
+	Window   time.Duration
+}
+
+// Set is an ordered list of rules. It is never changed.
+type Set struct{ rules []*Rule }
+
+// NewSet returns a set of rules.
+func NewSet(list []*Rule) *Set { return &Set{rules: list} }
+
+// Len returns the number of rules.
+func (s *Set) Len() int { return len(s.rules) }
+
+// Match returns the first rule that matches a request; nil if there is none. host is a host as access.ParseHost returns it.
+func (s *Set) Match(host, method string, t *target.Target) *Rule {
+	for _, r := range s.rules {
+		if r.match(host, method, t) {
+			return r
+		}
+	}
+	return nil
+}
+
+func (r *Rule) match(host, method string, t *target.Target) bool {
+	switch {
+	case r.Methods != nil && !slices.Contains(r.Methods, method),
+		!r.Hosts.Contains(host),
+		t.EncodedSlash && !r.AllowEncodedSlash:
+		return false
+	}
+	for i := range r.Paths {
+		if r.Paths[i].Match(t.Segments) {
+			return true
+		}
+	}
+	return false
+}
+
+// Everything reports whether the rule matches every request.
+func (r *Rule) Everything() bool {
+	return r.Methods == nil && r.Hosts == nil && slices.ContainsFunc(r.Paths, func(p Pattern) bool { return p.everything() })
+}

@@ -1,0 +1,110 @@
+package rules
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/cmd/apitoken-authz/internal/target"
+)
+
+func parse(t *testing.T, raw string) *target.Target {
+	t.Helper()
+	parsed, err := target.Parse(raw)
+	if err != nil {
+		t.Fatal(raw, err)
+	}
+	return &parsed
+}
+
+func pattern(t *testing.T, s string) Pattern {
+	t.Helper()
+	p, err := ParsePattern(s)
+	if err != nil {
+		t.Fatal(s, err)
+	}
+	return p
+}
+
+func TestPattern(t *testing.T) {
+	for _, c := range []struct {
+		pattern, yes, no string
+	}{
+		{"/", "/", "/a"},
+		{"/orders", "/orders /%6Frders", "/ /Orders /orders/ /orders/7 /order"},
+		{"/orders/", "/orders/", "/orders"},
+		{"/orders/*", "/orders/7 /orders/a%20b /orders/*", "/orders /orders/ /orders/7/ /orders/7/lines"},
+		{"/*/lines", "/7/lines", "/lines /7/8/lines"},
+		{"/orders/**", "/orders /orders/ /orders/7 /orders/7/lines/", "/ /ordersx /orders2/7"},
+		{"/**", "/ /a /a/b/", ""},
+		{"/café menu", "/caf%C3%A9%20menu", "/cafe"},
+	} {
+		p := pattern(t, c.pattern)
+		for raw := range strings.FieldsSeq(c.yes) {
+			if !p.Match(parse(t, raw).Segments) {
+				t.Errorf("%s does not match %s", c.pattern, raw)
+			}
+		}
+		for raw := range strings.FieldsSeq(c.no) {
+			if p.Match(parse(t, raw).Segments) {
+				t.Errorf("%s matches %s", c.pattern, raw)
+			}
+		}
+	}
+}
+
+func TestParsePatternRefuses(t *testing.T) {
+	for s, want := range map[string]string{
+		"":          `begin with "/"`,
+		"orders":    `begin with "/"`,
+		"/a%20b":    "percent-encoded",
+		"/a?b":      "query",
+		"/a/../b":   "dot segment",
+		"//a":       "empty segment",
+		"/a/**/b":   `"**" only as its last`,
+		"/a*":       `"*" only as a whole`,
+		"/a/***":    `"*" only as a whole`,
+		"/a;b":      "semicolon",
+		"/a#b":      `"#"`,
+		"/a\\b":     "backslash",
+		"/a\x00":    "percent-encoded",
+		"/orders\t": "percent-encoded",
+	} {
+		if _, err := ParsePattern(s); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", s, err, want)
+		}
+	}
+}
+
+// The first matching rule counts, and a request that no rule matches has none.
+func TestMatch(t *testing.T) {
+	set := NewSet([]*Rule{
+		{Name: "public", Hosts: access.Hosts{"api.example.com"}, Methods: []string{"GET"}, Paths: []Pattern{pattern(t, "/status")}, Public: true},
+		{Name: "admin", Paths: []Pattern{pattern(t, "/admin/**")}, Scopes: []string{"admin"}},
+		{Name: "files", Methods: []string{"GET"}, Paths: []Pattern{pattern(t, "/files/*")}, AllowEncodedSlash: true},
+		{Name: "rest", Hosts: access.Hosts{"*.example.com"}, Methods: []string{"GET", "POST"}, Paths: []Pattern{pattern(t, "/*"), pattern(t, "/*/*")}},
+	})
+	for _, c := range []struct{ host, method, raw, want string }{
+		{"api.example.com", "GET", "/status", "public"},
+		{"api.example.com", "POST", "/status", "rest"},
+		{"web.example.com", "GET", "/status", "rest"},
+		{"api.example.com", "GET", "/%61dmin", "admin"},
+		{"api.example.com", "GET", "/admin/users", "admin"},
+		{"other.org", "DELETE", "/admin", "admin"},
+		{"api.example.com", "GET", "/files/a%2Fb", "files"},
+		{"api.example.com", "GET", "/other/a%2Fb", ""},
+		{"api.example.com", "get", "/status", ""},
+		{"example.com", "GET", "/orders", ""},
+		{"", "GET", "/orders", ""},
+		{"api.example.com", "GET", "/a/b/c", ""},
+		{"api.example.com", "DELETE", "/orders", ""},
+	} {
+		got := ""
+		if r := set.Match(c.host, c.method, parse(t, c.raw)); r != nil {
+			got = r.Name
+		}
+		if got != c.want {
+			t.Errorf("%s %s%s: rule %q, want %q", c.method, c.host, c.raw, got, c.want)
+		}
+	}
+}

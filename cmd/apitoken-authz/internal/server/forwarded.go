@@ -1,0 +1,29 @@
+package server
+
+import (
+	"net/http"
+	"strings"
+)
+
+// readForwarded reads a request that Caddy's forward_auth or Traefik's ForwardAuth describes in headers.
+func readForwarded(s *Server, r *http.Request) (*Request, *problem) {
+	values, p := singles(r.Header, "X-Forwarded-Method", "X-Forwarded-Uri", "X-Forwarded-Host", "X-Forwarded-Proto")
+	if p != nil {
+		return nil, p
+	}
+	// The gateway appends the address that it sees to the hops that it was told of.
+	hops := strings.Split(strings.Join(r.Header["X-Forwarded-For"], ","), ",")
+	last := len(hops) - 1
+	nearest, ok := parseAddr(strings.TrimSpace(hops[last]))
+	if !ok {
+		return nil, bad(reasonBadRequest, "X-Forwarded-For is missing, or does not end with an address")
+	}
+	client, p := s.client(nearest, hops[:last])
+	if p != nil {
+		return nil, p
+	}
+	return &Request{
+		Method: values[0], Target: values[1], Host: values[2], Scheme: values[3],
+		Client: client, Header: r.Header,
+	}, nil
+}

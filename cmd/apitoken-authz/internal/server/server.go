@@ -1,0 +1,146 @@
+// Package server answers gateways: may this request pass? There is one handler for each kind of gateway. Each reads only the
+// headers that its gateway sets, and a missing header is an error. Whatever goes wrong, the request is refused.
+package server
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/verify"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/cmd/apitoken-authz/internal/config"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/cmd/apitoken-authz/internal/rules"
+)
+
+// Checker decides on tokens. *verify.Verifier is one.
+type Checker interface {
+	Check(ctx context.Context, token string, use *verify.Use) (verify.Decision, error)
+	State() verify.State
+}
+
+// Server answers gateways. It is safe for concurrent use.
+type Server struct {
+	checker  Checker
+	logger   *slog.Logger
+	metrics  *metrics
+	settings *config.File // as at the start; only its rules are replaced
+	gateways []netip.Prefix
+	proxies  []netip.Prefix
+	rules    atomic.Pointer[rules.Set]
+	limits   *limiters
+	draining atomic.Bool
+	reload   sync.Mutex
+}
+
+// New returns a server for a configuration.
+func New(checker Checker, f *config.File, logger *slog.Logger, registry *prometheus.Registry) *Server {
+	s := &Server{checker: checker, logger: logger, settings: f, limits: newLimiters()}
+	addresses := f.GatewayAddresses
+	if len(addresses) == 0 && (f.TLS == nil || f.TLS.ClientCA == "") {
+		addresses = []string{"127.0.0.0/8", "::1"}
+	}
+	s.gateways, s.proxies = prefixes(addresses), prefixes(f.TrustedProxies)
+	s.rules.Store(f.RuleSet())
+	s.metrics = newMetrics(registry, s)
+	return s
+}
+
+// prefixes parses ranges that the configuration has checked.
+func prefixes(list []string) []netip.Prefix {
+	var all []netip.Prefix
+	for _, s := range list {
+		if p, err := config.Prefix(s); err == nil {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+func contains(ranges []netip.Prefix, addr netip.Addr) bool {
+	for _, p := range ranges {
+		if p.Contains(addr) {
+			return true
+		}
+	}
+	return false
+}
+
+// fromGateway reports whether a peer may ask. Without addresses, TLS has checked the peer's certificate.
+func (s *Server) fromGateway(peer string) bool {
+	if len(s.gateways) == 0 {
+		return true
+	}
+	addr, err := netip.ParseAddrPort(peer)
+	return err == nil && contains(s.gateways, addr.Addr().Unmap())
+}
+
+// reader builds the client's request from what a gateway sent.
+type reader func(s *Server, r *http.Request) (*Request, *problem)
+
+// nginxPrefix begins the request line that nginx passes on.
+const nginxPrefix = "/nginx"
+
+// ServeHTTP answers gateways that ask by HTTP. It looks at the request target as sent: a mux would clean the target.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch path, _, _ := strings.Cut(r.RequestURI, "?"); {
+	case strings.HasPrefix(path, nginxPrefix+"/") && s.settings.Serves("nginx"):
+		s.answer(w, r, "nginx", readNginx)
+	case path == "/headers/nginx" && s.settings.Serves("nginx_headers"):
+		s.answer(w, r, "nginx_headers", readNginxHeaders)
+	case path == "/caddy" && s.settings.Serves("caddy"):
+		s.answer(w, r, "caddy", readForwarded)
+	case path == "/traefik" && s.settings.Serves("traefik"):
+		s.answer(w, r, "traefik", readForwarded)
+	case s.settings.Listen.Admin == "" && !strings.HasPrefix(path, nginxPrefix):
+		s.serveAdmin(w, r, path)
+	default:
+		// No gateway of this kind: 403, so that nginx refuses the request as well.
+		s.metrics.notServed.Inc()
+		http.Error(w, "this is not the address of a gateway that the authorizer serves", http.StatusForbidden)
+	}
+}
+
+// Admin returns the handler of /healthz, /readyz and /metrics.
+func (s *Server) Admin() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.serveAdmin(w, r, r.URL.Path) })
+}
+
+// answer decides on a request, and writes the answer that the kind of gateway understands.
+func (s *Server) answer(w http.ResponseWriter, r *http.Request, gateway string, read reader) {
+	write := writeAny
+	if strings.HasPrefix(gateway, "nginx") {
+		write = writeNginx
+	}
+	written := false
+	defer func() {
+		if p := recover(); p != nil {
+			s.panicked(gateway, p)
+			if !written {
+				write(w, &Answer{Status: http.StatusServiceUnavailable, Reason: reasonInternal})
+			}
+		}
+	}()
+	a := s.handle(r.Context(), gateway, func() (*Request, *problem) {
+		if !s.fromGateway(r.RemoteAddr) {
+			detail := "the peer " + r.RemoteAddr + " is not in gateway_addresses"
+			return nil, &problem{status: http.StatusForbidden, reason: reasonGateway, detail: detail}
+		}
+		return read(s, r)
+	})
+	written = true
+	write(w, a)
+}
+
+func (s *Server) panicked(gateway string, p any) {
+	s.metrics.panics.Inc()
+	s.logger.Error("request handler failed; request refused", "gateway", gateway, "panic", p)
+}
+
+// Drain makes /readyz answer 503, before the server is stopped.
+func (s *Server) Drain() { s.draining.Store(true) }

@@ -1,0 +1,123 @@
+// Package target parses request targets (RFC 9112 section 3.2). A target that two servers could read differently is refused,
+// and never normalised.
+package target
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
+
+const maxLen = 8192
+
+// Target is a request target in origin form (RFC 9112 section 3.2.1).
+type Target struct {
+	Path     string   // as sent, without the query
+	Query    string   // as sent, without "?"
+	Segments []string // of Path, between slashes, percent-decoded. "/" has one empty segment
+
+	// EncodedSlash reports whether a segment contains "%2f". Only a rule that allows encoded slashes matches such a target.
+	EncodedSlash bool
+}
+
+// Parse returns the parts of a target. Its errors state what is ambiguous. They do not repeat the target.
+func Parse(raw string) (Target, error) {
+	switch {
+	case raw == "":
+		return Target{}, errors.New("the request target is missing")
+	case len(raw) > maxLen:
+		return Target{}, fmt.Errorf("the request target is longer than %d bytes", maxLen)
+	case raw[0] != '/':
+		return Target{}, errors.New("the request target does not begin with a slash")
+	}
+	for _, c := range []byte(raw) {
+		switch {
+		case c <= ' ' || c >= 0x7f:
+			return Target{}, errors.New("the request target contains a byte that must be percent-encoded")
+		case c == '#':
+			return Target{}, errors.New(`the request target contains "#"`)
+		}
+	}
+	var t Target
+	t.Path, t.Query, _ = strings.Cut(raw, "?")
+	t.Segments = make([]string, 0, strings.Count(t.Path, "/"))
+	rest, last := t.Path[1:], false
+	for !last {
+		var segment string
+		var more bool
+		segment, rest, more = strings.Cut(rest, "/")
+		last = !more
+		if segment == "" && more {
+			return Target{}, errors.New("the path contains an empty segment")
+		}
+		decoded, err := decode(segment)
+		if err != nil {
+			return Target{}, err
+		}
+		if err := check(decoded); err != nil {
+			return Target{}, err
+		}
+		t.EncodedSlash = t.EncodedSlash || strings.Contains(decoded, "/")
+		t.Segments = append(t.Segments, decoded)
+	}
+	return t, nil
+}
+
+// decode decodes percent-encoding (RFC 3986 section 2.1).
+func decode(segment string) (string, error) {
+	if !strings.Contains(segment, "%") {
+		return segment, nil
+	}
+	var b strings.Builder
+	for i := 0; i < len(segment); i++ {
+		if segment[i] != '%' {
+			b.WriteByte(segment[i])
+			continue
+		}
+		if len(segment) < i+3 || !isHex(segment[i+1]) || !isHex(segment[i+2]) {
+			return "", errors.New("the path contains a percent sign without two hexadecimal digits")
+		}
+		b.WriteByte(unhex(segment[i+1])<<4 | unhex(segment[i+2]))
+		i += 2
+	}
+	return b.String(), nil
+}
+
+// check refuses a decoded segment that servers read in more than one way.
+func check(segment string) error {
+	if !utf8.ValidString(segment) {
+		return errors.New("the path is not UTF-8")
+	}
+	for i, c := range []byte(segment) {
+		switch {
+		case c < ' ' || c == 0x7f:
+			return errors.New("the path contains a control character")
+		case c == '\\':
+			return errors.New("the path contains a backslash")
+		case c == ';':
+			return errors.New("the path contains a semicolon: some servers cut off path parameters")
+		case c == '?' || c == '#':
+			return fmt.Errorf("the path contains an encoded %q", c)
+		case c == '%' && len(segment) > i+2 && isHex(segment[i+1]) && isHex(segment[i+2]):
+			return errors.New("the path is percent-encoded twice")
+		}
+	}
+	for part := range strings.SplitSeq(segment, "/") {
+		if part == "." || part == ".." {
+			return errors.New("the path contains a dot segment")
+		}
+	}
+	return nil
+}
+
+func isHex(c byte) bool {
+	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
+}
+
+func unhex(c byte) byte {
+	if c <= '9' {
+		return c - '0'
+	}
+	return c | 0x20 - 'a' + 10
+}
