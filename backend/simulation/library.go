@@ -20,14 +20,9 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/verify"
 )
 
-const (
-	// feedDelay is after what time the library notices what the active node knows, of opaque tokens: the poll; or the ten
-	// seconds after which a feed counts as out of reach, and five more.
-	feedDelay = 17 * time.Second
-
-	// listDelay is the same of JWTs: three times status_list_ttl, in the longest case.
-	listDelay = 3*time.Minute + feedDelay
-)
+// listDelay is after what time the library notices what the active node knows of JWTs: three times status_list_ttl in the
+// longest case, and some polls.
+const listDelay = 3*time.Minute + 20*time.Second
 
 // library is an API server that checks tokens with package verify. Its requests go to the node that is active, as Vault
 // sends them.
@@ -126,9 +121,11 @@ func respond(r *http.Request, status int, body []byte) *http.Response {
 	}
 }
 
-// checkLibrary has the library decide on a token, and holds the decision against the model: invariants 1 and 2, with the
-// delays that the library documents.
+// checkLibrary has the library decide on a token, and holds the decision against the model: invariants 1 and 2. What the
+// active node knew when the feed was last read, the library must know.
 func (w *world) checkLibrary(l *library, r *rand.Rand) {
+	w.advance(time.Duration(r.IntN(3)) * time.Second)
+	l.follow()
 	w.mu.Lock()
 	g := pick(r, w.model.grants)
 	if g == nil || len(g.tokens) == 0 || g.upstream != nil {
@@ -142,7 +139,7 @@ func (w *world) checkLibrary(l *library, r *rand.Rand) {
 	region := tok.nextRegion()
 	w.mu.Unlock()
 	use := &verify.Use{Region: region, Client: netip.MustParseAddr("127.0.0.1"), Audience: "https://api.example.com"}
-	at, n := time.Now(), w.active
+	at, fed, n := time.Now(), l.verifier.State().FeedAt, w.active
 	d, err := l.verifier.Check(context.Background(), tok.text, use)
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -151,30 +148,33 @@ func (w *world) checkLibrary(l *library, r *rand.Rand) {
 		return
 	}
 	l.allowed++
-	delay, signed := feedDelay, token.IsJWT(tok.text)
+	signed := token.IsJWT(tok.text)
 	if signed {
-		delay = listDelay
+		fed = at.Add(-listDelay)
 	}
-	settled := n == w.active && at.Sub(l.since) > delay // the node is active for so long that the library knows what the node knows
+	settled := n != nil && n == w.active && l.since.Before(fed) // the library knows what the node knew then
 	switch {
 	case tok.refresh:
 		w.broken(1, "the library allows a refresh token of grant %d", g.n)
 	case !within(d.Scopes, tok.scopes):
 		w.broken(1, "the library grants %q to grant %d (%s), which was issued with %q", d.Scopes, g.n, g.role.name, tok.scopes)
+	case !settled || signed && tok.list == "":
 	case !at.Before(g.period(n).hi.Add(w.spread() + time.Second)):
 		w.broken(1, "the library allows grant %d (%s) %s after its end", g.n, g.role.name, at.Sub(g.period(n).hi))
-	case !settled || signed && tok.list == "":
-	case g.revoked.seq != 0 && at.Sub(g.revoked.at) > delay && n.knows(g.revoked.seq, g.revoked.by) && !(signed && g.unlisted):
+	case g.revoked.seq != 0 && g.revoked.at.Before(fed) && n.knows(g.revoked.seq, g.revoked.by) && !(signed && g.unlisted):
 		w.broken(2, "the library allows grant %d (%s) %s after its revocation was acknowledged", g.n, g.role.name, at.Sub(g.revoked.at))
-	case at.Sub(g.role.states[len(g.role.states)-1].at) <= delay:
-	case !aliveRole(w, n, g):
-		w.broken(2, "the library allows grant %d of the deleted role %s", g.n, g.role.name)
-	case !signed && !within(d.Scopes, w.possiblyAllowed(n, g)):
-		w.broken(1, "the library grants %q to grant %d, and its role %s allows %q", d.Scopes, g.n, g.role.name, w.possiblyAllowed(n, g))
+	case !g.role.states[len(g.role.states)-1].at.Before(fed): // the role has just changed
+	default:
+		w.checkLibraryRole(n, g, signed, d.Scopes)
 	}
 }
 
-func aliveRole(w *world, n *node, g *grant) bool {
-	_, maybe := w.roleAlive(n, g)
-	return maybe
+// checkLibraryRole holds what the library allows against the role. The caller holds mu.
+func (w *world) checkLibraryRole(n *node, g *grant, signed bool, scopes []string) {
+	if _, maybe := w.roleAlive(n, g); !maybe {
+		w.broken(2, "the library allows grant %d of the deleted role %s", g.n, g.role.name)
+	}
+	if allowed := w.possiblyAllowed(n, g); !signed && !within(scopes, allowed) {
+		w.broken(1, "the library grants %q to grant %d, and its role %s allows %q", scopes, g.n, g.role.name, allowed)
+	}
 }
