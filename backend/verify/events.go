@@ -102,17 +102,21 @@ func (e *events) concern(f *facts, skew time.Duration) bool {
 	return false
 }
 
+// event is an event of the path feed.
+type event struct {
+	Type  feed.Kind `json:"type"`
+	ID    string    `json:"id"`
+	Until time.Time `json:"until,omitzero"`
+}
+
 // feedAnswer is an answer of the path feed.
 type feedAnswer struct {
-	Epoch  string `json:"epoch"`
-	Cursor int64  `json:"cursor"`
-	Events []struct {
-		Type  feed.Kind `json:"type"`
-		ID    string    `json:"id"`
-		Until time.Time `json:"until"`
-	} `json:"events"`
-	More   bool `json:"more"`
-	Resync bool `json:"resync"`
+	Epoch  string  `json:"epoch"`
+	Cursor int64   `json:"cursor"`
+	Events []event `json:"events"`
+	More   bool    `json:"more"`
+	Resync bool    `json:"resync"`
+	Age    int64   `json:"age_ms,omitzero"` // of a relayed feed: milliseconds since the relay has read the feed
 }
 
 // apply takes an answer of the feed, asked for at a position. It reports whether events may be missing, and returns the
