@@ -3,7 +3,7 @@
 set -eu
 
 root=$PWD
-modules=". backend/connector/contract"
+modules=". backend/connector/contract backend/verify/bench"
 
 echo "Building the linters (the first time takes minutes)"
 go build -C bootstrap/tools -o ../../bin/ \
