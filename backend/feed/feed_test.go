@@ -57,7 +57,7 @@ func TestAfterUnknown(t *testing.T) {
 	}
 }
 
-// A copy knows what the other feed knows from where the copy began, and resyncs whoever is behind.
+// A copy knows what the other feed knows from where the copy began, and resyncs a verifier that is behind.
 func TestFollow(t *testing.T) {
 	f := New()
 	f.Add(Event{ID: "own"})

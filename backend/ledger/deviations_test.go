@@ -110,7 +110,7 @@ func TestRenew(t *testing.T) {
 	}
 }
 
-// Whoever is told of tightened tokens learns of each revocation and of each earlier end, whichever process made it.
+// The listener learns of each revocation and of each earlier end, whichever process made it.
 func TestOnTightened(t *testing.T) {
 	ctx, s := context.Background(), new(logical.InmemStorage)
 	d, other := loadDeviations(t, s), loadDeviations(t, s)

@@ -16,7 +16,7 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/cmd/apitoken-authz/internal/config"
 )
 
-// One authorizer reads the feed from another by mutual TLS, and notices a revocation. Whoever has no certificate of the
+// One authorizer reads the feed from another by mutual TLS, and notices a revocation. A client without a certificate of the
 // authority learns nothing.
 func TestRelay(t *testing.T) {
 	issuer, ca, dir := verifytest.New(t), newAuthority(t), t.TempDir()
