@@ -195,10 +195,11 @@ func (v *impl) refresh(ctx context.Context) error {
 	if v.issuer == "" {
 		return nil
 	}
-	if err := v.keys.refreshDue(ctx); err != nil {
-		return fmt.Errorf("reading the keys of JWTs: %w", err)
+	err := v.keys.refreshDue(ctx)
+	if err != nil {
+		err = fmt.Errorf("reading the keys of JWTs: %w", err)
 	}
-	return v.lists.refreshDue(ctx, v.relist.Swap(false))
+	return errors.Join(err, v.lists.refreshDue(ctx, v.relist.Swap(false)))
 }
 
 // poll reads the feed up to its end.
@@ -214,11 +215,10 @@ func (v *impl) poll(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("reading the feed: %w", err)
 		}
-		resync, destroyed := v.events.apply(a, asked, from, began)
-		for _, name := range destroyed {
-			v.keys.destroy(name)
-		}
+		resync, destroyed := v.events.apply(a, asked, from, v.config.Now())
+		v.keys.destroy(destroyed)
 		if resync || len(destroyed) > 0 {
+			v.keys.again()
 			v.relist.Store(true)
 		}
 		if !a.More {
