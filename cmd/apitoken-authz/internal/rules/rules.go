@@ -2,6 +2,7 @@
 package rules
 
 import (
+	"reflect"
 	"slices"
 	"time"
 
@@ -35,6 +36,20 @@ type Set struct{ rules []*Rule }
 
 // NewSet returns a set of rules.
 func NewSet(list []*Rule) *Set { return &Set{rules: list} }
+
+// Keep returns the set with the rules of an earlier set in place of rules that are the same: what was counted by a rule
+// still counts.
+func (s *Set) Keep(earlier *Set) *Set {
+	kept := slices.Clone(s.rules)
+	for i, r := range kept {
+		for _, old := range earlier.rules {
+			if reflect.DeepEqual(r, old) {
+				kept[i] = old
+			}
+		}
+	}
+	return &Set{rules: kept}
+}
 
 // Len returns the number of rules.
 func (s *Set) Len() int { return len(s.rules) }
