@@ -45,6 +45,7 @@ test: servers ## run all tests: with the race detector, and on a real Vault serv
 	$(GO) test -short -race $(TESTFLAGS) ./...
 	@echo "Simulation: the promises at crashes and races, with fresh seeds (2 minutes):"
 	$(GO) test ./backend/simulation -count=1 -v -run 'TestSimulate$$|TestPrograms|TestScenario' -simulate.for=2m -simulate.workers=2
+	$(GO) test ./backend/simulation -count=1 -v -run TestLibrary -simulate.for=30s
 	@echo "Contract tests: what providers send, held to what the vendors publish:"
 	$(GO) test -C backend/connector/contract $(TESTFLAGS) ./...
 	@echo "Acceptance tests, on real Vault servers (about 4 minutes):"

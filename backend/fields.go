@@ -147,11 +147,7 @@ var noContent = map[int][]framework.Response{http.StatusNoContent: {{Description
 func members(schema fields, of ...any) *logical.Response {
 	data := make(map[string]any, len(schema))
 	for _, v := range of {
-		all, isMap := v.(map[string]any)
-		if !isMap {
-			all = values.Members(v)
-		}
-		for name, value := range all {
+		for name, value := range values.Members(v) {
 			if field, known := schema[name]; known && (field.Required || !values.IsEmpty(value)) {
 				data[name] = value
 			}

@@ -191,6 +191,17 @@ func onShelfPrepared(t *testing.T, s *shelf, prepare func(*backend)) *engine {
 	return e
 }
 
+// A check of which the provider tells nothing is answered with an empty object, not with null.
+func TestCheckOfWhichNothingIsTold(t *testing.T) {
+	e := onShelf(t, newShelf(t))
+	silent := strings.Replace(shelfDefinition, `    result: {data: '{"who": response.body.who}'}
+`, "", 1)
+	e.write("providers/shelf", data{"definition": strings.Replace(silent, "EXPIRY", "none", 1)})
+	if who, is := e.write("connections/shelf/check", nil)["credential"].(data); !is || who == nil || len(who) != 0 {
+		t.Errorf("credential is %#v", who)
+	}
+}
+
 func hurry(b *backend) {
 	b.Statics.Interval = 5 * time.Millisecond
 	b.Upstreams.Timings = upstream.Timings{Settle: 0, Grace: time.Second, Interval: 5 * time.Millisecond, Longest: 20 * time.Millisecond, Sync: time.Hour, FirstBackoff: 5 * time.Millisecond, LongestBackoff: 20 * time.Millisecond}

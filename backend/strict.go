@@ -62,6 +62,8 @@ var checks = map[framework.FieldType]values.Check{
 	framework.TypeString:           values.Text,
 	framework.TypeInt:              values.Number,
 	framework.TypeInt64:            values.Number,
+	framework.TypeFloat:            values.Float,
+	framework.TypeMap:              values.Map,
 	framework.TypeDurationSecond:   values.Duration,
 	framework.TypeBool:             values.Bool,
 	framework.TypeKVPairs:          values.Pairs,

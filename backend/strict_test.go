@@ -64,6 +64,12 @@ func TestTypesOfFields(t *testing.T) {
 		}
 		e.refused(logical.UpdateOperation, c.path, d, c.want)
 	}
+	for field, value := range map[string]any{
+		"rate_limit": true, "max_concurrent": 0.5, "settings": []any{}, "credential": "null",
+	} {
+		e.refused(logical.UpdateOperation, "connections/x", data{"provider": "gitea", "url": "https://x.example.com", field: value}, field+": takes a")
+	}
+	e.refused(logical.UpdateOperation, "connections/x", data{"rate_limit": ""}, "rate_limit: is empty")
 	e.refused(logical.ListOperation, "tokens", data{"limit": true}, "limit: takes a number, not a boolean")
 	for _, d := range []data{
 		{"scopes": "a", "ttl": "60", "max_ttl": json.Number("3600"), "allow_privileged": "true"},

@@ -9,11 +9,15 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
 
 // renewing is the shelf's definition with a call that moves the end of a token.
@@ -119,6 +123,63 @@ func TestRenewalsOfASharedTokenAtOnce(t *testing.T) {
 	}
 	if end := e.read("tokens/" + long.id)["expires_at"].(string); end < time.Now().Add(3*time.Hour+59*time.Minute).UTC().Format(time.RFC3339) {
 		t.Errorf("the token is listed until %s, and a lease lives for four hours", end)
+	}
+}
+
+// A renewal that waited for another renewal of the token is told how long the lease lives from now on, not from when it
+// began to wait: Vault would otherwise keep the lease of a token that the engine has revoked.
+func TestARenewalThatWaited(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t)
+	var waited atomic.Int64
+	clock := func() time.Time { return time.Now().Add(time.Duration(waited.Load())) }
+	e := onShelfPrepared(t, s, func(b *backend) {
+		hurry(b)
+		b.Now = clock
+	})
+	e.write("providers/shelf", data{"definition": renewing})
+	e.write("roles/reader", data{"reuse": "1h", "ttl": "10m", "max_ttl": "5h"})
+	renew := func(c *creds, ttl time.Duration, asked func()) time.Duration {
+		l, err := upstream.ParseLease(c.secret.InternalData)
+		if err != nil {
+			t.Error(err)
+			return 0
+		}
+		ttl, err = e.b.Upstreams.Renew(context.Background(), &upstream.Renewal{
+			ID: l.ID, Hold: l.Hold, Now: clock(), TTL: func(*role.Role) (time.Duration, error) {
+				asked()
+				return ttl, nil
+			},
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		return ttl
+	}
+	first, second := e.creds("reader", nil), e.creds("reader", nil)
+	begun, done := make(chan bool), make(chan time.Duration, 1)
+	var wait, began sync.Once
+	s.setFault(func(w http.ResponseWriter, r *http.Request, _ func()) bool {
+		if r.Method != http.MethodPut {
+			return false
+		}
+		wait.Do(func() {
+			go func() { done <- renew(second, 4*time.Hour, func() { began.Do(func() { close(begun) }) }) }()
+			<-begun
+			waited.Store(int64(time.Minute))
+		})
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write([]byte("{}"))
+		return true
+	})
+	renew(first, 3*time.Hour, func() {})
+	ttl := <-done
+	end, err := time.Parse(time.RFC3339, e.read("tokens/" + second.id)["expires_at"].(string))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if lease := clock().Add(ttl); lease.After(end.Add(30 * time.Second)) {
+		t.Errorf("the lease lives until %s, and its token until %s", lease, end)
 	}
 }
 

@@ -51,8 +51,9 @@ const Capacity = 1 << 17
 type Feed struct {
 	mu     sync.RWMutex
 	epoch  string
+	begun  uint64  // number of events of the epoch that happened before the feed knew the epoch
 	count  uint64  // number of events of the epoch
-	events []Event // the last events; event i is at i modulo Capacity
+	events []Event // the last events since begun; event i is at i-begun modulo Capacity
 }
 
 // New returns an empty feed with an epoch of its own.
@@ -66,7 +67,7 @@ func (f *Feed) Add(e Event) {
 	if len(f.events) < Capacity {
 		f.events = append(f.events, e)
 	} else {
-		f.events[f.count%Capacity] = e
+		f.events[(f.count-f.begun)%Capacity] = e
 	}
 	f.count++
 }
@@ -75,7 +76,14 @@ func (f *Feed) Add(e Event) {
 func (f *Feed) Restart() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.epoch, f.count, f.events = rand.Text(), 0, nil
+	f.epoch, f.begun, f.count, f.events = rand.Text(), 0, 0, nil
+}
+
+// Follow makes the feed a copy of another feed from a position on: the caller adds the other feed's later events.
+func (f *Feed) Follow(p Position) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.epoch, f.begun, f.count, f.events = p.Epoch, p.Cursor, p.Cursor, nil
 }
 
 // Position returns the end of the feed. An answer has the position that was the end before the answer was made.
@@ -91,12 +99,12 @@ func (f *Feed) After(p Position, limit int) (events []Event, next Position, more
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	end := Position{f.epoch, f.count}
-	if p.Epoch != f.epoch || p.Cursor > f.count || f.count-p.Cursor > Capacity {
+	if p.Epoch != f.epoch || p.Cursor < f.begun || p.Cursor > f.count || f.count-p.Cursor > Capacity {
 		return nil, end, false, false
 	}
 	last := min(f.count, p.Cursor+uint64(limit)) //nolint:gosec // limit is positive
 	for i := p.Cursor; i < last; i++ {
-		events = append(events, f.events[i%Capacity])
+		events = append(events, f.events[(i-f.begun)%Capacity])
 	}
 	return events, Position{f.epoch, last}, last < f.count, true
 }

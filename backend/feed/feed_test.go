@@ -56,3 +56,29 @@ func TestAfterUnknown(t *testing.T) {
 		t.Error(next, known)
 	}
 }
+
+// A copy knows what the other feed knows from where the copy began, and resyncs whoever is behind.
+func TestFollow(t *testing.T) {
+	f := New()
+	f.Add(Event{ID: "own"})
+	from := Position{"another", 7}
+	f.Follow(from)
+	if f.Position() != from {
+		t.Error(f.Position())
+	}
+	for i := range Capacity + 1 {
+		f.Add(Event{ID: fmt.Sprint(i)})
+	}
+	if _, _, _, known := f.After(from, 1); known {
+		t.Error("an event that was dropped counts as known")
+	}
+	if events, next, _, known := f.After(Position{"another", 8}, 2); ids(events) != "1 2 " || next.Cursor != 10 || !known {
+		t.Error(ids(events), next, known)
+	}
+	if events, next, more, known := f.After(Position{"another", 7 + Capacity}, 2); ids(events) != fmt.Sprint(Capacity, " ") || next != f.Position() || more || !known {
+		t.Error(ids(events), next, more, known)
+	}
+	if _, _, _, known := f.After(Position{"another", 6}, 1); known {
+		t.Error("what happened before the copy counts as known")
+	}
+}

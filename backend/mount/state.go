@@ -17,11 +17,12 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
 
-// State is a mount's storage in memory.
+// State is a mount's storage in memory. The parts stay the same objects for the life of the mount, since a request that began
+// before storage was read again may change a part afterwards: later requests must see the change.
 type State struct {
 	native.Tokens
-	Connections *upstream.Connections // the same object for the life of the mount
-	Upstreams   *upstream.Tokens      // the same object for the life of the mount
+	Connections *upstream.Connections
+	Upstreams   *upstream.Tokens
 	Statics     *static.Store
 	usage       *insight.Usage // the same object for the life of the mount
 }
@@ -154,11 +155,13 @@ func (m *Mount) reload(ctx context.Context, s logical.Storage, old *State, stale
 	return st, nil
 }
 
-// reloadAll reads everything but the ledger again. Objects that background work may be changing stay the same.
+// reloadAll reads everything but the ledger again.
 func (m *Mount) reloadAll(ctx context.Context, s logical.Storage, st *State) error {
-	st.Config, st.Sealing, st.Signing, st.Connections, st.Upstreams = nil, nil, nil, nil, nil
 	defer st.DeletedRoles.Changed()
-	for _, refresh := range []func(context.Context, logical.Storage) error{st.Roles.ReloadAll, st.Statics.ReloadAll} {
+	for _, refresh := range []func(context.Context, logical.Storage) error{
+		st.Config.Reload, st.Sealing.ReloadAll, st.Signing.ReloadAll, st.Roles.ReloadAll, st.Statics.ReloadAll, st.Connections.Load,
+		func(ctx context.Context, _ logical.Storage) error { return st.Upstreams.Load(ctx) },
+	} {
 		if err := refresh(ctx, s); err != nil {
 			return err
 		}
@@ -176,10 +179,7 @@ type reloader struct {
 func (m *Mount) reloaders(st *State) []reloader {
 	upstreamTokens := func(ctx context.Context, _ logical.Storage, key string) error { return st.Upstreams.Reload(ctx, key) }
 	table := []reloader{
-		{native.ConfigKey, func(context.Context, logical.Storage, string) error {
-			st.Config = nil // fill reads the config again
-			return nil
-		}},
+		{native.ConfigKey, func(ctx context.Context, s logical.Storage, _ string) error { return st.Config.Reload(ctx, s) }},
 		{native.SealingPrefix, st.Sealing.Reload},
 		{native.SigningPrefix, st.Signing.Reload},
 		{role.Prefix, func(ctx context.Context, s logical.Storage, key string) error {

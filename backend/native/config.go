@@ -86,6 +86,7 @@ func (c *Config) SigningPolicy() SigningPolicy {
 // ConfigStore keeps the config in memory and in storage. A published config does not change: an update replaces it.
 type ConfigStore struct {
 	Writing sync.Mutex // held from reading the config for a change until the change is stored
+	storing sync.Mutex // held while storage is read or written and memory follows
 	current atomic.Pointer[StoredConfig]
 }
 
@@ -116,13 +117,20 @@ func (cs *ConfigStore) Broken() error { return cs.current.Load().Broken }
 
 // LoadConfig reads the config from storage.
 func LoadConfig(ctx context.Context, s logical.Storage) (*ConfigStore, error) {
+	cs := new(ConfigStore)
+	return cs, cs.Reload(ctx, s)
+}
+
+// Reload reads the config from storage again after another process wrote the config.
+func (cs *ConfigStore) Reload(ctx context.Context, s logical.Storage) error {
+	cs.storing.Lock()
+	defer cs.storing.Unlock()
 	c, err := ReadConfig(ctx, s)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	cs := new(ConfigStore)
 	cs.current.Store(c)
-	return cs, nil
+	return nil
 }
 
 // ReadConfig reads the settings from storage. It returns the defaults if nothing is stored.
@@ -145,6 +153,8 @@ func ReadConfig(ctx context.Context, s logical.Storage) (*StoredConfig, error) {
 func (cs *ConfigStore) DropBroken(ctx context.Context, s logical.Storage) (bool, error) {
 	cs.Writing.Lock()
 	defer cs.Writing.Unlock()
+	cs.storing.Lock()
+	defer cs.storing.Unlock()
 	stored, err := ReadConfig(ctx, s)
 	if err != nil {
 		return false, err
@@ -167,6 +177,8 @@ func (cs *ConfigStore) Put(ctx context.Context, s logical.Storage, c *Config) er
 	if err != nil {
 		return err
 	}
+	cs.storing.Lock()
+	defer cs.storing.Unlock()
 	if err := s.Put(ctx, entry); err != nil {
 		return err
 	}

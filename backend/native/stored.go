@@ -21,8 +21,18 @@ func (k *keyring[R]) Reload(ctx context.Context, s logical.Storage, key string) 
 	return k.read(ctx, s, key[strings.LastIndexByte(key, '/')+1:])
 }
 
+// allKeys stands for the names of all keys.
+const allKeys = "*"
+
+// ReloadAll reads all keys from storage again.
+func (k *keyring[R]) ReloadAll(ctx context.Context, s logical.Storage) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.read(ctx, s, allKeys)
+}
+
 // read brings memory up to date with storage. Of the known keys it reads only those again that may change: the current
-// key, successors, keys that have retired within clockSkew, and the named key. The caller holds mu.
+// key, successors, keys that have retired within clockSkew, and the named key or allKeys. The caller holds mu.
 func (k *keyring[R]) read(ctx context.Context, s logical.Storage, named string) error {
 	names, err := s.List(ctx, k.prefix)
 	if err != nil {
@@ -49,7 +59,7 @@ func (k *keyring[R]) read(ctx context.Context, s logical.Storage, named string) 
 		case !isDestroyed && dead[name]:
 			k.leftover = append(k.leftover, name)
 			continue
-		case old != nil && name != named && old.Destroyed == isDestroyed && k.settled(old):
+		case old != nil && name != named && named != allKeys && old.Destroyed == isDestroyed && k.settled(old):
 			keys[i] = old
 			continue
 		}

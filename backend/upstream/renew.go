@@ -45,7 +45,19 @@ func (k *Keeper) Renew(ctx context.Context, q *Renewal) (ttl time.Duration, _ er
 	if ttl, err = q.TTL(r); err != nil {
 		return 0, notRenewed("%w", err)
 	}
-	end, err := k.renew(ctx, service, &t, q, q.Now.Add(ttl))
+	latest, unlock, err := k.renewing.lock(ctx, t.ID, q.Now.Add(ttl))
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
+	if now := k.now().UTC(); now.Sub(q.Now) >= time.Second { // it waited: the lease lives for ttl from the late answer on
+		late := *q
+		late.Now, q = now, &late
+		if ttl, err = q.TTL(r); err != nil {
+			return 0, notRenewed("%w", err)
+		}
+	}
+	end, err := k.renew(ctx, service, &t, q, q.Now.Add(ttl), latest)
 	switch {
 	case errors.Is(err, ErrRevoked):
 		return 0, notRenewed("it is revoked")
@@ -64,13 +76,11 @@ func notRenewed(format string, args ...any) error {
 	return refusal.New("the token cannot be renewed: "+format, args...)
 }
 
-// renew has a token live until end. It returns when the token really ends; ErrRevoked if the token was revoked meanwhile.
-func (k *Keeper) renew(ctx context.Context, service *connector.Service, t *Token, q *Renewal, end time.Time) (time.Time, error) {
-	latest, unlock, err := k.renewing.lock(ctx, t.ID, end)
-	if err != nil {
-		return time.Time{}, err
-	}
-	defer unlock()
+// renew has a token live until end. latest is the latest end that any renewal of the token wants. renew returns when the token
+// really ends; ErrRevoked if the token was revoked meanwhile. The caller has locked the token in k.renewing.
+func (k *Keeper) renew(
+	ctx context.Context, service *connector.Service, t *Token, q *Renewal, end, latest time.Time,
+) (time.Time, error) {
 	if q.Hold == "" {
 		return k.moveEnd(ctx, service, t, q.Now, end)
 	}
@@ -79,6 +89,9 @@ func (k *Keeper) renew(ctx context.Context, service *connector.Service, t *Token
 	}
 	// The end of a shared token never moves back, since another lease may need the token.
 	if service.Provider.Operations.Renew != nil && t.EndsAt.Before(end) {
+		if latest.Before(end) {
+			latest = end
+		}
 		if _, err := k.moveEnd(ctx, service, t, q.Now, latest); err != nil {
 			return time.Time{}, err
 		}

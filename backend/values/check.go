@@ -2,6 +2,7 @@ package values
 
 import (
 	"encoding/json"
+	"fmt"
 	"reflect"
 	"regexp"
 	"strconv"
@@ -48,16 +49,52 @@ func Text(field string, value any) error {
 // decimal matches a whole number in decimal digits.
 var decimal = regexp.MustCompile(`^-?(0|[1-9][0-9]*)$`)
 
-// Number accepts a number. A decoder would read the string 010 as 8.
+// Number accepts a whole number. A decoder would read the string 010 as 8, and 0.5 as 0.
 func Number(field string, value any) error {
-	text, isText := value.(string)
-	switch {
-	case typeOf(value) == aBoolean:
-		return refusal.Field(field, "takes a number, not a boolean")
-	case isText && text != "" && !decimal.MatchString(text):
-		return refusal.Field(field, "takes a whole number in decimal digits, without leading zeros")
+	if f, isFloat := value.(float64); isFloat {
+		value = json.Number(strconv.FormatFloat(f, 'f', -1, 64))
 	}
-	return nullOrEmpty(field, value)
+	return number(field, value, decimal, "takes a whole number in decimal digits, without leading zeros")
+}
+
+// fraction matches a number in decimal digits, with or without a fraction.
+var fraction = regexp.MustCompile(`^-?(0|[1-9][0-9]*)(\.[0-9]+)?$`)
+
+// Float accepts a finite number. A decoder would read true as 1, and the string Inf as infinity.
+func Float(field string, value any) error {
+	if n, isNumber := value.(json.Number); isNumber {
+		value, _ = n.Float64() // infinite if it is too large
+	}
+	if f, isFloat := value.(float64); isFloat {
+		value = json.Number(strconv.FormatFloat(f, 'f', -1, 64))
+	}
+	return number(field, value, fraction, "takes a number in decimal digits such as 2 or 0.5, without leading zeros")
+}
+
+// number accepts a number, and a string of the digits of a number. pattern matches the digits, and want says what is allowed.
+func number(field string, value any, pattern *regexp.Regexp, want string) error {
+	if err := nullOrEmpty(field, value); err != nil {
+		return err
+	}
+	switch given := typeOf(value); {
+	case given != aNumber && given != aString:
+		return refusal.Field(field, "takes a number, not %s", given)
+	case !pattern.MatchString(fmt.Sprint(value)):
+		return refusal.Field(field, "%s", want)
+	}
+	return nil
+}
+
+// Map accepts an object. A decoder would read an empty list as an empty object.
+func Map(field string, value any) error {
+	switch given := typeOf(value); given {
+	case anObject:
+		return nil
+	case null:
+		return Null(field, value)
+	default:
+		return refusal.Field(field, "takes an object, or name=value, not %s", given)
+	}
 }
 
 // Duration accepts whole seconds, also such as 15m. A decoder would truncate 0.5s to 0.

@@ -37,13 +37,14 @@ func Object(value any) any {
 	switch v := value.(type) {
 	case string:
 		var m map[string]any
-		if json.Unmarshal([]byte(v), &m) == nil {
+		if json.Unmarshal([]byte(v), &m) == nil && m != nil { // nil is null
 			return m
 		}
 		pairs = []any{v}
 	case []any:
 		pairs = v
-	default:
+	}
+	if len(pairs) == 0 {
 		return value
 	}
 	m := make(map[string]any, len(pairs))

@@ -9,12 +9,20 @@ import (
 	"time"
 )
 
-// Members returns the fields of a struct, or of what a pointer points to, by the names in their json tags. The value of a
-// field has the form that answers have: a time in RFC 3339, a duration in seconds, an empty list or object in place of nil.
-// Members leaves out fields without a name, and descends into embedded structs.
+// Members returns the fields of a struct, or of what a pointer points to, by the names in their json tags; or the values of
+// a map[string]any. A value has the form that answers have: a time in RFC 3339, a duration in seconds, an empty list or
+// object in place of nil. Members leaves out fields without a name, and descends into embedded structs.
 func Members(of any) map[string]any {
 	members := make(map[string]any)
-	add(members, reflect.Indirect(reflect.ValueOf(of)))
+	object, isMap := of.(map[string]any)
+	if !isMap {
+		add(members, reflect.Indirect(reflect.ValueOf(of)))
+	}
+	for name, value := range object {
+		if members[name] = value; value != nil {
+			members[name] = shown(reflect.ValueOf(value))
+		}
+	}
 	return members
 }
 

@@ -47,6 +47,11 @@ func TestMembers(t *testing.T) {
 	if got := Members(inner{Scopes: []string{"a"}}); !reflect.DeepEqual(got["scopes"], []string{"a"}) {
 		t.Errorf("scopes is %#v", got["scopes"])
 	}
+	got = Members(map[string]any{"ttl": 90 * time.Second, "data": map[string]any(nil), "list": []string(nil), "none": nil, "n": 1})
+	want = map[string]any{"ttl": int64(90), "data": map[string]any{}, "list": []string{}, "none": nil, "n": 1}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("Members of a map is %#v, want %#v", got, want)
+	}
 }
 
 func TestIsEmpty(t *testing.T) {
@@ -93,7 +98,7 @@ func TestObject(t *testing.T) {
 	if got := Object(`{"a":1}`); !reflect.DeepEqual(got, map[string]any{"a": float64(1)}) {
 		t.Errorf("JSON is %v", got)
 	}
-	for _, other := range []any{"a", 5, []any{"a=1", 5}, nil} {
+	for _, other := range []any{"a", "null", 5, []any{"a=1", 5}, []any{}, nil} {
 		if got := Object(other); !reflect.DeepEqual(got, other) {
 			t.Errorf("%v became %v", other, got)
 		}
@@ -119,6 +124,26 @@ func TestChecks(t *testing.T) {
 		{Number, "", "is empty"},
 		{Number, nil, "is null"},
 		{Number, true, "not a boolean"},
+		{Number, 7, ""},
+		{Number, 2.0, ""},
+		{Number, 0.5, "takes a whole number"},
+		{Number, json.Number("0.5"), "takes a whole number"},
+		{Number, []any{}, "not a list"},
+		{Float, json.Number("1e3"), ""},
+		{Float, 0.5, ""},
+		{Float, "0.5", ""},
+		{Float, 2, ""},
+		{Float, "", "is empty"},
+		{Float, nil, "is null"},
+		{Float, true, "not a boolean"},
+		{Float, "010", "without leading zeros"},
+		{Float, "Inf", "takes a number"},
+		{Float, json.Number("1e400"), "takes a number"},
+		{Float, "hunter2", "takes a number"},
+		{Map, map[string]any{}, ""},
+		{Map, []any{}, "not a list"},
+		{Map, "hunter2", "not a string"},
+		{Map, nil, "is null"},
 		{Duration, "15m", ""},
 		{Duration, json.Number("5"), ""},
 		{Duration, "0.5s", "takes whole seconds"},

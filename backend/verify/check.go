@@ -97,8 +97,13 @@ func (v *impl) fresh(f *facts, now time.Time) bool {
 // feedIsOut reports whether the feed is out of reach. A poll in the future is one of before the clock stepped back: nobody
 // knows how long ago that was.
 func (v *impl) feedIsOut(now time.Time) bool {
-	age := time.Duration(now.UnixNano() - v.events.polled.Load())
-	return age > feedOut || age < -clockSlack
+	return outOfReach(v.feedAge(now))
+}
+
+func outOfReach(age time.Duration) bool { return age > feedOut || age < -clockSlack }
+
+func (v *impl) feedAge(now time.Time) time.Duration {
+	return time.Duration(now.UnixNano() - v.events.polled.Load())
 }
 
 // state returns whether a JWT was revoked, as far as its key and its status list say.

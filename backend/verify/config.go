@@ -16,6 +16,10 @@ type Config struct {
 	// and a revocation is noticed when the status list is read again.
 	Vault *VaultConfig
 
+	// FeedFrom is another verifier that relays the feed: see Verifier.FeedHandler. Nil: Vault has the feed. A revocation is
+	// then noticed one PollInterval later. Vault still answers about opaque tokens.
+	FeedFrom *FeedSource
+
 	Environment string   // required environment of tokens; empty: any environment of the mount
 	Audience    string   // audience of the API (RFC 9068 section 4)
 	AnyAudience bool     // the API has no audience of its own: Use.Audience may be empty
@@ -48,7 +52,7 @@ type Config struct {
 	// ReportInterval is how often uses are reported to the engine (path usage); zero: 30s, at most 5m; negative: never.
 	ReportInterval time.Duration
 
-	HTTPClient *http.Client     // for keys, status lists and Vault; nil: a client of its own. Redirects are never followed
+	HTTPClient *http.Client     // for keys, status lists, Vault, and FeedFrom without files; nil: own clients. Redirects are never followed
 	Logger     *slog.Logger     // nil: slog.Default()
 	Now        func() time.Time // nil: time.Now
 
@@ -68,6 +72,14 @@ type VaultConfig struct {
 	AppRole    *AppRole   // auth method approle
 	Kubernetes *LoginRole // auth method kubernetes; default of JWTFile: the service account's token
 	JWT        *LoginRole // auth method jwt
+}
+
+// FeedSource is where another verifier relays the feed.
+type FeedSource struct {
+	URL         string // such as https://authz.example.com:9193/feed; http only on loopback
+	CACert      string // file with certificates in PEM; empty: the system's
+	Certificate string // file with the client's certificate in PEM; empty: none. Read again for each connection
+	Key         string // file with the key of Certificate
 }
 
 // AppRole logs in with the auth method approle.

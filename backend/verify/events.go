@@ -106,17 +106,21 @@ func (e *events) concern(f *facts, skew time.Duration) bool {
 	return false
 }
 
+// event is an event of the path feed.
+type event struct {
+	Type  feed.Kind `json:"type"`
+	ID    string    `json:"id"`
+	Until time.Time `json:"until,omitzero"`
+}
+
 // feedAnswer is an answer of the path feed.
 type feedAnswer struct {
-	Epoch  string `json:"epoch"`
-	Cursor int64  `json:"cursor"`
-	Events []struct {
-		Type  feed.Kind `json:"type"`
-		ID    string    `json:"id"`
-		Until time.Time `json:"until"`
-	} `json:"events"`
-	More   bool `json:"more"`
-	Resync bool `json:"resync"`
+	Epoch  string  `json:"epoch"`
+	Cursor int64   `json:"cursor"`
+	Events []event `json:"events"`
+	More   bool    `json:"more"`
+	Resync bool    `json:"resync"`
+	Age    int64   `json:"age_ms,omitzero"` // of a relayed feed: milliseconds since the relay has read the feed
 }
 
 // history is how many events of before a verifier reads when it begins to read an epoch: roles may have been tightened since
@@ -125,7 +129,7 @@ const history = feed.Capacity / 2
 
 // apply takes an answer of the feed, asked for at a position. It reports whether events may be missing, and returns the
 // names of destroyed keys. now is when the answer was there: an event is not later. If the verifier begins to read an epoch
-// that has events, apply sets More.
+// that has events, apply makes the answer one of an earlier place with More.
 func (e *events) apply(a *feedAnswer, asked string, from position, now time.Time) (resync bool, destroyed []string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -133,12 +137,11 @@ func (e *events) apply(a *feedAnswer, asked string, from position, now time.Time
 		return false, nil
 	}
 	first := a.Cursor - int64(len(a.Events))
-	end := a.Cursor
 	switch {
 	case a.Epoch != e.name:
 		resync = true
-		if begun := max(0, first-history); len(a.Events) == 0 && begun < end {
-			first, end, a.More = begun, begun, true
+		if begun := max(0, first-history); len(a.Events) == 0 && begun < a.Cursor {
+			first, a.Cursor, a.More = begun, begun, true
 		}
 	case a.Resync: // the verifier was too far behind
 		resync, e.lost = true, now
@@ -161,7 +164,7 @@ func (e *events) apply(a *feedAnswer, asked string, from position, now time.Time
 			destroyed = append(destroyed, event.ID)
 		}
 	}
-	e.end.cursor = end
+	e.end.cursor = a.Cursor
 	if resync || len(a.Events) > 0 {
 		e.forget(now)
 		e.change.Add(1)

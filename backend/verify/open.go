@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/feed"
 )
 
 // impl is a Verifier.
@@ -28,7 +29,9 @@ type impl struct {
 	base    string       // URL of the mount
 	issuer  string       // "iss" of JWTs; empty: the mount has no JWTs
 
-	vault  *vault // nil: only JWTs
+	vault  *vault  // nil: only JWTs
+	source *source // of the feed; nil: vault
+	relay  atomic.Pointer[feed.Feed]
 	events *events
 	keys   *keySet
 	lists  *listSet
@@ -95,6 +98,11 @@ func (v *impl) configure(c Config) error {
 		v.base = v.vault.base()
 		if client == nil {
 			client = v.vault.client.CloneConfig().HttpClient // trusts the certificates that Vault is trusted by
+		}
+	}
+	if c.FeedFrom != nil {
+		if v.source, err = newSource(&c); err != nil {
+			return err
 		}
 	}
 	v.public = publicClient(client)
@@ -210,22 +218,32 @@ func (v *impl) poll(ctx context.Context) error {
 		began := v.config.Now()
 		asked, from := v.events.where()
 		ctx, cancel := context.WithTimeout(ctx, v.config.RequestTimeout)
-		a, err := v.vault.feed(ctx, asked, from.cursor)
+		a, err := v.readFeed(ctx, asked, from.cursor)
 		cancel()
 		if err != nil {
 			return fmt.Errorf("reading the feed: %w", err)
 		}
 		resync, destroyed := v.events.apply(a, asked, from, v.config.Now())
+		v.mirror(a, resync)
 		v.keys.destroy(destroyed)
 		if resync || len(destroyed) > 0 {
 			v.keys.again()
 			v.relist.Store(true)
 		}
 		if !a.More {
+			began = began.Add(-time.Duration(a.Age) * time.Millisecond)
 			v.events.polled.Store(began.UnixNano())
 			return nil
 		}
 	}
+}
+
+// readFeed reads a page of the feed, from Vault or from another verifier.
+func (v *impl) readFeed(ctx context.Context, epoch string, cursor int64) (*feedAnswer, error) {
+	if v.source != nil {
+		return v.source.feed(ctx, epoch, cursor)
+	}
+	return v.vault.feed(ctx, epoch, cursor)
 }
 
 // sweepInterval is how often memory is freed of what is no longer needed.

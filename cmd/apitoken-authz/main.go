@@ -103,11 +103,14 @@ func explain(ctx context.Context, s *server.Server, o options, stdin io.Reader, 
 }
 
 func serve(ctx context.Context, s *server.Server, f *config.File, path string, logger *slog.Logger) error {
-	var certificates *server.Certificates
-	if f.TLS != nil {
-		var err error
-		if certificates, err = server.NewCertificates(*f.TLS); err != nil {
-			return err
+	certificates, err := certificatesOf(f.TLS)
+	if err != nil {
+		return err
+	}
+	var relay *server.Certificates
+	if f.Relay != nil {
+		if relay, err = certificatesOf(f.Relay.TLS()); err != nil {
+			return fmt.Errorf("relay: %w", err)
 		}
 	}
 	listeners, err := server.Listen(f)
@@ -123,14 +126,24 @@ func serve(ctx context.Context, s *server.Server, f *config.File, path string, l
 	go func() {
 		for range hangup {
 			_ = s.Reload(path) // logged
-			if certificates == nil {
-				continue
-			}
-			if err := certificates.Reload(); err != nil {
-				logger.Error("certificates not reloaded; those of before stay in use", "error", err.Error())
+			for _, c := range []*server.Certificates{certificates, relay} {
+				if c == nil {
+					continue
+				}
+				if err := c.Reload(); err != nil {
+					logger.Error("certificates not reloaded; those of before stay in use", "error", err.Error())
+				}
 			}
 		}
 	}()
 	logger.Info("authorizer started", "config", path, "gateways", f.Gateways, "rules", f.RuleSet().Len())
-	return s.Run(ctx, listeners, certificates)
+	return s.Run(ctx, listeners, certificates, relay)
+}
+
+// certificatesOf reads the files of TLS; nil if there are none.
+func certificatesOf(files *config.TLS) (*server.Certificates, error) {
+	if files == nil {
+		return nil, nil
+	}
+	return server.NewCertificates(*files)
 }

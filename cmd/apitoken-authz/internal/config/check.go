@@ -18,6 +18,7 @@ func (f *File) check(d *document) {
 	f.checkListen(d)
 	f.checkGateways(d)
 	f.checkVault(d)
+	f.checkFeed(d)
 	f.checkLog(d)
 	f.checkRules(d)
 }
@@ -136,6 +137,25 @@ func (f *File) checkVault(d *document) {
 	}
 	if f.MaxTokens < 0 {
 		d.fail(at{"max_tokens"}, "must not be negative")
+	}
+}
+
+func (f *File) checkFeed(d *document) {
+	if (f.FeedFrom != nil || f.Relay != nil) && f.Vault == nil {
+		d.fail(at{"vault"}, "is required with feed_from and relay: only Vault knows the tokens that the feed is about")
+	}
+	if f.FeedFrom != nil && f.FeedFrom.URL == "" {
+		d.fail(at{"feed_from", "url"}, "is required, such as https://authz.example.com:9193/feed")
+	}
+	r := f.Relay
+	if r == nil {
+		return
+	}
+	if _, _, err := net.SplitHostPort(r.Listen); err != nil {
+		d.fail(at{"relay", "listen"}, "%q is not an address with a port, such as 10.0.0.5:9193", r.Listen)
+	}
+	if r.Certificate == "" || r.Key == "" || r.ClientCA == "" {
+		d.fail(at{"relay"}, "certificate, key and client_ca are required: other authorizers show a certificate")
 	}
 }
 

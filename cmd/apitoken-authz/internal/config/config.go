@@ -28,7 +28,10 @@ type File struct {
 	ClientCertificates bool   `yaml:"client_certificates"`
 	IdentityHeaders    string `yaml:"identity_headers"` // what happens to requests that have them: strip (default) or refuse
 
-	Vault       *Vault   `yaml:"vault"`
+	Vault    *Vault    `yaml:"vault"`
+	FeedFrom *FeedFrom `yaml:"feed_from"` // an authorizer that relays the feed; nil: Vault has the feed
+	Relay    *Relay    `yaml:"relay"`     // nil: the feed is not relayed
+
 	Issuer      string   `yaml:"issuer"`
 	Environment string   `yaml:"environment"`
 	Audience    string   `yaml:"audience"`
@@ -73,6 +76,25 @@ type Vault struct {
 	Kubernetes *LoginRole `yaml:"kubernetes"`
 	JWT        *LoginRole `yaml:"jwt"`
 }
+
+// FeedFrom is where another authorizer relays the feed.
+type FeedFrom struct {
+	URL         string `yaml:"url"`
+	CACert      string `yaml:"ca_cert"`
+	Certificate string `yaml:"certificate"`
+	Key         string `yaml:"key"`
+}
+
+// Relay is where the feed is relayed to other authorizers, by mutual TLS. All fields are required.
+type Relay struct {
+	Listen      string `yaml:"listen"`
+	Certificate string `yaml:"certificate"`
+	Key         string `yaml:"key"`
+	ClientCA    string `yaml:"client_ca"`
+}
+
+// TLS returns the files of mutual TLS.
+func (r *Relay) TLS() *TLS { return &TLS{Certificate: r.Certificate, Key: r.Key, ClientCA: r.ClientCA} }
 
 // AppRole logs in with the auth method approle.
 type AppRole struct {

@@ -41,6 +41,9 @@ func (f *File) Verifier(logger *slog.Logger) (verify.Config, error) {
 	if f.Vault != nil {
 		c.Vault = f.Vault.client()
 	}
+	if s := f.FeedFrom; s != nil {
+		c.FeedFrom = &verify.FeedSource{URL: s.URL, CACert: s.CACert, Certificate: s.Certificate, Key: s.Key}
+	}
 	return c, nil
 }
 

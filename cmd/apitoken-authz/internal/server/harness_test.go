@@ -169,7 +169,7 @@ func start(t testing.TB, more ...string) *world {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- w.Run(ctx, l, nil) }()
+	go func() { ended <- w.Run(ctx, l, nil, nil) }()
 	w.stop = sync.OnceValue(func() error {
 		cancel()
 		return <-ended

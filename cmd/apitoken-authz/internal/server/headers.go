@@ -25,6 +25,24 @@ func identity(d *verify.Decision) []string {
 
 const safeChars = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~:/*@+= "
 
+// isSafe has the bytes of safeChars.
+var isSafe = func() (table [256]bool) {
+	for _, c := range []byte(safeChars) {
+		table[c] = true
+	}
+	return table
+}()
+
+// plain reports whether a value needs no percent-encoding.
+func plain(value string) bool {
+	for i := range len(value) {
+		if !isSafe[value[i]] {
+			return false
+		}
+	}
+	return value[0] != ' ' && value[len(value)-1] != ' '
+}
+
 // safe percent-encodes what is not safe in a header.
 func safe(value string) string {
 	switch {
@@ -32,14 +50,14 @@ func safe(value string) string {
 		return noValue
 	case value == noValue:
 		return "%2D"
-	case strings.Trim(value, safeChars) == "" && strings.TrimSpace(value) == value:
+	case plain(value):
 		return value
 	}
 	const digits = "0123456789ABCDEF"
 	var b strings.Builder
 	for i, c := range []byte(value) {
 		edge := c == ' ' && (i == 0 || i == len(value)-1)
-		if strings.IndexByte(safeChars, c) >= 0 && !edge {
+		if isSafe[c] && !edge {
 			b.WriteByte(c)
 			continue
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -22,6 +23,14 @@ type metrics struct {
 	panics    prometheus.Counter
 	reloads   *prometheus.CounterVec
 	loaded    prometheus.Gauge // 1: the last reload succeeded
+
+	counted sync.Map // gateway and reason -> counters: a look-up in the vectors costs more
+}
+
+// counters are the metrics of a gateway and reason.
+type counters struct {
+	requests  prometheus.Counter
+	durations prometheus.Observer
 }
 
 func newMetrics(registry *prometheus.Registry, s *Server) *metrics {
@@ -83,6 +92,18 @@ func newMetrics(registry *prometheus.Registry, s *Server) *metrics {
 	return m
 }
 
+// count counts a decision. Reasons are a small set of constants: the label stays bounded.
+func (m *metrics) count(gateway, reason string, took time.Duration) {
+	key := [2]string{gateway, reason}
+	c, known := m.counted.Load(key)
+	if !known {
+		c, _ = m.counted.LoadOrStore(key, counters{m.requests.WithLabelValues(gateway, reason), m.durations.WithLabelValues(gateway)})
+	}
+	found := c.(counters)
+	found.requests.Inc()
+	found.durations.Observe(took.Seconds())
+}
+
 // maxLogged is the most bytes of a text of the client in the log.
 const maxLogged = 512
 
@@ -92,8 +113,7 @@ func (s *Server) record(ctx context.Context, gateway string, r *Request, a *Answ
 	if a.Allowed {
 		reason = "ok"
 	}
-	s.metrics.requests.WithLabelValues(gateway, reason).Inc()
-	s.metrics.durations.WithLabelValues(gateway).Observe(took.Seconds())
+	s.metrics.count(gateway, reason, took)
 	switch s.settings.Log.Access {
 	case "none":
 		return

@@ -27,22 +27,29 @@ const (
 )
 
 // Listeners are the sockets of a server. A nil one is not used.
-type Listeners struct{ HTTP, GRPC, Admin net.Listener }
+type Listeners struct{ HTTP, GRPC, Admin, Relay net.Listener }
 
 // Listen opens the sockets of a configuration.
 func Listen(f *config.File) (*Listeners, error) {
 	l := &Listeners{}
+	relay := ""
+	if f.Relay != nil {
+		relay = f.Relay.Listen
+	}
 	for _, socket := range []struct {
 		name, address string
 		listener      *net.Listener
-	}{{"http", f.Listen.HTTP, &l.HTTP}, {"grpc", f.Listen.GRPC, &l.GRPC}, {"admin", f.Listen.Admin, &l.Admin}} {
+	}{
+		{"listen.http", f.Listen.HTTP, &l.HTTP}, {"listen.grpc", f.Listen.GRPC, &l.GRPC}, {"listen.admin", f.Listen.Admin, &l.Admin},
+		{"relay.listen", relay, &l.Relay},
+	} {
 		if socket.address == "" {
 			continue
 		}
 		var err error
 		if *socket.listener, err = net.Listen("tcp", socket.address); err != nil {
 			l.Close()
-			return nil, fmt.Errorf("listen.%s: %w", socket.name, err)
+			return nil, fmt.Errorf("%s: %w", socket.name, err)
 		}
 	}
 	return l, nil
@@ -50,20 +57,20 @@ func Listen(f *config.File) (*Listeners, error) {
 
 // Close closes the sockets.
 func (l *Listeners) Close() {
-	for _, listener := range []net.Listener{l.HTTP, l.GRPC, l.Admin} {
+	for _, listener := range []net.Listener{l.HTTP, l.GRPC, l.Admin, l.Relay} {
 		if listener != nil {
 			_ = listener.Close()
 		}
 	}
 }
 
-// Run serves until ctx ends, and then finishes the requests in flight.
-func (s *Server) Run(ctx context.Context, l *Listeners, certificates *Certificates) error {
+// Run serves until ctx ends, and then finishes the requests in flight. certificates and relay may be nil.
+func (s *Server) Run(ctx context.Context, l *Listeners, certificates, relay *Certificates) error {
 	var secure *tls.Config
 	if certificates != nil {
 		secure = certificates.Config()
 	}
-	failed := make(chan error, 3)
+	failed := make(chan error, 4)
 	var stops []func(context.Context)
 	serve := func(listener net.Listener, handler http.Handler, secure *tls.Config) {
 		server := newHTTP(handler)
@@ -78,6 +85,9 @@ func (s *Server) Run(ctx context.Context, l *Listeners, certificates *Certificat
 	}
 	if l.Admin != nil {
 		serve(l.Admin, s.Admin(), nil)
+	}
+	if l.Relay != nil {
+		serve(l.Relay, s.relayed(), relay.Config())
 	}
 	if l.GRPC != nil {
 		server := s.newGRPC(secure)
@@ -102,6 +112,15 @@ func (s *Server) Run(ctx context.Context, l *Listeners, certificates *Certificat
 		return nil
 	}
 	return err
+}
+
+// relayed returns the handler of other authorizers.
+func (s *Server) relayed() http.Handler {
+	mux := http.NewServeMux()
+	if feed, ok := s.checker.(interface{ FeedHandler() http.Handler }); ok {
+		mux.Handle("/feed", feed.FeedHandler())
+	}
+	return mux
 }
 
 func newHTTP(handler http.Handler) *http.Server {

@@ -109,7 +109,7 @@ func TestTLS(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
-	go func() { ended <- s.Run(ctx, l, certificates) }()
+	go func() { ended <- s.Run(ctx, l, certificates, nil) }()
 	defer func() {
 		cancel()
 		if err := <-ended; err != nil {
