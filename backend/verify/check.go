@@ -14,6 +14,7 @@ import (
 const (
 	feedOut    = 10 * time.Second // polls have failed for so long: the feed is out of reach
 	outMaxAge  = 5 * time.Second  // how long an answer is kept then
+	clockSlack = time.Second      // a time that is later than now by more is of before the clock stepped back
 	maxAttempt = 3                // questions to Vault about one use, if events overtake the answers
 )
 
@@ -76,6 +77,9 @@ func (v *impl) usable(f *facts, now time.Time) bool {
 	if !f.local() {
 		return v.fresh(f, now)
 	}
+	if v.keys.tooOld(now) {
+		return false
+	}
 	revoked, err := f.state(now)
 	return err == nil && !revoked && !v.events.concern(f, v.config.ClockSkew)
 }
@@ -83,11 +87,20 @@ func (v *impl) usable(f *facts, now time.Time) bool {
 // fresh reports whether an answer of Vault may still be used.
 func (v *impl) fresh(f *facts, now time.Time) bool {
 	maxAge := v.config.MaxAge
-	if v.feedAge(now) > feedOut {
+	if v.feedIsOut(now) {
 		maxAge = min(maxAge, outMaxAge)
 	}
-	return now.UnixNano()-f.learned < int64(maxAge) && !v.events.concern(f, v.config.ClockSkew)
+	age := time.Duration(now.UnixNano() - f.learned)
+	return age < maxAge && age > -clockSlack && !v.events.concern(f, v.config.ClockSkew)
 }
+
+// feedIsOut reports whether the feed is out of reach. A poll in the future is one of before the clock stepped back: nobody
+// knows how long ago that was.
+func (v *impl) feedIsOut(now time.Time) bool {
+	return outOfReach(v.feedAge(now))
+}
+
+func outOfReach(age time.Duration) bool { return age > feedOut || age < -clockSlack }
 
 func (v *impl) feedAge(now time.Time) time.Duration {
 	return time.Duration(now.UnixNano() - v.events.polled.Load())
@@ -109,7 +122,7 @@ func (v *impl) learn(ctx context.Context, q *question, now time.Time) (found, er
 	if !printable(q.text) {
 		return found{refusal: refuse(access.Malformed, "this is not a token: it has a space or a control character")}, nil
 	}
-	if r, _ := v.refusals.GetIfPresent(q.sum); r != nil && now.UnixNano() < r.until {
+	if r, _ := v.refusals.GetIfPresent(q.sum); r != nil && r.holds(now) {
 		return found{refusal: r}, nil
 	}
 	if token.IsJWT(q.text) {

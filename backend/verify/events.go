@@ -36,7 +36,8 @@ type events struct {
 	begun  int64    // cursor from which the events of the epoch are known
 	grants map[token.ID]revocation
 	roles  map[string]roleChange
-	keys   position // of the last event about a key
+	keys   position  // of the last event about a key
+	lost   time.Time // when events were lost: JWTs of before may be concerned. Zero: never
 
 	change atomic.Uint64 // grows with each change; never zero, so that facts which were never checked are checked
 	polled atomic.Int64  // nanoseconds since 1970: when the last successful poll began
@@ -86,6 +87,9 @@ func (e *events) concern(f *facts, skew time.Duration) bool {
 	if !f.local() && (f.epoch != e.end.epoch || known.before(e.keys)) {
 		return true
 	}
+	if f.local() && !e.lost.IsZero() && !time.Unix(0, f.learned).After(e.lost.Add(skew)) {
+		return true
+	}
 	id, err := token.ParseID(f.grant())
 	if err != nil {
 		return true
@@ -119,19 +123,33 @@ type feedAnswer struct {
 	Age    int64   `json:"age_ms,omitzero"` // of a relayed feed: milliseconds since the relay has read the feed
 }
 
+// history is how many events of before a verifier reads when it begins to read an epoch: roles may have been tightened since
+// JWTs were issued. The feed may drop as many more meanwhile.
+const history = feed.Capacity / 2
+
 // apply takes an answer of the feed, asked for at a position. It reports whether events may be missing, and returns the
-// names of destroyed keys.
+// names of destroyed keys. now is when the answer was there: an event is not later. If the verifier begins to read an epoch
+// that has events, apply makes the answer one of an earlier place with More.
 func (e *events) apply(a *feedAnswer, asked string, from position, now time.Time) (resync bool, destroyed []string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.name != asked || e.end != from { // another poll was faster
 		return false, nil
 	}
-	if resync = a.Resync || a.Epoch != e.name; resync {
-		e.end.epoch++
-		e.name, e.begun = a.Epoch, a.Cursor-int64(len(a.Events))
-	}
 	first := a.Cursor - int64(len(a.Events))
+	switch {
+	case a.Epoch != e.name:
+		resync = true
+		if begun := max(0, first-history); len(a.Events) == 0 && begun < a.Cursor {
+			first, a.Cursor, a.More = begun, begun, true
+		}
+	case a.Resync: // the verifier was too far behind
+		resync, e.lost = true, now
+	}
+	if resync {
+		e.end.epoch++
+		e.name, e.begun = a.Epoch, first
+	}
 	for i, event := range a.Events {
 		at := position{e.end.epoch, first + int64(i) + 1}
 		switch event.Type {
@@ -164,7 +182,7 @@ func untilOf(until, now time.Time) time.Time {
 }
 
 // forget drops what is no longer needed. If that is not enough, all answers of before are out of date: a new epoch
-// without a new name. A JWT's own facts then rest on its status list.
+// without a new name, and only Vault knows what the JWTs of before are.
 func (e *events) forget(now time.Time) {
 	if len(e.grants) > maxRevoked {
 		for id, r := range e.grants {
@@ -176,12 +194,12 @@ func (e *events) forget(now time.Time) {
 	if len(e.grants) > maxRevoked {
 		clear(e.grants)
 		e.end.epoch++
-		e.begun = e.end.cursor
+		e.begun, e.lost = e.end.cursor, now
 	}
 	if len(e.roles) > maxRoles {
 		clear(e.roles)
 		e.end.epoch++
-		e.begun = e.end.cursor
+		e.begun, e.lost = e.end.cursor, now
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
@@ -38,6 +39,9 @@ type facts struct {
 func (f *facts) local() bool { return f.key != nil }
 
 func (f *facts) setNames(id, subject string) {
+	if subject == "" {
+		id = strings.Clone(id) // without the payload around the name
+	}
 	f.names, f.idLen = id+subject, uint8(len(id)) //nolint:gosec // at most 49, see token.ParseName
 }
 
@@ -179,4 +183,10 @@ type refusal struct {
 	id     string // the token's name; empty: not known
 	role   string
 	until  int64 // nanoseconds since 1970: until when the refusal is kept
+}
+
+// holds reports whether the refusal still counts. A refusal of before the clock stepped back does not.
+func (r *refusal) holds(now time.Time) bool {
+	left := time.Duration(r.until - now.UnixNano())
+	return left > 0 && left <= refusalAge+clockSlack
 }

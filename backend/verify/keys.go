@@ -46,9 +46,11 @@ type keySet struct {
 	reads  atomic.Uint64
 
 	mu      sync.Mutex
-	err     error     // of the last read
-	tried   time.Time // the last read for the sake of an unknown key
-	running *read     // nil: no read is on its way
+	err     error               // of the last read
+	tried   time.Time           // the last read for the sake of an unknown key
+	running *read               // nil: no read is on its way
+	wanted  uint64              // grows when the keys must be read again, whatever a read on its way brings
+	ended   map[string]struct{} // destroyed keys: no answer that is older than the event brings a key back
 }
 
 // read is a read of the keys that is on its way. All who wait share its outcome.
@@ -59,7 +61,7 @@ type read struct {
 
 // get returns a key by its name. The first unknown key in 30 seconds has the keys read again.
 func (s *keySet) get(ctx context.Context, kid string) (*key, error) {
-	if s.now().Sub(time.Unix(0, s.readAt.Load())) > maxKeysAge {
+	if s.tooOld(s.now()) {
 		return nil, errKeysTooOld
 	}
 	if k := (*s.known.Load())[kid]; k != nil {
@@ -108,7 +110,7 @@ func (s *keySet) refresh(ctx context.Context) error {
 
 // refreshDue reads the keys if it is time. It returns why the keys could not be read, now or before.
 func (s *keySet) refreshDue(ctx context.Context) error {
-	if s.now().UnixNano() >= s.dueAt.Load() {
+	if now := s.now().UnixNano(); now >= s.dueAt.Load() || now < s.readAt.Load()-int64(clockSlack) {
 		return s.refresh(ctx)
 	}
 	s.mu.Lock()
@@ -133,6 +135,9 @@ func (s *keySet) start(ctx context.Context) *read {
 
 func (s *keySet) readNow(ctx context.Context) error {
 	s.reads.Add(1)
+	s.mu.Lock()
+	wanted := s.wanted
+	s.mu.Unlock()
 	began := s.now()
 	s.dueAt.Store(began.Add(minKeysAge).UnixNano()) // also after a failure
 	body, maxAge, err := s.fetch(ctx)
@@ -148,12 +153,30 @@ func (s *keySet) readNow(ctx context.Context) error {
 	if len(set.Keys) > maxKeys {
 		return fmt.Errorf("the JWK set has %d keys, at most %d are allowed", len(set.Keys), maxKeys)
 	}
+	if maxAge == 0 {
+		maxAge = defaultKeysAge
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.publish(set.Keys)
+	s.readAt.Store(began.UnixNano())
+	if s.wanted == wanted {
+		s.dueAt.Store(began.Add(min(max(maxAge, minKeysAge), maxKeysAge/4)).UnixNano())
+	}
+	return nil
+}
+
+// publish makes keys known, and no others. The caller holds mu.
+func (s *keySet) publish(keys []json.RawMessage) {
 	before := *s.known.Load()
-	known := make(map[string]*key, len(set.Keys))
-	for _, raw := range set.Keys {
+	known := make(map[string]*key, len(keys))
+	for _, raw := range keys {
 		k := new(key)
 		if err := k.UnmarshalJSON(raw); err != nil || !usable(&k.JSONWebKey) {
 			continue // RFC 7517 section 5: unknown kinds of keys are ignored
+		}
+		if _, ended := s.ended[k.KeyID]; ended {
+			continue
 		}
 		if old := before[k.KeyID]; old != nil && old.Algorithm == k.Algorithm && sameKey(old, k) && !old.gone.Load() {
 			k = old
@@ -166,20 +189,37 @@ func (s *keySet) readNow(ctx context.Context) error {
 			old.gone.Store(true)
 		}
 	}
-	s.readAt.Store(began.UnixNano())
-	if maxAge == 0 {
-		maxAge = defaultKeysAge
-	}
-	s.dueAt.Store(began.Add(min(max(maxAge, minKeysAge), maxKeysAge/4)).UnixNano())
-	return nil
 }
 
-// destroy makes a key useless at once, and has the keys read again.
-func (s *keySet) destroy(kid string) {
-	if k := (*s.known.Load())[kid]; k != nil {
-		k.gone.Store(true)
+// maxEnded is how many destroyed keys are remembered.
+const maxEnded = 10_000
+
+// destroy makes keys useless at once and for ever.
+func (s *keySet) destroy(names []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, kid := range names {
+		if s.ended == nil || len(s.ended) >= maxEnded {
+			s.ended = make(map[string]struct{})
+		}
+		s.ended[kid] = struct{}{}
+		if k := (*s.known.Load())[kid]; k != nil {
+			k.gone.Store(true)
+		}
 	}
+}
+
+// again has the keys read again soon.
+func (s *keySet) again() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wanted++
 	s.dueAt.Store(0)
+}
+
+// tooOld reports whether the keys could not be read for so long that no JWT is good.
+func (s *keySet) tooOld(now time.Time) bool {
+	return now.UnixNano()-s.readAt.Load() > int64(maxKeysAge)
 }
 
 // usable reports whether a key may verify JWTs: a public key that names itself and one of the engine's algorithms.

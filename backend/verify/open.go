@@ -203,10 +203,11 @@ func (v *impl) refresh(ctx context.Context) error {
 	if v.issuer == "" {
 		return nil
 	}
-	if err := v.keys.refreshDue(ctx); err != nil {
-		return fmt.Errorf("reading the keys of JWTs: %w", err)
+	err := v.keys.refreshDue(ctx)
+	if err != nil {
+		err = fmt.Errorf("reading the keys of JWTs: %w", err)
 	}
-	return v.lists.refreshDue(ctx, v.relist.Swap(false))
+	return errors.Join(err, v.lists.refreshDue(ctx, v.relist.Swap(false)))
 }
 
 // poll reads the feed up to its end.
@@ -222,16 +223,15 @@ func (v *impl) poll(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("reading the feed: %w", err)
 		}
-		began = began.Add(-time.Duration(a.Age) * time.Millisecond)
-		resync, destroyed := v.events.apply(a, asked, from, began)
+		resync, destroyed := v.events.apply(a, asked, from, v.config.Now())
 		v.mirror(a, resync)
-		for _, name := range destroyed {
-			v.keys.destroy(name)
-		}
+		v.keys.destroy(destroyed)
 		if resync || len(destroyed) > 0 {
+			v.keys.again()
 			v.relist.Store(true)
 		}
 		if !a.More {
+			began = began.Add(-time.Duration(a.Age) * time.Millisecond)
 			v.events.polled.Store(began.UnixNano())
 			return nil
 		}

@@ -26,8 +26,13 @@ func (g *gcra) take(r access.Rate, now time.Time) (left int, retry time.Duration
 	at := now.UnixNano()
 	for {
 		old := g.empty.Load()
-		next := max(old, at) + each
-		free := int64(r.Burst)*each - (next - at)
+		full := int64(r.Burst) * each
+		begin := max(old, at)
+		if begin-at > 2*full+int64(clockSlack) { // counted before the clock stepped back
+			begin = at
+		}
+		next := begin + each
+		free := full - (next - at)
 		if free < 0 {
 			return 0, time.Duration(-free), false
 		}

@@ -73,7 +73,7 @@ func (v *impl) serveFeed(w http.ResponseWriter, r *http.Request) {
 	}
 	// The age is taken before the events: the answer must not claim to be newer than it is.
 	age := v.feedAge(v.config.Now())
-	if v.vault == nil || age > feedOut {
+	if v.vault == nil || outOfReach(age) {
 		w.Header().Set("Retry-After", "1")
 		http.Error(w, "the feed is out of reach", http.StatusServiceUnavailable)
 		return

@@ -18,7 +18,7 @@ func (v *impl) state() State {
 		s.Epoch, s.Cursor = epoch, end.cursor
 		s.FeedAt = time.Unix(0, v.events.polled.Load())
 		s.FeedAge = now.Sub(s.FeedAt)
-		if s.FeedAge > feedOut {
+		if v.feedIsOut(now) {
 			s.Problems = append(s.Problems, fmt.Sprintf(
 				"the feed was last read %s ago: opaque tokens are asked about again after %s", s.FeedAge.Round(time.Second), outMaxAge))
 		}

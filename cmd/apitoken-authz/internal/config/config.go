@@ -4,6 +4,7 @@ package config
 import (
 	_ "embed" // schema.json
 	"fmt"
+	"io"
 	"os"
 	"time"
 
@@ -138,11 +139,22 @@ type Rule struct {
 // Kinds are the kinds of gateways.
 var Kinds = []string{"nginx", "nginx_headers", "caddy", "traefik", "envoy"}
 
+// maxFile is the largest size of a file in bytes.
+const maxFile = 4 << 20
+
 // Load reads a file. Its error lists what is wrong, with the lines.
 func Load(path string) (*File, error) {
-	text, err := os.ReadFile(path) //nolint:gosec // the operator names the file
+	file, err := os.Open(path) //nolint:gosec // the operator names the file
 	if err != nil {
 		return nil, err
+	}
+	defer file.Close()
+	text, err := io.ReadAll(io.LimitReader(file, maxFile+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(text) > maxFile {
+		return nil, fmt.Errorf("%s: the file is larger than %d bytes", path, maxFile)
 	}
 	f, err := Parse(path, text)
 	if err != nil {

@@ -177,3 +177,17 @@ func TestLoad(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A file that is far too large is not read: the authorizer that runs would run out of memory at the next reload.
+func TestLoadHugeFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "authz.yaml")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, 64<<20); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(path); err == nil || !strings.Contains(err.Error(), "larger than") {
+		t.Errorf("%.200v", err)
+	}
+}

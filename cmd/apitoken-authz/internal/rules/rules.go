@@ -2,6 +2,7 @@
 package rules
 
 import (
+	"reflect"
 	"slices"
 	"time"
 
@@ -36,28 +37,52 @@ type Set struct{ rules []*Rule }
 // NewSet returns a set of rules.
 func NewSet(list []*Rule) *Set { return &Set{rules: list} }
 
+// Keep returns the set with the rules of an earlier set in place of rules that are the same: what was counted by a rule
+// still counts.
+func (s *Set) Keep(earlier *Set) *Set {
+	kept := slices.Clone(s.rules)
+	for i, r := range kept {
+		for _, old := range earlier.rules {
+			if reflect.DeepEqual(r, old) {
+				kept[i] = old
+			}
+		}
+	}
+	return &Set{rules: kept}
+}
+
 // Len returns the number of rules.
 func (s *Set) Len() int { return len(s.rules) }
 
 // Match returns the first rule that matches a request; nil if there is none. host is a host as access.ParseHost returns it.
+// A path with "%2f" has no rule if the path that has a slash instead matches another rule: the API may read either.
 func (s *Set) Match(host, method string, t *target.Target) *Rule {
+	if !t.EncodedSlash {
+		return s.first(host, method, t.Segments, false)
+	}
+	rule := s.first(host, method, t.Segments, true)
+	if other := s.first(host, method, t.Split(), false); other != nil && other != rule {
+		return nil
+	}
+	return rule
+}
+
+// first returns the first rule that matches. encodedSlash leaves out the rules that do not allow encoded slashes.
+func (s *Set) first(host, method string, segments []string, encodedSlash bool) *Rule {
 	for _, r := range s.rules {
-		if r.match(host, method, t) {
+		if (!encodedSlash || r.AllowEncodedSlash) && r.match(host, method, segments) {
 			return r
 		}
 	}
 	return nil
 }
 
-func (r *Rule) match(host, method string, t *target.Target) bool {
-	switch {
-	case r.Methods != nil && !slices.Contains(r.Methods, method),
-		!r.Hosts.Contains(host),
-		t.EncodedSlash && !r.AllowEncodedSlash:
+func (r *Rule) match(host, method string, segments []string) bool {
+	if r.Methods != nil && !slices.Contains(r.Methods, method) || !r.Hosts.Contains(host) {
 		return false
 	}
 	for i := range r.Paths {
-		if r.Paths[i].Match(t.Segments) {
+		if r.Paths[i].Match(segments) {
 			return true
 		}
 	}

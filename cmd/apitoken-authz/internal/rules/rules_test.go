@@ -108,3 +108,31 @@ func TestMatch(t *testing.T) {
 		}
 	}
 }
+
+// An API may read an encoded slash as a slash: a rule that allows encoded slashes must not open what another rule guards.
+func TestMatchEncodedSlash(t *testing.T) {
+	set := NewSet([]*Rule{
+		{Name: "users", Paths: []Pattern{pattern(t, "/admin/users")}},
+		{Name: "one", Methods: []string{"GET"}, Paths: []Pattern{pattern(t, "/*"), pattern(t, "/projects/*/issues")}, AllowEncodedSlash: true, Public: true},
+		{Name: "all", Methods: []string{"GET"}, Paths: []Pattern{pattern(t, "/secret/**")}},
+		{Name: "both", Methods: []string{"GET"}, Paths: []Pattern{pattern(t, "/files/**")}, AllowEncodedSlash: true},
+	})
+	for raw, want := range map[string]string{
+		"/admin%2fusers":         "", // an earlier rule
+		"/%61dmin%2Fusers":       "",
+		"/secret%2Fkey":          "", // a later rule
+		"/secret%2fkey%2fprint":  "",
+		"/other%2fusers":         "one",
+		"/projects/a%2fb/issues": "one",
+		"/files/a%2Fb":           "both",
+		"/files%2Fa":             "", // "one" by one reading, "both" by the other
+	} {
+		got := ""
+		if r := set.Match("api.example.com", "GET", parse(t, raw)); r != nil {
+			got = r.Name
+		}
+		if got != want {
+			t.Errorf("%s: rule %q, want %q", raw, got, want)
+		}
+	}
+}

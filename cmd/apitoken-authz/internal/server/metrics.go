@@ -104,7 +104,7 @@ func (m *metrics) count(gateway, reason string, took time.Duration) {
 	found.durations.Observe(took.Seconds())
 }
 
-// maxLogged is the most bytes of a path or host in the log.
+// maxLogged is the most bytes of a text of the client in the log.
 const maxLogged = 512
 
 // record counts and logs an answer.
@@ -128,11 +128,11 @@ func (s *Server) record(ctx context.Context, gateway string, r *Request, a *Answ
 	attrs := make([]slog.Attr, 0, 16)
 	attrs = append(attrs, slog.String("gateway", gateway), slog.Bool("allowed", a.Allowed))
 	if !a.Allowed {
-		attrs = append(attrs, slog.String("reason", reason), slog.String("detail", redact(a.Detail, a.secret)))
+		attrs = append(attrs, slog.String("reason", reason), slog.String("detail", logged(a.Detail, a)))
 	}
 	if r != nil {
-		attrs = append(attrs, slog.String("method", clip(r.Method)), slog.String("host", clip(r.Host)),
-			slog.String("path", clip(redact(r.logPath(), a.secret))), slog.String("client", r.Client.String()))
+		attrs = append(attrs, slog.String("method", logged(r.Method, a)), slog.String("host", logged(r.Host, a)),
+			slog.String("path", logged(r.logPath(), a)), slog.String("client", r.Client.String()))
 	}
 	if a.Rule != nil {
 		attrs = append(attrs, slog.String("rule", a.Rule.Name))
@@ -144,7 +144,9 @@ func (s *Server) record(ctx context.Context, gateway string, r *Request, a *Answ
 	s.logger.LogAttrs(ctx, slog.LevelInfo, "request", attrs...)
 }
 
-func clip(s string) string {
+// logged returns what the log may have of a text that a client sent: not the token of the request, nor any other.
+func logged(s string, a *Answer) string {
+	s = verify.Redact(redact(s, a.secret))
 	if len(s) > maxLogged {
 		return s[:maxLogged] + "..."
 	}

@@ -15,7 +15,7 @@ const maxLimiters = 100_000
 
 // user is who a rate counts: a token, or the address of a client of a public rule.
 type user struct {
-	rule  *rules.Rule // a reloaded rule begins anew
+	rule  *rules.Rule // a rule that a reload changes begins anew
 	token string
 	addr  netip.Prefix
 }

@@ -24,7 +24,7 @@ func (s *Server) Reload(path string) error {
 		s.logger.Error("configuration not reloaded; the rules of before stay in use", "file", path, "error", err.Error())
 		return err
 	}
-	s.rules.Store(f.RuleSet())
+	s.rules.Store(f.RuleSet().Keep(s.rules.Load()))
 	s.metrics.reloads.WithLabelValues("ok").Inc()
 	s.metrics.loaded.Set(1)
 	s.logger.Info("configuration reloaded", "file", path, "rules", f.RuleSet().Len())

@@ -101,6 +101,30 @@ func TestReloadOfKubernetes(t *testing.T) {
 	waitFor(t, "the new rule", func() bool { return w.send(t, "caddy", get("/new/a/b", "")).allowed })
 }
 
+// A reload is no way around a rate: a rule that stays as it was keeps its counts, wherever it stands in the file.
+func TestReloadKeepsRates(t *testing.T) {
+	w := start(t)
+	path := filepath.Join(t.TempDir(), "authz.yaml")
+	first := "  - {name: new, hosts: [\"*\"], methods: [GET], paths: [/new], public: true}\n"
+	for range 2 {
+		w.allows(t, "caddy", get("/slow", "good"))
+		w.allows(t, "caddy", get("/slow-public", ""))
+	}
+	for _, text := range []string{configuration, strings.Replace(configuration, "rules:\n", "rules:\n"+first, 1)} {
+		write(t, path, text)
+		if err := w.Reload(path); err != nil {
+			t.Fatal(err)
+		}
+		w.refused(t, "caddy", get("/slow", "good"), 429, reasonLimited)
+		w.refused(t, "caddy", get("/slow-public", ""), 429, reasonLimited)
+	}
+	write(t, path, strings.ReplaceAll(configuration, "rate: 2/1h", "rate: 3/1h"))
+	if err := w.Reload(path); err != nil {
+		t.Fatal(err)
+	}
+	w.allows(t, "caddy", get("/slow", "good")) // another rule
+}
+
 // No request is dropped while rules are reloaded.
 func TestReloadUnderLoad(t *testing.T) {
 	w := start(t)

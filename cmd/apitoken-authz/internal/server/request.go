@@ -122,7 +122,7 @@ func (r *Request) parse() *problem {
 	}
 	host, err := access.ParseHost(r.Host)
 	if err != nil {
-		return bad(reasonBadRequest, "host: "+err.Error())
+		return bad(reasonBadRequest, "the host is not a host name, with or without a port")
 	}
 	r.host = host
 	if r.target, err = target.Parse(r.Target); err != nil {
@@ -134,8 +134,17 @@ func (r *Request) parse() *problem {
 // url returns the URL as the client sees it, without the query (RFC 9449 section 4.2).
 func (r *Request) url() string { return r.Scheme + "://" + r.Host + r.target.Path }
 
-// logPath returns the target without its query, in which clients put secrets.
+// logPath returns the target without its query and its fragment, in which clients put secrets, encoded or not.
 func (r *Request) logPath() string {
-	path, _, _ := strings.Cut(r.Target, "?")
-	return path
+	for i := range len(r.Target) {
+		switch c := r.Target[i]; {
+		case c == '?' || c == '#':
+			return r.Target[:i]
+		case c == '%' && i+2 < len(r.Target):
+			if code := r.Target[i+1 : i+3]; strings.EqualFold(code, "3f") || code == "23" {
+				return r.Target[:i]
+			}
+		}
+	}
+	return r.Target
 }

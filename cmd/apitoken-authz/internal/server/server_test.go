@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/verify/verifytest"
 )
 
 func TestDecisions(t *testing.T) {
@@ -287,4 +288,26 @@ func TestShutdown(t *testing.T) {
 	if err := <-stopped; err != nil {
 		t.Error(err)
 	}
+}
+
+// No token is in the log, wherever the client puts the token and whatever the request is refused for.
+func TestNoTokenInTheLog(t *testing.T) {
+	i := verifytest.NewAt(t, time.Now)
+	eachMode(t, func(t *testing.T, w *world, mode string) {
+		for _, text := range []string{i.Opaque(t, verifytest.Token{}), i.JWT(t, verifytest.Token{Scopes: []string{"a"}})} {
+			secret := text[len(text)-20:]
+			for _, a := range []ask{
+				get("/orders/"+text, ""), get("/public/"+text, ""), get("//orders/"+text, text), get("/orders/"+text+"/x/y/z", text),
+				get("/a%3faccess_token="+text, ""), get("/a%3Fpassword="+secret, ""), get("/a#password="+secret, ""),
+				get("/a;access_token="+text, ""), get("/a?access_token="+text, ""), get("/orders?x="+text, text),
+				{target: "/orders", host: text + ".example.org"}, get("/orders", "").with("X-HTTP-Method-Override: " + text),
+				get("/public/"+strings.Repeat("a", maxLogged-30)+"/"+text, ""),
+			} {
+				w.send(t, mode, a)
+				if strings.Contains(w.log.String(), secret) || strings.Contains(w.log.String(), text[:20]) {
+					t.Fatalf("%s: the log has the token:\n%s", a.target, w.log)
+				}
+			}
+		}
+	})
 }

@@ -64,6 +64,15 @@ func Parse(raw string) (Target, error) {
 	return t, nil
 }
 
+// Split returns the segments as a server reads the path that takes "%2f" for a slash.
+func (t *Target) Split() []string {
+	var all []string
+	for _, segment := range t.Segments {
+		all = append(all, strings.Split(segment, "/")...)
+	}
+	return all
+}
+
 // decode decodes percent-encoding (RFC 3986 section 2.1).
 func decode(segment string) (string, error) {
 	if !strings.Contains(segment, "%") {
@@ -104,8 +113,13 @@ func check(segment string) error {
 		}
 	}
 	for part := range strings.SplitSeq(segment, "/") {
-		if part == "." || part == ".." {
+		switch part {
+		case ".", "..":
 			return errors.New("the path contains a dot segment")
+		case "":
+			if segment != "" {
+				return errors.New("the path contains an empty segment beside an encoded slash")
+			}
 		}
 	}
 	return nil
