@@ -24,8 +24,9 @@ type batch struct {
 	sequence int
 	rows     int
 	data     map[string]any
-	done     bool           // some node has answered
-	counted  map[*node]bool // nodes that have answered
+	done     bool             // some node has answered
+	answered map[*node]uint64 // nodes that have answered, and when each did first
+	counted  map[*node]bool   // nodes that have said that they counted the batch
 }
 
 // oldest is how many batches back a batch is sent again.
@@ -103,7 +104,7 @@ func (p *reporter) batch(ids []string, uses func() int) *batch {
 	if p.used == nil {
 		p.asked, p.used = make(map[string]uint64), make(map[string]uint64)
 	}
-	b := &batch{sequence: len(p.batches) + 1, rows: len(ids), counted: make(map[*node]bool)}
+	b := &batch{sequence: len(p.batches) + 1, rows: len(ids), answered: make(map[*node]uint64), counted: make(map[*node]bool)}
 	rows := make([]any, len(ids))
 	for i, id := range ids {
 		n := uses()
@@ -139,14 +140,18 @@ func (w *world) sendBatch(n *node, b *batch) *answer {
 	accepted, _ := a.data()["accepted"].(int)
 	ignored, _ := a.data()["ignored"].(int)
 	w.say("batch %d at node %d: duplicate %v, accepted %d, ignored %d", b.sequence, n.n, duplicate, accepted, ignored)
+	first, before := b.answered[n]
 	switch {
-	case b.counted[n] && !duplicate:
+	case !duplicate && (b.counted[n] || before && first < a.began): // of two at once, the second may answer first
 		w.broken(4, "node %d counts batch %d twice", n.n, b.sequence)
 	case duplicate && accepted+ignored != 0, !duplicate && accepted+ignored != b.rows:
 		w.broken(4, "node %d answers batch %d of %d rows with duplicate %v, accepted %d, ignored %d",
 			n.n, b.sequence, b.rows, duplicate, accepted, ignored)
 	}
-	b.done, b.counted[n] = true, true
+	b.done, b.counted[n] = true, b.counted[n] || !duplicate
+	if !before {
+		b.answered[n] = w.stamp()
+	}
 	return a
 }
 
