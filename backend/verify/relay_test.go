@@ -142,3 +142,27 @@ func TestFeedFromIsChecked(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// After a failover the new epoch has events before the relay reads it: the copy has the same cursors, and verifiers behind
+// the relay learn of later revocations.
+func TestRelayOfAnEpochWithEvents(t *testing.T) {
+	inTime(t, func(t *testing.T, i *verifytest.Issuer) {
+		relay := start(t, i.Config())
+		v := start(t, behind(i, relay))
+		text := i.JWT(t, verifytest.Token{Role: "r", Scopes: []string{"a", "b"}})
+		expect(t, v, text, &verify.Use{Scopes: []string{"b"}}, access.Good)
+		i.Restart()
+		i.NarrowRole("r", "a")
+		i.NarrowRole("other")
+		time.Sleep(2100 * time.Millisecond)
+		if at, behind := relay.State().Cursor, v.State().Cursor; at != 2 || behind != 2 {
+			t.Errorf("cursors %d and %d, want 2", at, behind)
+		}
+		expect(t, v, text, &verify.Use{Scopes: []string{"b"}}, access.InsufficientScope)
+		later := i.Opaque(t, verifytest.Token{Scopes: []string{"a"}})
+		expect(t, v, later, nil, access.Good)
+		i.Revoke(later)
+		time.Sleep(2100 * time.Millisecond)
+		expect(t, v, later, nil, access.Revoked)
+	})
+}
