@@ -108,11 +108,11 @@ func TestRoleTightenedDuringAPoll(t *testing.T) {
 		c := i.Config()
 		c.ClockSkew = -1
 		var armed atomic.Bool
-		var text string
+		issued := make(chan string, 1)
 		intercept(&c, func(path string) *http.Response {
 			if strings.HasSuffix(path, "/feed") && armed.Swap(false) {
 				time.Sleep(2 * time.Second)
-				text = i.JWT(t, verifytest.Token{Role: "r", Scopes: []string{"a", "b"}})
+				issued <- i.JWT(t, verifytest.Token{Role: "r", Scopes: []string{"a", "b"}})
 				i.NarrowRole("r", "a")
 			}
 			return nil
@@ -120,7 +120,7 @@ func TestRoleTightenedDuringAPoll(t *testing.T) {
 		v := start(t, c)
 		armed.Store(true)
 		time.Sleep(4500 * time.Millisecond)
-		expect(t, v, text, &verify.Use{Scopes: []string{"b"}}, access.InsufficientScope)
+		expect(t, v, <-issued, &verify.Use{Scopes: []string{"b"}}, access.InsufficientScope)
 	})
 }
 

@@ -76,7 +76,7 @@ ask 401 /orders/7 ""
 ask 200 /status ""
 
 say "The authorizer explains a decision to operators."
-printf '$ apitoken-authz -explain "GET http://orders.example.com/admin/users"\n'
+printf '$ echo $TOKEN | apitoken-authz -config authz.yaml -explain "GET http://orders.example.com/admin/users"\n'
 printf '%s\n' "$token" | apitoken-authz -config "$dir/authz.yaml" -explain "GET http://orders.example.com/admin/users"
 
 say "The authorizer keeps what it knows of a token, and asks Vault no more. A revocation is seen within two seconds all the same."
