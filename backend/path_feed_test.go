@@ -266,49 +266,45 @@ func TestFeedKeyDestructionNoticed(t *testing.T) {
 	f.heard("the key is destroyed")
 }
 
-// A replaced node destroys a key: the active node notices within a minute, with an event.
-func TestFeedForeignKeyDestruction(t *testing.T) {
-	e := newEngine(t)
-	e.write("roles/reader", data{"scopes": "a"})
-	c := e.creds("reader", nil)
-	replaced := mountOn(t, e.storage, e.system)
-	f := e.follow()
-	e.expect("active", c.token, nil)
-	replaced.do(logical.DeleteOperation, "keys/"+e.b.Loaded().Sealing.Keys().Current().Name, nil)
-	e.minute()
-	e.expect("revoked", c.token, nil)
-	f.heard("the key is destroyed")
-}
-
-// A replaced node deletes a role; the deletion at the active node makes an event.
-func TestFeedForeignRoleDeletion(t *testing.T) {
-	e := newEngine(t)
-	e.write("roles/reader", data{"scopes": "a"})
-	c := e.creds("reader", nil)
-	replaced := mountOn(t, e.storage, e.system)
-	f := e.follow()
-	e.expect("active", c.token, nil)
-	replaced.do(logical.DeleteOperation, "roles/reader", nil)
-	e.do(logical.DeleteOperation, "roles/reader", nil)
-	e.expect("role_deleted", c.token, nil)
-	f.heard("the role is deleted")
-}
-
-// A replaced node revokes a token. The active node learns of the revocation when it reads the page again, with an event.
-func TestFeedForeignRevocation(t *testing.T) {
-	e := newEngine(t)
-	e.write("roles/reader", data{"scopes": "a"})
-	c := e.creds("reader", nil)
-	replaced := mountOn(t, e.storage, e.system)
-	f := e.follow()
-	e.expect("active", c.token, nil)
-	replaced.write("revoke", data{"token_id": c.id})
-	st := e.b.Loaded()
-	if err := st.Deviations.Load(t.Context(), e.storage, e.b.Now()); err != nil {
-		t.Fatal(err)
+// A replaced node revokes. The active node learns of it by its own work, with an event.
+func TestFeedForeign(t *testing.T) {
+	for what, c := range map[string]struct {
+		revoke func(replaced *engine, c *creds) // at the replaced node
+		learn  func(e *engine)                  // what has the active node read storage again
+		reason string
+	}{
+		"a key is destroyed: noticed within a minute": {
+			func(replaced *engine, _ *creds) {
+				replaced.do(logical.DeleteOperation, "keys/"+replaced.b.Loaded().Sealing.Keys().Current().Name, nil)
+			},
+			(*engine).minute, "revoked",
+		},
+		"a role is deleted: learned by the deletion at the active node": {
+			func(replaced *engine, _ *creds) { replaced.do(logical.DeleteOperation, "roles/reader", nil) },
+			func(e *engine) { e.do(logical.DeleteOperation, "roles/reader", nil) }, "role_deleted",
+		},
+		"a token is revoked: learned when the page is read again": {
+			func(replaced *engine, c *creds) { replaced.write("revoke", data{"token_id": c.id}) },
+			func(e *engine) {
+				if err := e.b.Loaded().Deviations.Load(t.Context(), e.storage, e.b.Now()); err != nil {
+					t.Fatal(err)
+				}
+			}, "revoked",
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			e := newEngine(t)
+			e.write("roles/reader", data{"scopes": "a"})
+			issued := e.creds("reader", nil)
+			replaced := mountOn(t, e.storage, e.system)
+			f := e.follow()
+			e.expect("active", issued.token, nil)
+			c.revoke(replaced, issued)
+			c.learn(e)
+			e.expect(c.reason, issued.token, nil)
+			f.heard(what)
+		})
 	}
-	e.expect("revoked", c.token, nil)
-	f.heard("the token is revoked")
 }
 
 // until is when the tokens would have been valid at the latest.

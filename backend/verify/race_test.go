@@ -55,21 +55,27 @@ func TestConcurrentUses(t *testing.T) {
 	})
 }
 
+// beforeTheAnswer has something happen after the first introspection was answered and before the answer arrives. The feed is
+// polled meanwhile.
+func beforeTheAnswer(i *verifytest.Issuer, happens func()) {
+	var once sync.Once
+	i.OnAnswer(func(path string) {
+		if path == "introspect" {
+			once.Do(func() {
+				happens()
+				time.Sleep(1500 * time.Millisecond)
+			})
+		}
+	})
+}
+
 // An answer of introspect that is older than a revocation arrives after the event of the revocation: it must be used
 // neither now nor later.
 func TestRevokedIsNotCachedAgain(t *testing.T) {
 	inTime(t, func(t *testing.T, i *verifytest.Issuer) {
 		v := start(t, i.Config())
 		text := i.Opaque(t, verifytest.Token{Scopes: []string{"a"}})
-		var once sync.Once
-		i.OnAnswer(func(path string) {
-			if path == "introspect" {
-				once.Do(func() {
-					i.Revoke(text)
-					time.Sleep(1500 * time.Millisecond) // the feed is polled meanwhile
-				})
-			}
-		})
+		beforeTheAnswer(i, func() { i.Revoke(text) })
 		expect(t, v, text, nil, access.Revoked)
 		expect(t, v, text, nil, access.Revoked)
 		if n := i.Calls("introspect"); n != 2 {
@@ -83,15 +89,9 @@ func TestAnswerOfAnOldEpoch(t *testing.T) {
 	inTime(t, func(t *testing.T, i *verifytest.Issuer) {
 		v := start(t, i.Config())
 		text := i.Opaque(t, verifytest.Token{Scopes: []string{"a"}})
-		var once sync.Once
-		i.OnAnswer(func(path string) {
-			if path == "introspect" {
-				once.Do(func() {
-					i.RevokeQuietly(text)
-					i.Restart()
-					time.Sleep(1500 * time.Millisecond)
-				})
-			}
+		beforeTheAnswer(i, func() {
+			i.RevokeQuietly(text)
+			i.Restart()
 		})
 		expect(t, v, text, nil, access.Revoked)
 	})
@@ -104,15 +104,7 @@ func TestAnswerBeforeTheEpochWasRead(t *testing.T) {
 		v := start(t, i.Config())
 		text := i.Opaque(t, verifytest.Token{Scopes: []string{"a"}})
 		i.Restart()
-		var once sync.Once
-		i.OnAnswer(func(path string) {
-			if path == "introspect" {
-				once.Do(func() {
-					i.Revoke(text)
-					time.Sleep(1500 * time.Millisecond)
-				})
-			}
-		})
+		beforeTheAnswer(i, func() { i.Revoke(text) })
 		expect(t, v, text, nil, access.Revoked)
 	})
 }
