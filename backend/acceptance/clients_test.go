@@ -17,9 +17,9 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/scripts/vaultserver"
 )
 
-// TestGoClients drives the mount with OAuth clients for Go that this project has not written.
-func TestGoClients(t *testing.T) {
-	t.Parallel()
+// mounted starts a Vault server of the test with the engine at apitoken/.
+func mounted(t *testing.T) *vaultserver.Server {
+	t.Helper()
 	ctx := t.Context()
 	server, err := vaultserver.Start(ctx, vaultserver.Config{Binary: vault, Dir: t.TempDir(), PluginDir: filepath.Dir(plugin)})
 	if err != nil {
@@ -29,10 +29,18 @@ func TestGoClients(t *testing.T) {
 	if err := server.Register(ctx, vaultserver.PluginName); err != nil {
 		t.Fatal(err)
 	}
-	c := server.Client()
-	if err := c.Sys().MountWithContext(ctx, "apitoken", &api.MountInput{Type: vaultserver.PluginName}); err != nil {
+	if err := server.Client().Sys().MountWithContext(ctx, "apitoken", &api.MountInput{Type: vaultserver.PluginName}); err != nil {
 		t.Fatal(err)
 	}
+	return server
+}
+
+// TestGoClients drives the mount with OAuth clients for Go that this project has not written.
+func TestGoClients(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	server := mounted(t)
+	c := server.Client()
 	write := func(path string, data map[string]any) *api.Secret {
 		t.Helper()
 		secret, err := c.Logical().WriteWithContext(ctx, path, data)

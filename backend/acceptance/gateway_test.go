@@ -123,19 +123,8 @@ func configuration(t *testing.T, dir string, files []string, replace ...string) 
 }
 
 func newShop(t *testing.T) *shop {
-	ctx := t.Context()
-	server, err := vaultserver.Start(ctx, vaultserver.Config{Binary: vault, Dir: t.TempDir(), PluginDir: filepath.Dir(plugin)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(server.Stop)
-	if err := server.Register(ctx, vaultserver.PluginName); err != nil {
-		t.Fatal(err)
-	}
+	server := mounted(t)
 	s := &shop{Client: server.Client(), server: server, api: newOrders(t)}
-	if err := s.Sys().MountWithContext(ctx, "apitoken", &api.MountInput{Type: vaultserver.PluginName}); err != nil {
-		t.Fatal(err)
-	}
 	s.write(t, "apitoken/config", map[string]any{"issuer": server.Addr + "/v1/apitoken", "jwks_max_age": "1s", "status_list_ttl": "1m"})
 	time.Sleep(1100 * time.Millisecond) // until the first signing key may sign
 	for name, more := range map[string]map[string]any{
