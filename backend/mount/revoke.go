@@ -27,8 +27,7 @@ func (m *Mount) RevokeOAuth(ctx context.Context, s logical.Storage, st *State, t
 		// The token is dead, but other tokens of the grant may be alive. By section 2.1 a client takes a success for the
 		// revocation of the grant. The answer is therefore the error of section 2.2.1.
 		return refusal.OAuth(refusal.UnsupportedTokenType, "the token is not active, but its key is gone: the grant of the token is "+
-			"unknown, "+
-			"and no other token was revoked")
+			"unknown, and no other token was revoked")
 	default:
 		return err
 	}
@@ -72,8 +71,8 @@ func revokeID(ctx context.Context, s logical.Storage, st *State, id token.ID) (w
 		return nil, err
 	}
 	return []string{fmt.Sprintf("token_id %q is unknown. If this mount issued a token of that id just before a crash, or without "+
-		"a lease, introspection "+
-		"now rejects the token; a status list does not show the revocation. If you have the token, revoke by token", id)}, nil
+		"a lease, introspection now rejects the token; a status list does not show the revocation. If you have the token, revoke "+
+		"by token", id)}, nil
 }
 
 // revokeUnopened revokes the grant of a token whose key is gone, and warns if the grant is unknown.
@@ -82,8 +81,7 @@ func revokeUnopened(ctx context.Context, s logical.Storage, st *State, text stri
 		return nil, err
 	}
 	return []string{fmt.Sprintf("the token was %s and is not valid, but its grant is unknown: other tokens of the grant, "+
-		"refreshed or exchanged with another "+
-		"key, may be active. To revoke the grant, revoke its token_id or its lease", reason)}, nil
+		"refreshed or exchanged with another key, may be active. To revoke the grant, revoke its token_id or its lease", reason)}, nil
 }
 
 // revokeUpstream revokes an upstream token, and warns if the service has not confirmed the revocation.
@@ -94,10 +92,8 @@ func (m *Mount) revokeUpstream(ctx context.Context, id token.ID) (warnings []str
 	}
 	if !o.EndsAt.IsZero() {
 		return []string{fmt.Sprintf("the service of connection %q cannot revoke the token. The token works there until %s: limit "+
-			"its permissions there",
-			o.Service, o.EndsAt.UTC().Format(time.RFC3339))}, nil
+			"its permissions there", o.Service, o.EndsAt.UTC().Format(time.RFC3339))}, nil
 	}
 	return []string{fmt.Sprintf("the service of connection %q has not confirmed the revocation yet. The engine retries until the "+
-		"service confirms: "+
-		"see the queue of the connection", o.Service)}, nil
+		"service confirms: see the queue of the connection", o.Service)}, nil
 }

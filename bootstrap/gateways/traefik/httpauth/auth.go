@@ -23,7 +23,9 @@ func CheckSecret(_, _ string) bool { return false }
 type DigestAuth struct{ Realm string }
 
 // NewDigestAuthenticator returns a DigestAuth.
-func NewDigestAuthenticator(realm string, _ SecretProvider) *DigestAuth { return &DigestAuth{Realm: realm} }
+func NewDigestAuthenticator(realm string, _ SecretProvider) *DigestAuth {
+	return &DigestAuth{Realm: realm}
+}
 
 // CheckAuth returns no user.
 func (*DigestAuth) CheckAuth(*http.Request) (user string, info *string) { return "", nil }
