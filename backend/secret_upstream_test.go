@@ -133,6 +133,13 @@ func (s *shelf) live() int {
 	return len(s.tokens)
 }
 
+// works reports whether the service accepts a token.
+func (s *shelf) works(text string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.tokens[strings.TrimPrefix(text, "shelf-token-")] != ""
+}
+
 func (s *shelf) setFault(f func(http.ResponseWriter, *http.Request, func()) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

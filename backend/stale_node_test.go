@@ -194,3 +194,21 @@ func TestLateCreationOfSlowClock(t *testing.T) {
 		t.Errorf("%d tokens are left behind", s.live())
 	}
 }
+
+// A replaced process issues a token of a service. The active process has not read the token, and revokes it by its text.
+func TestRevokeATokenThatAReplacedProcessIssued(t *testing.T) {
+	t.Parallel()
+	for _, door := range []string{"revoke", "oauth/revoke"} {
+		t.Run(door, func(t *testing.T) {
+			t.Parallel()
+			s := newShelf(t)
+			replaced := onShelf(t, s)
+			e := mountOn(t, replaced.storage, replaced.system)
+			c := replaced.creds("reader", nil)
+			e.write(door, data{"token": c.token})
+			if !eventually(func() bool { return !s.works(c.token) }) {
+				t.Error("the token works at the service")
+			}
+		})
+	}
+}

@@ -10,18 +10,19 @@ import (
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
 
 // RevokeOAuth revokes the grant of a native token, or an upstream token, by the rules of RFC 7009. Revoking an unknown token is
 // a success (section 2.2).
 func (m *Mount) RevokeOAuth(ctx context.Context, s logical.Storage, st *State, text string) error {
 	defer m.Statics.Wake() // a static role may have kept the token
-	if u, known := st.Upstreams.Known(text); known {
-		_, err := m.Upstreams.Revoke(ctx, u.ID)
+	t, isUpstream, err := revokeText(ctx, s, st, text)
+	switch {
+	case isUpstream:
+		_, err := m.Upstreams.Revoke(ctx, t.ID)
 		return err
-	}
-	switch err := st.Revoke(ctx, s, text); {
-	case errors.Is(err, token.ErrMalformed), errors.Is(err, token.ErrUnknownKey), errors.Is(err, token.ErrForged):
+	case foreign(err):
 		return nil
 	case errors.Is(err, token.ErrExpiredKey), errors.Is(err, token.ErrDestroyedKey):
 		// The token is dead, but other tokens of the grant may be alive. By section 2.1 a client takes a success for the
@@ -39,30 +40,53 @@ func (m *Mount) Revoke(
 	ctx context.Context, s logical.Storage, st *State, text string, id token.ID,
 ) (warnings []string, err error) {
 	defer m.Statics.Wake() // a static role may have kept the token
-	t, isUpstream := st.Upstreams.Known(text)
 	if text == "" {
-		if t, isUpstream, err = st.Upstreams.Find(ctx, id); err != nil {
+		t, isUpstream, err := st.Upstreams.Find(ctx, id)
+		if err != nil {
 			return nil, err
 		}
+		if isUpstream {
+			return m.revokeUpstream(ctx, t.ID)
+		}
+		return revokeID(ctx, s, st, id)
 	}
+	t, isUpstream, err := revokeText(ctx, s, st, text)
 	switch {
 	case isUpstream:
 		return m.revokeUpstream(ctx, t.ID)
-	case text == "":
-		return revokeID(ctx, s, st, id)
-	}
-	switch err := st.Revoke(ctx, s, text); {
 	case errors.Is(err, token.ErrMalformed):
 		return nil, refusal.Field("token", "is no token: the checksum is wrong, so the token may be mistyped or cut short. Nothing "+
 			"was revoked")
 	case errors.Is(err, token.ErrExpiredKey), errors.Is(err, token.ErrDestroyedKey):
 		return revokeUnopened(ctx, s, st, text, err)
-	case errors.Is(err, token.ErrUnknownKey), errors.Is(err, token.ErrForged):
+	case foreign(err):
 		return nil, refusal.Field("token", "was not made by this mount: revoke the token at the mount that issued it. Nothing was "+
 			"revoked")
 	default:
 		return nil, err
 	}
+}
+
+// revokeText revokes the grant of a native token. If the text is no native token of this mount, revokeText looks for the
+// upstream token that another process may have issued, and returns the token. The caller revokes an upstream token.
+func revokeText(ctx context.Context, s logical.Storage, st *State, text string) (_ upstream.Token, isUpstream bool, _ error) {
+	if t, known := st.Upstreams.Known(text); known {
+		return t, true, nil
+	}
+	err := st.Revoke(ctx, s, text)
+	if !foreign(err) {
+		return upstream.Token{}, false, err
+	}
+	t, isUpstream, unread := st.Upstreams.Discover(ctx, text)
+	if unread != nil {
+		return upstream.Token{}, false, unread
+	}
+	return t, isUpstream, err
+}
+
+// foreign reports whether an error says that a text is no native token of this mount.
+func foreign(err error) bool {
+	return errors.Is(err, token.ErrMalformed) || errors.Is(err, token.ErrUnknownKey) || errors.Is(err, token.ErrForged)
 }
 
 // revokeID revokes the grant with an ID, and warns if the ID is unknown.

@@ -32,6 +32,41 @@ func (ts *Tokens) Sync(ctx context.Context) error {
 	return ts.reloadAll(ctx, keys)
 }
 
+// Discover returns the token with a text. If memory does not know the text, Discover lists the tokens in storage, and reads
+// those that another process may have issued since memory read them.
+func (ts *Tokens) Discover(ctx context.Context, text string) (_ Token, known bool, _ error) {
+	if t, known := ts.Known(text); known {
+		return t, true, nil
+	}
+	ids, err := ts.storage.List(ctx, Prefix)
+	if err != nil {
+		return Token{}, false, err
+	}
+	keys := make(map[string]bool)
+	for _, id := range ids {
+		if ts.issuedElsewhere(id) {
+			keys[Prefix+id] = true
+		}
+	}
+	if err := ts.reloadAll(ctx, keys); err != nil {
+		return Token{}, false, err
+	}
+	t, known := ts.Known(text)
+	return t, known, nil
+}
+
+// issuedElsewhere reports whether another process may have issued a stored token that memory lacks, or has as Creating.
+func (ts *Tokens) issuedElsewhere(stored string) bool {
+	id, err := token.ParseID(stored)
+	if err != nil {
+		return false
+	}
+	ts.mu.RLock()
+	defer ts.mu.RUnlock()
+	i := ts.all[id]
+	return i == nil && ts.damaged[Prefix+stored] == nil || i != nil && i.State == Creating && !ts.busy[id]
+}
+
 // syncParts is in how many parts the queue reads the tokens again that storage and memory both have.
 const syncParts = 3
 

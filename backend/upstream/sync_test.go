@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
 // readsOf counts the reads of tokens.
@@ -198,5 +199,47 @@ func TestALostTokenThatItsCreatorHasQueued(t *testing.T) {
 	}
 	if known, _ := k.Tokens.Get(u.ID); known.State != Ending || known.UpstreamID != "17" {
 		t.Errorf("storage knows the token as %s, the active process as %s with ID %q", k.stateOf(t, u.ID), known.State, known.UpstreamID)
+	}
+}
+
+// A token may become Live in another process while this process knows the token as Creating, or does not know the token.
+func TestDiscover(t *testing.T) {
+	k, other := pair(t)
+	created := live(t, other, func(u *Token) { u.State = Creating })
+	k.load(t)
+	if _, err := other.Tokens.change(t.Context(), created, Creating, func(u *Token) { u.State, u.Hash = Live, HashOf("created") }); err != nil {
+		t.Fatal(err)
+	}
+	issued := live(t, other, func(u *Token) { u.Hash = HashOf("issued") })
+	for text, id := range map[string]token.ID{"created": created, "issued": issued} {
+		if u, known, err := k.Tokens.Discover(t.Context(), text); err != nil || !known || u.ID != id {
+			t.Error(text, u.ID, known, err)
+		}
+	}
+	if _, known, err := k.Tokens.Discover(t.Context(), "nobody's"); known || err != nil {
+		t.Error("a text of nobody:", known, err)
+	}
+}
+
+// A text that is no token costs one listing, whatever storage holds.
+func TestDiscoverReadsOnlyWhatMemoryLacks(t *testing.T) {
+	s := new(readsOf)
+	k := keep(s, 1)
+	for range 100 {
+		live(t, k, nil)
+	}
+	mine := newID(t)
+	k.Tokens.claimNew(mine)
+	live(t, k, func(u *Token) { u.ID, u.State = mine, Creating })
+	if err := s.Put(t.Context(), &logical.StorageEntry{Key: Prefix + newID(t).String(), Value: []byte("{")}); err != nil {
+		t.Fatal(err)
+	}
+	k.load(t)
+	s.tokens.Store(0)
+	if _, known, err := k.Tokens.Discover(t.Context(), "nobody's"); known || err != nil {
+		t.Error(known, err)
+	}
+	if n := s.tokens.Load(); n != 0 {
+		t.Errorf("%d reads", n)
 	}
 }
