@@ -23,7 +23,8 @@ say "The application requests a token. The token is a leased secret, like every 
 run vault read apitoken/creds/billing-reader
 token=$(value token) id=$(value token_id) lease=$(value lease_id)
 
-say "The API server received the token, and checks the token for this call from this address."
+say "The API server received the token, and checks the token for this call from this address. (epoch and cursor are a position
+# in the feed, the list of what was revoked or changed. An API server that keeps answers needs the position: docs/api.md.)"
 run vault write apitoken/introspect token="$token" client_ip=10.1.2.3 required_scopes=invoices:read
 expect active true
 
@@ -49,8 +50,10 @@ run vault list -detailed apitoken/keys
 run vault write apitoken/introspect token="$token" client_ip=10.1.2.3
 expect active true
 
-say "The inventory lists who holds which token. The inventory does not hold the tokens themselves."
+say "The inventory lists who holds which token, and how often the token was used and refused. The inventory does not hold the
+# tokens themselves."
 run vault list -detailed apitoken/tokens
+run vault read apitoken/tokens/"$id"
 
 say "The token leaked. The token_id in the logs suffices to revoke the token."
 run vault write apitoken/revoke token_id="$id"
@@ -101,5 +104,6 @@ refused env VAULT_TOKEN= vault write apitoken/oauth/token grant_type=refresh_tok
 run vault write apitoken/introspect token="$access"
 expect reason revoked
 
-say "The audit log shows all uses. The audit log holds the token only as an HMAC, and token_id in plain text:"
+say "The audit log shows every request about the first token. The audit log holds the token only as an HMAC, and token_id in
+# plain text:"
 in_audit_log "$token" "$id"

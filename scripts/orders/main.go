@@ -41,7 +41,7 @@ func run(args []string) error {
 		return server.ListenAndServe()
 	case len(args) == 3 && args[0] == "get":
 		status, body, err := get(args[1], args[2])
-		fmt.Println(status, strings.TrimSpace(body))
+		fmt.Println(strings.TrimSpace(fmt.Sprint(status, " ", body)))
 		return err
 	case len(args) == 4 && args[0] == "until":
 		return until(args[1], args[2], args[3])
