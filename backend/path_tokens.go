@@ -20,7 +20,8 @@ func (b *backend) pathsTokens() []*framework.Path {
 		"this long ago."))
 	listFields["used_since"] = query(date("List only tokens that were used at this time or later: RFC 3339, or seconds since 1970."))
 	listResponse := listAnswer("token_id")
-	listResponse["key_info"] = object("Answer of tokens/:token_id for each token_id.")
+	listResponse["key_info"] = object("Answer of tokens/:token_id for each token_id. Instead of usage, a row has uses, refused (the " +
+		"number of refused uses), last_used_at and last_ip.")
 	return []*framework.Path{
 		path("tokens/"+framework.GenericNameRegex("token_id"), "", "issued-token", fields{
 			"token_id": must(str("Public name of the token: 24 hexadecimal digits.")),
@@ -75,11 +76,32 @@ func (b *backend) pathTokensList(ctx context.Context, st *state, req *request, d
 	}
 	keys, info := make([]string, len(records)), make(map[string]any, len(records))
 	for i, record := range records {
-		keys[i], info[record.TokenID] = record.TokenID, members(tokenRowFields, record).Data
+		keys[i], info[record.TokenID] = record.TokenID, listRow(record)
 	}
 	resp := logical.ListResponseWithInfo(keys, info)
 	if more {
 		resp.AddWarning(fmt.Sprintf("there are more tokens: list again with after=%s", keys[len(keys)-1]))
 	}
 	return resp, nil
+}
+
+// listRow returns the row of a list. The command line cannot show a member of a member in a column: the main members of usage
+// are members of the row.
+func listRow(record *mount.Record) map[string]any {
+	row := members(tokenRowFields, record).Data
+	usage, _ := row["usage"].(map[string]any)
+	delete(row, "usage")
+	for _, name := range []string{"uses", "last_used_at", "last_ip"} {
+		if value, known := usage[name]; known {
+			row[name] = value
+		}
+	}
+	refused := uint64(0)
+	refusals, _ := usage["refusals"].(map[string]any)
+	for _, n := range refusals {
+		count, _ := n.(uint32)
+		refused += uint64(count)
+	}
+	row["refused"] = refused
+	return row
 }

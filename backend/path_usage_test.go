@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -52,6 +53,11 @@ func TestUsageReport(t *testing.T) {
 	}
 	if got := e.usageOf(c.id); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("shown %v, want %v", got, want)
+	}
+	listed := e.do(logical.ListOperation, "tokens/", nil).Data["key_info"].(data)[c.id].(data)
+	if got := []any{listed["uses"], listed["refused"], listed["last_used_at"], listed["last_ip"], listed["usage"]}; !reflect.DeepEqual(got,
+		[]any{uint64(5), uint64(3), "2026-01-02T14:04:05Z", "192.0.2.1", nil}) {
+		t.Errorf("listed as %v", listed)
 	}
 	if answer := e.report("api-1", 1, row); answer["duplicate"] != true || answer["accepted"] != 0 || e.usageOf(c.id)["uses"] != uint64(5) {
 		t.Errorf("a retry: %v, then %v", answer, e.usageOf(c.id))
