@@ -15,12 +15,16 @@ func TestArchitecture(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	named := regexp.MustCompile("[`\"]([\\w/]+\\.go)(?:`: ((?:`[\\w.]+`(?:, )?)+))?").FindAllStringSubmatch(string(text), -1)
+	named := regexp.MustCompile("[`\"]([\\w/-]+\\.go)(?:`: ((?:`[\\w.]+`(?:, )?)+))?").FindAllStringSubmatch(string(text), -1)
 	if len(named) < 10 {
 		t.Errorf("only %d files are named", len(named))
 	}
 	for _, n := range named {
-		source, err := os.ReadFile(strings.TrimPrefix(n[1], "backend/"))
+		path := strings.TrimPrefix(n[1], "backend/")
+		if strings.HasPrefix(path, "cmd/") {
+			path = "../" + path
+		}
+		source, err := os.ReadFile(path)
 		if err != nil {
 			t.Error(err)
 			continue
