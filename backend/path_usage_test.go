@@ -192,7 +192,7 @@ func TestUsageFilters(t *testing.T) {
 		}
 		e.refused(logical.ListOperation, "tokens/", data{"unused_for": "1h", "used_since": 1}, "either unused_for or used_since")
 		e.refused(logical.ListOperation, "tokens/", data{"unused_for": "x"}, "unused_for: takes a duration")
-		e.refused(logical.ListOperation, "tokens/", data{"used_since": "yesterday"}, "used_since")
+		e.refused(logical.ListOperation, "tokens/", data{"used_since": "yesterday"}, "used_since: takes a time such as")
 	})
 }
 

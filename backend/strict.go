@@ -65,6 +65,7 @@ var checks = map[framework.FieldType]values.Check{
 	framework.TypeFloat:            values.Float,
 	framework.TypeMap:              values.Map,
 	framework.TypeDurationSecond:   values.Duration,
+	framework.TypeTime:             values.Time,
 	framework.TypeBool:             values.Bool,
 	framework.TypeKVPairs:          values.Pairs,
 	framework.TypeStringSlice:      values.Strings,

@@ -113,6 +113,17 @@ func Duration(field string, value any) error {
 	return nil
 }
 
+// Time accepts a time of RFC 3339, and whole seconds since 1970.
+func Time(field string, value any) error {
+	if err := nullOrEmpty(field, value); err != nil {
+		return err
+	}
+	if _, err := parseutil.ParseAbsoluteTime(value); err != nil {
+		return refusal.Field(field, "takes a time such as 2026-01-02T15:04:05Z, or whole seconds since 1970")
+	}
+	return nil
+}
+
 // Bool accepts a boolean.
 func Bool(field string, value any) error {
 	if err := nullOrEmpty(field, value); err != nil {
