@@ -43,7 +43,7 @@ copy authz.yaml
 printf '$ cat authz.yaml    # the part with the rules\n'
 sed -n '/^rules:/,$p' "$dir/authz.yaml"
 printf '$ apitoken-authz -check-config -config authz.yaml\n'
-apitoken-authz -check-config -config "$dir/authz.yaml"
+(cd "$dir" && apitoken-authz -check-config -config authz.yaml)
 
 orders serve "$api" & pids="$pids $!"
 apitoken-authz -config "$dir/authz.yaml" 2> "$dir/authz.log" & pids="$pids $!"
@@ -81,11 +81,11 @@ run vault write apitoken/roles/orders-clerk scopes=orders:read audience=https://
 run vault read apitoken/creds/orders-clerk
 token=$(value token) lease=$(value lease_id) id=$(value token_id)
 ask 200 /orders/7 "$token" "the token"
-say "The rule of /admin/ needs a scope that the token does not have. A client can spell the same path so that it begins with
-# /orders/: such a path is refused, whatever the token grants."
+say "The rule of /admin/ requires a scope that the token does not grant. A client can spell a path below /admin/ so that the
+# path begins with /orders/: the authorizer refuses such a path, whatever the token grants."
 ask 403 /admin/users "$token" "the token"
 ask 403 "/orders/%2e%2e/admin/users" "$token" "the token"
-say "No token opens only what a rule makes public. The API then sees - where the token would be named."
+say "A request without a token passes only where a rule is public. The API then sees - in place of a role and a token."
 ask 401 /orders/7 ""
 ask 200 /status ""
 
@@ -93,8 +93,8 @@ say "The authorizer explains a decision to operators."
 printf '$ echo $TOKEN | apitoken-authz -config authz.yaml -explain "GET http://orders.example.com/admin/users"\n'
 printf '%s\n' "$token" | apitoken-authz -config "$dir/authz.yaml" -explain "GET http://orders.example.com/admin/users"
 
-say "The authorizer keeps what it knows of a token, and does not ask Vault again for each use. Once a second it reads the feed,
-# the list of what was revoked. The token is therefore refused within two seconds of the revocation."
+say "The authorizer keeps what it knows of a token, and does not ask Vault again for each use. Once a second the
+# authorizer reads the feed, the list of what was revoked. The token is therefore refused within two seconds."
 run vault lease revoke -sync "$lease"
 ask_until 401 /orders/7 "$token" "the token"
 

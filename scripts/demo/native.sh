@@ -53,7 +53,7 @@ expect active true
 say "The inventory lists who holds which token, and how often the token was used and refused. The inventory does not hold the
 # tokens themselves."
 run vault list -detailed apitoken/tokens
-run vault read apitoken/tokens/"$id"
+run vault read -format=json -field=usage apitoken/tokens/"$id"
 
 say "The token leaked. The token_id in the logs suffices to revoke the token."
 run vault write apitoken/revoke token_id="$id"
