@@ -191,7 +191,7 @@ func parseIssuer(s, mountPoint string) (string, error) {
 	u, err := url.Parse(s)
 	if err != nil || u.Host == "" || u.User != nil || strings.ContainsAny(s, "?#") || len(s) > maxIssuerLen || !isPrintable(s) ||
 		(u.Scheme != "https" && (u.Scheme != "http" || !isLoopback(u.Hostname()))) {
-		return "", fmt.Errorf("%q must be an https URL without query and fragment, such as https://vault.example.com:8200/v1/%s", refusal.Clip(s), mount)
+		return "", fmt.Errorf("%q must be an https URL without query and fragment, such as https://vault.example.com:8200/v1/%s; http is allowed on loopback only", refusal.Clip(s), mount)
 	}
 	before, ends := strings.CutSuffix(u.Path, "/"+mount)
 	if !ends || u.RawPath != "" || u.Path != path.Clean(u.Path) || !slices.Contains(strings.Split(before, "/"), "v1") {
