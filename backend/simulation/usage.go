@@ -155,15 +155,18 @@ func (w *world) sendBatch(n *node, b *batch) *answer {
 	return a
 }
 
-// checkUsage holds the usage that an answer shows of a grant against what was reported: a count is never too high. The
-// caller holds mu.
+// checkUsage holds the usage that an answer shows of a grant against what was reported: a count is never too high. A row of a
+// list has the count itself. The caller holds mu.
 func (w *world) checkUsage(n *node, g *grant, shown map[string]any) {
 	usage, _ := shown["usage"].(map[string]any)
 	id, _ := shown["token_id"].(string)
-	if usage == nil || id == "" {
+	if usage == nil {
+		usage = shown
+	}
+	uses, counted := usage["uses"].(uint64)
+	if !counted || id == "" {
 		return
 	}
-	uses, _ := usage["uses"].(uint64)
 	p := &w.reporter
 	p.mu.Lock()
 	defer p.mu.Unlock()
