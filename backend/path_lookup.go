@@ -66,12 +66,14 @@ func (b *backend) pathLookupUpdate(ctx context.Context, st *state, req *request,
 	if record == nil {
 		return &logical.Response{Data: map[string]any{"state": string(reason), "detail": access.Explain(reason, nil, nil)}}, nil
 	}
-	return members(lookupAnswer, record), nil
+	resp := members(lookupAnswer, record)
+	maps.Copy(resp.Data, record.Limits) // an empty list is not the same as an absent list
+	return resp, nil
 }
 
 // lookupAnswer are the members of mount.Record for a token that the request has shown.
 var lookupAnswer = joined(tokenRowFields, fields{
-	"token_bound_cidrs": strs("Addresses that the token may be used from; only with token, absent if any."),
+	"token_bound_cidrs": strs("Addresses that the token may be used from; only with token, absent if any. Empty: the token is good nowhere."),
 	"bound_regions":     strs("Countries that the token may be used from (ISO 3166-1 alpha-2); only with token, absent if any."),
 	"bound_hosts":       strs("API hosts that the token is for; only with token, absent if any."),
 })

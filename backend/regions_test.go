@@ -205,3 +205,15 @@ func TestRateLimit(t *testing.T) {
 		}
 	}
 }
+
+// Where the bounds of a role and of a token exclude each other, no answer says that the token is not bound.
+func TestNothingIsLeftOfTheBounds(t *testing.T) {
+	e := newEngine(t)
+	e.write("roles/app", data{"scopes": "a", "token_bound_cidrs": "10.0.0.0/8", "bound_regions": "EU"})
+	c := e.creds("app", data{"token_bound_cidrs": "10.1.0.0/16"})
+	e.write("roles/app", data{"token_bound_cidrs": "10.2.0.0/16"})
+	answer := e.write("lookup", data{"token": c.token})
+	if ranges, told := answer["token_bound_cidrs"].([]string); !told || len(ranges) != 0 {
+		t.Errorf("lookup says %v", answer)
+	}
+}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
@@ -59,10 +60,7 @@ type Record struct {
 	ExpiresAt   time.Time `json:"expires_at"` // renewals included
 	Usage       any       `json:"usage"`      // members of insight.Record
 
-	// What the token is bound to; empty if the token is not bound, or if Lookup was not given the token.
-	TokenBoundCIDRs []string `json:"token_bound_cidrs"`
-	BoundRegions    []string `json:"bound_regions"`
-	BoundHosts      []string `json:"bound_hosts"`
+	Limits map[string]any `json:"-"` // by native.AddLimits; nil if Lookup was not given the token
 }
 
 // Describe returns the record of a row of the inventory.
@@ -122,8 +120,8 @@ func (m *Mount) Lookup(
 	row := st.RowOf(v)
 	record, err := m.Describe(ctx, st, &row)
 	if err == nil && v.Permissions != nil {
-		bounds, _ := v.Permissions.Effective()
-		record.TokenBoundCIDRs, record.BoundRegions, record.BoundHosts = bounds.Addresses.Strings(), bounds.Regions, bounds.Hosts
+		record.Limits = make(map[string]any)
+		native.AddLimits(record.Limits, v.Permissions)
 	}
 	if err == nil && v.Claims.Grant != v.Claims.ID { // the row is that of the grant
 		record.TokenID, record.IssuedAt, record.ExpiresAt = v.Claims.Name(), v.Claims.IssuedAt, v.Life.ExpiresAt

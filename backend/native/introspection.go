@@ -82,7 +82,7 @@ func (v *Verdict) Answer(config *ConfigStore, mountPoint string) map[string]any 
 		}
 	}
 	if v.Permissions != nil {
-		addLimits(data, v.Permissions)
+		AddLimits(data, v.Permissions)
 		if len(v.Metadata) > 0 {
 			data["metadata"] = v.Metadata
 		}
@@ -90,9 +90,9 @@ func (v *Verdict) Answer(config *ConfigStore, mountPoint string) map[string]any 
 	return data
 }
 
-// addLimits adds to an answer the addresses, regions and hosts that a token is limited to. If nothing is left of one of
+// AddLimits adds to an answer the addresses, regions and hosts that a token is limited to. If nothing is left of one of
 // them, token_bound_cidrs is empty: an absent list stands for no limit.
-func addLimits(data map[string]any, p *access.Permissions) {
+func AddLimits(data map[string]any, p *access.Permissions) {
 	bounds, ok := p.Effective()
 	if !ok {
 		data["token_bound_cidrs"] = []string{}

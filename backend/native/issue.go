@@ -154,6 +154,6 @@ func (i *Issued) Answer() map[string]any {
 	if i.Permissions.Audience != nil {
 		data["audience"] = i.Permissions.Audience
 	}
-	addLimits(data, i.Permissions)
+	AddLimits(data, i.Permissions)
 	return data
 }
