@@ -13,7 +13,6 @@ import (
 
 	"github.com/fxamacker/cbor/v2"
 	"github.com/hashicorp/vault/sdk/logical"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
@@ -78,90 +77,6 @@ func (r *storedRow) entry(seg *segment) entry {
 		}),
 		issuedAt: r.IssuedAt, expiresAt: r.ExpiresAt, segment: seg, status: r.Status,
 	}
-}
-
-// Load reads the segments of all other writers from storage. Another call brings memory up to date. Memory always has the
-// rows of this writer.
-func (inv *Inventory) Load(ctx context.Context, s logical.Storage, _ time.Time) error {
-	inv.storing.Lock()
-	defer inv.storing.Unlock()
-	names, err := s.List(ctx, InventoryPrefix)
-	if err != nil {
-		return err
-	}
-	inv.mu.Lock()
-	for name := range inv.segments { // deleted segments, too
-		names = append(names, name)
-	}
-	inv.mu.Unlock()
-	slices.Sort(names)
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(loaders)
-	for _, name := range slices.Compact(names) {
-		group.Go(func() error {
-			_, err := inv.read(ctx, s, name)
-			return err
-		})
-	}
-	return group.Wait()
-}
-
-// Reload reads a segment that another process has written.
-func (inv *Inventory) Reload(ctx context.Context, s logical.Storage, key string, _ time.Time) error {
-	inv.storing.Lock()
-	defer inv.storing.Unlock()
-	_, err := inv.read(ctx, s, strings.TrimPrefix(key, InventoryPrefix))
-	return err
-}
-
-// read brings the rows of another writer's segment in memory up to date, and returns the stored segment. The caller holds
-// storing.
-func (inv *Inventory) read(ctx context.Context, s logical.Storage, name string) (value []byte, _ error) {
-	if inv.owns(name) {
-		return nil, nil
-	}
-	stored, err := s.Get(ctx, InventoryPrefix+name)
-	if err != nil {
-		return nil, err
-	}
-	var seg *segment
-	var rows []storedRow
-	var damage error // the rows of an unreadable segment are missing from the inventory
-	if stored != nil {
-		value = stored.Value
-		seg = &segment{name: name, size: len(value)}
-		damage = cbor.Unmarshal(value, &rows)
-	}
-	entries := make([]entry, len(rows))
-	for i := range rows {
-		entries[i] = rows[i].entry(seg)
-	}
-
-	inv.note(InventoryPrefix+name, damage)
-	inv.mu.Lock()
-	defer inv.mu.Unlock()
-	if damage != nil {
-		return value, nil
-	}
-	old := inv.segments[name]
-	delete(inv.segments, name)
-	if seg != nil {
-		inv.segments[name] = seg
-	}
-	for _, e := range entries {
-		seg.ids = append(seg.ids, e.id)
-		if known, has := inv.rows.Get(e); !has || known.issuedAt < e.issuedAt || known.issuedAt == e.issuedAt && !inv.keeps(known) {
-			inv.place(e)
-		}
-	}
-	if old != nil {
-		for _, id := range old.ids {
-			if e, known := inv.rows.Get(entry{id: id}); known && e.segment == old {
-				inv.drop(e)
-			}
-		}
-	}
-	return value, nil
 }
 
 // owns reports whether a segment is this writer's.
@@ -279,24 +194,22 @@ func (inv *Inventory) Prune(ctx context.Context, s logical.Storage, ended func(t
 // storing.
 func (inv *Inventory) dissolve(ctx context.Context, s logical.Storage, name string, ended func(token.ID, time.Time) bool) error {
 	// Another writer may have written the segment since it was read.
-	before, err := inv.read(ctx, s, name)
+	before, there, err := inv.read(ctx, s, name)
 	if err != nil {
 		return err
+	}
+	if !there { // a replaced process has moved the rows
+		return inv.load(ctx, s)
 	}
 	inv.mu.Lock()
 	seg := inv.segments[name]
 	var rows []entry
-	if seg != nil {
-		for _, id := range seg.ids {
-			if e, known := inv.rows.Get(entry{id: id}); known && e.segment == seg {
-				rows = append(rows, e)
-			}
+	for _, id := range seg.ids {
+		if e, known := inv.rows.Get(entry{id: id}); known && e.segment == seg {
+			rows = append(rows, e)
 		}
 	}
 	inv.mu.Unlock()
-	if seg == nil {
-		return nil
-	}
 	live := slices.DeleteFunc(rows, func(e entry) bool { return ended(e.id, time.Unix(e.expiresAt, 0)) })
 	if _, err := inv.append(ctx, s, live); err != nil {
 		return err
@@ -311,11 +224,6 @@ func (inv *Inventory) dissolve(ctx context.Context, s logical.Storage, name stri
 	}
 	inv.mu.Lock()
 	defer inv.mu.Unlock()
-	delete(inv.segments, name)
-	for _, id := range seg.ids { // rows of ended tokens, too
-		if e, known := inv.rows.Get(entry{id: id}); known && e.segment == seg {
-			inv.drop(e)
-		}
-	}
+	inv.forget(name) // with the rows of ended tokens
 	return nil
 }

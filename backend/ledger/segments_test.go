@@ -247,3 +247,42 @@ func BenchmarkReload(b *testing.B) {
 		n++
 	}
 }
+
+// A replaced process moves the rows of a segment to a segment of its own. The active process does not lose the rows.
+func TestRowsThatAReplacedProcessMoves(t *testing.T) {
+	ctx := t.Context()
+	s := new(logical.InmemStorage)
+	former := loadInventory(t, s)
+	addAndFlush(t, former, s, 0, 10)
+	replaced, active, standby := loadInventory(t, s), loadInventory(t, s), loadInventory(t, s)
+	if err := replaced.Prune(ctx, s, none); err != nil {
+		t.Fatal(err)
+	}
+	if stored, err := s.Get(ctx, InventoryPrefix+former.writer+"-0"); err != nil || stored != nil {
+		t.Fatal("the segment of the former process is not dissolved:", err)
+	}
+	if err := active.Prune(ctx, s, none); err != nil {
+		t.Fatal(err)
+	}
+	if err := standby.Load(ctx, s, time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	for name, inv := range map[string]*Inventory{"active": active, "standby": standby, "new": loadInventory(t, s)} {
+		if n := inv.Len(); n != 10 {
+			t.Errorf("%s: %d rows are left of 10", name, n)
+		}
+		countsRoles(t, inv)
+	}
+	// Of a segment that somebody deletes, nothing is left.
+	for _, name := range []string{replaced.writer + "-0", active.writer + "-0"} {
+		if err := s.Delete(ctx, InventoryPrefix+name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := standby.Load(ctx, s, time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	if n := standby.Len(); n != 0 {
+		t.Errorf("%d rows are left of deleted segments", n)
+	}
+}
