@@ -72,6 +72,19 @@ func (g *gateway) find() (string, error) {
 	return path, err
 }
 
+// require returns the path of a gateway's binary, or skips the test.
+func (g *gateway) require(t *testing.T) string {
+	t.Helper()
+	binary, err := g.find()
+	if err != nil && os.Getenv("REQUIRE_GATEWAYS") != "" {
+		t.Fatal(err)
+	} else if err != nil {
+		fmt.Fprintf(os.Stderr, "The tests with the gateway %s are skipped: %v\n", g.name, err)
+		t.Skipf("SKIPPED: there is no %s, neither on PATH nor in bin/ (bootstrap/gateways/build.sh builds Caddy and Traefik): %v", g.binary, err)
+	}
+	return binary
+}
+
 // shop is a Vault server with the engine, an authorizer, and an API behind gateways.
 type shop struct {
 	*api.Client
@@ -122,7 +135,8 @@ func configuration(t *testing.T, dir string, files []string, replace ...string) 
 	}
 }
 
-func newShop(t *testing.T) *shop {
+// newShop starts Vault, an API and the authorizer. The authorizer's configuration has more settings, a line each.
+func newShop(t *testing.T, settings ...string) *shop {
 	server := mounted(t)
 	s := &shop{Client: server.Client(), server: server, api: newOrders(t)}
 	s.write(t, "apitoken/config", map[string]any{"issuer": server.Addr + "/v1/apitoken", "jwks_max_age": "1s", "status_list_ttl": "1m"})
@@ -142,11 +156,11 @@ func newShop(t *testing.T) *shop {
 		}
 		s.write(t, "apitoken/roles/"+name, role)
 	}
-	s.startAuthorizer(t)
+	s.startAuthorizer(t, settings)
 	return s
 }
 
-func (s *shop) startAuthorizer(t *testing.T) {
+func (s *shop) startAuthorizer(t *testing.T, settings []string) {
 	t.Helper()
 	ctx := t.Context()
 	binary, err := vaultserver.BuildPlugin(ctx, root, "./cmd/apitoken-authz")
@@ -177,7 +191,7 @@ func (s *shop) startAuthorizer(t *testing.T) {
 	geoiptest.Write(t, regions, map[string]string{"127.0.0.0/8": "DE"})
 	s.authz, s.admin, s.authzLog = "127.0.0.1:"+ports[0], "127.0.0.1:"+ports[1], filepath.Join(dir, "authz.log")
 	configuration(t, dir, []string{"authz.yaml"}, "127.0.0.1:9191", s.authz, "127.0.0.1:9190", s.admin,
-		"gateways: [nginx]", "gateways: [nginx, nginx_headers, caddy, traefik]\ngeoip_database: "+regions,
+		"gateways: [nginx]", "gateways: [nginx, nginx_headers, caddy, traefik]\ngeoip_database: "+regions+"\n"+strings.Join(settings, "\n"),
 		"https://vault.example.com:8200", s.server.Addr, "/run/apitoken-authz/vault-token", tokenFile)
 	p, err := process.Start("apitoken-authz", exec.Command(binary, "-config", filepath.Join(dir, "authz.yaml")), s.authzLog)
 	if err != nil {
@@ -278,13 +292,7 @@ func TestGateways(t *testing.T) {
 	s := newShop(t)
 	for _, g := range gateways {
 		t.Run(g.name, func(t *testing.T) {
-			binary, err := g.find()
-			if err != nil && os.Getenv("REQUIRE_GATEWAYS") != "" {
-				t.Fatal(err)
-			} else if err != nil {
-				fmt.Fprintf(os.Stderr, "The tests with the gateway %s are skipped: %v\n", g.name, err)
-				t.Skipf("SKIPPED: there is no %s, neither on PATH nor in bin/ (bootstrap/gateways/build.sh builds Caddy and Traefik): %v", g.binary, err)
-			}
+			binary := g.require(t)
 			address := g.start(t, s, binary)
 			t.Run("decisions", func(t *testing.T) { s.decisions(t, &g, address) })
 			t.Run("identity", func(t *testing.T) { s.identity(t, &g, address) })
@@ -456,23 +464,26 @@ func (s *shop) revocation(t *testing.T, name, address, role string) {
 	}
 }
 
+// anyGateway returns the first gateway that there is, and its binary.
+func anyGateway(t *testing.T) (*gateway, string) {
+	t.Helper()
+	for i := range gateways {
+		if path, err := gateways[i].find(); err == nil {
+			return &gateways[i], path
+		}
+	}
+	if os.Getenv("REQUIRE_GATEWAYS") != "" {
+		t.Fatal("there is no gateway")
+	}
+	t.Skip("SKIPPED: there is no gateway, neither on PATH nor in bin/")
+	return nil, ""
+}
+
 // TestGatewayWithoutVault stops Vault: tokens that were seen stay good for a while, and then nothing that cannot be checked may
 // pass. When Vault is back, the tokens are good again, and revocations are seen.
 func TestGatewayWithoutVault(t *testing.T) {
 	t.Parallel()
-	var g *gateway
-	var binary string
-	for i := range gateways {
-		if path, err := gateways[i].find(); err == nil {
-			g, binary = &gateways[i], path
-			break
-		}
-	}
-	if g == nil && os.Getenv("REQUIRE_GATEWAYS") != "" {
-		t.Fatal("there is no gateway")
-	} else if g == nil {
-		t.Skip("SKIPPED: there is no gateway, neither on PATH nor in bin/")
-	}
+	g, binary := anyGateway(t)
 	s := newShop(t)
 	address := g.start(t, s, binary)
 	opaque, _ := s.token(t, "reader")
