@@ -231,14 +231,22 @@ func (s *shop) token(t *testing.T, role string) (text, lease string) {
 // start runs a gateway in front of the API, and returns its address.
 func (g *gateway) start(t *testing.T, s *shop, binary string) string {
 	t.Helper()
-	dir := t.TempDir()
+	return g.startWith(t, s, binary, t.TempDir(), func(address string) (int, error) {
+		status, _, err := send(address, "GET", "/status")
+		return status, err
+	})
+}
+
+// startWith runs a gateway like start, in a folder whose files the configuration names. ask asks the gateway for /status.
+func (g *gateway) startWith(t *testing.T, s *shop, binary, dir string, ask func(address string) (int, error)) string {
+	t.Helper()
 	ports, err := process.FreePorts(1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	address := "127.0.0.1:" + ports[0]
 	configuration(t, dir, g.files, "127.0.0.1:8000", address, "http://:8000", "http://:"+ports[0], "127.0.0.1:8080", s.api.Listener.Addr().String(),
-		"127.0.0.1:9191", s.authz, "traefik-api.yaml", filepath.Join(dir, "traefik-api.yaml"))
+		"127.0.0.1:9191", s.authz, "traefik-api.yaml", filepath.Join(dir, "traefik-api.yaml"), "/etc/nginx/tls", dir)
 	cmd := g.command(binary, dir)
 	cmd.Env = append(os.Environ(), "HOME="+dir, "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir)
 	p, err := process.Start(g.name, cmd, filepath.Join(dir, "gateway.log"))
@@ -247,7 +255,7 @@ func (g *gateway) start(t *testing.T, s *shop, binary string) string {
 	}
 	t.Cleanup(p.Stop)
 	if err := p.Wait(t.Context(), func() bool {
-		status, _, err := send(address, "GET", "/status")
+		status, err := ask(address)
 		return err == nil && status == http.StatusOK
 	}); err != nil {
 		log, _ := os.ReadFile(s.authzLog)
@@ -262,6 +270,11 @@ func send(address, method, target string, header ...string) (status int, seen ht
 	if err != nil {
 		return 0, nil, err
 	}
+	return exchange(conn, method, target, header)
+}
+
+// exchange sends a request like send, and closes the connection.
+func exchange(conn net.Conn, method, target string, header []string) (status int, seen http.Header, err error) {
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
 	lines := append([]string{method + " " + target + " HTTP/1.1", "Host: orders.example.com"}, header...)
