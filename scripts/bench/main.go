@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -32,6 +33,9 @@ var (
 	only   = flag.String("only", "", "name of the only operation to measure; empty: all")
 	atOnce = flag.Int("clients", 0, "number of concurrent clients; 0: 1, 8 and 32")
 
+	authorizerCount = flag.Int("authorizers", 10, "number of authorizers, in the measurements refusals and usage")
+	revocations     = flag.Int("revocations", 200, "number of revocations of each kind of token, in the measurement refusals")
+
 	pollers = flag.Int("pollers", 1000, "number of verifiers that poll the feed once a second, in the measurement polls")
 )
 
@@ -48,6 +52,8 @@ func main() {
 // bench is a client of one Vault server.
 type bench struct {
 	addr, token string
+	root, dir   string // of the repository, and of what the benchmark writes
+	server      *vaultserver.Server
 	http        *http.Client
 	service     *httptest.Server // an upstream service that does nothing
 }
@@ -89,14 +95,27 @@ func run(ctx context.Context) error {
 		}
 	}
 	b := &bench{
-		addr: server.Addr, token: server.Token,
+		addr: server.Addr, token: server.Token, root: root, dir: dir, server: server,
 		http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64 + *pollers}, Timeout: 5 * time.Minute},
 	}
 	if err := b.measure(ctx); err != nil {
 		return err
 	}
-	if *only == "" || *only == "polls" {
-		return b.polled(ctx, server, dir)
+	return b.verifiers(ctx)
+}
+
+// verifiers measures what verifiers see, and what they cost.
+func (b *bench) verifiers(ctx context.Context) error {
+	for _, m := range []struct {
+		name    string
+		measure func(context.Context) error
+	}{{"polls", b.polled}, {"refusals", b.refusals}} {
+		if *only != "" && *only != m.name {
+			continue
+		}
+		if err := m.measure(ctx); err != nil {
+			return fmt.Errorf("%s: %w", m.name, err)
+		}
 	}
 	return nil
 }
@@ -107,11 +126,11 @@ func (b *bench) measure(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("\n%-18s %8s %12s %12s %7s %22s %22s\n", "operation", "clients", "engine", "floor", "ratio", "engine p50 / p99", "floor p50 / p99")
+	measurements = slices.DeleteFunc(measurements, func(m measurement) bool { return *only != "" && *only != m.name })
+	if len(measurements) > 0 {
+		fmt.Printf("\n%-18s %8s %12s %12s %7s %22s %22s\n", "operation", "clients", "engine", "floor", "ratio", "engine p50 / p99", "floor p50 / p99")
+	}
 	for _, m := range measurements {
-		if *only != "" && *only != m.name {
-			continue
-		}
 		for _, clients := range []int{1, 8, maxClients} {
 			if *atOnce != 0 && *atOnce != clients {
 				continue
