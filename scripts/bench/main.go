@@ -35,12 +35,18 @@ var (
 
 	authorizerCount = flag.Int("authorizers", 10, "number of authorizers, in the measurements refusals and usage")
 	revocations     = flag.Int("revocations", 200, "number of revocations of each kind of token, in the measurement refusals")
+	forwardTime     = flag.Duration("forward-time", 10*time.Second, "duration of each rate in the measurement forward-auth")
+	empty           = flag.String("serve-empty", "", "address on which to serve as the empty server of the measurement forward-auth; the benchmark starts itself so")
 
 	pollers = flag.Int("pollers", 1000, "number of verifiers that poll the feed once a second, in the measurement polls")
 )
 
 func main() {
 	flag.Parse()
+	if *empty != "" {
+		fmt.Fprintln(os.Stderr, serveEmpty(*empty))
+		os.Exit(1)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx); err != nil {
@@ -109,7 +115,7 @@ func (b *bench) verifiers(ctx context.Context) error {
 	for _, m := range []struct {
 		name    string
 		measure func(context.Context) error
-	}{{"polls", b.polled}, {"refusals", b.refusals}} {
+	}{{"polls", b.polled}, {"refusals", b.refusals}, {"forward-auth", b.forwardAuth}} {
 		if *only != "" && *only != m.name {
 			continue
 		}
