@@ -37,6 +37,7 @@ var (
 	revocations     = flag.Int("revocations", 200, "number of revocations of each kind of token, in the measurement refusals")
 	forwardTime     = flag.Duration("forward-time", 10*time.Second, "duration of each rate in the measurement forward-auth")
 	empty           = flag.String("serve-empty", "", "address on which to serve as the empty server of the measurement forward-auth; the benchmark starts itself so")
+	noiseTime       = flag.Duration("noise-time", 75*time.Second, "duration of the random tokens in the measurement noise; more than a minute, so that good tokens are asked about again")
 
 	pollers = flag.Int("pollers", 1000, "number of verifiers that poll the feed once a second, in the measurement polls")
 )
@@ -115,7 +116,7 @@ func (b *bench) verifiers(ctx context.Context) error {
 	for _, m := range []struct {
 		name    string
 		measure func(context.Context) error
-	}{{"polls", b.polled}, {"refusals", b.refusals}, {"forward-auth", b.forwardAuth}} {
+	}{{"polls", b.polled}, {"refusals", b.refusals}, {"forward-auth", b.forwardAuth}, {"noise", b.noise}} {
 		if *only != "" && *only != m.name {
 			continue
 		}

@@ -1,0 +1,215 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"hash/crc32"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	noiseRate  = 10_000 // tokens a second
+	goodRate   = 200    // requests a second with good tokens, beside the noise
+	goodTokens = 100
+)
+
+// noise shows random tokens with good checksums to an authorizer, and measures the calls to Vault and what becomes of good
+// tokens. The same load of good tokens shows how much of the waiting time is due to the load alone.
+func (b *bench) noise(ctx context.Context) error {
+	proxy, calls, err := b.countingProxy()
+	if err != nil {
+		return err
+	}
+	defer proxy.Close()
+	all, stop, err := b.authorizers(ctx, 1, proxy.URL, "log: {access: none}")
+	defer stop()
+	if err != nil {
+		return err
+	}
+	addr := all[0].addr
+	tokens := make([]string, goodTokens)
+	for i := range tokens {
+		if tokens[i], _, err = b.gatewayToken(ctx, []string{gatewayRoles["opaque"], gatewayRoles["JWT"]}[i%2]); err != nil {
+			return err
+		}
+	}
+	if _, err := b.besides(ctx, addr, tokens, 2*time.Second, nil); err != nil { // every token is seen
+		return err
+	}
+	good := func(int) (string, string) { return tokens[rand.IntN(len(tokens))], "192.0.2.1" }
+	random := func(int) (string, string) { return randomToken(tokens[0]), randomAddress() }
+	fmt.Printf("\n%d/s random tokens with good checksums from 1,000 addresses; beside them %d/s with %d good tokens that were seen before\n", noiseRate, goodRate, goodTokens)
+	fmt.Printf("%-14s %10s %12s %22s %14s %20s\n", "load", "answered", "good refused", "good p50 / p99", "calls to Vault", "in the worst second")
+	for _, phase := range []struct {
+		name   string
+		length time.Duration
+		next   func(int) (string, string)
+	}{{"none", 10 * time.Second, nil}, {"good tokens", 20 * time.Second, good}, {"random tokens", *noiseTime, random}} {
+		count := calls.watch()
+		r, err := b.besides(ctx, addr, tokens, phase.length, phase.next)
+		mean, worst := count()
+		if err != nil {
+			return err
+		}
+		fmt.Printf("%-14s %8.0f/s %12s %22s %12.1f/s %20d\n", phase.name, r.load.rate,
+			fmt.Sprintf("%d of %d", r.good.refused, len(r.good.times)), &r.good, mean, worst)
+		if phase.next != nil && r.load.refused > 0 {
+			fmt.Printf("  of the load, %d of %d were refused\n", r.load.refused, len(r.load.times))
+		}
+		if len(r.first.times) > 0 {
+			fmt.Printf("  good tokens that were never seen before, a try every 100 ms: %d of %d allowed at the first try; until allowed p50 / p99: %s; %d not within 10 s\n",
+				r.atOnce, len(r.first.times)+r.never, &r.first, r.never)
+		}
+	}
+	return nil
+}
+
+// beside is what became of good tokens beside a load.
+type beside struct {
+	load, good result
+	first      sample // of tokens that were never seen: the time until they were allowed
+	atOnce     int    // tokens that were never seen, and were allowed at the first try
+	never      int    // tokens that were never seen, and were not allowed in ten seconds
+}
+
+// besides shows good tokens, and tokens that were never seen, to an authorizer beside a load; nil: without a load.
+func (b *bench) besides(ctx context.Context, addr string, tokens []string, length time.Duration, next func(int) (string, string)) (*beside, error) {
+	links, closeAll, err := dialAll(addr, gatewayConnections+2)
+	defer closeAll()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	r := &beside{}
+	var group sync.WaitGroup
+	if next != nil {
+		group.Go(func() {
+			l := load{links: links[2:], rate: noiseRate, next: next}
+			answered, err := l.run(ctx, length)
+			if err != nil {
+				cancel(err)
+			}
+			r.load = *answered
+		})
+		group.Go(func() {
+			if err := b.firstUses(ctx, links[1], length, r); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	turn := 0
+	l := load{links: links[:1], rate: goodRate, next: func(int) (string, string) {
+		turn++
+		return tokens[turn%len(tokens)], "192.0.2.1"
+	}}
+	answered, err := l.run(ctx, length)
+	if err != nil {
+		cancel(err)
+	}
+	group.Wait()
+	r.good = *answered
+	return r, context.Cause(ctx)
+}
+
+// firstUses issues a token a second, and shows the token until the authorizer allows it.
+func (b *bench) firstUses(ctx context.Context, l *link, length time.Duration, r *beside) error {
+	for start := time.Now(); time.Since(start) < length; time.Sleep(time.Second) {
+		token, _, err := b.gatewayToken(ctx, gatewayRoles["opaque"])
+		if err != nil {
+			return err
+		}
+		began := time.Now()
+		for try := 0; ; try++ {
+			status, err := l.ask(token, "198.51.100.7")
+			if err != nil {
+				return err
+			}
+			if status == allowed {
+				r.first.times = append(r.first.times, time.Since(began))
+				if try == 0 {
+					r.atOnce++
+				}
+				break
+			}
+			if time.Since(began) > 10*time.Second {
+				r.never++
+				break
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+	}
+	return nil
+}
+
+const base62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+// randomToken returns a text with the prefix, the version and the key number of a token, and a good checksum: only the engine
+// finds out that the text is no token.
+func randomToken(like string) string {
+	text := []byte(like[:len(like)-6])
+	start := strings.LastIndexByte(like, '_') + 1
+	for i := start + 11; i < len(text); i++ {
+		digits := 62
+		if (i-start)%11 == 0 {
+			digits = 21 // eleven digits are eight bytes: they must not exceed 64 bits
+		}
+		text[i] = base62[rand.IntN(digits)]
+	}
+	sum := crc32.ChecksumIEEE(text)
+	var digits [6]byte
+	for i := range digits {
+		digits[5-i] = base62[sum%62]
+		sum /= 62
+	}
+	return string(append(text, digits[:]...))
+}
+
+func randomAddress() string { return fmt.Sprintf("10.0.%d.%d", rand.IntN(4), 1+rand.IntN(250)) }
+
+// callCounter counts the calls that pass a proxy, by the second.
+type callCounter struct {
+	total  atomic.Int64
+	mu     sync.Mutex
+	second map[int64]int
+}
+
+// countingProxy starts a proxy before Vault that counts calls.
+func (b *bench) countingProxy() (*httptest.Server, *callCounter, error) {
+	target, err := url.Parse(b.addr)
+	if err != nil {
+		return nil, nil, err
+	}
+	c := &callCounter{second: make(map[int64]int)}
+	forward := httputil.NewSingleHostReverseProxy(target)
+	return httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c.total.Add(1)
+		c.mu.Lock()
+		c.second[time.Now().Unix()]++
+		c.mu.Unlock()
+		forward.ServeHTTP(w, r)
+	})), c, nil
+}
+
+// watch begins to count. The returned function returns the calls a second since, and the calls of the worst second.
+func (c *callCounter) watch() func() (mean float64, worst int) {
+	before, start := c.total.Load(), time.Now()
+	return func() (mean float64, worst int) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for second, n := range c.second {
+			if second > start.Unix() {
+				worst = max(worst, n)
+			}
+		}
+		return float64(c.total.Load()-before) / time.Since(start).Seconds(), worst
+	}
+}
