@@ -32,12 +32,15 @@ func (b *bench) forwardAuth(ctx context.Context) error {
 		return err
 	}
 	fmt.Printf("\nforward-auth as nginx asks, %d connections, with access log; a request that is late counts from when it was due\n", gatewayConnections)
-	fmt.Printf("%-12s %14s %22s %14s %22s\n", "rate", "authorizer", "p50 / p99", "empty server", "p50 / p99")
+	fmt.Printf("%-12s %14s %22s %10s %14s %22s %10s\n", "rate", "authorizer", "p50 / p99", "CPU each", "empty server", "p50 / p99", "CPU each")
 	for _, rate := range []int{1000, 2000, 5000, 10_000, 20_000} {
 		var results [2]result
+		var used [2]time.Duration
 		for range 2 { // rounds of both alternate
-			for i, addr := range []string{all[0].addr, empty.addr} {
-				r, err := steady(ctx, addr, rate, token, *forwardTime/2)
+			for i, server := range []*authorizer{all[0], empty} {
+				before := server.cpu()
+				r, err := steady(ctx, server.addr, rate, token, *forwardTime/2)
+				used[i] += server.cpu() - before
 				if err != nil {
 					return err
 				}
@@ -48,8 +51,9 @@ func (b *bench) forwardAuth(ctx context.Context) error {
 				results[i].rate += r.rate / 2
 			}
 		}
-		fmt.Printf("%-12s %12.0f/s %22s %12.0f/s %22s\n", fmt.Sprintf("%d/s", rate),
-			results[0].rate, &results[0], results[1].rate, &results[1])
+		each := func(i int) time.Duration { return used[i] / time.Duration(max(1, len(results[i].times))) }
+		fmt.Printf("%-12s %12.0f/s %22s %10s %12.0f/s %22s %10s\n", fmt.Sprintf("%d/s", rate),
+			results[0].rate, &results[0], each(0).Round(100*time.Nanosecond), results[1].rate, &results[1], each(1).Round(100*time.Nanosecond))
 	}
 	return nil
 }

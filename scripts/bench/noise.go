@@ -34,33 +34,33 @@ func (b *bench) noise(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	addr := all[0].addr
 	tokens := make([]string, goodTokens)
 	for i := range tokens {
 		if tokens[i], _, err = b.gatewayToken(ctx, []string{gatewayRoles["opaque"], gatewayRoles["JWT"]}[i%2]); err != nil {
 			return err
 		}
 	}
-	if _, err := b.besides(ctx, addr, tokens, 2*time.Second, nil); err != nil { // every token is seen
+	if _, err := b.besides(ctx, all[0].addr, tokens, 2*time.Second, nil); err != nil { // every token is seen
 		return err
 	}
 	good := func(int) (string, string) { return tokens[rand.IntN(len(tokens))], "192.0.2.1" }
 	random := func(int) (string, string) { return randomToken(tokens[0]), randomAddress() }
 	fmt.Printf("\n%d/s random tokens with good checksums from 1,000 addresses; beside them %d/s with %d good tokens that were seen before\n", noiseRate, goodRate, goodTokens)
-	fmt.Printf("%-14s %10s %12s %22s %14s %20s\n", "load", "answered", "good refused", "good p50 / p99", "calls to Vault", "in the worst second")
+	fmt.Printf("%-14s %10s %12s %22s %14s %14s %12s\n", "load", "answered", "good refused", "good p50 / p99", "calls to Vault", "worst second", "cores used")
 	for _, phase := range []struct {
 		name   string
 		length time.Duration
 		next   func(int) (string, string)
 	}{{"none", 10 * time.Second, nil}, {"good tokens", 20 * time.Second, good}, {"random tokens", *noiseTime, random}} {
-		count := calls.watch()
-		r, err := b.besides(ctx, addr, tokens, phase.length, phase.next)
+		count, computed, start := calls.watch(), all[0].cpu(), time.Now()
+		r, err := b.besides(ctx, all[0].addr, tokens, phase.length, phase.next)
 		mean, worst := count()
+		share := float64(all[0].cpu()-computed) / float64(time.Since(start))
 		if err != nil {
 			return err
 		}
-		fmt.Printf("%-14s %8.0f/s %12s %22s %12.1f/s %20d\n", phase.name, r.load.rate,
-			fmt.Sprintf("%d of %d", r.good.refused, len(r.good.times)), &r.good, mean, worst)
+		fmt.Printf("%-14s %8.0f/s %12s %22s %12.1f/s %14d %12.2f\n", phase.name, r.load.rate,
+			fmt.Sprintf("%d of %d", r.good.refused, len(r.good.times)), &r.good, mean, worst, share)
 		if phase.next != nil && r.load.refused > 0 {
 			fmt.Printf("  of the load, %d of %d were refused\n", r.load.refused, len(r.load.times))
 		}
