@@ -39,8 +39,6 @@ var errPosition = errors.New("the answer of introspect has no position in the fe
 // ask asks Vault about a token. Callers that ask about one text at once share one request, which no caller's ctx ends.
 func (v *impl) ask(ctx context.Context, q *question) (found, error) {
 	flight := v.flights.DoChan(string(q.sum[:]), func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), v.config.RequestTimeout)
-		defer cancel()
 		if q.proven {
 			return v.askNow(ctx, q)
 		}
@@ -65,6 +63,8 @@ func (v *impl) ask(ctx context.Context, q *question) (found, error) {
 }
 
 func (v *impl) askNow(ctx context.Context, q *question) (found, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), v.config.RequestTimeout)
+	defer cancel()
 	began := v.config.Now()
 	_, end := v.events.where()
 	v.asked.Add(1)
