@@ -19,6 +19,7 @@ const (
 	noiseRate  = 10_000 // tokens a second
 	goodRate   = 200    // requests a second with good tokens, beside the noise
 	goodTokens = 100
+	goodLinks  = 16 // connections of good tokens: a late answer must not delay the next request
 )
 
 // noise shows random tokens with good checksums to an authorizer, and measures the calls to Vault and what becomes of good
@@ -89,7 +90,7 @@ type firstUses struct {
 
 // besides shows good tokens, and tokens that were never seen, to an authorizer beside a load; nil: without a load.
 func (b *bench) besides(ctx context.Context, addr string, tokens []string, length time.Duration, next func(int) (string, string)) (*beside, error) {
-	links, closeAll, err := dialAll(addr, gatewayConnections+3)
+	links, closeAll, err := dialAll(addr, gatewayConnections+2+goodLinks)
 	defer closeAll()
 	if err != nil {
 		return nil, err
@@ -100,7 +101,7 @@ func (b *bench) besides(ctx context.Context, addr string, tokens []string, lengt
 	var group sync.WaitGroup
 	if next != nil {
 		group.Go(func() {
-			l := load{links: links[3:], rate: noiseRate, next: next}
+			l := load{links: links[2+goodLinks:], rate: noiseRate, next: next}
 			answered, err := l.run(ctx, length)
 			if err != nil {
 				cancel(err)
@@ -109,16 +110,15 @@ func (b *bench) besides(ctx context.Context, addr string, tokens []string, lengt
 		})
 		for i, client := range []func() string{func() string { return "198.51.100.7" }, newAddress} {
 			group.Go(func() {
-				if err := b.showNew(ctx, links[1+i], length, client, &r.first[i]); err != nil {
+				if err := b.showNew(ctx, links[i], length, client, &r.first[i]); err != nil {
 					cancel(err)
 				}
 			})
 		}
 	}
-	turn := 0
-	l := load{links: links[:1], rate: goodRate, next: func(int) (string, string) {
-		turn++
-		return tokens[turn%len(tokens)], "192.0.2.1"
+	var turn atomic.Int64
+	l := load{links: links[2 : 2+goodLinks], rate: goodRate, next: func(int) (string, string) {
+		return tokens[turn.Add(1)%int64(len(tokens))], "192.0.2.1"
 	}}
 	answered, err := l.run(ctx, length)
 	if err != nil {
