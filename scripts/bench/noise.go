@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"hash/crc32"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,7 +27,7 @@ const (
 // noise shows random tokens with good checksums to an authorizer, and measures the calls to Vault and what becomes of good
 // tokens. The same load of good tokens shows how much of the waiting time is due to the load alone.
 func (b *bench) noise(ctx context.Context) error {
-	proxy, calls, err := b.countingProxy()
+	proxy, counter, err := b.countingProxy()
 	if err != nil {
 		return err
 	}
@@ -53,15 +55,16 @@ func (b *bench) noise(ctx context.Context) error {
 		length time.Duration
 		next   func(int) (string, string)
 	}{{"none", 10 * time.Second, nil}, {"good tokens", 20 * time.Second, good}, {"random tokens", *noiseTime, random}} {
-		count, computed, start := calls.watch(), all[0].cpu(), time.Now()
+		count, computed, start := counter.watch(), all[0].cpu(), time.Now()
 		r, err := b.besides(ctx, all[0].addr, tokens, phase.length, phase.next)
-		mean, worst := count()
+		called := count()
 		share := float64(all[0].cpu()-computed) / float64(time.Since(start))
 		if err != nil {
 			return err
 		}
 		fmt.Printf("%-14s %8.0f/s %12s %22s %12.1f/s %14d %12.2f\n", phase.name, r.load.rate,
-			fmt.Sprintf("%d of %d", r.good.refused, len(r.good.times)), &r.good, mean, worst, share)
+			fmt.Sprintf("%d of %d", r.good.refused, len(r.good.times)), &r.good, called.mean, called.worst, share)
+		fmt.Printf("  calls to Vault:%s\n", called.paths)
 		if phase.next != nil && r.load.refused > 0 {
 			fmt.Printf("  of the load, %d of %d were refused\n", r.load.refused, len(r.load.times))
 		}
@@ -187,11 +190,11 @@ func randomAddress() string { return fmt.Sprintf("10.0.%d.%d", rand.IntN(4), 1+r
 // newAddress returns an address that no other client has.
 func newAddress() string { return fmt.Sprintf("10.1.%d.%d", rand.IntN(256), rand.IntN(256)) }
 
-// callCounter counts the calls that pass a proxy, by the second.
+// callCounter counts the calls that pass a proxy, by the second and by the path below the mount.
 type callCounter struct {
-	total  atomic.Int64
 	mu     sync.Mutex
 	second map[int64]int
+	path   map[string]int
 }
 
 // countingProxy starts a proxy before Vault that counts calls.
@@ -200,28 +203,43 @@ func (b *bench) countingProxy() (*httptest.Server, *callCounter, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	c := &callCounter{second: make(map[int64]int)}
+	c := &callCounter{second: make(map[int64]int), path: make(map[string]int)}
 	forward := httputil.NewSingleHostReverseProxy(target)
 	return httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c.total.Add(1)
 		c.mu.Lock()
 		c.second[time.Now().Unix()]++
+		c.path[strings.TrimPrefix(r.URL.Path, "/v1/apitoken/")]++
 		c.mu.Unlock()
 		forward.ServeHTTP(w, r)
 	})), c, nil
 }
 
-// watch begins to count. The returned function returns the calls a second since, and the calls of the worst second.
-func (c *callCounter) watch() func() (mean float64, worst int) {
-	before, start := c.total.Load(), time.Now()
-	return func() (mean float64, worst int) {
+// calls are the calls in a time.
+type calls struct {
+	mean  float64 // a second
+	worst int     // in the worst whole second
+	paths string
+}
+
+// watch begins to count. The returned function returns the calls since.
+func (c *callCounter) watch() func() calls {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.second)
+	clear(c.path)
+	start := time.Now()
+	return func() calls {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		for second, n := range c.second {
-			if second > start.Unix() {
-				worst = max(worst, n)
-			}
+		var is calls
+		for _, n := range c.second {
+			is.worst = max(is.worst, n)
+			is.mean += float64(n)
 		}
-		return float64(c.total.Load()-before) / time.Since(start).Seconds(), worst
+		is.mean /= time.Since(start).Seconds()
+		for _, path := range slices.Sorted(maps.Keys(c.path)) {
+			is.paths += fmt.Sprintf(" %s %d", path, c.path[path])
+		}
+		return is
 	}
 }
