@@ -33,14 +33,17 @@ var (
 	only   = flag.String("only", "", "name of the only operation to measure; empty: all")
 	atOnce = flag.Int("clients", 0, "number of concurrent clients; 0: 1, 8 and 32")
 
-	authorizerCount  = flag.Int("authorizers", 10, "number of authorizers, in the measurements refusals and usage")
-	revocations      = flag.Int("revocations", 200, "number of revocations of each kind of token, in the measurement refusals")
-	forwardTime      = flag.Duration("forward-time", 10*time.Second, "duration of each rate in the measurement forward-auth")
-	empty            = flag.String("serve-empty", "", "address on which to serve as the empty server of the measurement forward-auth; the benchmark starts itself so")
-	noiseTime        = flag.Duration("noise-time", 75*time.Second, "duration of the random tokens in the measurement noise; more than a minute, so that good tokens are asked about again")
+	authorizerCount = flag.Int("authorizers", 10, "number of authorizers, in the measurements refusals and usage")
+	revocations     = flag.Int("revocations", 200, "number of revocations of each kind of token, in the measurement refusals")
+	forwardTime     = flag.Duration("forward-time", 10*time.Second, "duration of each rate in the measurement forward-auth")
+	empty           = flag.String("serve-empty", "", "address to serve the empty server of the measurement forward-auth on;"+
+		" the benchmark starts itself so")
+	noiseTime = flag.Duration("noise-time", 75*time.Second, "duration of the random tokens in the measurement noise;"+
+		" more than a minute, so that good tokens are asked about again")
 	activeTokenCount = flag.Int("active-tokens", 100_000, "number of active tokens in the measurement usage")
 	reportedBy       = flag.Int("reported-by", 1, "number of authorizers that report each token in the measurement usage")
-	usageTime        = flag.Duration("usage-time", 45*time.Second, "duration of the reports in the measurement usage, while writes to storage are counted")
+	usageTime        = flag.Duration("usage-time", 45*time.Second, "duration of the reports in the measurement usage,"+
+		" while writes to storage are counted")
 
 	pollers = flag.Int("pollers", 1000, "number of verifiers that poll the feed once a second, in the measurement polls")
 )
