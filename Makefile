@@ -60,7 +60,7 @@ simulate: ## hold the engine to its promises in a simulated world, with fresh se
 	$(GO) test ./backend/simulation -count=1 -timeout 0 -run 'TestSimulate$$' -simulate.workers=2 $(SIMFLAGS)
 
 .PHONY: bench
-bench: ## measure the engine against a plugin that does nothing (about 25 minutes)
+bench: ## measure the engine against a plugin that does nothing, and gateways under load (about 35 minutes)
 	$(GO) test -run '^$$' -bench . ./backend/...
 	$(GO) run ./scripts/bench $(BENCHFLAGS)
 

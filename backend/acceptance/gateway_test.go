@@ -72,6 +72,19 @@ func (g *gateway) find() (string, error) {
 	return path, err
 }
 
+// require returns the path of a gateway's binary, or skips the test.
+func (g *gateway) require(t *testing.T) string {
+	t.Helper()
+	binary, err := g.find()
+	if err != nil && os.Getenv("REQUIRE_GATEWAYS") != "" {
+		t.Fatal(err)
+	} else if err != nil {
+		fmt.Fprintf(os.Stderr, "The tests with the gateway %s are skipped: %v\n", g.name, err)
+		t.Skipf("SKIPPED: there is no %s, neither on PATH nor in bin/ (bootstrap/gateways/build.sh builds Caddy and Traefik): %v", g.binary, err)
+	}
+	return binary
+}
+
 // shop is a Vault server with the engine, an authorizer, and an API behind gateways.
 type shop struct {
 	*api.Client
@@ -122,7 +135,8 @@ func configuration(t *testing.T, dir string, files []string, replace ...string) 
 	}
 }
 
-func newShop(t *testing.T) *shop {
+// newShop starts Vault, an API and the authorizer. The authorizer's configuration has more settings, a line each.
+func newShop(t *testing.T, settings ...string) *shop {
 	server := mounted(t)
 	s := &shop{Client: server.Client(), server: server, api: newOrders(t)}
 	s.write(t, "apitoken/config", map[string]any{"issuer": server.Addr + "/v1/apitoken", "jwks_max_age": "1s", "status_list_ttl": "1m"})
@@ -142,11 +156,11 @@ func newShop(t *testing.T) *shop {
 		}
 		s.write(t, "apitoken/roles/"+name, role)
 	}
-	s.startAuthorizer(t)
+	s.startAuthorizer(t, settings)
 	return s
 }
 
-func (s *shop) startAuthorizer(t *testing.T) {
+func (s *shop) startAuthorizer(t *testing.T, settings []string) {
 	t.Helper()
 	ctx := t.Context()
 	binary, err := vaultserver.BuildPlugin(ctx, root, "./cmd/apitoken-authz")
@@ -177,7 +191,7 @@ func (s *shop) startAuthorizer(t *testing.T) {
 	geoiptest.Write(t, regions, map[string]string{"127.0.0.0/8": "DE"})
 	s.authz, s.admin, s.authzLog = "127.0.0.1:"+ports[0], "127.0.0.1:"+ports[1], filepath.Join(dir, "authz.log")
 	configuration(t, dir, []string{"authz.yaml"}, "127.0.0.1:9191", s.authz, "127.0.0.1:9190", s.admin,
-		"gateways: [nginx]", "gateways: [nginx, nginx_headers, caddy, traefik]\ngeoip_database: "+regions,
+		"gateways: [nginx]", "gateways: [nginx, nginx_headers, caddy, traefik]\ngeoip_database: "+regions+"\n"+strings.Join(settings, "\n"),
 		"https://vault.example.com:8200", s.server.Addr, "/run/apitoken-authz/vault-token", tokenFile)
 	p, err := process.Start("apitoken-authz", exec.Command(binary, "-config", filepath.Join(dir, "authz.yaml")), s.authzLog)
 	if err != nil {
@@ -217,14 +231,22 @@ func (s *shop) token(t *testing.T, role string) (text, lease string) {
 // start runs a gateway in front of the API, and returns its address.
 func (g *gateway) start(t *testing.T, s *shop, binary string) string {
 	t.Helper()
-	dir := t.TempDir()
+	return g.startWith(t, s, binary, t.TempDir(), func(address string) (int, error) {
+		status, _, err := send(address, "GET", "/status")
+		return status, err
+	})
+}
+
+// startWith runs a gateway like start, in a folder whose files the configuration names. ask asks the gateway for /status.
+func (g *gateway) startWith(t *testing.T, s *shop, binary, dir string, ask func(address string) (int, error)) string {
+	t.Helper()
 	ports, err := process.FreePorts(1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	address := "127.0.0.1:" + ports[0]
 	configuration(t, dir, g.files, "127.0.0.1:8000", address, "http://:8000", "http://:"+ports[0], "127.0.0.1:8080", s.api.Listener.Addr().String(),
-		"127.0.0.1:9191", s.authz, "traefik-api.yaml", filepath.Join(dir, "traefik-api.yaml"))
+		"127.0.0.1:9191", s.authz, "traefik-api.yaml", filepath.Join(dir, "traefik-api.yaml"), "/etc/nginx/tls", dir)
 	cmd := g.command(binary, dir)
 	cmd.Env = append(os.Environ(), "HOME="+dir, "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir)
 	p, err := process.Start(g.name, cmd, filepath.Join(dir, "gateway.log"))
@@ -233,7 +255,7 @@ func (g *gateway) start(t *testing.T, s *shop, binary string) string {
 	}
 	t.Cleanup(p.Stop)
 	if err := p.Wait(t.Context(), func() bool {
-		status, _, err := send(address, "GET", "/status")
+		status, err := ask(address)
 		return err == nil && status == http.StatusOK
 	}); err != nil {
 		log, _ := os.ReadFile(s.authzLog)
@@ -248,6 +270,11 @@ func send(address, method, target string, header ...string) (status int, seen ht
 	if err != nil {
 		return 0, nil, err
 	}
+	return exchange(conn, method, target, header)
+}
+
+// exchange sends a request like send, and closes the connection.
+func exchange(conn net.Conn, method, target string, header []string) (status int, seen http.Header, err error) {
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
 	lines := append([]string{method + " " + target + " HTTP/1.1", "Host: orders.example.com"}, header...)
@@ -278,13 +305,7 @@ func TestGateways(t *testing.T) {
 	s := newShop(t)
 	for _, g := range gateways {
 		t.Run(g.name, func(t *testing.T) {
-			binary, err := g.find()
-			if err != nil && os.Getenv("REQUIRE_GATEWAYS") != "" {
-				t.Fatal(err)
-			} else if err != nil {
-				fmt.Fprintf(os.Stderr, "The tests with the gateway %s are skipped: %v\n", g.name, err)
-				t.Skipf("SKIPPED: there is no %s, neither on PATH nor in bin/ (bootstrap/gateways/build.sh builds Caddy and Traefik): %v", g.binary, err)
-			}
+			binary := g.require(t)
 			address := g.start(t, s, binary)
 			t.Run("decisions", func(t *testing.T) { s.decisions(t, &g, address) })
 			t.Run("identity", func(t *testing.T) { s.identity(t, &g, address) })
@@ -456,23 +477,26 @@ func (s *shop) revocation(t *testing.T, name, address, role string) {
 	}
 }
 
+// anyGateway returns the first gateway that there is, and its binary.
+func anyGateway(t *testing.T) (*gateway, string) {
+	t.Helper()
+	for i := range gateways {
+		if path, err := gateways[i].find(); err == nil {
+			return &gateways[i], path
+		}
+	}
+	if os.Getenv("REQUIRE_GATEWAYS") != "" {
+		t.Fatal("there is no gateway")
+	}
+	t.Skip("SKIPPED: there is no gateway, neither on PATH nor in bin/")
+	return nil, ""
+}
+
 // TestGatewayWithoutVault stops Vault: tokens that were seen stay good for a while, and then nothing that cannot be checked may
 // pass. When Vault is back, the tokens are good again, and revocations are seen.
 func TestGatewayWithoutVault(t *testing.T) {
 	t.Parallel()
-	var g *gateway
-	var binary string
-	for i := range gateways {
-		if path, err := gateways[i].find(); err == nil {
-			g, binary = &gateways[i], path
-			break
-		}
-	}
-	if g == nil && os.Getenv("REQUIRE_GATEWAYS") != "" {
-		t.Fatal("there is no gateway")
-	} else if g == nil {
-		t.Skip("SKIPPED: there is no gateway, neither on PATH nor in bin/")
-	}
+	g, binary := anyGateway(t)
 	s := newShop(t)
 	address := g.start(t, s, binary)
 	opaque, _ := s.token(t, "reader")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/maypok86/otter/v2"
@@ -38,8 +39,6 @@ var errPosition = errors.New("the answer of introspect has no position in the fe
 // ask asks Vault about a token. Callers that ask about one text at once share one request, which no caller's ctx ends.
 func (v *impl) ask(ctx context.Context, q *question) (found, error) {
 	flight := v.flights.DoChan(string(q.sum[:]), func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), v.config.RequestTimeout)
-		defer cancel()
 		if q.proven {
 			return v.askNow(ctx, q)
 		}
@@ -64,6 +63,8 @@ func (v *impl) ask(ctx context.Context, q *question) (found, error) {
 }
 
 func (v *impl) askNow(ctx context.Context, q *question) (found, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), v.config.RequestTimeout)
+	defer cancel()
 	began := v.config.Now()
 	_, end := v.events.where()
 	v.asked.Add(1)
@@ -131,23 +132,28 @@ func (v *impl) read(a *answer, at position, asked time.Time) (*facts, *refusal, 
 	return f, nil, nil
 }
 
-// gate limits questions about tokens that are not known to be good, so that noise does not reach Vault.
+// gate limits questions about tokens that are not known to be good, so that noise does not reach Vault. Half of the questions
+// is reserved for addresses that have shown a good token, so that noise of strangers does not keep new tokens out.
 type gate struct {
-	all   gcra
-	rate  access.Rate
-	one   access.Rate // of an address
-	addrs *otter.Cache[netip.Prefix, *gcra]
+	all, strangers     gcra
+	rate, strange, one access.Rate // of all addresses, of strangers together, and of an address
+	addrs              *otter.Cache[netip.Prefix, *visitor]
+}
+
+// visitor is an address that shows tokens.
+type visitor struct {
+	asked gcra
+	known atomic.Bool // whether the address has shown a good token
 }
 
 // maxGateAddresses is the number of addresses that are counted. An address that is forgotten begins anew, within rate.
 const maxGateAddresses = 50_000
 
 func newGate(perSecond int) *gate {
-	one := max(1, perSecond/5)
+	each := func(n int) access.Rate { return access.Rate{Count: max(1, n), Burst: max(1, n), Window: time.Second} }
 	return &gate{
-		rate:  access.Rate{Count: perSecond, Burst: perSecond, Window: time.Second},
-		one:   access.Rate{Count: one, Burst: one, Window: time.Second},
-		addrs: otter.Must(&otter.Options[netip.Prefix, *gcra]{MaximumSize: maxGateAddresses, InitialCapacity: 64}),
+		rate: each(perSecond), strange: each(perSecond / 2), one: each(perSecond / 5),
+		addrs: otter.Must(&otter.Options[netip.Prefix, *visitor]{MaximumSize: maxGateAddresses, InitialCapacity: 64}),
 	}
 }
 
@@ -159,13 +165,30 @@ func (g *gate) enter(addr netip.Addr, now time.Time) (giveBack func(), retry tim
 		bits = 32
 	}
 	network, _ := addr.Prefix(bits) // of an invalid address: the zero Prefix, which all such uses share
-	one, _ := g.addrs.SetIfAbsent(network, new(gcra))
-	if _, retry, ok = one.take(g.one, now); !ok {
+	v, _ := g.addrs.SetIfAbsent(network, new(visitor))
+	if _, retry, ok = v.asked.take(g.one, now); !ok {
 		return nil, retry, false
+	}
+	stranger := !v.known.Load()
+	if stranger {
+		if _, retry, ok = g.strangers.take(g.strange, now); !ok {
+			v.asked.giveBack(g.one)
+			return nil, retry, false
+		}
 	}
 	if _, retry, ok = g.all.take(g.rate, now); !ok {
-		one.giveBack(g.one)
+		v.asked.giveBack(g.one)
+		if stranger {
+			g.strangers.giveBack(g.strange)
+		}
 		return nil, retry, false
 	}
-	return func() { one.giveBack(g.one); g.all.giveBack(g.rate) }, 0, true
+	return func() {
+		v.known.Store(true)
+		v.asked.giveBack(g.one)
+		g.all.giveBack(g.rate)
+		if stranger {
+			g.strangers.giveBack(g.strange)
+		}
+	}, 0, true
 }

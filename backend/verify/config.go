@@ -42,7 +42,7 @@ type Config struct {
 	MaxAge           time.Duration // how long an answer about an opaque token is kept; zero: 60s, also the maximum
 	MaxTokens        int           // number of tokens kept in memory; zero: 100,000
 	MaxUnknown       int           // number of refused texts kept in memory; zero: 10,000
-	UnknownPerSecond int           // questions to Vault about tokens not known to be good; zero: 50. One address has a fifth
+	UnknownPerSecond int           // questions to Vault about tokens not known to be good; zero: 40. One address has a fifth, and strangers have half
 	PollInterval     time.Duration // of the feed; zero: 1s
 	RequestTimeout   time.Duration // of a request to Vault; zero: 5s
 

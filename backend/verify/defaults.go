@@ -96,7 +96,7 @@ func (c *Config) numbers() error {
 		other int
 	}{
 		{"MaxTokens", &c.MaxTokens, 100_000}, {"MaxUnknown", &c.MaxUnknown, 10_000},
-		{"UnknownPerSecond", &c.UnknownPerSecond, 50}, {"DPoP.MaxProofs", &c.DPoP.MaxProofs, 100_000},
+		{"UnknownPerSecond", &c.UnknownPerSecond, 40}, {"DPoP.MaxProofs", &c.DPoP.MaxProofs, 100_000},
 	} {
 		if *f.value == 0 {
 			*f.value = f.other

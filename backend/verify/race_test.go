@@ -155,7 +155,7 @@ func TestNoise(t *testing.T) {
 			expect(t, v, good[n%len(good)], nil, access.Good)
 			time.Sleep(time.Millisecond)
 		}
-		asked, most := i.Calls("introspect")-calls, 50+50*int(time.Since(began)/time.Second+1)
+		asked, most := i.Calls("introspect")-calls, 40+40*int(time.Since(began)/time.Second+1)
 		if asked > most || limited == 0 {
 			t.Errorf("%d introspections of noise in %s, at most %d are allowed", asked, time.Since(began), most)
 		}
@@ -173,13 +173,44 @@ func TestNoiseOfOneAddress(t *testing.T) {
 		for range 100 {
 			_, _ = v.Check(t.Context(), noise.Opaque(t, verifytest.Token{Scopes: []string{"a"}}), &verify.Use{Client: netip.MustParseAddr("2001:db8::1")})
 		}
-		if n := i.Calls("introspect"); n != 10 {
-			t.Errorf("%d introspections for one address, want 10", n)
+		if n := i.Calls("introspect"); n != 8 {
+			t.Errorf("%d introspections for one address, want 8", n)
 		}
 		text := i.Opaque(t, verifytest.Token{Scopes: []string{"a"}})
 		expect(t, v, text, &verify.Use{Client: netip.MustParseAddr("2001:db8::2")}, verify.RateLimited) // the same network
 		for range 200 {                                                                                 // good tokens use nothing up
 			expect(t, v, i.Opaque(t, verifytest.Token{Scopes: []string{"a"}}), &verify.Use{Client: netip.MustParseAddr("192.0.2.1")}, access.Good)
+		}
+	})
+}
+
+// Noise from many addresses does not keep a new token of an address out that has shown a good token before.
+func TestNewTokensUnderNoise(t *testing.T) {
+	inTime(t, func(t *testing.T, i *verifytest.Issuer) {
+		v := start(t, i.Config())
+		noise := verifytest.NewAt(t, time.Now)
+		client := &verify.Use{Client: netip.MustParseAddr("192.0.2.1")}
+		expect(t, v, i.Opaque(t, verifytest.Token{Scopes: []string{"a"}}), client, access.Good)
+		calls, began := i.Calls("introspect"), time.Now()
+		for n := range 5000 {
+			stranger := netip.AddrFrom4([4]byte{198, 51, byte(n / 250), byte(n % 250)})
+			_, _ = v.Check(t.Context(), noise.Opaque(t, verifytest.Token{Scopes: []string{"a"}}), &verify.Use{Client: stranger})
+			if n%250 == 249 {
+				expect(t, v, i.Opaque(t, verifytest.Token{Scopes: []string{"a"}}), client, access.Good)
+			}
+			time.Sleep(time.Millisecond)
+		}
+		good := 5000 / 250
+		if asked, most := i.Calls("introspect")-calls-good, 20+20*int(time.Since(began)/time.Second+1); asked > most {
+			t.Errorf("%d introspections for strangers in %s, at most %d are allowed", asked, time.Since(began), most)
+		}
+		// A known address has no more of the budget than others when it shows noise.
+		before := i.Calls("introspect")
+		for range 100 {
+			_, _ = v.Check(t.Context(), noise.Opaque(t, verifytest.Token{Scopes: []string{"a"}}), client)
+		}
+		if n := i.Calls("introspect") - before; n > 8 {
+			t.Errorf("%d introspections for noise of a known address, want at most 8", n)
 		}
 	})
 }

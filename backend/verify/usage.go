@@ -30,7 +30,8 @@ type usage struct {
 	reporters atomic.Int64 // number of processes that report, this one included
 
 	mu      sync.Mutex
-	active  []active
+	active  []active          // of the next report
+	due     []active          // of the report that is being sent
 	dead    map[string]*meter // refused tokens that are not kept, by name
 	unknown map[netip.Addr]uint64
 
@@ -58,7 +59,7 @@ func newUsage(c *Config) *usage {
 func (u *usage) list(id string, m *meter) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if len(u.active) >= u.most {
+	if len(u.active)+len(u.due) >= u.most {
 		m.mu.Lock()
 		m.listed = false
 		m.mu.Unlock()
@@ -121,14 +122,16 @@ type unknownRow struct {
 	Refusals uint64 `json:"refusals"`
 }
 
-// report sends what was counted. A batch that was not answered is sent again with its number, so that it counts once.
+// report sends what was counted before report was called: what is counted meanwhile waits for the next report, or a report
+// would have no end while tokens are used. A batch that was not answered is sent again with its number, so that it counts once.
 func (v *impl) report(ctx context.Context) error {
 	u := v.usage
 	u.sending.Lock()
 	defer u.sending.Unlock()
-	for {
+	u.begin()
+	for more := true; more || u.pending != nil; {
 		if u.pending == nil {
-			u.pending = u.next(v.config.GeoIP)
+			u.pending, more = u.next(v.config.GeoIP)
 		}
 		if u.pending == nil {
 			return nil
@@ -151,21 +154,29 @@ func (v *impl) report(ctx context.Context) error {
 		u.pending = nil
 		u.reporters.Store(max(1, done.Reporters))
 	}
+	return nil
 }
 
-// next returns the next batch; nil: there is nothing to report. The caller holds sending.
-func (u *usage) next(region func(netip.Addr) string) *batch {
+// begin has the report contain what is active by now. The caller holds sending.
+func (u *usage) begin() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if len(u.active) == 0 && len(u.unknown) == 0 {
-		return nil
+	u.due, u.active = append(u.due, u.active...), nil
+}
+
+// next returns the next batch, and whether the report has more; nil: there is nothing to report. The caller holds sending.
+func (u *usage) next(region func(netip.Addr) string) (b *batch, more bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if len(u.due) == 0 && len(u.unknown) == 0 {
+		return nil, false
 	}
 	u.sequence++
-	b := &batch{Reporter: u.name, Sequence: u.sequence, Tokens: []tokenRow{}, Unknown: []unknownRow{}}
+	b = &batch{Reporter: u.name, Sequence: u.sequence, Tokens: []tokenRow{}, Unknown: []unknownRow{}}
 	size := 0
-	for len(u.active) > 0 && len(b.Tokens) < maxReportRows && size < maxReportBytes {
-		one := u.active[len(u.active)-1]
-		u.active = u.active[:len(u.active)-1]
+	for len(u.due) > 0 && len(b.Tokens) < maxReportRows && size < maxReportBytes {
+		one := u.due[len(u.due)-1]
+		u.due = u.due[:len(u.due)-1]
 		delete(u.dead, one.id)
 		row := one.meter.take(one.id, region)
 		size += 200
@@ -174,14 +185,14 @@ func (u *usage) next(region func(netip.Addr) string) *batch {
 		}
 		b.Tokens = append(b.Tokens, row)
 	}
-	if len(u.active) == 0 {
-		u.active = nil // the list may have been long
+	if len(u.due) == 0 {
+		u.due = nil // the list may have been long
 	}
 	for addr, n := range u.unknown {
 		b.Unknown = append(b.Unknown, unknownRow{addr.String(), n})
 	}
 	clear(u.unknown)
-	return b
+	return b, len(u.due) > 0
 }
 
 // take returns the counts of a meter, and sets them to zero.

@@ -54,6 +54,33 @@ func TestUsage(t *testing.T) {
 	})
 }
 
+// A report ends although tokens are used while the report is sent: these uses are in the next report.
+func TestReportEnds(t *testing.T) {
+	inTime(t, func(t *testing.T, i *verifytest.Issuer) {
+		v := start(t, i.Config())
+		text, other := i.Opaque(t, verifytest.Token{Scopes: []string{"a"}}), i.Opaque(t, verifytest.Token{Scopes: []string{"a"}})
+		expect(t, v, text, nil, access.Good)
+		expect(t, v, other, nil, access.Good)
+		reports := 0
+		i.OnAnswer(func(path string) {
+			if path != "usage" {
+				return
+			}
+			if reports++; reports < 100 { // an engine that never rests would hang the test
+				expect(t, v, text, nil, access.Good)
+			}
+		})
+		time.Sleep(31 * time.Second)
+		if reports != 1 {
+			t.Errorf("%d batches in one report, want 1", reports)
+		}
+		time.Sleep(30 * time.Second)
+		if reports != 2 || i.Reported(text).Uses != 2 || i.Reported(other).Uses != 1 {
+			t.Errorf("%d batches, %+v, %+v", reports, i.Reported(text), i.Reported(other))
+		}
+	})
+}
+
 // A report that was counted and not answered counts once; what is used meanwhile is not lost.
 func TestUsageIsCountedOnce(t *testing.T) {
 	inTime(t, func(t *testing.T, i *verifytest.Issuer) {

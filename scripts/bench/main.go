@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -32,11 +33,27 @@ var (
 	only   = flag.String("only", "", "name of the only operation to measure; empty: all")
 	atOnce = flag.Int("clients", 0, "number of concurrent clients; 0: 1, 8 and 32")
 
+	authorizerCount = flag.Int("authorizers", 10, "number of authorizers, in the measurements refusals and usage")
+	revocations     = flag.Int("revocations", 200, "number of revocations of each kind of token, in the measurement refusals")
+	forwardTime     = flag.Duration("forward-time", 10*time.Second, "duration of each rate in the measurement forward-auth")
+	empty           = flag.String("serve-empty", "", "address to serve the empty server of the measurement forward-auth on;"+
+		" the benchmark starts itself so")
+	noiseTime = flag.Duration("noise-time", 75*time.Second, "duration of the random tokens in the measurement noise;"+
+		" more than a minute, so that good tokens are asked about again")
+	activeTokenCount = flag.Int("active-tokens", 100_000, "number of active tokens in the measurement usage")
+	reportedBy       = flag.Int("reported-by", 1, "number of authorizers that report each token in the measurement usage")
+	usageTime        = flag.Duration("usage-time", 45*time.Second, "duration of the reports in the measurement usage,"+
+		" while writes to storage are counted")
+
 	pollers = flag.Int("pollers", 1000, "number of verifiers that poll the feed once a second, in the measurement polls")
 )
 
 func main() {
 	flag.Parse()
+	if *empty != "" {
+		fmt.Fprintln(os.Stderr, serveEmpty(*empty))
+		os.Exit(1)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx); err != nil {
@@ -48,6 +65,8 @@ func main() {
 // bench is a client of one Vault server.
 type bench struct {
 	addr, token string
+	root, dir   string // of the repository, and of what the benchmark writes
+	server      *vaultserver.Server
 	http        *http.Client
 	service     *httptest.Server // an upstream service that does nothing
 }
@@ -89,14 +108,27 @@ func run(ctx context.Context) error {
 		}
 	}
 	b := &bench{
-		addr: server.Addr, token: server.Token,
+		addr: server.Addr, token: server.Token, root: root, dir: dir, server: server,
 		http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64 + *pollers}, Timeout: 5 * time.Minute},
 	}
 	if err := b.measure(ctx); err != nil {
 		return err
 	}
-	if *only == "" || *only == "polls" {
-		return b.polled(ctx, server, dir)
+	return b.verifiers(ctx)
+}
+
+// verifiers measures what verifiers see, and what they cost.
+func (b *bench) verifiers(ctx context.Context) error {
+	for _, m := range []struct {
+		name    string
+		measure func(context.Context) error
+	}{{"polls", b.polled}, {"refusals", b.refusals}, {"forward-auth", b.forwardAuth}, {"noise", b.noise}, {"usage", b.usageCost}} {
+		if *only != "" && *only != m.name {
+			continue
+		}
+		if err := m.measure(ctx); err != nil {
+			return fmt.Errorf("%s: %w", m.name, err)
+		}
 	}
 	return nil
 }
@@ -107,11 +139,11 @@ func (b *bench) measure(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("\n%-18s %8s %12s %12s %7s %22s %22s\n", "operation", "clients", "engine", "floor", "ratio", "engine p50 / p99", "floor p50 / p99")
+	measurements = slices.DeleteFunc(measurements, func(m measurement) bool { return *only != "" && *only != m.name })
+	if len(measurements) > 0 {
+		fmt.Printf("\n%-18s %8s %12s %12s %7s %22s %22s\n", "operation", "clients", "engine", "floor", "ratio", "engine p50 / p99", "floor p50 / p99")
+	}
 	for _, m := range measurements {
-		if *only != "" && *only != m.name {
-			continue
-		}
 		for _, clients := range []int{1, 8, maxClients} {
 			if *atOnce != 0 && *atOnce != clients {
 				continue

@@ -143,12 +143,15 @@ type sample struct {
 	times []time.Duration
 }
 
-func (s *sample) String() string {
-	slices.Sort(s.times)
-	at := func(q float64) time.Duration {
-		return s.times[int(q*float64(len(s.times)-1))].Round(10 * time.Microsecond)
+func (s *sample) String() string { return fmt.Sprintf("%s / %s", s.at(0.50), s.at(0.99)) }
+
+// at returns a quantile of the times.
+func (s *sample) at(q float64) time.Duration {
+	if len(s.times) == 0 {
+		return 0
 	}
-	return fmt.Sprintf("%s / %s", at(0.50), at(0.99))
+	slices.Sort(s.times)
+	return s.times[int(q*float64(len(s.times)-1))].Round(10 * time.Microsecond)
 }
 
 func median(v []float64) float64 {

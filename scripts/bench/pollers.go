@@ -9,16 +9,14 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/api"
-
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/scripts/vaultserver"
 )
 
 // polled compares creds without and with verifiers that poll the feed once a second, with a file audit device on. Rounds
 // of both alternate.
-func (b *bench) polled(ctx context.Context, server *vaultserver.Server, dir string) error {
+func (b *bench) polled(ctx context.Context) error {
 	const creds = "apitoken/creds/bench"
-	log := filepath.Join(dir, "audit.log")
-	sys := server.Client().Sys()
+	log := filepath.Join(b.dir, "audit.log")
+	sys := b.server.Client().Sys()
 	device := &api.EnableAuditOptions{Type: "file", Options: map[string]string{"file_path": log}}
 	if err := sys.EnableAuditWithOptionsWithContext(ctx, "polls", device); err != nil {
 		return err
