@@ -60,13 +60,16 @@ func (a *Answer) code() string {
 
 func (a *Answer) body() string { return fmt.Sprintf("{\"error\":%q}\n", a.code()) }
 
+// noStore is a value of Cache-Control that answers share.
+var noStore = []string{"no-store"}
+
 // writeAny writes an answer for gateways that show every refusal to the client.
 func writeAny(w http.ResponseWriter, a *Answer) {
 	h := w.Header()
 	for name, values := range a.Header {
 		h[name] = values
 	}
-	h.Set("Cache-Control", "no-store")
+	h["Cache-Control"] = noStore
 	if a.Allowed {
 		setIdentity(h, a)
 		w.WriteHeader(http.StatusOK)
@@ -84,7 +87,7 @@ func writeNginx(w http.ResponseWriter, a *Answer) {
 	for name, values := range a.Header {
 		h[name] = values
 	}
-	h.Set("Cache-Control", "no-store")
+	h["Cache-Control"] = noStore
 	switch {
 	case a.Allowed:
 		setIdentity(h, a)

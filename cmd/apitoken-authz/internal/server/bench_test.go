@@ -47,7 +47,9 @@ func benchServer(b *testing.B, access string) (s *Server, token string) {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = log.Close() })
-	s = New(verifier, f, slog.New(slog.NewJSONHandler(log, nil)), prometheus.NewRegistry())
+	lines := NewLines(log)
+	b.Cleanup(func() { _ = lines.Close() })
+	s = New(verifier, f, slog.New(slog.NewJSONHandler(log, nil)), slog.NewJSONHandler(lines, nil), prometheus.NewRegistry())
 	return s, issuer.Opaque(b, verifytest.Token{Scopes: []string{"orders:*"}, CIDRs: []string{"10.0.0.0/8"}, Hosts: []string{"api.example.com"}})
 }
 

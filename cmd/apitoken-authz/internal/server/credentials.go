@@ -50,12 +50,23 @@ func isToken(s string) bool {
 	if s == "" {
 		return false
 	}
-	for _, c := range []byte(s) {
-		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && strings.IndexByte("-._~+/=", c) < 0 {
+	for i := range len(s) {
+		if !inToken[s[i]] {
 			return false
 		}
 	}
 	return true
+}
+
+// inToken has the bytes of a b64token.
+var inToken = bytesOf("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/=")
+
+// bytesOf returns a table of the bytes of a text.
+func bytesOf(text string) (table [256]bool) {
+	for _, c := range []byte(text) {
+		table[c] = true
+	}
+	return table
 }
 
 // inQuery reports whether a query has the parameter access_token, in any encoding.

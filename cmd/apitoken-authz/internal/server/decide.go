@@ -13,17 +13,17 @@ import (
 )
 
 // handle reads a request, decides, counts and logs.
-func (s *Server) handle(ctx context.Context, gateway string, read func() (*Request, *problem)) *Answer {
+func (s *Server) handle(ctx context.Context, k *kind, read func() (*Request, *problem)) *Answer {
 	start := time.Now()
 	r, p := read()
 	var a *Answer
 	if p != nil {
 		a = s.refuse(p)
 	} else {
-		r.Gateway = gateway
+		r.Gateway = k.name
 		a = s.decide(ctx, r)
 	}
-	s.record(ctx, gateway, r, a, time.Since(start))
+	s.record(ctx, k, r, a, start)
 	return a
 }
 
@@ -90,9 +90,11 @@ func (s *Server) protected(ctx context.Context, r *Request, rule *rules.Rule) *A
 		return a
 	}
 	use := &verify.Use{
-		Scopes: rule.Scopes, Audience: rule.Audience,
-		Method: r.Method, URL: r.url(), Host: r.host, Client: r.Client,
+		Scopes: rule.Scopes, Audience: rule.Audience, Method: r.Method, Host: r.host, Client: r.Client,
 		Scheme: c.scheme, Proofs: c.proofs, Certificate: r.Certificate,
+	}
+	if len(c.proofs) > 0 {
+		use.URL = r.url()
 	}
 	d, err := s.checker.Check(ctx, c.token, use)
 	a := &Answer{Decision: d, Reason: d.Reason, Detail: d.Detail, secret: c.token}

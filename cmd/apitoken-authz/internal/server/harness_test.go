@@ -162,7 +162,7 @@ func start(t testing.TB, more ...string) *world {
 		t.Fatal(err)
 	}
 	w := &world{fake: newFake(t), log: &lockedBuffer{}, registry: prometheus.NewRegistry()}
-	w.Server = New(w.fake, f, slog.New(slog.NewJSONHandler(w.log, nil)), w.registry)
+	w.Server = New(w.fake, f, slog.New(slog.NewJSONHandler(w.log, nil)), nil, w.registry)
 	l, err := Listen(f)
 	if err != nil {
 		t.Fatal(err)

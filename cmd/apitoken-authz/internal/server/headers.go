@@ -26,12 +26,7 @@ func identity(d *verify.Decision) []string {
 const safeChars = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~:/*@+= "
 
 // isSafe has the bytes of safeChars.
-var isSafe = func() (table [256]bool) {
-	for _, c := range []byte(safeChars) {
-		table[c] = true
-	}
-	return table
-}()
+var isSafe = bytesOf(safeChars)
 
 // plain reports whether a value needs no percent-encoding.
 func plain(value string) bool {

@@ -53,7 +53,7 @@ func TestRelay(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
 	go func() {
-		ended <- New(verifier, f, slog.New(slog.DiscardHandler), prometheus.NewRegistry()).Run(ctx, l, nil, certificates)
+		ended <- New(verifier, f, slog.New(slog.DiscardHandler), nil, prometheus.NewRegistry()).Run(ctx, l, nil, certificates)
 	}()
 	defer func() {
 		cancel()

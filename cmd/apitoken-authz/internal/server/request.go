@@ -63,13 +63,11 @@ func single(h http.Header, name string) (string, *problem) {
 	return values[0], nil
 }
 
-// singles returns the values of several headers.
-func singles(h http.Header, names ...string) ([]string, *problem) {
-	values := make([]string, len(names))
+// singles returns the values of up to five headers.
+func singles(h http.Header, names ...string) (values [5]string, p *problem) {
 	for i, name := range names {
-		var p *problem
 		if values[i], p = single(h, name); p != nil {
-			return nil, p
+			return values, p
 		}
 	}
 	return values, nil

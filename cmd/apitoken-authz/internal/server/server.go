@@ -29,7 +29,8 @@ type Server struct {
 	checker  Checker
 	logger   *slog.Logger
 	metrics  *metrics
-	settings *config.File // as at the start; only its rules are replaced
+	kinds    map[string]*kind // by the names of config.Kinds; only those that the configuration serves
+	settings *config.File     // as at the start; only its rules are replaced
 	gateways []netip.Prefix
 	proxies  []netip.Prefix
 	rules    atomic.Pointer[rules.Set]
@@ -38,8 +39,8 @@ type Server struct {
 	reload   sync.Mutex
 }
 
-// New returns a server for a configuration.
-func New(checker Checker, f *config.File, logger *slog.Logger, registry *prometheus.Registry) *Server {
+// New returns a server for a configuration. access takes the lines of the access log; nil: the handler of logger.
+func New(checker Checker, f *config.File, logger *slog.Logger, access slog.Handler, registry *prometheus.Registry) *Server {
 	s := &Server{checker: checker, logger: logger, settings: f, limits: newLimiters()}
 	addresses := f.GatewayAddresses
 	if len(addresses) == 0 && (f.TLS == nil || f.TLS.ClientCA == "") {
@@ -48,6 +49,13 @@ func New(checker Checker, f *config.File, logger *slog.Logger, registry *prometh
 	s.gateways, s.proxies = prefixes(addresses), prefixes(f.TrustedProxies)
 	s.rules.Store(f.RuleSet())
 	s.metrics = newMetrics(registry, s)
+	if access == nil {
+		access = logger.Handler()
+	}
+	s.kinds = make(map[string]*kind, len(f.Gateways))
+	for _, name := range f.Gateways {
+		s.kinds[name] = s.newKind(name, access)
+	}
 	return s
 }
 
@@ -80,23 +88,13 @@ func (s *Server) fromGateway(peer string) bool {
 	return err == nil && contains(s.gateways, addr.Addr().Unmap())
 }
 
-// reader builds the client's request from what a gateway sent.
-type reader func(s *Server, r *http.Request) (*Request, *problem)
-
-// nginxPrefix begins the request line that nginx passes on.
-const nginxPrefix = "/nginx"
-
 // ServeHTTP answers gateways that ask by HTTP. It looks at the request target as sent: a mux would clean the target.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	switch path, _, _ := strings.Cut(r.RequestURI, "?"); {
-	case strings.HasPrefix(path, nginxPrefix+"/") && s.settings.Serves("nginx"):
-		s.answer(w, r, "nginx", readNginx)
-	case path == "/headers/nginx" && s.settings.Serves("nginx_headers"):
-		s.answer(w, r, "nginx_headers", readNginxHeaders)
-	case path == "/caddy" && s.settings.Serves("caddy"):
-		s.answer(w, r, "caddy", readForwarded)
-	case path == "/traefik" && s.settings.Serves("traefik"):
-		s.answer(w, r, "traefik", readForwarded)
+	path, _, _ := strings.Cut(r.RequestURI, "?")
+	k := s.kinds[kindAt(path)]
+	switch {
+	case k != nil:
+		s.answer(w, r, k)
 	case s.settings.Listen.Admin == "" && !strings.HasPrefix(path, nginxPrefix):
 		s.serveAdmin(w, r, path)
 	default:
@@ -112,29 +110,25 @@ func (s *Server) Admin() http.Handler {
 }
 
 // answer decides on a request, and writes the answer that the kind of gateway understands.
-func (s *Server) answer(w http.ResponseWriter, r *http.Request, gateway string, read reader) {
-	write := writeAny
-	if strings.HasPrefix(gateway, "nginx") {
-		write = writeNginx
-	}
+func (s *Server) answer(w http.ResponseWriter, r *http.Request, k *kind) {
 	written := false
 	defer func() {
 		if p := recover(); p != nil {
-			s.panicked(gateway, p)
+			s.panicked(k.name, p)
 			if !written {
-				write(w, &Answer{Status: http.StatusServiceUnavailable, Reason: reasonInternal})
+				k.write(w, &Answer{Status: http.StatusServiceUnavailable, Reason: reasonInternal})
 			}
 		}
 	}()
-	a := s.handle(r.Context(), gateway, func() (*Request, *problem) {
+	a := s.handle(r.Context(), k, func() (*Request, *problem) {
 		if !s.fromGateway(r.RemoteAddr) {
 			detail := "the peer " + r.RemoteAddr + " is not in gateway_addresses"
 			return nil, &problem{status: http.StatusForbidden, reason: reasonGateway, detail: detail}
 		}
-		return read(s, r)
+		return k.read(s, r)
 	})
 	written = true
-	write(w, a)
+	k.write(w, a)
 }
 
 func (s *Server) panicked(gateway string, p any) {

@@ -102,7 +102,7 @@ func TestTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := New(newFake(t), f, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	s := New(newFake(t), f, slog.New(slog.DiscardHandler), nil, prometheus.NewRegistry())
 	l, err := Listen(f)
 	if err != nil {
 		t.Fatal(err)
