@@ -75,8 +75,7 @@ func run(o options, stdin io.Reader, stdout io.Writer) error {
 	defer verifier.Close()
 	lines := server.NewLines(os.Stderr)
 	defer lines.Close()
-	access := slog.NewJSONHandler(lines, &slog.HandlerOptions{Level: levelOf(f)})
-	s := server.New(verifier, f, logger, access, prometheus.NewRegistry())
+	s := server.New(verifier, f, logger, lines, prometheus.NewRegistry())
 	if o.explain != "" {
 		return explain(ctx, s, o, stdin, stdout)
 	}
@@ -85,16 +84,12 @@ func run(o options, stdin io.Reader, stdout io.Writer) error {
 
 // newLogger logs in JSON. An explanation is not mixed with logs.
 func newLogger(f *config.File, o options) *slog.Logger {
-	level := levelOf(f)
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(f.Log.Level)) // the configuration has checked the level
 	if o.explain != "" {
 		level = max(level, slog.LevelWarn)
 	}
 	return slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
-}
-
-func levelOf(f *config.File) (level slog.Level) {
-	_ = level.UnmarshalText([]byte(f.Log.Level)) // the configuration has checked the level
-	return level
 }
 
 func explain(ctx context.Context, s *server.Server, o options, stdin io.Reader, stdout io.Writer) error {

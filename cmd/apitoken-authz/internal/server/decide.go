@@ -23,11 +23,11 @@ func (s *Server) handle(ctx context.Context, k *kind, read func() (*Request, *pr
 		r.Gateway = k.name
 		a = s.decide(ctx, r)
 	}
-	s.record(ctx, k, r, a, start)
+	s.record(k, r, a, start)
 	return a
 }
 
-// decide decides on a request. Nothing of the decision is kept.
+// decide decides on a request. Nothing of the decision is kept. The answer is part of the request.
 func (s *Server) decide(ctx context.Context, r *Request) *Answer {
 	if p := r.parse(); p != nil {
 		return s.refuse(p)
@@ -76,7 +76,8 @@ func (s *Server) public(r *Request, rule *rules.Rule) *Answer {
 	if wait := s.limits.take(rule, "", r.Client); wait > 0 {
 		return s.limited(wait)
 	}
-	return &Answer{Allowed: true, Status: http.StatusOK}
+	r.answer = Answer{Allowed: true, Status: http.StatusOK}
+	return &r.answer
 }
 
 // protected decides by a rule that needs a token.
@@ -89,15 +90,18 @@ func (s *Server) protected(ctx context.Context, r *Request, rule *rules.Rule) *A
 		}
 		return a
 	}
-	use := &verify.Use{
+	r.use = verify.Use{
 		Scopes: rule.Scopes, Audience: rule.Audience, Method: r.Method, Host: r.host, Client: r.Client,
 		Scheme: c.scheme, Proofs: c.proofs, Certificate: r.Certificate,
 	}
 	if len(c.proofs) > 0 {
-		use.URL = r.url()
+		r.use.URL = r.url()
 	}
-	d, err := s.checker.Check(ctx, c.token, use)
-	a := &Answer{Decision: d, Reason: d.Reason, Detail: d.Detail, secret: c.token}
+	var err error
+	a := &r.answer
+	a.Decision, err = s.checker.Check(ctx, c.token, &r.use)
+	d := &a.Decision
+	a.Reason, a.Detail, a.secret = d.Reason, d.Detail, c.token
 	switch {
 	case err != nil:
 		a.Status, a.Reason, a.Detail = http.StatusServiceUnavailable, reasonNoDecision, "no decision can be made"
@@ -111,7 +115,7 @@ func (s *Server) protected(ctx context.Context, r *Request, rule *rules.Rule) *A
 	default:
 		if wait := s.limits.take(rule, d.TokenID, r.Client); wait > 0 {
 			limited := s.limited(wait)
-			limited.Decision, limited.secret = d, c.token
+			limited.Decision, limited.secret = *d, c.token
 			return limited
 		}
 		a.Allowed, a.Status, a.Reason = true, http.StatusOK, ""

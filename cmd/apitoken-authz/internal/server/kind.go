@@ -1,7 +1,6 @@
 package server
 
 import (
-	"log/slog"
 	"net/http"
 	"strings"
 )
@@ -12,11 +11,9 @@ type kind struct {
 	read    func(s *Server, r *http.Request) (*Request, *problem) // builds the client's request; nil of envoy
 	write   func(w http.ResponseWriter, a *Answer)                // nil of envoy
 	allowed counters
-	log     slog.Handler // of lines about allowed requests
-	refused slog.Handler // of lines about refused requests
 }
 
-func (s *Server) newKind(name string, access slog.Handler) *kind {
+func (s *Server) newKind(name string) *kind {
 	k := &kind{name: name, write: writeAny, allowed: s.metrics.of(name, reasonAllowed)}
 	switch name {
 	case "nginx":
@@ -26,9 +23,6 @@ func (s *Server) newKind(name string, access slog.Handler) *kind {
 	case "caddy", "traefik":
 		k.read = readForwarded
 	}
-	gateway := slog.String("gateway", name)
-	k.log = access.WithAttrs([]slog.Attr{gateway, slog.Bool("allowed", true)})
-	k.refused = access.WithAttrs([]slog.Attr{gateway, slog.Bool("allowed", false)})
 	return k
 }
 

@@ -24,6 +24,10 @@ type Request struct {
 
 	target target.Target
 	host   string // without port
+
+	// Parts of the request, so that a decision allocates once.
+	use    verify.Use
+	answer Answer
 }
 
 // Reasons besides those of the library.

@@ -28,6 +28,8 @@ type Checker interface {
 type Server struct {
 	checker  Checker
 	logger   *slog.Logger
+	access   *Lines
+	logs     string // which requests are in the access log: all, refused or none
 	metrics  *metrics
 	kinds    map[string]*kind // by the names of config.Kinds; only those that the configuration serves
 	settings *config.File     // as at the start; only its rules are replaced
@@ -39,9 +41,12 @@ type Server struct {
 	reload   sync.Mutex
 }
 
-// New returns a server for a configuration. access takes the lines of the access log; nil: the handler of logger.
-func New(checker Checker, f *config.File, logger *slog.Logger, access slog.Handler, registry *prometheus.Registry) *Server {
-	s := &Server{checker: checker, logger: logger, settings: f, limits: newLimiters()}
+// New returns a server for a configuration. access takes the access log.
+func New(checker Checker, f *config.File, logger *slog.Logger, access *Lines, registry *prometheus.Registry) *Server {
+	s := &Server{checker: checker, logger: logger, access: access, logs: f.Log.Access, settings: f, limits: newLimiters()}
+	if !logger.Enabled(context.Background(), slog.LevelInfo) {
+		s.logs = "none"
+	}
 	addresses := f.GatewayAddresses
 	if len(addresses) == 0 && (f.TLS == nil || f.TLS.ClientCA == "") {
 		addresses = []string{"127.0.0.0/8", "::1"}
@@ -49,12 +54,9 @@ func New(checker Checker, f *config.File, logger *slog.Logger, access slog.Handl
 	s.gateways, s.proxies = prefixes(addresses), prefixes(f.TrustedProxies)
 	s.rules.Store(f.RuleSet())
 	s.metrics = newMetrics(registry, s)
-	if access == nil {
-		access = logger.Handler()
-	}
 	s.kinds = make(map[string]*kind, len(f.Gateways))
 	for _, name := range f.Gateways {
-		s.kinds[name] = s.newKind(name, access)
+		s.kinds[name] = s.newKind(name)
 	}
 	return s
 }
