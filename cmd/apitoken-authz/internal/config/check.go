@@ -99,6 +99,9 @@ func checkPrefix(d *document, place at, s string) {
 	}
 }
 
+// maxProofs is the largest number of proofs that the library remembers.
+const maxProofs = 10_000_000
+
 func (f *File) checkVault(d *document) {
 	switch {
 	case f.Vault == nil && f.Issuer == "":
@@ -134,6 +137,9 @@ func (f *File) checkVault(d *document) {
 		if v.value < 0 || v.value > v.most {
 			d.fail(v.place, "must be between 0s and %s", v.most)
 		}
+	}
+	if f.DPoP.MaxProofs < 0 || f.DPoP.MaxProofs > maxProofs {
+		d.fail(at{"dpop", "max_proofs"}, "must be between 0 and %d; 0 stands for the default of 1000000", maxProofs)
 	}
 	if f.MaxTokens < 0 {
 		d.fail(at{"max_tokens"}, "must not be negative")

@@ -113,6 +113,7 @@ type LoginRole struct {
 // DPoP says which proofs (RFC 9449) are good.
 type DPoP struct {
 	MaxAge       time.Duration `yaml:"max_age"`
+	MaxProofs    int           `yaml:"max_proofs"`     // number of proofs remembered against replay; zero: 1,000,000
 	NonceKeyFile string        `yaml:"nonce_key_file"` // at least 32 random bytes, which all authorizers share; empty: no nonces
 }
 

@@ -34,7 +34,7 @@ rules:
 `
 
 func TestParse(t *testing.T) {
-	f, err := Parse("authz.yaml", []byte(good))
+	f, err := Parse("authz.yaml", []byte(good+"dpop: {max_proofs: 5000}\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +42,7 @@ func TestParse(t *testing.T) {
 		t.Errorf("%+v", f)
 	}
 	c, err := f.Verifier(nil)
-	if err != nil || c.Vault.TokenFile != "/run/token" || c.Audience != "https://api.example.com" || c.ClockSkew != 10*time.Second {
+	if err != nil || c.Vault.TokenFile != "/run/token" || c.Audience != "https://api.example.com" || c.ClockSkew != 10*time.Second || c.DPoP.MaxProofs != 5000 {
 		t.Errorf("%+v, %v", c, err)
 	}
 }
@@ -68,6 +68,9 @@ func TestParseRefuses(t *testing.T) {
 		{"gateways: [nginx]", "gateways: [nginx]\nlog: {access: some}", `log.access: "some" is not known`},
 		{"gateways: [nginx]", "gateways: [nginx]\nmax_age: 2m", "authz.yaml:3: max_age: must be between 0s and 1m0s"},
 		{"gateways: [nginx]", "gateways: [nginx]\nmax_tokens: many", `authz.yaml:3: want a whole number, not "many"`},
+		{"gateways: [nginx]", "gateways: [nginx]\ndpop: {max_proofs: -1}", "authz.yaml:3: dpop.max_proofs: must be between 0 and 10000000"},
+		{"gateways: [nginx]", "gateways: [nginx]\ndpop:\n  max_proofs: 10000001", "authz.yaml:4: dpop.max_proofs: must be between 0 and 10000000"},
+		{"gateways: [nginx]", "gateways: [nginx]\ndpop: {max_proofs: many}", `authz.yaml:3: want a whole number, not "many"`},
 		{"gateways: [nginx]", "gateways: [nginx]\nfeed_from: {ca_cert: x}", "authz.yaml:3: feed_from.url: is required"},
 		{"gateways: [nginx]", "gateways: [nginx]\nrelay: {listen: here, certificate: c, key: k, client_ca: a}", `authz.yaml:3: relay.listen: "here" is not an address`},
 		{"gateways: [nginx]", "gateways: [nginx]\nrelay: {listen: '127.0.0.1:1', certificate: c, key: k}", "authz.yaml:3: relay: certificate, key and client_ca are required"},

@@ -28,7 +28,7 @@ func (f *File) Verifier(logger *slog.Logger) (verify.Config, error) {
 		ClockSkew:     f.ClockSkew,
 		MaxAge:        f.MaxAge,
 		MaxTokens:     f.MaxTokens,
-		DPoP:          verify.DPoPConfig{MaxAge: f.DPoP.MaxAge},
+		DPoP:          verify.DPoPConfig{MaxAge: f.DPoP.MaxAge, MaxProofs: f.DPoP.MaxProofs},
 		Logger:        logger,
 	}
 	if f.DPoP.NonceKeyFile != "" {

@@ -20,7 +20,8 @@ type Answer struct {
 	Header   http.Header // challenges and limits, for the client; nil: none
 	Remove   []string    // headers of the client that must not reach the API
 
-	secret string // the token, to keep it out of logs
+	secret   string // the token, to keep it out of logs
+	identity [len(identityHeaders)]string
 }
 
 func (a *Answer) set(name, value string) { a.header().Set(name, value) }
@@ -102,8 +103,8 @@ func writeNginx(w http.ResponseWriter, a *Answer) {
 }
 
 func setIdentity(h http.Header, a *Answer) {
-	values := identity(&a.Decision)
+	a.identity = identity(&a.Decision)
 	for i, name := range identityHeaders {
-		h[name] = values[i : i+1 : i+1]
+		h[name] = a.identity[i : i+1 : i+1]
 	}
 }

@@ -16,7 +16,7 @@ type credentials struct {
 // readCredentials reads the Authorization header (RFC 6750 section 2.1, RFC 9449 section 7.1). A token in the query is
 // refused: a query ends in logs, and two tokens make it unclear which is meant.
 func readCredentials(r *Request) (credentials, *problem) {
-	if inQuery(r.target.Query) {
+	if inQuery(r.target.Query, "access_token") {
 		return credentials{}, bad(reasonBadRequest, "the query has an access_token: send tokens in the Authorization header")
 	}
 	values := r.Header["Authorization"]
@@ -69,13 +69,17 @@ func bytesOf(text string) (table [256]bool) {
 	return table
 }
 
-// inQuery reports whether a query has the parameter access_token, in any encoding.
-func inQuery(query string) bool {
+// inQuery reports whether a query has a parameter, in any encoding. Some servers separate parameters by semicolons too.
+func inQuery(query, parameter string) bool {
 	for query != "" {
-		var pair string
-		pair, query, _ = strings.Cut(query, "&")
+		pair := query
+		if end := strings.IndexAny(query, "&;"); end >= 0 {
+			pair, query = query[:end], query[end+1:]
+		} else {
+			query = ""
+		}
 		name, _, _ := strings.Cut(pair, "=")
-		if plain, err := url.QueryUnescape(name); err == nil && plain == "access_token" {
+		if plain, err := url.QueryUnescape(name); err == nil && plain == parameter {
 			return true
 		}
 	}

@@ -36,6 +36,7 @@ const (
 	reasonBadTarget  access.Reason = "ambiguous_target"    // two servers could read the target differently
 	reasonBadRequest               = verify.BadRequest     // a header is missing, twice or not readable
 	reasonOverride   access.Reason = "override_header"     // a header asks for another method or path
+	reasonParameter  access.Reason = "override_parameter"  // the query asks for another method
 	reasonIdentity   access.Reason = "identity_header"     // the client sent a header that only the authorizer may set
 	reasonGateway    access.Reason = "gateway_not_allowed" // the peer is not a gateway of the configuration
 	reasonMissing                  = verify.Missing        // there is no token
@@ -129,6 +130,9 @@ func (r *Request) parse() *problem {
 	r.host = host
 	if r.target, err = target.Parse(r.Target); err != nil {
 		return bad(reasonBadTarget, err.Error())
+	}
+	if inQuery(r.target.Query, overrideParameter) {
+		return bad(reasonParameter, "the query has the parameter "+overrideParameter+", which asks for another method")
 	}
 	return nil
 }
