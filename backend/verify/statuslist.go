@@ -36,9 +36,9 @@ type statusList struct {
 	path string // below the mount
 	bits atomic.Pointer[listBits]
 	used atomic.Int64 // seconds since 1970: the last use, at most listTouch earlier
+	gone atomic.Bool  // the list was dropped, and has no bits: nothing reads it again
 
 	mu    sync.Mutex // held during a read
-	gone  bool       // the list was dropped: nothing reads it again
 	tried time.Time
 	err   error     // of the last read
 	dueAt time.Time // of the next read
@@ -138,10 +138,6 @@ func (s *listSet) refreshDue(ctx context.Context, every bool) error {
 	var failed error
 	for _, l := range s.all() {
 		l.mu.Lock()
-		if l.gone {
-			l.mu.Unlock()
-			continue
-		}
 		if every || !s.now().Before(l.dueAt) {
 			_ = s.readLocked(ctx, l)
 		}
@@ -158,13 +154,11 @@ func (s *listSet) drop() {
 	defer s.mu.Unlock()
 	idle := s.now().Add(-listIdle).Unix()
 	for uri, l := range s.lists {
-		if l.used.Load() > idle || !l.mu.TryLock() { // a read is under way
-			continue
+		if l.used.Load() <= idle {
+			l.gone.Store(true)
+			l.bits.Store(nil)
+			delete(s.lists, uri)
 		}
-		l.gone = true
-		l.bits.Store(nil)
-		l.mu.Unlock()
-		delete(s.lists, uri)
 	}
 }
 
@@ -186,7 +180,9 @@ func (s *listSet) readLocked(ctx context.Context, l *statusList) error {
 		l.err = fmt.Errorf("reading the status list %s: %w", l.uri, l.err)
 		return l.err
 	}
-	l.dueAt = l.tried.Add(l.bits.Load().ttl)
+	if b := l.bits.Load(); b != nil {
+		l.dueAt = l.tried.Add(b.ttl)
+	}
 	return nil
 }
 
@@ -243,6 +239,9 @@ func (s *listSet) readNow(ctx context.Context, l *statusList) error {
 		ttl = max(minListTTL, min(time.Duration(p.TTL)*time.Second, 24*time.Hour))
 	}
 	l.bits.Store(&listBits{bits: bits, readAt: began, issuedAt: p.IssuedAt, expires: p.Expires, ttl: ttl})
+	if l.gone.Load() { // dropped during the read
+		l.bits.Store(nil)
+	}
 	return nil
 }
 
