@@ -25,9 +25,9 @@ func TestIdleStatusListIsDropped(t *testing.T) {
 				t.Fatalf("%d lists while the token is used", n)
 			}
 		}
-		time.Sleep(11*time.Minute + 30*time.Second)
+		time.Sleep(10*time.Minute + 20*time.Second)
 		if n := len(v.State().Lists); n != 0 {
-			t.Fatalf("%d lists after 16 minutes without a use", n)
+			t.Fatalf("%d lists after 15 minutes without a use", n)
 		}
 		// The list that was dropped has not expired yet. Nothing may be decided by it: nobody reads it again.
 		expect(t, v, other, nil, access.Good)
