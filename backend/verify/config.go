@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -143,13 +144,20 @@ type ListState struct {
 type Option func(*requirement)
 
 type requirement struct {
-	scopes   []string
-	audience string
+	scopes    []string
+	audience  string
+	observers []func(context.Context, Decision)
 }
 
 // RequireScopes requires all of these scopes.
 func RequireScopes(scopes ...string) Option {
 	return func(r *requirement) { r.scopes = append(r.scopes, scopes...) }
+}
+
+// Observe has a function called with each decision, allowed or refused, and the context of the request: for traces and
+// metrics. The function must not block. Package verifyotel has a function for OpenTelemetry.
+func Observe(observe func(context.Context, Decision)) Option {
+	return func(r *requirement) { r.observers = append(r.observers, observe) }
 }
 
 // WithAudience requires this audience instead of Config.Audience.

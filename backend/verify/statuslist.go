@@ -25,7 +25,7 @@ const (
 	maxLists      = 1000
 	minListTTL    = time.Second
 	defaultTTL    = time.Minute
-	listRetry     = 5 * time.Second // between two reads of a list that fail
+	listRetry     = 5 * time.Second  // between two reads of a list that fail
 	listIdle      = 15 * time.Minute // a list that no token needed for so long is dropped
 	listMediaType = "application/statuslist+jwt"
 )

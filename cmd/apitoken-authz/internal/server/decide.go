@@ -16,6 +16,10 @@ import (
 func (s *Server) handle(ctx context.Context, k *kind, read func() (*Request, *problem)) *Answer {
 	start := time.Now()
 	r, p := read()
+	end := func(*Answer) {}
+	if s.tracer != nil {
+		ctx, end = s.trace(ctx, k, r, start)
+	}
 	var a *Answer
 	if p != nil {
 		a = s.refuse(p)
@@ -23,6 +27,7 @@ func (s *Server) handle(ctx context.Context, k *kind, read func() (*Request, *pr
 		r.Gateway = k.name
 		a = s.decide(ctx, r)
 	}
+	end(a)
 	s.record(k, r, a, start)
 	return a
 }

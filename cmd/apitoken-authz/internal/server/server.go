@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/verify"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/cmd/apitoken-authz/internal/config"
@@ -29,7 +30,8 @@ type Server struct {
 	checker  Checker
 	logger   *slog.Logger
 	access   *Lines
-	logs     string // which requests are in the access log: all, refused or none
+	tracer   trace.Tracer // nil: no traces
+	logs     string       // which requests are in the access log: all, refused or none
 	metrics  *metrics
 	kinds    map[string]*kind // by the names of config.Kinds; only those that the configuration serves
 	settings *config.File     // as at the start; only its rules are replaced
