@@ -133,10 +133,10 @@ func (v *impl) read(a *answer, at position, asked time.Time) (*facts, *refusal, 
 
 // gate limits questions about tokens that are not known to be good, so that noise does not reach Vault.
 type gate struct {
-	all   gcra
+	all   access.Bucket
 	rate  access.Rate
 	one   access.Rate // of an address
-	addrs *otter.Cache[netip.Prefix, *gcra]
+	addrs *otter.Cache[netip.Prefix, *access.Bucket]
 }
 
 // maxGateAddresses is the number of addresses that are counted. An address that is forgotten begins anew, within rate.
@@ -147,7 +147,7 @@ func newGate(perSecond int) *gate {
 	return &gate{
 		rate:  access.Rate{Count: perSecond, Burst: perSecond, Window: time.Second},
 		one:   access.Rate{Count: one, Burst: one, Window: time.Second},
-		addrs: otter.Must(&otter.Options[netip.Prefix, *gcra]{MaximumSize: maxGateAddresses, InitialCapacity: 64}),
+		addrs: otter.Must(&otter.Options[netip.Prefix, *access.Bucket]{MaximumSize: maxGateAddresses, InitialCapacity: 64}),
 	}
 }
 
@@ -159,13 +159,13 @@ func (g *gate) enter(addr netip.Addr, now time.Time) (giveBack func(), retry tim
 		bits = 32
 	}
 	network, _ := addr.Prefix(bits) // of an invalid address: the zero Prefix, which all such uses share
-	one, _ := g.addrs.SetIfAbsent(network, new(gcra))
-	if _, retry, ok = one.take(g.one, now); !ok {
+	one, _ := g.addrs.SetIfAbsent(network, new(access.Bucket))
+	if _, retry, ok = one.Take(g.one, now); !ok {
 		return nil, retry, false
 	}
-	if _, retry, ok = g.all.take(g.rate, now); !ok {
-		one.giveBack(g.one)
+	if _, retry, ok = g.all.Take(g.rate, now); !ok {
+		one.GiveBack(g.one)
 		return nil, retry, false
 	}
-	return func() { one.giveBack(g.one); g.all.giveBack(g.rate) }, 0, true
+	return func() { one.GiveBack(g.one); g.all.GiveBack(g.rate) }, 0, true
 }

@@ -113,8 +113,9 @@ func (c *Config) numbers() error {
 	return nil
 }
 
-// parseProxies parses the addresses of proxies. A range of all addresses would let every client say who it is.
-func parseProxies(list []string) ([]netip.Prefix, error) {
+// ParseProxies parses the addresses and ranges of proxies, as Config.TrustedProxies takes them. A range of all addresses is an
+// error: every client could say who it is.
+func ParseProxies(list []string) ([]netip.Prefix, error) {
 	set, err := access.ParseAddresses(list)
 	if err != nil {
 		return nil, err

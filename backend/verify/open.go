@@ -85,7 +85,7 @@ func (v *impl) configure(c Config) error {
 	if v.hosts, err = access.ParseHosts(c.Hosts); err != nil {
 		return wrong("Hosts", "%w", err)
 	}
-	if v.proxies, err = parseProxies(c.TrustedProxies); err != nil {
+	if v.proxies, err = ParseProxies(c.TrustedProxies); err != nil {
 		return wrong("TrustedProxies", "%w", err)
 	}
 	v.issuer = strings.TrimSuffix(c.Issuer, "/")

@@ -81,35 +81,17 @@ func singles(h http.Header, names ...string) (values [5]string, p *problem) {
 // client returns the address of the client: the rightmost address of a chain of hops that is not a trusted proxy. nearest
 // is the address that the gateway saw. before are the values of X-Forwarded-For, which only trusted proxies have appended to.
 func (s *Server) client(nearest netip.Addr, before []string) (netip.Addr, *problem) {
-	if !contains(s.proxies, nearest) {
-		return nearest, nil
-	}
-	hops := strings.Split(strings.Join(before, ","), ",")
-	addr := nearest
-	for i := len(hops) - 1; i >= 0 && contains(s.proxies, addr); i-- {
-		hop := strings.TrimSpace(hops[i])
-		if hop == "" && i == 0 {
-			break
-		}
-		var ok bool
-		if addr, ok = parseAddr(hop); !ok {
-			return netip.Addr{}, bad(reasonBadRequest, "X-Forwarded-For has a hop that is not an address")
-		}
+	addr := verify.ClientAddress(nearest, before, s.proxies)
+	if !addr.IsValid() {
+		return addr, bad(reasonBadRequest, "X-Forwarded-For has a hop that is not an address")
 	}
 	return addr, nil
 }
 
 // parseAddr parses an address with or without a port. IPv4 addresses in IPv6 form become IPv4 addresses.
 func parseAddr(s string) (netip.Addr, bool) {
-	addr, err := netip.ParseAddr(s)
-	if err != nil {
-		port, err := netip.ParseAddrPort(s)
-		if err != nil {
-			return netip.Addr{}, false
-		}
-		addr = port.Addr()
-	}
-	if addr.Zone() != "" {
+	addr, err := access.ParseClientIP(s)
+	if err != nil || addr.Zone() != "" {
 		return netip.Addr{}, false
 	}
 	return addr.Unmap(), true

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -49,11 +50,7 @@ func New(checker Checker, f *config.File, logger *slog.Logger, access *Lines, re
 	if !logger.Enabled(context.Background(), slog.LevelInfo) {
 		s.logs = "none"
 	}
-	addresses := f.GatewayAddresses
-	if len(addresses) == 0 && (f.TLS == nil || f.TLS.ClientCA == "") {
-		addresses = []string{"127.0.0.0/8", "::1"}
-	}
-	s.gateways, s.proxies = prefixes(addresses), prefixes(f.TrustedProxies)
+	s.gateways, s.proxies = f.GatewayRanges(), f.ProxyRanges()
 	s.rules.Store(f.RuleSet())
 	s.metrics = newMetrics(registry, s)
 	s.kinds = make(map[string]*kind, len(f.Gateways))
@@ -63,33 +60,13 @@ func New(checker Checker, f *config.File, logger *slog.Logger, access *Lines, re
 	return s
 }
 
-// prefixes parses ranges that the configuration has checked.
-func prefixes(list []string) []netip.Prefix {
-	var all []netip.Prefix
-	for _, s := range list {
-		if p, err := config.Prefix(s); err == nil {
-			all = append(all, p)
-		}
-	}
-	return all
-}
-
-func contains(ranges []netip.Prefix, addr netip.Addr) bool {
-	for _, p := range ranges {
-		if p.Contains(addr) {
-			return true
-		}
-	}
-	return false
-}
-
 // fromGateway reports whether a peer may ask. Without addresses, TLS has checked the peer's certificate.
 func (s *Server) fromGateway(peer string) bool {
 	if len(s.gateways) == 0 {
 		return true
 	}
 	addr, err := netip.ParseAddrPort(peer)
-	return err == nil && contains(s.gateways, addr.Addr().Unmap())
+	return err == nil && slices.ContainsFunc(s.gateways, func(p netip.Prefix) bool { return p.Contains(addr.Addr().Unmap()) })
 }
 
 // ServeHTTP answers gateways that ask by HTTP. It looks at the request target as sent: a mux would clean the target.
