@@ -46,7 +46,7 @@ func TestAnnotate(t *testing.T) {
 		span.End()
 		var got []string
 		for _, a := range spans.GetSpans()[0].Attributes {
-			text := string(a.Key) + "=" + a.Value.Emit()
+			text := string(a.Key) + "=" + a.Value.String()
 			if a.Key == verifyotel.TokenID && len(a.Value.AsString()) > 0 {
 				text = string(a.Key) + "=ID"
 			}

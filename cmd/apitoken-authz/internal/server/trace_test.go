@@ -35,7 +35,7 @@ func TestTraces(t *testing.T) {
 			}
 			var got []string
 			for _, a := range all[0].Attributes {
-				got = append(got, strings.TrimPrefix(string(a.Key), "apitoken.")+"="+a.Value.Emit())
+				got = append(got, strings.TrimPrefix(string(a.Key), "apitoken.")+"="+a.Value.String())
 			}
 			if text := strings.Join(got, " "); text != "gateway="+mode+" "+c.want {
 				t.Errorf("%s: %s\nwant %s", c.ask.target, text, c.want)
