@@ -68,3 +68,32 @@ func FuzzRate(f *testing.F) {
 		}
 	})
 }
+
+// A bucket allows the burst at once, then one use in each share of the window. A refused use does not count.
+func TestBucket(t *testing.T) {
+	r, now := Rate{Count: 2, Window: 10 * time.Second, Burst: 3}, time.Unix(1_000_000, 0)
+	var b Bucket
+	for left := 2; left >= 0; left-- {
+		if got, _, ok := b.Take(r, now); !ok || got != left {
+			t.Fatalf("%d left, %t, want %d", got, ok, left)
+		}
+	}
+	for range 3 {
+		if _, retry, ok := b.Take(r, now); ok || retry != 5*time.Second {
+			t.Fatalf("over the burst: %t, retry %s", ok, retry)
+		}
+	}
+	if got := b.Reset(now); got != 15*time.Second {
+		t.Errorf("free again after %s", got)
+	}
+	if _, _, ok := b.Take(r, now.Add(5*time.Second)); !ok {
+		t.Error("a use was not free after its share of the window")
+	}
+	b.GiveBack(r)
+	if _, _, ok := b.Take(r, now.Add(5*time.Second)); !ok {
+		t.Error("a use that was given back is not free")
+	}
+	if _, _, ok := b.Take(r, now.Add(-time.Hour)); !ok {
+		t.Error("uses of before a step of the clock count")
+	}
+}

@@ -135,14 +135,14 @@ func (v *impl) read(a *answer, at position, asked time.Time) (*facts, *refusal, 
 // gate limits questions about tokens that are not known to be good, so that noise does not reach Vault. Half of the questions
 // is reserved for addresses that have shown a good token, so that noise of strangers does not keep new tokens out.
 type gate struct {
-	all, strangers     gcra
+	all, strangers     access.Bucket
 	rate, strange, one access.Rate // of all addresses, of strangers together, and of an address
 	addrs              *otter.Cache[netip.Prefix, *visitor]
 }
 
 // visitor is an address that shows tokens.
 type visitor struct {
-	asked gcra
+	asked access.Bucket
 	known atomic.Bool // whether the address has shown a good token
 }
 
@@ -166,29 +166,29 @@ func (g *gate) enter(addr netip.Addr, now time.Time) (giveBack func(), retry tim
 	}
 	network, _ := addr.Prefix(bits) // of an invalid address: the zero Prefix, which all such uses share
 	v, _ := g.addrs.SetIfAbsent(network, new(visitor))
-	if _, retry, ok = v.asked.take(g.one, now); !ok {
+	if _, retry, ok = v.asked.Take(g.one, now); !ok {
 		return nil, retry, false
 	}
 	stranger := !v.known.Load()
 	if stranger {
-		if _, retry, ok = g.strangers.take(g.strange, now); !ok {
-			v.asked.giveBack(g.one)
+		if _, retry, ok = g.strangers.Take(g.strange, now); !ok {
+			v.asked.GiveBack(g.one)
 			return nil, retry, false
 		}
 	}
-	if _, retry, ok = g.all.take(g.rate, now); !ok {
-		v.asked.giveBack(g.one)
+	if _, retry, ok = g.all.Take(g.rate, now); !ok {
+		v.asked.GiveBack(g.one)
 		if stranger {
-			g.strangers.giveBack(g.strange)
+			g.strangers.GiveBack(g.strange)
 		}
 		return nil, retry, false
 	}
 	return func() {
 		v.known.Store(true)
-		v.asked.giveBack(g.one)
-		g.all.giveBack(g.rate)
+		v.asked.GiveBack(g.one)
+		g.all.GiveBack(g.rate)
 		if stranger {
-			g.strangers.giveBack(g.strange)
+			g.strangers.GiveBack(g.strange)
 		}
 	}, 0, true
 }

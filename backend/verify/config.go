@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -103,8 +104,10 @@ type DPoPConfig struct {
 	// NonceKey makes proofs carry a nonce (RFC 9449 section 8), of at least 32 random bytes that all replicas of the API
 	// share. A nonce is good for two to four minutes. Nil: no nonce is required.
 	NonceKey []byte
-	// MaxProofs is the number of proofs remembered against replay; zero: 100,000. Proofs beyond are refused with an error,
-	// since a proof that is forgotten could be replayed. Each process remembers the proofs that it has seen itself.
+	// MaxProofs is the number of proofs remembered against replay; zero: 1,000,000, at most 10,000,000. A proof takes 40
+	// bytes, and is remembered for one to two times MaxAge + 2 ClockSkew: the default carries 4,100 proofs a second. Proofs
+	// beyond are refused with an error, since a proof that is forgotten could be replayed. Each process remembers the proofs
+	// that it has seen itself.
 	MaxProofs int
 }
 
@@ -141,13 +144,20 @@ type ListState struct {
 type Option func(*requirement)
 
 type requirement struct {
-	scopes   []string
-	audience string
+	scopes    []string
+	audience  string
+	observers []func(context.Context, Decision)
 }
 
 // RequireScopes requires all of these scopes.
 func RequireScopes(scopes ...string) Option {
 	return func(r *requirement) { r.scopes = append(r.scopes, scopes...) }
+}
+
+// Observe has a function called with each decision, allowed or refused, and the context of the request: for traces and
+// metrics. The function must not block. Package verifyotel has a function for OpenTelemetry.
+func Observe(observe func(context.Context, Decision)) Option {
+	return func(r *requirement) { r.observers = append(r.observers, observe) }
 }
 
 // WithAudience requires this audience instead of Config.Audience.

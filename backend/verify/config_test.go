@@ -24,6 +24,7 @@ func TestConfigErrors(t *testing.T) {
 			"::/0 are all addresses":         func(c *verify.Config) { c.TrustedProxies = []string{"::/0"} },
 			"TrustedProxies: \"x\"":          func(c *verify.Config) { c.TrustedProxies = []string{"x"} },
 			"DPoP.NonceKey: 3 bytes":         func(c *verify.Config) { c.DPoP.NonceKey = []byte("key") },
+			"DPoP.MaxProofs: 10000001":       func(c *verify.Config) { c.DPoP.MaxProofs = 10_000_001 },
 			"DPoP.MaxAge: 11m0s":             func(c *verify.Config) { c.DPoP.MaxAge = 11 * time.Minute },
 			"MaxAge: 2m0s is not between":    func(c *verify.Config) { c.MaxAge = 2 * time.Minute },
 			"ClockSkew: 1h0m0s":              func(c *verify.Config) { c.ClockSkew = time.Hour },

@@ -12,8 +12,10 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/geoip"
 )
 
-// maxSkew is the largest ClockSkew.
-const maxSkew = 5 * time.Minute
+const (
+	maxSkew   = 5 * time.Minute // the largest ClockSkew
+	maxProofs = 10_000_000      // the largest DPoP.MaxProofs: 400 MB
+)
 
 // wrong returns an error about a field of Config.
 func wrong(field, format string, args ...any) error {
@@ -96,7 +98,7 @@ func (c *Config) numbers() error {
 		other int
 	}{
 		{"MaxTokens", &c.MaxTokens, 100_000}, {"MaxUnknown", &c.MaxUnknown, 10_000},
-		{"UnknownPerSecond", &c.UnknownPerSecond, 40}, {"DPoP.MaxProofs", &c.DPoP.MaxProofs, 100_000},
+		{"UnknownPerSecond", &c.UnknownPerSecond, 40}, {"DPoP.MaxProofs", &c.DPoP.MaxProofs, 1_000_000},
 	} {
 		if *f.value == 0 {
 			*f.value = f.other
@@ -105,11 +107,15 @@ func (c *Config) numbers() error {
 			return wrong(f.name, "%d is negative", *f.value)
 		}
 	}
+	if c.DPoP.MaxProofs > maxProofs {
+		return wrong("DPoP.MaxProofs", "%d, at most %d are allowed", c.DPoP.MaxProofs, maxProofs)
+	}
 	return nil
 }
 
-// parseProxies parses the addresses of proxies. A range of all addresses would let every client say who it is.
-func parseProxies(list []string) ([]netip.Prefix, error) {
+// ParseProxies parses the addresses and ranges of proxies, as Config.TrustedProxies takes them. A range of all addresses is an
+// error: every client could say who it is.
+func ParseProxies(list []string) ([]netip.Prefix, error) {
 	set, err := access.ParseAddresses(list)
 	if err != nil {
 		return nil, err

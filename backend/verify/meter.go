@@ -14,7 +14,7 @@ const maxMeterScopes = 20
 
 // meter counts the uses of a token. Facts that are learned again keep the meter of the token.
 type meter struct {
-	rate gcra
+	rate access.Bucket
 
 	mu       sync.Mutex
 	listed   bool // whether the next report has the meter
@@ -63,8 +63,8 @@ func (v *impl) limit(f *facts, now time.Time, d *Decision) {
 	if v.config.ShareRate {
 		r = divided(r, int(v.usage.reporters.Load()))
 	}
-	left, retry, ok := m.rate.take(r, now)
-	d.Limit = &RateStatus{Limit: r.Count, Remaining: left, Window: r.Window, Reset: m.rate.reset(now)}
+	left, retry, ok := m.rate.Take(r, now)
+	d.Limit = &RateStatus{Limit: r.Count, Remaining: left, Window: r.Window, Reset: m.rate.Reset(now)}
 	if !ok {
 		d.Reason, d.RetryAfter, d.Detail = RateLimited, retry, "the token was used more often than the rate_limit of its role allows"
 	}

@@ -28,6 +28,9 @@ func (v *impl) middleware(options []Option) func(http.Handler) http.Handler {
 				http.Error(w, "the token cannot be checked now", http.StatusServiceUnavailable)
 				return
 			}
+			for _, observe := range required.observers {
+				observe(r.Context(), d)
+			}
 			d.SetHeaders(w.Header(), required.scopes)
 			if !d.Allowed {
 				v.config.Logger.InfoContext(r.Context(), "token refused", slog.Any("decision", d))

@@ -85,7 +85,7 @@ func (v *impl) configure(c Config) error {
 	if v.hosts, err = access.ParseHosts(c.Hosts); err != nil {
 		return wrong("Hosts", "%w", err)
 	}
-	if v.proxies, err = parseProxies(c.TrustedProxies); err != nil {
+	if v.proxies, err = ParseProxies(c.TrustedProxies); err != nil {
 		return wrong("TrustedProxies", "%w", err)
 	}
 	v.issuer = strings.TrimSuffix(c.Issuer, "/")
@@ -249,8 +249,9 @@ func (v *impl) readFeed(ctx context.Context, epoch string, cursor int64) (*feedA
 // sweepInterval is how often memory is freed of what is no longer needed.
 const sweepInterval = time.Minute
 
-// sweep forgets expired tokens, and the meters of tokens that nobody uses.
+// sweep forgets expired tokens, the meters of tokens that nobody uses, and status lists that nobody needs.
 func (v *impl) sweep(context.Context) error {
+	v.lists.drop()
 	now := v.config.Now().Unix()
 	for sum, f := range v.tokens.All() {
 		if now >= f.expires {

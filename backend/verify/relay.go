@@ -92,6 +92,19 @@ func (v *impl) serveFeed(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(map[string]any{"data": a})
 }
 
+// ReadCertPool reads the certificates in PEM of a file. A file without a certificate is an error.
+func ReadCertPool(file string) (*x509.CertPool, error) {
+	text, err := os.ReadFile(file) //nolint:gosec // the operator names the file
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("%s has no certificate", file)
+	}
+	return pool, nil
+}
+
 // source is another verifier that relays the feed.
 type source struct {
 	url    *url.URL
@@ -112,13 +125,8 @@ func newSource(c *Config) (*source, error) {
 	}
 	conf := &tls.Config{MinVersion: tls.VersionTLS12}
 	if s.CACert != "" {
-		text, err := os.ReadFile(s.CACert)
-		if err != nil {
+		if conf.RootCAs, err = ReadCertPool(s.CACert); err != nil {
 			return nil, wrong("FeedFrom.CACert", "%w", err)
-		}
-		conf.RootCAs = x509.NewCertPool()
-		if !conf.RootCAs.AppendCertsFromPEM(text) {
-			return nil, wrong("FeedFrom.CACert", "%s has no certificate", s.CACert)
 		}
 	}
 	if (s.Certificate == "") != (s.Key == "") {

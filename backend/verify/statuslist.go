@@ -25,7 +25,8 @@ const (
 	maxLists      = 1000
 	minListTTL    = time.Second
 	defaultTTL    = time.Minute
-	listRetry     = 5 * time.Second // between two reads of a list that fail
+	listRetry     = 5 * time.Second  // between two reads of a list that fail
+	listIdle      = 15 * time.Minute // a list that no token needed for so long is dropped
 	listMediaType = "application/statuslist+jwt"
 )
 
@@ -34,6 +35,8 @@ type statusList struct {
 	uri  string
 	path string // below the mount
 	bits atomic.Pointer[listBits]
+	used atomic.Int64 // seconds since 1970: the last use, at most listTouch earlier
+	gone atomic.Bool  // the list was dropped, and has no bits: nothing reads it again
 
 	mu    sync.Mutex // held during a read
 	tried time.Time
@@ -52,8 +55,18 @@ type listBits struct {
 
 var errStaleList = errors.New("the status list of the token could not be read in time")
 
+// listTouch is how often a use of a list is noted: processors would compete for the note of each use.
+const listTouch = 30
+
+func (l *statusList) touch(now time.Time) {
+	if t := now.Unix(); t-l.used.Load() >= listTouch {
+		l.used.Store(t)
+	}
+}
+
 // revoked reports whether the token at a place was revoked.
 func (l *statusList) revoked(place uint32, now time.Time) (bool, error) {
+	l.touch(now)
 	b := l.bits.Load()
 	if b == nil || now.Unix() >= b.expires {
 		return false, errStaleList
@@ -79,6 +92,9 @@ type listSet struct {
 func (s *listSet) at(ctx context.Context, uri string) (*statusList, error) {
 	s.mu.RLock()
 	l := s.lists[uri]
+	if l != nil {
+		l.touch(s.now()) // under the lock: from here on drop leaves the list alone
+	}
 	s.mu.RUnlock()
 	if l == nil {
 		path, ok := strings.CutPrefix(uri, s.issuer)
@@ -95,6 +111,7 @@ func (s *listSet) at(ctx context.Context, uri string) (*statusList, error) {
 			l = &statusList{uri: uri, path: path}
 			s.lists[uri] = l
 		}
+		l.touch(s.now())
 		s.mu.Unlock()
 	}
 	return l, s.fresh(ctx, l)
@@ -130,6 +147,21 @@ func (s *listSet) refreshDue(ctx context.Context, every bool) error {
 	return failed
 }
 
+// drop forgets the lists that no token needed for listIdle. A token that still has such a list finds the list stale, and is
+// learned anew with a list that is kept up to date.
+func (s *listSet) drop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	idle := s.now().Add(-listIdle).Unix()
+	for uri, l := range s.lists {
+		if l.used.Load() <= idle {
+			l.gone.Store(true)
+			l.bits.Store(nil)
+			delete(s.lists, uri)
+		}
+	}
+}
+
 func (s *listSet) all() []*statusList {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -148,7 +180,9 @@ func (s *listSet) readLocked(ctx context.Context, l *statusList) error {
 		l.err = fmt.Errorf("reading the status list %s: %w", l.uri, l.err)
 		return l.err
 	}
-	l.dueAt = l.tried.Add(l.bits.Load().ttl)
+	if b := l.bits.Load(); b != nil {
+		l.dueAt = l.tried.Add(b.ttl)
+	}
 	return nil
 }
 
@@ -205,6 +239,9 @@ func (s *listSet) readNow(ctx context.Context, l *statusList) error {
 		ttl = max(minListTTL, min(time.Duration(p.TTL)*time.Second, 24*time.Hour))
 	}
 	l.bits.Store(&listBits{bits: bits, readAt: began, issuedAt: p.IssuedAt, expires: p.Expires, ttl: ttl})
+	if l.gone.Load() { // dropped during the read
+		l.bits.Store(nil)
+	}
 	return nil
 }
 

@@ -12,13 +12,18 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/verify"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/cmd/apitoken-authz/internal/config"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/cmd/apitoken-authz/internal/server"
 )
+
+// traceTime is how long the spans that wait may take to be sent when the server stops.
+const traceTime = 5 * time.Second
 
 type options struct {
 	config  string
@@ -58,6 +63,9 @@ func run(o options, stdin io.Reader, stdout io.Writer) error {
 		return err
 	}
 	if o.check {
+		if _, err := traced(os.Getenv); err != nil {
+			return err
+		}
 		_, err := fmt.Fprintf(stdout, "%s is good: %d rules\n", o.config, f.RuleSet().Len())
 		return err
 	}
@@ -73,9 +81,26 @@ func run(o options, stdin io.Reader, stdout io.Writer) error {
 		return err
 	}
 	defer verifier.Close()
-	s := server.New(verifier, f, logger, prometheus.NewRegistry())
+	lines := server.NewLines(os.Stderr)
+	defer lines.Close()
+	s := server.New(verifier, f, logger, lines, prometheus.NewRegistry())
 	if o.explain != "" {
 		return explain(ctx, s, o, stdin, stdout)
+	}
+	traces, err := newTraces(ctx)
+	if err != nil {
+		return err
+	}
+	if traces != nil {
+		otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {
+			logger.Warn("traces not sent", "error", err.Error())
+		}))
+		s.Trace(traces)
+		defer func() {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), traceTime)
+			defer cancel()
+			_ = traces.Shutdown(ctx) // logged
+		}()
 	}
 	return serve(ctx, s, f, o.config, logger)
 }

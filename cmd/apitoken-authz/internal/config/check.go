@@ -5,11 +5,11 @@ import (
 	"net/netip"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/verify"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/cmd/apitoken-authz/internal/rules"
 )
 
@@ -66,12 +66,12 @@ func (f *File) checkGateways(d *document) {
 		d.fail(at{"client_certificates"},
 			"is only for gateways nginx, nginx_headers and envoy: no other states the client's certificate")
 	}
-	for i, s := range f.GatewayAddresses {
-		checkPrefix(d, at{"gateway_addresses", i}, s)
+	addresses := f.GatewayAddresses
+	if len(addresses) == 0 && (f.TLS == nil || f.TLS.ClientCA == "") {
+		addresses = []string{"127.0.0.0/8", "::1"}
 	}
-	for i, s := range f.TrustedProxies {
-		checkPrefix(d, at{"trusted_proxies", i}, s)
-	}
+	f.gateways = parseProxies(d, "gateway_addresses", addresses)
+	f.proxies = parseProxies(d, "trusted_proxies", f.TrustedProxies)
 	switch f.IdentityHeaders {
 	case "":
 		f.IdentityHeaders = "strip"
@@ -81,23 +81,24 @@ func (f *File) checkGateways(d *document) {
 	}
 }
 
-// Prefix parses an address or a range.
-func Prefix(s string) (netip.Prefix, error) {
-	if addr, err := netip.ParseAddr(s); err == nil && addr.Zone() == "" {
-		return netip.PrefixFrom(addr.Unmap(), addr.Unmap().BitLen()), nil
+// parseProxies parses the addresses of a field. An error names the address that is wrong, or the field.
+func parseProxies(d *document, field string, list []string) []netip.Prefix {
+	all, err := verify.ParseProxies(list)
+	if err == nil {
+		return all
 	}
-	return netip.ParsePrefix(s)
+	for i, s := range list {
+		if _, err := verify.ParseProxies([]string{s}); err != nil {
+			d.fail(at{field, i}, "%v", err)
+			return nil
+		}
+	}
+	d.fail(at{field}, "%v", err)
+	return nil
 }
 
-func checkPrefix(d *document, place at, s string) {
-	prefix, err := Prefix(s)
-	switch {
-	case err != nil:
-		d.fail(place, "%q is not an address or a range, such as 10.0.0.0/8", s)
-	case prefix.Bits() == 0:
-		d.fail(place, "%q is every address: list the addresses of the proxies", s)
-	}
-}
+// maxProofs is the largest number of proofs that the library remembers.
+const maxProofs = 10_000_000
 
 func (f *File) checkVault(d *document) {
 	switch {
@@ -134,6 +135,9 @@ func (f *File) checkVault(d *document) {
 		if v.value < 0 || v.value > v.most {
 			d.fail(v.place, "must be between 0s and %s", v.most)
 		}
+	}
+	if f.DPoP.MaxProofs < 0 || f.DPoP.MaxProofs > maxProofs {
+		d.fail(at{"dpop", "max_proofs"}, "must be between 0 and %d; 0 stands for the default of 1000000", maxProofs)
 	}
 	if f.MaxTokens < 0 {
 		d.fail(at{"max_tokens"}, "must not be negative")
@@ -240,7 +244,7 @@ func (r *Rule) compile(d *document, place at) *rules.Rule {
 	}
 	r.checkNeeds(d, in)
 	var err error
-	if c.Rate, err = parseRate(r.Rate); err != nil {
+	if c.Rate, err = access.ParseRate(r.Rate); err != nil {
 		d.fail(in("rate"), "%v", err)
 	}
 	return c
@@ -269,18 +273,4 @@ func (r *Rule) checkNeeds(d *document, in func(...any) at) {
 			d.fail(in("audience"), "%v", err)
 		}
 	}
-}
-
-// parseRate parses "100/1m".
-func parseRate(s string) (rules.Rate, error) {
-	if s == "" {
-		return rules.Rate{}, nil
-	}
-	count, window, _ := strings.Cut(s, "/")
-	n, err := strconv.Atoi(count)
-	d, err2 := time.ParseDuration(window)
-	if err != nil || err2 != nil || n < 1 || n > 1_000_000 || d < time.Second || d > 24*time.Hour {
-		return rules.Rate{}, errRate(s)
-	}
-	return rules.Rate{Requests: n, Window: d}, nil
 }

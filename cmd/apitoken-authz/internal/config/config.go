@@ -5,6 +5,7 @@ import (
 	_ "embed" // schema.json
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"time"
 
@@ -48,7 +49,9 @@ type File struct {
 	Log   Log    `yaml:"log"`
 	Rules []Rule `yaml:"rules"`
 
-	set *rules.Set
+	set      *rules.Set
+	gateways []netip.Prefix
+	proxies  []netip.Prefix
 }
 
 // Listen are the addresses of the server.
@@ -113,6 +116,7 @@ type LoginRole struct {
 // DPoP says which proofs (RFC 9449) are good.
 type DPoP struct {
 	MaxAge       time.Duration `yaml:"max_age"`
+	MaxProofs    int           `yaml:"max_proofs"`     // number of proofs remembered against replay; zero: 1,000,000
 	NonceKeyFile string        `yaml:"nonce_key_file"` // at least 32 random bytes, which all authorizers share; empty: no nonces
 }
 
@@ -133,7 +137,7 @@ type Rule struct {
 	AnyToken          bool     `yaml:"any_token"` // no scope is required: said in a word, so that none is forgotten
 	Scopes            []string `yaml:"scopes"`
 	Audience          string   `yaml:"audience"`
-	Rate              string   `yaml:"rate"` // such as 100/1m
+	Rate              string   `yaml:"rate"` // such as 100/1m or 10/1s burst 50
 }
 
 // Kinds are the kinds of gateways.
@@ -162,6 +166,12 @@ func Load(path string) (*File, error) {
 	}
 	return f, nil
 }
+
+// GatewayRanges returns who may ask; nil: all who have a certificate of client_ca.
+func (f *File) GatewayRanges() []netip.Prefix { return f.gateways }
+
+// ProxyRanges returns the proxies in front of the gateway.
+func (f *File) ProxyRanges() []netip.Prefix { return f.proxies }
 
 // RuleSet returns the rules of the file.
 func (f *File) RuleSet() *rules.Set { return f.set }

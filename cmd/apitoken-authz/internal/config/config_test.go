@@ -10,7 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/cmd/apitoken-authz/internal/rules"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/cmd/apitoken-authz/internal/target"
 )
 
 const good = `listen: {http: 127.0.0.1:9191}
@@ -34,7 +35,7 @@ rules:
 `
 
 func TestParse(t *testing.T) {
-	f, err := Parse("authz.yaml", []byte(good))
+	f, err := Parse("authz.yaml", []byte(good+"dpop: {max_proofs: 5000}\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +43,7 @@ func TestParse(t *testing.T) {
 		t.Errorf("%+v", f)
 	}
 	c, err := f.Verifier(nil)
-	if err != nil || c.Vault.TokenFile != "/run/token" || c.Audience != "https://api.example.com" || c.ClockSkew != 10*time.Second {
+	if err != nil || c.Vault.TokenFile != "/run/token" || c.Audience != "https://api.example.com" || c.ClockSkew != 10*time.Second || c.DPoP.MaxProofs != 5000 {
 		t.Errorf("%+v, %v", c, err)
 	}
 }
@@ -58,16 +59,21 @@ func TestParseRefuses(t *testing.T) {
 		{"127.0.0.1:9191", "localhost", `authz.yaml:1: listen.http: "localhost" is not an address with a port`},
 		{"http: ", "admin: ", "authz.yaml:1: listen.http: is required"},
 		{"audience: https://api.example.com\n", "", "audience: is required"},
-		{"gateways: [nginx]", "gateways: [nginx]\ntrusted_proxies: [10.0.0.0/8, 0.0.0.0/0]", `authz.yaml:3: trusted_proxies[1]: "0.0.0.0/0" is every address`},
-		{"gateways: [nginx]", "gateways: [nginx]\ntrusted_proxies: ['::/0']", `trusted_proxies[0]: "::/0" is every address`},
-		{"gateways: [nginx]", "gateways: [nginx]\ngateway_addresses: [0.0.0.0/0]", `gateway_addresses[0]: "0.0.0.0/0" is every address`},
-		{"gateways: [nginx]", "gateways: [nginx]\ngateway_addresses: [proxy]", `gateway_addresses[0]: "proxy" is not an address or a range`},
+		{"gateways: [nginx]", "gateways: [nginx]\ntrusted_proxies: [10.0.0.0/8, 0.0.0.0/0]", `authz.yaml:3: trusted_proxies[1]: 0.0.0.0/0 are all addresses`},
+		{"gateways: [nginx]", "gateways: [nginx]\ntrusted_proxies: ['::/0']", `trusted_proxies[0]: ::/0 are all addresses`},
+		{"gateways: [nginx]", "gateways: [nginx]\ngateway_addresses: [0.0.0.0/0]", `gateway_addresses[0]: 0.0.0.0/0 are all addresses`},
+		{"gateways: [nginx]", "gateways: [nginx]\ngateway_addresses: [proxy]", `gateway_addresses[0]: "proxy" is not an address range`},
+		{"gateways: [nginx]", "gateways: [nginx]\ntrusted_proxies: [10.1.2.3/8]", `trusted_proxies[0]: "10.1.2.3/8" is not an address range: it has bits set beyond its length, did you mean 10.0.0.0/8?`},
+		{"gateways: [nginx]", "gateways: [nginx]\ngateway_addresses: [" + strings.Repeat("10.0.0.1,", 1001) + "]", "authz.yaml:3: gateway_addresses: 1001 ranges given, at most 1000 are allowed"},
 		{"gateways: [nginx]", "gateways: [nginx]\nfail_open: true", `authz.yaml:3: there is no field "fail_open" here`},
 		{"gateways: [nginx]", "gateways: [nginx]\nidentity_headers: keep", `identity_headers: "keep" is not known`},
 		{"gateways: [nginx]", "gateways: [nginx]\nlog: {level: loud}", `log.level: "loud" is not a level`},
 		{"gateways: [nginx]", "gateways: [nginx]\nlog: {access: some}", `log.access: "some" is not known`},
 		{"gateways: [nginx]", "gateways: [nginx]\nmax_age: 2m", "authz.yaml:3: max_age: must be between 0s and 1m0s"},
 		{"gateways: [nginx]", "gateways: [nginx]\nmax_tokens: many", `authz.yaml:3: want a whole number, not "many"`},
+		{"gateways: [nginx]", "gateways: [nginx]\ndpop: {max_proofs: -1}", "authz.yaml:3: dpop.max_proofs: must be between 0 and 10000000"},
+		{"gateways: [nginx]", "gateways: [nginx]\ndpop:\n  max_proofs: 10000001", "authz.yaml:4: dpop.max_proofs: must be between 0 and 10000000"},
+		{"gateways: [nginx]", "gateways: [nginx]\ndpop: {max_proofs: many}", `authz.yaml:3: want a whole number, not "many"`},
 		{"gateways: [nginx]", "gateways: [nginx]\nfeed_from: {ca_cert: x}", "authz.yaml:3: feed_from.url: is required"},
 		{"gateways: [nginx]", "gateways: [nginx]\nrelay: {listen: here, certificate: c, key: k, client_ca: a}", `authz.yaml:3: relay.listen: "here" is not an address`},
 		{"gateways: [nginx]", "gateways: [nginx]\nrelay: {listen: '127.0.0.1:1', certificate: c, key: k}", "authz.yaml:3: relay: certificate, key and client_ca are required"},
@@ -108,14 +114,16 @@ func TestParseRefuses(t *testing.T) {
 }
 
 func TestParseRate(t *testing.T) {
-	for s, want := range map[string]rules.Rate{"": {}, "100/1m": {Requests: 100, Window: time.Minute}, "1/24h": {Requests: 1, Window: 24 * time.Hour}} {
-		if got, err := parseRate(s); err != nil || got != want {
-			t.Errorf("%q: %v, %v", s, got, err)
+	for text, want := range map[string]access.Rate{
+		"10/1s":           {Count: 10, Burst: 10, Window: time.Second},
+		"100/90s burst 7": {Count: 100, Burst: 7, Window: 90 * time.Second},
+	} {
+		f, err := Parse("authz.yaml", []byte(strings.Replace(good, "rate: 10/1s", "rate: "+text, 1)))
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	for _, s := range []string{"100", "/1m", "0/1m", "-1/1m", "1/0s", "1/1ms", "1/25h", "1000001/1s", "100/1m/2"} {
-		if _, err := parseRate(s); err == nil {
-			t.Errorf("%q is a rate", s)
+		if got := f.RuleSet().Match("api.example.com", "GET", &target.Target{Segments: []string{"status"}}); got == nil || got.Rate != want {
+			t.Errorf("%s: %+v", text, got)
 		}
 	}
 }

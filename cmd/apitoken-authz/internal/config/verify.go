@@ -9,12 +9,6 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/verify"
 )
 
-type errRate string
-
-func (e errRate) Error() string {
-	return fmt.Sprintf("%q is not a rate: want 1 to 1,000,000 requests in 1s to 24h, such as 100/1m", string(e))
-}
-
 // Verifier returns the configuration of the library.
 func (f *File) Verifier(logger *slog.Logger) (verify.Config, error) {
 	c := verify.Config{
@@ -28,7 +22,7 @@ func (f *File) Verifier(logger *slog.Logger) (verify.Config, error) {
 		ClockSkew:     f.ClockSkew,
 		MaxAge:        f.MaxAge,
 		MaxTokens:     f.MaxTokens,
-		DPoP:          verify.DPoPConfig{MaxAge: f.DPoP.MaxAge},
+		DPoP:          verify.DPoPConfig{MaxAge: f.DPoP.MaxAge, MaxProofs: f.DPoP.MaxProofs},
 		Logger:        logger,
 	}
 	if f.DPoP.NonceKeyFile != "" {

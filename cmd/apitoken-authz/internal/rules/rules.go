@@ -4,7 +4,6 @@ package rules
 import (
 	"reflect"
 	"slices"
-	"time"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/cmd/apitoken-authz/internal/target"
@@ -22,13 +21,8 @@ type Rule struct {
 	Public   bool     // no token is needed, and none is looked at
 	Scopes   []string // all of which the token must grant; nil: any token is good
 	Audience string   // that the token must have; empty: the authorizer's
-	Rate     Rate     // zero: no limit
-}
 
-// Rate is the most requests that one token may make by one rule, or one address by a public rule.
-type Rate struct {
-	Requests int
-	Window   time.Duration
+	Rate access.Rate // of the requests of one token, or of one address by a public rule; zero: no limit
 }
 
 // Set is an ordered list of rules. It is never changed.

@@ -20,7 +20,8 @@ type Answer struct {
 	Header   http.Header // challenges and limits, for the client; nil: none
 	Remove   []string    // headers of the client that must not reach the API
 
-	secret string // the token, to keep it out of logs
+	secret   string // the token, to keep it out of logs
+	identity [len(identityHeaders)]string
 }
 
 func (a *Answer) set(name, value string) { a.header().Set(name, value) }
@@ -60,13 +61,16 @@ func (a *Answer) code() string {
 
 func (a *Answer) body() string { return fmt.Sprintf("{\"error\":%q}\n", a.code()) }
 
+// noStore is a value of Cache-Control that answers share.
+var noStore = []string{"no-store"}
+
 // writeAny writes an answer for gateways that show every refusal to the client.
 func writeAny(w http.ResponseWriter, a *Answer) {
 	h := w.Header()
 	for name, values := range a.Header {
 		h[name] = values
 	}
-	h.Set("Cache-Control", "no-store")
+	h["Cache-Control"] = noStore
 	if a.Allowed {
 		setIdentity(h, a)
 		w.WriteHeader(http.StatusOK)
@@ -84,7 +88,7 @@ func writeNginx(w http.ResponseWriter, a *Answer) {
 	for name, values := range a.Header {
 		h[name] = values
 	}
-	h.Set("Cache-Control", "no-store")
+	h["Cache-Control"] = noStore
 	switch {
 	case a.Allowed:
 		setIdentity(h, a)
@@ -99,8 +103,8 @@ func writeNginx(w http.ResponseWriter, a *Answer) {
 }
 
 func setIdentity(h http.Header, a *Answer) {
-	values := identity(&a.Decision)
+	a.identity = identity(&a.Decision)
 	for i, name := range identityHeaders {
-		h[name] = values[i : i+1 : i+1]
+		h[name] = a.identity[i : i+1 : i+1]
 	}
 }

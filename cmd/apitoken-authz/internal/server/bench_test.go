@@ -2,6 +2,7 @@ package server
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"io"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -45,83 +47,137 @@ func benchServer(b *testing.B, access string) (s *Server, token string) {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = log.Close() })
-	s = New(verifier, f, slog.New(slog.NewJSONHandler(log, nil)), prometheus.NewRegistry())
+	lines := NewLines(log)
+	b.Cleanup(func() { _ = lines.Close() })
+	s = New(verifier, f, slog.New(slog.NewJSONHandler(log, nil)), lines, prometheus.NewRegistry())
 	return s, issuer.Opaque(b, verifytest.Token{Scopes: []string{"orders:*"}, CIDRs: []string{"10.0.0.0/8"}, Hosts: []string{"api.example.com"}})
 }
 
-// load has clients send the same bytes on connections that stay open, and reports requests a second and the 99th percentile.
-func load(b *testing.B, address, request string) {
+// contestant is a server that is compared with others. ask sends one request of a client, and waits for the answer.
+type contestant struct {
+	name string
+	ask  func(b *testing.B, client int) bool
+
+	wall, cpu time.Duration
+	took      []time.Duration
+}
+
+// compare has clients ask the contestants in turns, so that other work of the machine slows all of them down. The first is
+// the measure. cpu-ratio compares the processor time of client and server, on which other work has less influence.
+func compare(b *testing.B, contestants ...*contestant) {
+	const turn = 4000 // requests
+	for _, c := range contestants {
+		c.run(b, turn) // opens connections
+		c.wall, c.cpu, c.took = 0, 0, nil
+	}
+	b.ResetTimer()
+	for done := 0; done < b.N; done += turn {
+		for _, c := range contestants {
+			c.run(b, min(turn, b.N-done))
+		}
+	}
+	first := contestants[0]
+	for _, c := range contestants {
+		slices.Sort(c.took)
+		if len(c.took) == 0 {
+			b.Fatal("no request was answered")
+		}
+		b.ReportMetric(float64(len(c.took))/c.wall.Seconds(), c.name+"/s")
+		b.ReportMetric(float64(c.cpu.Nanoseconds())/float64(len(c.took))/1000, c.name+"-cpu-µs")
+		b.ReportMetric(float64(c.took[len(c.took)*99/100].Microseconds()), c.name+"-p99-µs")
+		if c != first {
+			b.ReportMetric(float64(len(c.took))/c.wall.Seconds()/(float64(len(first.took))/first.wall.Seconds()), c.name+"-ratio")
+			b.ReportMetric(float64(first.cpu)/float64(len(first.took))/(float64(c.cpu)/float64(len(c.took))), c.name+"-cpu-ratio")
+		}
+	}
+	b.ReportMetric(0, "ns/op")
+}
+
+func (c *contestant) run(b *testing.B, n int) {
 	var left atomic.Int64
-	left.Store(int64(b.N))
+	left.Store(int64(n))
 	took := make([][]time.Duration, benchClients)
 	var clients sync.WaitGroup
-	b.ResetTimer()
+	start, cpu := time.Now(), cpuTime(b)
 	for i := range benchClients {
 		clients.Go(func() {
-			conn, err := net.Dial("tcp", address)
-			if err != nil {
-				b.Error(err)
-				return
-			}
-			defer conn.Close()
-			reader := bufio.NewReader(conn)
 			for left.Add(-1) >= 0 {
-				start := time.Now()
-				if _, err := io.WriteString(conn, request); err != nil {
-					b.Error(err)
+				begun := time.Now()
+				if !c.ask(b, i) {
 					return
 				}
-				status, err := reader.ReadString('\n')
-				for line := status; err == nil && line != "\r\n"; {
-					line, err = reader.ReadString('\n')
-				}
-				if err != nil || !strings.HasPrefix(status, "HTTP/1.1 2") {
-					b.Errorf("%s%v", status, err)
-					return
-				}
-				took[i] = append(took[i], time.Since(start))
+				took[i] = append(took[i], time.Since(begun))
 			}
 		})
 	}
 	clients.Wait()
-	b.StopTimer()
-	all := slices.Concat(took...)
-	slices.Sort(all)
-	if len(all) > 0 {
-		b.ReportMetric(float64(len(all))/b.Elapsed().Seconds(), "requests/s")
-		b.ReportMetric(float64(all[len(all)*99/100].Microseconds()), "p99-µs")
-	}
+	c.wall += time.Since(start)
+	c.cpu += cpuTime(b) - cpu
+	c.took = append(c.took, slices.Concat(took...)...)
 }
 
-// BenchmarkForwardAuth compares a decision with an empty handler. Both get the same bytes.
+// cpuTime returns the processor time of this process.
+func cpuTime(b *testing.B) time.Duration {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}
+
+// overHTTP serves a handler to clients that send the same bytes on connections that stay open.
+func overHTTP(b *testing.B, name string, handler http.Handler, request string) *contestant {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	server := newHTTP(handler)
+	go func() { _ = server.Serve(l) }()
+	b.Cleanup(func() { _ = server.Close() })
+	type client struct {
+		net.Conn
+		reader *bufio.Reader
+	}
+	clients := make([]client, benchClients)
+	for i := range clients {
+		conn, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { _ = conn.Close() })
+		clients[i] = client{conn, bufio.NewReader(conn)}
+	}
+	return &contestant{name: name, ask: func(b *testing.B, i int) bool {
+		if _, err := io.WriteString(clients[i], request); err != nil {
+			b.Error(err)
+			return false
+		}
+		status, err := clients[i].reader.ReadSlice('\n')
+		good := bytes.HasPrefix(status, []byte("HTTP/1.1 2"))
+		for line := status; err == nil && len(line) > 2; {
+			line, err = clients[i].reader.ReadSlice('\n')
+		}
+		if err != nil || !good {
+			b.Errorf("%t %v", good, err)
+			return false
+		}
+		return true
+	}}
+}
+
+// BenchmarkForwardAuth compares decisions with an empty handler. All get the same bytes.
 func BenchmarkForwardAuth(b *testing.B) {
+	empty := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	s, token := benchServer(b, "all")
 	quiet, quietToken := benchServer(b, "refused")
-	lines := []string{
-		"GET /nginx/orders/7?page=2 HTTP/1.1", "Host: api.example.com", "X-Original-Proto: https", "X-Original-Addr: 10.1.2.3",
-		"User-Agent: curl/8.0", "Accept: */*", "Authorization: Bearer " + token,
+	ask := func(token string) string {
+		return strings.Join([]string{
+			"GET /nginx/orders/7?page=2 HTTP/1.1", "Host: api.example.com", "X-Original-Proto: https", "X-Original-Addr: 10.1.2.3",
+			"User-Agent: curl/8.0", "Accept: */*", "Authorization: Bearer " + token,
+		}, "\r\n") + "\r\n\r\n"
 	}
-	request := strings.Join(lines, "\r\n") + "\r\n\r\n"
-	for _, c := range []struct {
-		name    string
-		handler http.Handler
-		request string
-	}{
-		{"empty", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }), request},
-		{"decides", s, request},
-		{"decides without access log", quiet, strings.Replace(request, token, quietToken, 1)},
-	} {
-		b.Run(c.name, func(b *testing.B) {
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				b.Fatal(err)
-			}
-			server := newHTTP(c.handler)
-			go func() { _ = server.Serve(l) }()
-			defer server.Close()
-			load(b, l.Addr().String(), c.request)
-		})
-	}
+	compare(b, overHTTP(b, "empty", empty, ask(token)), overHTTP(b, "decides", s, ask(token)),
+		overHTTP(b, "no-access-log", quiet, ask(quietToken)))
 }
 
 // noop allows everything.
@@ -133,45 +189,35 @@ func (noop) Check(context.Context, *authv3.CheckRequest) (*authv3.CheckResponse,
 	return &authv3.CheckResponse{Status: &statuspb.Status{}, HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: &authv3.OkHttpResponse{}}}, nil
 }
 
-// BenchmarkExtAuthz compares a decision with a gRPC server that allows everything.
+func overGRPC(b *testing.B, name string, service authv3.AuthorizationServer, token string) *contestant {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	server := grpc.NewServer()
+	authv3.RegisterAuthorizationServer(server, service)
+	go func() { _ = server.Serve(l) }()
+	b.Cleanup(server.Stop)
+	conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = conn.Close() })
+	client, q := authv3.NewAuthorizationClient(conn), get("/orders/7?page=2", token).filled().request()
+	return &contestant{name: name, ask: func(b *testing.B, _ int) bool {
+		answer, err := client.Check(context.Background(), q)
+		if err != nil || answer.GetOkResponse() == nil {
+			b.Errorf("%v, %v", answer, err)
+			return false
+		}
+		return true
+	}}
+}
+
+// BenchmarkExtAuthz compares decisions with a gRPC server that allows everything.
 func BenchmarkExtAuthz(b *testing.B) {
 	s, token := benchServer(b, "all")
-	for name, service := range map[string]authv3.AuthorizationServer{"empty": noop{}, "decides": Envoy{Server: s}} {
-		b.Run(name, func(b *testing.B) {
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				b.Fatal(err)
-			}
-			server := grpc.NewServer()
-			authv3.RegisterAuthorizationServer(server, service)
-			go func() { _ = server.Serve(l) }()
-			defer server.Stop()
-			conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer conn.Close()
-			client := authv3.NewAuthorizationClient(conn)
-			var left atomic.Int64
-			left.Store(int64(b.N))
-			var clients sync.WaitGroup
-			b.ResetTimer()
-			for range benchClients {
-				clients.Go(func() {
-					q := get("/orders/7?page=2", token).filled().request()
-					for left.Add(-1) >= 0 {
-						answer, err := client.Check(context.Background(), q)
-						if err != nil || answer.GetOkResponse() == nil {
-							b.Errorf("%v, %v", answer, err)
-							return
-						}
-					}
-				})
-			}
-			clients.Wait()
-			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "requests/s")
-		})
-	}
+	compare(b, overGRPC(b, "empty", noop{}, token), overGRPC(b, "decides", Envoy{Server: s}, token))
 }
 
 // BenchmarkDecide is a decision without the network.
@@ -185,5 +231,37 @@ func BenchmarkDecide(b *testing.B) {
 		if a := s.decide(context.Background(), r); !a.Allowed {
 			b.Fatal(a.Reason, a.Detail)
 		}
+	}
+}
+
+// discard is a ResponseWriter that keeps nothing.
+type discard struct{ header http.Header }
+
+func (d *discard) Header() http.Header       { return d.header }
+func (*discard) Write(b []byte) (int, error) { return len(b), nil }
+func (*discard) WriteHeader(int)             {}
+
+// BenchmarkHandler is a decision with its metrics, access log and answer, without the network.
+func BenchmarkHandler(b *testing.B) {
+	for _, access := range []string{"all", "none"} {
+		b.Run("access log "+access, func(b *testing.B) {
+			s, token := benchServer(b, access)
+			b.ReportAllocs()
+			r := &http.Request{
+				Method: http.MethodGet, RequestURI: "/nginx/orders/7?page=2", Host: "api.example.com", RemoteAddr: "127.0.0.1:4711",
+				Header: http.Header{
+					"Authorization": {"Bearer " + token}, "User-Agent": {"curl/8.0"}, "Accept": {"*/*"}, "X-Original-Addr": {"10.1.2.3"}, "X-Original-Proto": {"https"},
+				},
+			}
+			cpu := cpuTime(b)
+			for b.Loop() {
+				w := discard{header: make(http.Header)}
+				s.ServeHTTP(&w, r)
+				if w.header["X-Token-Id"] == nil {
+					b.Fatal("refused")
+				}
+			}
+			b.ReportMetric(float64(cpuTime(b)-cpu)/float64(b.N), "cpu-ns/op")
+		})
 	}
 }

@@ -16,7 +16,7 @@ type credentials struct {
 // readCredentials reads the Authorization header (RFC 6750 section 2.1, RFC 9449 section 7.1). A token in the query is
 // refused: a query ends in logs, and two tokens make it unclear which is meant.
 func readCredentials(r *Request) (credentials, *problem) {
-	if inQuery(r.target.Query) {
+	if inQuery(r.target.Query, "access_token") {
 		return credentials{}, bad(reasonBadRequest, "the query has an access_token: send tokens in the Authorization header")
 	}
 	values := r.Header["Authorization"]
@@ -50,21 +50,36 @@ func isToken(s string) bool {
 	if s == "" {
 		return false
 	}
-	for _, c := range []byte(s) {
-		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && strings.IndexByte("-._~+/=", c) < 0 {
+	for i := range len(s) {
+		if !inToken[s[i]] {
 			return false
 		}
 	}
 	return true
 }
 
-// inQuery reports whether a query has the parameter access_token, in any encoding.
-func inQuery(query string) bool {
+// inToken has the bytes of a b64token.
+var inToken = bytesOf("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/=")
+
+// bytesOf returns a table of the bytes of a text.
+func bytesOf(text string) (table [256]bool) {
+	for _, c := range []byte(text) {
+		table[c] = true
+	}
+	return table
+}
+
+// inQuery reports whether a query has a parameter, in any encoding. Some servers separate parameters by semicolons too.
+func inQuery(query, parameter string) bool {
 	for query != "" {
-		var pair string
-		pair, query, _ = strings.Cut(query, "&")
+		pair := query
+		if end := strings.IndexAny(query, "&;"); end >= 0 {
+			pair, query = query[:end], query[end+1:]
+		} else {
+			query = ""
+		}
 		name, _, _ := strings.Cut(pair, "=")
-		if plain, err := url.QueryUnescape(name); err == nil && plain == "access_token" {
+		if plain, err := url.QueryUnescape(name); err == nil && plain == parameter {
 			return true
 		}
 	}

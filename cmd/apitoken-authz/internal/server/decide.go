@@ -13,21 +13,26 @@ import (
 )
 
 // handle reads a request, decides, counts and logs.
-func (s *Server) handle(ctx context.Context, gateway string, read func() (*Request, *problem)) *Answer {
+func (s *Server) handle(ctx context.Context, k *kind, read func() (*Request, *problem)) *Answer {
 	start := time.Now()
 	r, p := read()
+	end := func(*Answer) {}
+	if s.tracer != nil {
+		ctx, end = s.trace(ctx, k, r, start)
+	}
 	var a *Answer
 	if p != nil {
 		a = s.refuse(p)
 	} else {
-		r.Gateway = gateway
+		r.Gateway = k.name
 		a = s.decide(ctx, r)
 	}
-	s.record(ctx, gateway, r, a, time.Since(start))
+	end(a)
+	s.record(k, r, a, start)
 	return a
 }
 
-// decide decides on a request. Nothing of the decision is kept.
+// decide decides on a request. Nothing of the decision is kept. The answer is part of the request.
 func (s *Server) decide(ctx context.Context, r *Request) *Answer {
 	if p := r.parse(); p != nil {
 		return s.refuse(p)
@@ -76,7 +81,8 @@ func (s *Server) public(r *Request, rule *rules.Rule) *Answer {
 	if wait := s.limits.take(rule, "", r.Client); wait > 0 {
 		return s.limited(wait)
 	}
-	return &Answer{Allowed: true, Status: http.StatusOK}
+	r.answer = Answer{Allowed: true, Status: http.StatusOK}
+	return &r.answer
 }
 
 // protected decides by a rule that needs a token.
@@ -89,13 +95,18 @@ func (s *Server) protected(ctx context.Context, r *Request, rule *rules.Rule) *A
 		}
 		return a
 	}
-	use := &verify.Use{
-		Scopes: rule.Scopes, Audience: rule.Audience,
-		Method: r.Method, URL: r.url(), Host: r.host, Client: r.Client,
+	r.use = verify.Use{
+		Scopes: rule.Scopes, Audience: rule.Audience, Method: r.Method, Host: r.host, Client: r.Client,
 		Scheme: c.scheme, Proofs: c.proofs, Certificate: r.Certificate,
 	}
-	d, err := s.checker.Check(ctx, c.token, use)
-	a := &Answer{Decision: d, Reason: d.Reason, Detail: d.Detail, secret: c.token}
+	if len(c.proofs) > 0 {
+		r.use.URL = r.url()
+	}
+	var err error
+	a := &r.answer
+	a.Decision, err = s.checker.Check(ctx, c.token, &r.use)
+	d := &a.Decision
+	a.Reason, a.Detail, a.secret = d.Reason, d.Detail, c.token
 	switch {
 	case err != nil:
 		a.Status, a.Reason, a.Detail = http.StatusServiceUnavailable, reasonNoDecision, "no decision can be made"
@@ -109,7 +120,7 @@ func (s *Server) protected(ctx context.Context, r *Request, rule *rules.Rule) *A
 	default:
 		if wait := s.limits.take(rule, d.TokenID, r.Client); wait > 0 {
 			limited := s.limited(wait)
-			limited.Decision, limited.secret = d, c.token
+			limited.Decision, limited.secret = *d, c.token
 			return limited
 		}
 		a.Allowed, a.Status, a.Reason = true, http.StatusOK, ""

@@ -29,7 +29,7 @@ func (e Envoy) Check(ctx context.Context, q *authv3.CheckRequest) (response *aut
 			response = denied(&Answer{Status: http.StatusServiceUnavailable, Reason: reasonInternal})
 		}
 	}()
-	a := e.handle(ctx, "envoy", func() (*Request, *problem) {
+	a := e.handle(ctx, e.kinds["envoy"], func() (*Request, *problem) {
 		from, ok := peer.FromContext(ctx)
 		if !ok || !e.fromGateway(from.Addr.String()) {
 			return nil, &problem{http.StatusForbidden, reasonGateway, "the peer is not in gateway_addresses"}
@@ -48,12 +48,19 @@ func (s *Server) readEnvoy(attributes *authv3.AttributeContext) (*Request, *prob
 	if h == nil {
 		return nil, bad(reasonBadRequest, "the attributes have no HTTP request")
 	}
-	header := http.Header{}
+	header := make(http.Header, len(h.GetHeaders()))
+	values := make([]string, 0, len(h.GetHeaders()))
 	for name, value := range h.GetHeaders() {
 		if strings.HasPrefix(name, ":") {
 			continue
 		}
-		header.Add(textproto.CanonicalMIMEHeaderKey(name), value)
+		// The names of a map differ, but two may have one canonical form.
+		if name = textproto.CanonicalMIMEHeaderKey(name); header[name] != nil {
+			header.Add(name, value)
+			continue
+		}
+		values = append(values, value)
+		header[name] = values[len(values)-1 : len(values) : len(values)]
 	}
 	for _, raw := range h.GetHeaderMap().GetHeaders() {
 		if strings.HasPrefix(raw.GetKey(), ":") {
@@ -111,8 +118,16 @@ func options(h http.Header) []*corev3.HeaderValueOption {
 func allowed(a *Answer) *authv3.CheckResponse {
 	ok := &authv3.OkHttpResponse{HeadersToRemove: a.Remove, ResponseHeadersToAdd: options(a.Header)}
 	values := identity(&a.Decision)
+	var all [len(identityHeaders)]struct { // one allocation
+		option corev3.HeaderValueOption
+		header corev3.HeaderValue
+	}
+	ok.Headers = make([]*corev3.HeaderValueOption, len(all))
 	for i, name := range identityHeaders {
-		ok.Headers = append(ok.Headers, option(name, values[i]))
+		one := &all[i]
+		one.header.Key, one.header.Value = name, values[i]
+		one.option.Header, one.option.AppendAction = &one.header, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD
+		ok.Headers[i] = &one.option
 	}
 	return &authv3.CheckResponse{
 		Status:       &statuspb.Status{Code: int32(codes.OK)},

@@ -153,6 +153,13 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
+// atOnce returns Lines that do not wait.
+func atOnce(out io.Writer) *Lines {
+	l := NewLines(out)
+	_ = l.Close()
+	return l
+}
+
 // start runs a server. more are lines that are put before the rules of the configuration.
 func start(t testing.TB, more ...string) *world {
 	t.Helper()
@@ -162,7 +169,7 @@ func start(t testing.TB, more ...string) *world {
 		t.Fatal(err)
 	}
 	w := &world{fake: newFake(t), log: &lockedBuffer{}, registry: prometheus.NewRegistry()}
-	w.Server = New(w.fake, f, slog.New(slog.NewJSONHandler(w.log, nil)), w.registry)
+	w.Server = New(w.fake, f, slog.New(slog.NewJSONHandler(w.log, nil)), atOnce(w.log), w.registry)
 	l, err := Listen(f)
 	if err != nil {
 		t.Fatal(err)

@@ -19,19 +19,14 @@ var plainIdentity = [...]string{"x-token-id", "x-token-subject", "x-token-role",
 const noValue = "-"
 
 // identity returns the values of identityHeaders. The zero Decision is that of a public rule.
-func identity(d *verify.Decision) []string {
-	return []string{safe(d.TokenID), safe(d.Subject), safe(d.Role), safe(d.Scopes.Parameter())}
+func identity(d *verify.Decision) [len(identityHeaders)]string {
+	return [...]string{safe(d.TokenID), safe(d.Subject), safe(d.Role), safe(d.Scopes.Parameter())}
 }
 
 const safeChars = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~:/*@+= "
 
 // isSafe has the bytes of safeChars.
-var isSafe = func() (table [256]bool) {
-	for _, c := range []byte(safeChars) {
-		table[c] = true
-	}
-	return table
-}()
+var isSafe = bytesOf(safeChars)
 
 // plain reports whether a value needs no percent-encoding.
 func plain(value string) bool {
@@ -65,6 +60,9 @@ func safe(value string) string {
 	}
 	return b.String()
 }
+
+// overrideParameter makes Symfony, Laravel and others act on another method, if it is in the query of a POST request.
+const overrideParameter = "_method"
 
 // overrides make some frameworks act on another method or path than the one of the request line.
 var overrides = [...]string{"x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url"}

@@ -1,10 +1,7 @@
 package server
 
 import (
-	"context"
-	"log/slog"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -23,8 +20,6 @@ type metrics struct {
 	panics    prometheus.Counter
 	reloads   *prometheus.CounterVec
 	loaded    prometheus.Gauge // 1: the last reload succeeded
-
-	counted sync.Map // gateway and reason -> counters: a look-up in the vectors costs more
 }
 
 // counters are the metrics of a gateway and reason.
@@ -92,63 +87,15 @@ func newMetrics(registry *prometheus.Registry, s *Server) *metrics {
 	return m
 }
 
-// count counts a decision. Reasons are a small set of constants: the label stays bounded.
-func (m *metrics) count(gateway, reason string, took time.Duration) {
-	key := [2]string{gateway, reason}
-	c, known := m.counted.Load(key)
-	if !known {
-		c, _ = m.counted.LoadOrStore(key, counters{m.requests.WithLabelValues(gateway, reason), m.durations.WithLabelValues(gateway)})
-	}
-	found := c.(counters)
-	found.requests.Inc()
-	found.durations.Observe(took.Seconds())
+// reasonAllowed stands in metrics and logs for a request that may pass.
+const reasonAllowed = "ok"
+
+// of returns the metrics of a gateway and reason. Reasons are a small set of constants: the label stays bounded.
+func (m *metrics) of(gateway, reason string) counters {
+	return counters{m.requests.WithLabelValues(gateway, reason), m.durations.WithLabelValues(gateway)}
 }
 
-// maxLogged is the most bytes of a text of the client in the log.
-const maxLogged = 512
-
-// record counts and logs an answer.
-func (s *Server) record(ctx context.Context, gateway string, r *Request, a *Answer, took time.Duration) {
-	reason := string(a.Reason)
-	if a.Allowed {
-		reason = "ok"
-	}
-	s.metrics.count(gateway, reason, took)
-	switch s.settings.Log.Access {
-	case "none":
-		return
-	case "refused":
-		if a.Allowed {
-			return
-		}
-	}
-	if !s.logger.Enabled(ctx, slog.LevelInfo) {
-		return
-	}
-	attrs := make([]slog.Attr, 0, 16)
-	attrs = append(attrs, slog.String("gateway", gateway), slog.Bool("allowed", a.Allowed))
-	if !a.Allowed {
-		attrs = append(attrs, slog.String("reason", reason), slog.String("detail", logged(a.Detail, a)))
-	}
-	if r != nil {
-		attrs = append(attrs, slog.String("method", logged(r.Method, a)), slog.String("host", logged(r.Host, a)),
-			slog.String("path", logged(r.logPath(), a)), slog.String("client", r.Client.String()))
-	}
-	if a.Rule != nil {
-		attrs = append(attrs, slog.String("rule", a.Rule.Name))
-	}
-	if d := &a.Decision; d.TokenID != "" {
-		attrs = append(attrs, slog.String("token_id", d.TokenID), slog.String("role", d.Role), slog.String("subject", d.Subject))
-	}
-	attrs = append(attrs, slog.Int64("duration_us", took.Microseconds()))
-	s.logger.LogAttrs(ctx, slog.LevelInfo, "request", attrs...)
-}
-
-// logged returns what the log may have of a text that a client sent: not the token of the request, nor any other.
-func logged(s string, a *Answer) string {
-	s = verify.Redact(redact(s, a.secret))
-	if len(s) > maxLogged {
-		return s[:maxLogged] + "..."
-	}
-	return s
+func (c counters) count(took time.Duration) {
+	c.requests.Inc()
+	c.durations.Observe(took.Seconds())
 }

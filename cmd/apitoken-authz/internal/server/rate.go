@@ -5,8 +5,8 @@ import (
 	"time"
 
 	"github.com/maypok86/otter/v2"
-	"golang.org/x/time/rate"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/cmd/apitoken-authz/internal/rules"
 )
 
@@ -22,32 +22,27 @@ type user struct {
 
 // limiters hold the rates of rules in this process.
 type limiters struct {
-	cache *otter.Cache[user, *rate.Limiter]
+	cache *otter.Cache[user, *access.Bucket]
 }
 
 func newLimiters() *limiters {
-	return &limiters{cache: otter.Must(&otter.Options[user, *rate.Limiter]{MaximumSize: maxLimiters})}
+	return &limiters{cache: otter.Must(&otter.Options[user, *access.Bucket]{MaximumSize: maxLimiters})}
 }
 
 // take counts a request. It returns how long to wait if the request is over the rate, and 0 if not.
 func (l *limiters) take(rule *rules.Rule, token string, client netip.Addr) time.Duration {
-	if rule.Rate.Requests == 0 {
+	if rule.Rate.IsZero() {
 		return 0
 	}
 	u := user{rule: rule, token: token}
 	if token == "" {
 		u.addr = network(client)
 	}
-	limiter, ok := l.cache.GetIfPresent(u)
+	bucket, ok := l.cache.GetIfPresent(u)
 	if !ok {
-		per := rate.Limit(float64(rule.Rate.Requests) / rule.Rate.Window.Seconds())
-		limiter, _ = l.cache.SetIfAbsent(u, rate.NewLimiter(per, rule.Rate.Requests))
+		bucket, _ = l.cache.SetIfAbsent(u, new(access.Bucket))
 	}
-	reservation := limiter.Reserve()
-	wait := reservation.Delay()
-	if wait > 0 {
-		reservation.Cancel()
-	}
+	_, wait, _ := bucket.Take(rule.Rate, time.Now())
 	return wait
 }
 

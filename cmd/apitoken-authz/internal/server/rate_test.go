@@ -5,6 +5,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/cmd/apitoken-authz/internal/rules"
 )
 
@@ -12,7 +13,7 @@ import (
 func TestLimiters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLimiters()
-		rule := &rules.Rule{Rate: rules.Rate{Requests: 2, Window: 10 * time.Second}}
+		rule := &rules.Rule{Rate: access.Rate{Count: 2, Burst: 2, Window: 10 * time.Second}}
 		passed := 0
 		for range 100 { // for ten seconds
 			if wait := l.take(rule, "id", addr("10.1.2.3")); wait == 0 {

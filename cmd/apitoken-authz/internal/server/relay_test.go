@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"net/http"
 	"path/filepath"
@@ -53,7 +54,7 @@ func TestRelay(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
 	go func() {
-		ended <- New(verifier, f, slog.New(slog.DiscardHandler), prometheus.NewRegistry()).Run(ctx, l, nil, certificates)
+		ended <- New(verifier, f, slog.New(slog.DiscardHandler), NewLines(io.Discard), prometheus.NewRegistry()).Run(ctx, l, nil, certificates)
 	}()
 	defer func() {
 		cancel()

@@ -24,6 +24,10 @@ type Request struct {
 
 	target target.Target
 	host   string // without port
+
+	// Parts of the request, so that a decision allocates once.
+	use    verify.Use
+	answer Answer
 }
 
 // Reasons besides those of the library.
@@ -32,6 +36,7 @@ const (
 	reasonBadTarget  access.Reason = "ambiguous_target"    // two servers could read the target differently
 	reasonBadRequest               = verify.BadRequest     // a header is missing, twice or not readable
 	reasonOverride   access.Reason = "override_header"     // a header asks for another method or path
+	reasonParameter  access.Reason = "override_parameter"  // the query asks for another method
 	reasonIdentity   access.Reason = "identity_header"     // the client sent a header that only the authorizer may set
 	reasonGateway    access.Reason = "gateway_not_allowed" // the peer is not a gateway of the configuration
 	reasonMissing                  = verify.Missing        // there is no token
@@ -63,13 +68,11 @@ func single(h http.Header, name string) (string, *problem) {
 	return values[0], nil
 }
 
-// singles returns the values of several headers.
-func singles(h http.Header, names ...string) ([]string, *problem) {
-	values := make([]string, len(names))
+// singles returns the values of up to five headers.
+func singles(h http.Header, names ...string) (values [5]string, p *problem) {
 	for i, name := range names {
-		var p *problem
 		if values[i], p = single(h, name); p != nil {
-			return nil, p
+			return values, p
 		}
 	}
 	return values, nil
@@ -78,35 +81,17 @@ func singles(h http.Header, names ...string) ([]string, *problem) {
 // client returns the address of the client: the rightmost address of a chain of hops that is not a trusted proxy. nearest
 // is the address that the gateway saw. before are the values of X-Forwarded-For, which only trusted proxies have appended to.
 func (s *Server) client(nearest netip.Addr, before []string) (netip.Addr, *problem) {
-	if !contains(s.proxies, nearest) {
-		return nearest, nil
-	}
-	hops := strings.Split(strings.Join(before, ","), ",")
-	addr := nearest
-	for i := len(hops) - 1; i >= 0 && contains(s.proxies, addr); i-- {
-		hop := strings.TrimSpace(hops[i])
-		if hop == "" && i == 0 {
-			break
-		}
-		var ok bool
-		if addr, ok = parseAddr(hop); !ok {
-			return netip.Addr{}, bad(reasonBadRequest, "X-Forwarded-For has a hop that is not an address")
-		}
+	addr := verify.ClientAddress(nearest, before, s.proxies)
+	if !addr.IsValid() {
+		return addr, bad(reasonBadRequest, "X-Forwarded-For has a hop that is not an address")
 	}
 	return addr, nil
 }
 
 // parseAddr parses an address with or without a port. IPv4 addresses in IPv6 form become IPv4 addresses.
 func parseAddr(s string) (netip.Addr, bool) {
-	addr, err := netip.ParseAddr(s)
-	if err != nil {
-		port, err := netip.ParseAddrPort(s)
-		if err != nil {
-			return netip.Addr{}, false
-		}
-		addr = port.Addr()
-	}
-	if addr.Zone() != "" {
+	addr, err := access.ParseClientIP(s)
+	if err != nil || addr.Zone() != "" {
 		return netip.Addr{}, false
 	}
 	return addr.Unmap(), true
@@ -127,6 +112,9 @@ func (r *Request) parse() *problem {
 	r.host = host
 	if r.target, err = target.Parse(r.Target); err != nil {
 		return bad(reasonBadTarget, err.Error())
+	}
+	if inQuery(r.target.Query, overrideParameter) {
+		return bad(reasonParameter, "the query has the parameter "+overrideParameter+", which asks for another method")
 	}
 	return nil
 }

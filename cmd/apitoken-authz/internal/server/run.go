@@ -3,12 +3,10 @@ package server
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"sync"
 	"time"
 
@@ -16,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 	grpccredentials "google.golang.org/grpc/credentials"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/verify"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/cmd/apitoken-authz/internal/config"
 )
 
@@ -180,13 +179,8 @@ func (c *Certificates) Reload() error {
 	// ext_authz is gRPC, which needs HTTP/2. The other gateways ask by HTTP/1.1 or HTTP/2.
 	conf := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}, NextProtos: []string{"h2", "http/1.1"}}
 	if c.files.ClientCA != "" {
-		text, err := os.ReadFile(c.files.ClientCA)
-		if err != nil {
+		if conf.ClientCAs, err = verify.ReadCertPool(c.files.ClientCA); err != nil {
 			return fmt.Errorf("tls.client_ca: %w", err)
-		}
-		conf.ClientCAs = x509.NewCertPool()
-		if !conf.ClientCAs.AppendCertsFromPEM(text) {
-			return fmt.Errorf("tls.client_ca: %s has no certificate", c.files.ClientCA)
 		}
 		conf.ClientAuth = tls.RequireAndVerifyClientCert
 	}

@@ -7,11 +7,13 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/verify"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/cmd/apitoken-authz/internal/config"
@@ -28,8 +30,12 @@ type Checker interface {
 type Server struct {
 	checker  Checker
 	logger   *slog.Logger
+	access   *Lines
+	tracer   trace.Tracer // nil: no traces
+	logs     string       // which requests are in the access log: all, refused or none
 	metrics  *metrics
-	settings *config.File // as at the start; only its rules are replaced
+	kinds    map[string]*kind // by the names of config.Kinds; only those that the configuration serves
+	settings *config.File     // as at the start; only its rules are replaced
 	gateways []netip.Prefix
 	proxies  []netip.Prefix
 	rules    atomic.Pointer[rules.Set]
@@ -38,37 +44,20 @@ type Server struct {
 	reload   sync.Mutex
 }
 
-// New returns a server for a configuration.
-func New(checker Checker, f *config.File, logger *slog.Logger, registry *prometheus.Registry) *Server {
-	s := &Server{checker: checker, logger: logger, settings: f, limits: newLimiters()}
-	addresses := f.GatewayAddresses
-	if len(addresses) == 0 && (f.TLS == nil || f.TLS.ClientCA == "") {
-		addresses = []string{"127.0.0.0/8", "::1"}
+// New returns a server for a configuration. access takes the access log.
+func New(checker Checker, f *config.File, logger *slog.Logger, access *Lines, registry *prometheus.Registry) *Server {
+	s := &Server{checker: checker, logger: logger, access: access, logs: f.Log.Access, settings: f, limits: newLimiters()}
+	if !logger.Enabled(context.Background(), slog.LevelInfo) {
+		s.logs = "none"
 	}
-	s.gateways, s.proxies = prefixes(addresses), prefixes(f.TrustedProxies)
+	s.gateways, s.proxies = f.GatewayRanges(), f.ProxyRanges()
 	s.rules.Store(f.RuleSet())
 	s.metrics = newMetrics(registry, s)
+	s.kinds = make(map[string]*kind, len(f.Gateways))
+	for _, name := range f.Gateways {
+		s.kinds[name] = s.newKind(name)
+	}
 	return s
-}
-
-// prefixes parses ranges that the configuration has checked.
-func prefixes(list []string) []netip.Prefix {
-	var all []netip.Prefix
-	for _, s := range list {
-		if p, err := config.Prefix(s); err == nil {
-			all = append(all, p)
-		}
-	}
-	return all
-}
-
-func contains(ranges []netip.Prefix, addr netip.Addr) bool {
-	for _, p := range ranges {
-		if p.Contains(addr) {
-			return true
-		}
-	}
-	return false
 }
 
 // fromGateway reports whether a peer may ask. Without addresses, TLS has checked the peer's certificate.
@@ -77,26 +66,16 @@ func (s *Server) fromGateway(peer string) bool {
 		return true
 	}
 	addr, err := netip.ParseAddrPort(peer)
-	return err == nil && contains(s.gateways, addr.Addr().Unmap())
+	return err == nil && slices.ContainsFunc(s.gateways, func(p netip.Prefix) bool { return p.Contains(addr.Addr().Unmap()) })
 }
-
-// reader builds the client's request from what a gateway sent.
-type reader func(s *Server, r *http.Request) (*Request, *problem)
-
-// nginxPrefix begins the request line that nginx passes on.
-const nginxPrefix = "/nginx"
 
 // ServeHTTP answers gateways that ask by HTTP. It looks at the request target as sent: a mux would clean the target.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	switch path, _, _ := strings.Cut(r.RequestURI, "?"); {
-	case strings.HasPrefix(path, nginxPrefix+"/") && s.settings.Serves("nginx"):
-		s.answer(w, r, "nginx", readNginx)
-	case path == "/headers/nginx" && s.settings.Serves("nginx_headers"):
-		s.answer(w, r, "nginx_headers", readNginxHeaders)
-	case path == "/caddy" && s.settings.Serves("caddy"):
-		s.answer(w, r, "caddy", readForwarded)
-	case path == "/traefik" && s.settings.Serves("traefik"):
-		s.answer(w, r, "traefik", readForwarded)
+	path, _, _ := strings.Cut(r.RequestURI, "?")
+	k := s.kinds[kindAt(path)]
+	switch {
+	case k != nil:
+		s.answer(w, r, k)
 	case s.settings.Listen.Admin == "" && !strings.HasPrefix(path, nginxPrefix):
 		s.serveAdmin(w, r, path)
 	default:
@@ -112,29 +91,25 @@ func (s *Server) Admin() http.Handler {
 }
 
 // answer decides on a request, and writes the answer that the kind of gateway understands.
-func (s *Server) answer(w http.ResponseWriter, r *http.Request, gateway string, read reader) {
-	write := writeAny
-	if strings.HasPrefix(gateway, "nginx") {
-		write = writeNginx
-	}
+func (s *Server) answer(w http.ResponseWriter, r *http.Request, k *kind) {
 	written := false
 	defer func() {
 		if p := recover(); p != nil {
-			s.panicked(gateway, p)
+			s.panicked(k.name, p)
 			if !written {
-				write(w, &Answer{Status: http.StatusServiceUnavailable, Reason: reasonInternal})
+				k.write(w, &Answer{Status: http.StatusServiceUnavailable, Reason: reasonInternal})
 			}
 		}
 	}()
-	a := s.handle(r.Context(), gateway, func() (*Request, *problem) {
+	a := s.handle(r.Context(), k, func() (*Request, *problem) {
 		if !s.fromGateway(r.RemoteAddr) {
 			detail := "the peer " + r.RemoteAddr + " is not in gateway_addresses"
 			return nil, &problem{status: http.StatusForbidden, reason: reasonGateway, detail: detail}
 		}
-		return read(s, r)
+		return k.read(s, r)
 	})
 	written = true
-	write(w, a)
+	k.write(w, a)
 }
 
 func (s *Server) panicked(gateway string, p any) {

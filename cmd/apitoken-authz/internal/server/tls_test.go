@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"io"
 	"log/slog"
 	"math/big"
 	"net"
@@ -102,7 +103,7 @@ func TestTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := New(newFake(t), f, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	s := New(newFake(t), f, slog.New(slog.DiscardHandler), NewLines(io.Discard), prometheus.NewRegistry())
 	l, err := Listen(f)
 	if err != nil {
 		t.Fatal(err)

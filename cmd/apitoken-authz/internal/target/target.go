@@ -113,13 +113,16 @@ func check(segment string) error {
 		}
 	}
 	for part := range strings.SplitSeq(segment, "/") {
-		switch part {
-		case ".", "..":
+		switch {
+		case part == "." || part == "..":
 			return errors.New("the path contains a dot segment")
-		case "":
-			if segment != "" {
-				return errors.New("the path contains an empty segment beside an encoded slash")
-			}
+		case part == "" && segment != "":
+			return errors.New("the path contains an empty segment beside an encoded slash")
+		case part == "":
+		case part[len(part)-1] == '.':
+			return errors.New("the path contains a segment with a dot at its end: Windows cuts the dot off")
+		case strings.TrimSpace(part) != part:
+			return errors.New("the path contains a segment with a space at its edge: some servers cut the space off")
 		}
 	}
 	return nil

@@ -18,7 +18,6 @@ func TestParse(t *testing.T) {
 		"/a%2Fb":              {Path: "/a%2Fb", Segments: []string{"a/b"}, EncodedSlash: true},
 		"/100%25":             {Path: "/100%25", Segments: []string{"100%"}},
 		"/.well-known/x..y":   {Path: "/.well-known/x..y", Segments: []string{".well-known", "x..y"}},
-		"/...":                {Path: "/...", Segments: []string{"..."}},
 		"/a?next=//b/../%00;": {Path: "/a", Query: "next=//b/../%00;", Segments: []string{"a"}},
 	} {
 		got, err := Parse(raw)
@@ -46,6 +45,15 @@ func TestParseRefuses(t *testing.T) {
 		"/public/.%2e/admin":              "dot segment",
 		"/public/..%2fadmin":              "dot segment",
 		"/public/..%5cadmin":              "backslash",
+		"/...":                            "dot at its end",
+		"/admin.":                         "dot at its end",
+		"/admin%2E/users":                 "dot at its end",
+		"/admin%20.":                      "dot at its end",
+		"/a.%2fb":                         "dot at its end",
+		"/admin%20":                       "space at its edge",
+		"/%20admin/users":                 "space at its edge",
+		"/admin.%20":                      "space at its edge",
+		"/admin%e2%80%83":                 "space at its edge",
 		`/public\admin`:                   "backslash",
 		"/a%5Cb":                          "backslash",
 		"/admin;x=1":                      "semicolon",
