@@ -45,7 +45,7 @@ func (w *world) possiblyAllowed(n *node, g *grant) []string {
 // surelyLive reports whether a grant must be alive by all that is known.
 func (w *world) surelyLive(n *node, g *grant) bool {
 	surely, _ := w.roleAlive(n, g)
-	if !surely || g.doubtful || g.revoked.seq != 0 || !n.now().Before(g.period(n).lo) || w.everDisabled(g.subject) {
+	if !surely || g.doubtful || g.revoked.seq != 0 || !n.now().Before(g.period(n).lo) || w.everDisabled(g.subject) || w.maybeSuspended(n, g) {
 		return false
 	}
 	for _, s := range g.role.states.possible(n) {
@@ -137,6 +137,8 @@ func (w *world) checkActive(n *node, tok *issued, a *answer, last time.Time, wha
 		w.broken(1, "a refresh token is active: %s", what())
 	case g.revoked.seq != 0 && g.revoked.seq < a.began && n.knows(g.revoked.seq, g.revoked.by):
 		w.broken(2, "active after its revocation was acknowledged: %s", what())
+	case w.mustBeSuspended(n, g, a.began):
+		w.broken(2, "active after its suspension was acknowledged: %s", what())
 	case w.keyGone(tok.text, a):
 		w.broken(2, "active after its key was destroyed: %s", what())
 	case !maybe:
@@ -181,6 +183,8 @@ func (w *world) checkState(n *node, began uint64, g *grant, state string) {
 	switch {
 	case dead:
 		w.broken(2, "grant %d is listed as active at node %d after its revocation was acknowledged", g.n, n.n)
+	case w.mustBeSuspended(n, g, began):
+		w.broken(2, "grant %d is listed as active at node %d after its suspension was acknowledged", g.n, n.n)
 	case !maybe:
 		w.broken(2, "grant %d is listed as active at node %d after its role was deleted", g.n, n.n)
 	case g.upstream == nil && !n.now().Before(g.period(n).hi):
@@ -222,7 +226,7 @@ func (w *world) checkList(n *node, data map[string]any) {
 	}
 }
 
-// checkStatus fetches the status list of a revoked JWT: invariant 2 for those who verify offline.
+// checkStatus fetches the status list of a revoked or suspended JWT: invariant 2 for those who verify offline.
 func (w *world) checkStatus(n *node, tok *issued) {
 	a := w.ask(n, &logical.Request{Operation: logical.ReadOperation, Path: "oauth/status/" + tok.list})
 	if a.lost || a.err != nil {
@@ -233,7 +237,10 @@ func (w *world) checkStatus(n *node, tok *issued) {
 	g := tok.grant
 	_, maybe := w.roleAlive(n, g)
 	dead := g.revoked.seq != 0 && g.revoked.seq < a.began && n.knows(g.revoked.seq, g.revoked.by) || !maybe
-	if !dead || g.unlisted || !n.now().Before(tok.end) {
+	dead = dead && !g.unlisted
+	held := w.mustBeListed(n, g, a.began, nil)
+	live := w.surelyLive(n, g) && n.knows(tok.seq, tok.by)
+	if !dead && !held && !live || !n.now().Before(tok.end) {
 		return
 	}
 	body, status := rawBody(a.resp)
@@ -243,37 +250,51 @@ func (w *world) checkStatus(n *node, tok *issued) {
 		}
 		return
 	}
-	set, err := w.bit(body, tok.place)
-	if err != nil {
+	shown, err := w.status(body, tok.place)
+	switch {
+	case err != nil:
 		w.broken(4, "status list %s: %v", tok.list, err)
-	} else if !set {
-		w.broken(2, "status list %s at node %d does not show that JWT %s of grant %d is revoked", tok.list, n.n, tok.id, g.n)
+	case dead && shown != token.StatusInvalid:
+		w.broken(2, "status list %s at node %d shows %d for JWT %s of grant %d, which is revoked", tok.list, n.n, shown, tok.id, g.n)
+	case held && shown == token.StatusValid:
+		w.broken(2, "status list %s at node %d shows %d for JWT %s of grant %d, which is suspended", tok.list, n.n, shown, tok.id, g.n)
+	case live && shown != token.StatusValid:
+		w.broken(4, "status list %s at node %d shows %d for JWT %s of grant %d, which is live", tok.list, n.n, shown, tok.id, g.n)
 	}
 }
 
-// bit reads a place of a signed status list.
-func (w *world) bit(signed string, place int) (bool, error) {
+// status reads a place of a signed status list. The caller holds mu.
+func (w *world) status(signed string, place int) (byte, error) {
 	list, known := w.lists[signed]
 	if !known {
 		parts := strings.Split(signed, ".")
 		payload, err := base64.RawURLEncoding.DecodeString(parts[min(1, len(parts)-1)])
 		if err != nil {
-			return false, err
+			return 0, err
 		}
 		var claims struct {
 			List struct {
-				Lst string `json:"lst"`
+				Bits int    `json:"bits"`
+				Lst  string `json:"lst"`
 			} `json:"status_list"`
 		}
 		if err := json.Unmarshal(payload, &claims); err != nil {
-			return false, err
+			return 0, err
 		}
-		if list, err = token.DecodeStatusList(claims.List.Lst); err != nil {
-			return false, err
+		bytes, err := token.DecodeStatusList(claims.List.Lst)
+		if err != nil {
+			return 0, err
 		}
-		w.lists = map[string][]byte{signed: list}
+		list = statusList{claims.List.Bits, bytes}
+		w.lists = map[string]statusList{signed: list}
 	}
-	return place/8 < len(list) && list[place/8]>>(place%8)&1 == 1, nil
+	return token.StatusAt(list.bytes, list.bits, uint32(place)), nil //nolint:gosec // a place is not negative
+}
+
+// statusList is what a signed status list holds.
+type statusList struct {
+	bits  int
+	bytes []byte
 }
 
 // checkSome checks some of the tokens at some of the nodes; it is what happens after every step.
@@ -305,7 +326,7 @@ func (w *world) checkSome(r *rand.Rand) {
 	}
 }
 
-// someListed picks a JWT that its status list should show as revoked, now and then: making a list takes a while. The
+// someListed picks a JWT that its status list should show as revoked or suspended, or as live again, now and then: making a list takes a while. The
 // caller holds mu.
 func (w *world) someListed(n *node, r *rand.Rand) *issued {
 	if r.IntN(4) > 0 {
@@ -316,7 +337,7 @@ func (w *world) someListed(n *node, r *rand.Rand) *issued {
 		if tok == nil || tok.list == "" || !n.now().Before(tok.end) {
 			continue
 		}
-		if _, maybe := w.roleAlive(n, tok.grant); !maybe || tok.grant.revoked.seq != 0 {
+		if _, maybe := w.roleAlive(n, tok.grant); !maybe || tok.grant.revoked.seq != 0 || len(tok.grant.suspended.suspends) > 0 || len(w.entity(tok.grant.subject).suspends) > 0 {
 			return tok
 		}
 	}

@@ -71,7 +71,8 @@ func (v *verifier) keep(tok *issued, region string, d map[string]any) {
 	}
 	role, _ := d["role"].(string)
 	scope, _ := d["scope"].(string)
-	k := &kept{tok: tok, about: []string{"grant " + id, "role " + role}, scopes: strings.Fields(scope), region: region}
+	subject, _ := d["sub"].(string)
+	k := &kept{tok: tok, about: []string{"grant " + id, "role " + role, "subject " + subject}, scopes: strings.Fields(scope), region: region}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	at, _ := d["cursor"].(int64)
@@ -117,6 +118,9 @@ func (w *world) poll(*rand.Rand) {
 		g := k.tok.grant
 		if g.revoked.seq != 0 && g.revoked.seq < a.began && n.knows(g.revoked.seq, g.revoked.by) {
 			w.broken(2, "a verifier that has read the feed keeps an answer about grant %d (%s), which was revoked", g.n, g.role.name)
+		}
+		if w.mustBeSuspended(n, g, a.began) {
+			w.broken(2, "a verifier that has read the feed keeps an answer about grant %d (%s), which was suspended", g.n, g.role.name)
 		}
 		if _, maybe := w.roleAlive(n, g); !maybe {
 			w.broken(2, "a verifier that has read the feed keeps an answer about grant %d of the deleted role %s", g.n, g.role.name)
