@@ -104,7 +104,13 @@ func (w *world) suspendAt(n *node, r *rand.Rand, path string) {
 		}
 	}
 	g := pick(r, grants)
+	if kept := w.verifier.grants(); path == "suspend" && len(kept) > 0 && r.IntN(2) == 0 {
+		g = pick(r, kept)
+	}
 	w.mu.Unlock()
+	if r.IntN(3) == 0 {
+		defer w.poll(r)
+	}
 	if r.IntN(6) == 0 {
 		id := entities[1+r.IntN(len(entities)-1)]
 		w.suspend(n, path, w.entityLocked(id), "entity "+short(id), map[string]any{"subject": id})

@@ -28,6 +28,18 @@ type kept struct {
 	region string // from which it is good; "": it needs none
 }
 
+// grants are those about whose tokens answers are kept, in order.
+func (v *verifier) grants() []*grant {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	var grants []*grant
+	for _, k := range v.kept {
+		grants = append(grants, k.tok.grant)
+	}
+	slices.SortFunc(grants, func(a, b *grant) int { return a.n - b.n })
+	return grants
+}
+
 // verify has the verifier ask about a token that it has not asked about, or has dropped.
 func (w *world) verify(r *rand.Rand) {
 	n := w.active
