@@ -34,7 +34,8 @@ func (b *backend) pathsFeed() []*framework.Path {
 		only(logical.ReadOperation, forward(b.answer(b.pathFeedRead, "Read what has changed of issued tokens.", ok(feedAnswer)))),
 		"What has changed of issued tokens, for verifiers that keep the answers of introspect.",
 		"A verifier polls the feed once a second. An event says that a grant was revoked, suspended or resumed or expires "+
-			"earlier, that a role was changed or deleted, that a key was destroyed, or that a Vault entity was suspended or resumed: the verifier then drops the answers about such tokens. "+
+			"earlier, that a role was changed or deleted, that a key was destroyed, or that a Vault entity was suspended or resumed: "+
+			"the verifier then drops the answers about such tokens. "+
 			fmt.Sprintf("The feed is in memory and holds the last %d events.", feed.Capacity))}
 }
 

@@ -13,15 +13,16 @@ import (
 
 func (b *backend) pathsSuspend() []*framework.Path {
 	suspend := joined(tokenOrIDFields(), fields{
-		"subject": str("ID of a Vault entity, in place of a token: all tokens of the entity are meant, also tokens that are issued later."),
-		"note":    str("Why, in at most 256 bytes: lookup and tokens show the note. No token may be in it. Default: none."),
+		"subject": str("ID of a Vault entity, in place of a token: all tokens of the entity are meant, also tokens that are issued " +
+			"later."),
+		"note": str("Why, in at most 256 bytes: lookup and tokens show the note. No token may be in it. Default: none."),
 	})
 	return []*framework.Path{
 		path("suspend", "suspend", "token", suspend,
 			only(logical.UpdateOperation, b.change(b.pathSuspendUpdate, "Suspend a token and its grant, or all tokens of an entity.")),
 			"Suspend a token, by the token, its token_id or its entity.",
-			"A suspended token is refused until \"resume\". A suspended token expires at its time, can be revoked, and cannot be renewed, "+
-				"refreshed or exchanged. Any token_id of a grant suspends the whole grant. A suspended entity gets no token from creds. "+
+			"A suspended token is refused until \"resume\". A suspended token expires at its time, can be revoked, and cannot be "+
+				"renewed, refreshed or exchanged. Any token_id of a grant suspends the whole grant. A suspended entity gets no token from creds. "+
 				"Tokens of other services cannot be suspended."),
 		path("resume", "resume", "token", suspend,
 			only(logical.UpdateOperation, b.change(b.pathResumeUpdate, "Undo the suspension of a token and its grant, or of an entity.")),

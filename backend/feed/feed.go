@@ -1,6 +1,6 @@
 // Package feed records what has changed of tokens that verifiers may have checked before: a grant was revoked, suspended or
-// resumed, a role was changed or deleted, a key was destroyed, a Vault entity was suspended or resumed. A verifier that keeps answers reads the feed, and asks again about what the
-// feed names.
+// resumed, a role was changed or deleted, a key was destroyed, a Vault entity was suspended or resumed. A verifier that keeps
+// answers reads the feed, and asks again about what the feed names.
 //
 // The feed is in memory. A process has the events since its start: another process, or a process that learns of changes
 // by another one, begins a new epoch. A verifier that knows another epoch asks again about every token, at the next use.

@@ -175,7 +175,9 @@ func (x *Suspensions) Unreadable(grant token.ID, subject string) error {
 }
 
 // SuspendGrant suspends a grant whose tokens have expired at until.
-func (x *Suspensions) SuspendGrant(ctx context.Context, s logical.Storage, grant token.ID, status token.StatusRef, note string, until, now time.Time) error {
+func (x *Suspensions) SuspendGrant(
+	ctx context.Context, s logical.Storage, grant token.ID, status token.StatusRef, note string, until, now time.Time,
+) error {
 	return x.suspend(ctx, s, grant, Suspension{Note: note, Status: status, KeepUntil: until.Unix()}, now)
 }
 
@@ -199,19 +201,25 @@ func (x *Suspensions) suspend(ctx context.Context, s logical.Storage, id token.I
 }
 
 // ResumeGrant undoes the suspension of a grant, and reports whether the grant was suspended.
-func (x *Suspensions) ResumeGrant(ctx context.Context, s logical.Storage, grant token.ID, note string, now time.Time) (was bool, _ error) {
+func (x *Suspensions) ResumeGrant(
+	ctx context.Context, s logical.Storage, grant token.ID, note string, now time.Time,
+) (was bool, _ error) {
 	return x.resume(ctx, s, grant, note, now)
 }
 
 // ResumeSubject undoes the suspension of a Vault entity, and reports whether the entity was suspended. Grants of the
 // entity that were suspended by themselves stay suspended.
-func (x *Suspensions) ResumeSubject(ctx context.Context, s logical.Storage, subject, note string, now time.Time) (was bool, _ error) {
+func (x *Suspensions) ResumeSubject(
+	ctx context.Context, s logical.Storage, subject, note string, now time.Time,
+) (was bool, _ error) {
 	return x.resume(ctx, s, subjectID(subject), note, now)
 }
 
 // resume stores that a suspension is undone. The record of the resume stays until KeepUntil, so that the file of another
 // process does not bring the suspension back.
-func (x *Suspensions) resume(ctx context.Context, s logical.Storage, id token.ID, note string, now time.Time) (was bool, _ error) {
+func (x *Suspensions) resume(
+	ctx context.Context, s logical.Storage, id token.ID, note string, now time.Time,
+) (was bool, _ error) {
 	defer x.revision.Add(1)
 	err := x.change(ctx, s, id, now, func(old Suspension, _ bool) (Suspension, error) {
 		if was = old.Suspended(); !was {

@@ -45,7 +45,9 @@ func (m *Mount) Suspend(ctx context.Context, s logical.Storage, st *State, t Tar
 		"by token", grant)}, nil
 }
 
-func (m *Mount) suspendSubject(ctx context.Context, s logical.Storage, st *State, subject, note string) (warnings []string, _ error) {
+func (m *Mount) suspendSubject(
+	ctx context.Context, s logical.Storage, st *State, subject, note string,
+) (warnings []string, _ error) {
 	if err := st.Suspensions.SuspendSubject(ctx, s, subject, note, m.now()); err != nil {
 		return nil, err
 	}
@@ -94,7 +96,9 @@ func (m *Mount) Resume(ctx context.Context, s logical.Storage, st *State, t Targ
 
 // grantOf returns the grant of a target, and the place in a status list that the token states. did is what was to be done,
 // for a refusal.
-func grantOf(ctx context.Context, s logical.Storage, st *State, t Target, did string) (grant token.ID, status token.StatusRef, _ error) {
+func grantOf(
+	ctx context.Context, s logical.Storage, st *State, t Target, did string,
+) (grant token.ID, status token.StatusRef, _ error) {
 	if t.Text == "" {
 		_, isUpstream, err := st.Upstreams.Find(ctx, t.Grant)
 		if err == nil && isUpstream {
@@ -127,10 +131,12 @@ func grantOf(ctx context.Context, s logical.Storage, st *State, t Target, did st
 		return grant, status, refusal.Field("token", "is no token: the checksum is wrong, so the token may be mistyped or cut short. "+
 			"Nothing was %s", did)
 	}
-	return grant, status, refusal.Field("token", "was not made by this mount: use the mount that issued the token. Nothing was %s", did)
+	return grant, status, refusal.Field("token", "was not made by this mount: use the mount that issued the token. Nothing was %s",
+		did)
 }
 
 // notSuspendable refuses a token of a service. No provider has an operation that suspends.
 func notSuspendable(field, did string) error {
-	return refusal.Field(field, "is a token of another service, which cannot be suspended: revoke the token instead. Nothing was %s", did)
+	return refusal.Field(field, "is a token of another service, which cannot be suspended: revoke the token instead. Nothing was %s",
+		did)
 }

@@ -7,7 +7,6 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/feed"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
@@ -51,7 +50,9 @@ func CheckSubject(subject string) error {
 
 // Suspend suspends a grant, and reports whether anything is known of the grant. status is the place of the grant in a
 // status list; zero: not known.
-func (t *Tokens) Suspend(ctx context.Context, s logical.Storage, grant token.ID, status token.StatusRef, note string) (known bool, _ error) {
+func (t *Tokens) Suspend(
+	ctx context.Context, s logical.Storage, grant token.ID, status token.StatusRef, note string,
+) (known bool, _ error) {
 	known, status, err := t.placed(ctx, s, grant, status)
 	if err != nil {
 		return false, err
@@ -112,7 +113,7 @@ func (t *Tokens) suspendedIn(list uint32) []uint32 {
 	}
 	now := t.Now()
 	for row := range t.Inventory.WithStatus() {
-		if row.Status.List == list && subjects[row.Subject] && t.Life(row.ID, row.ID, "", row.RoleID, row.ExpiresAt).Alive(now) == access.Good {
+		if row.Status.List == list && subjects[row.Subject] && !t.Life(row.ID, row.ID, "", row.RoleID, row.ExpiresAt).Ended(now) {
 			places = append(places, row.Status.Index)
 		}
 	}
