@@ -73,7 +73,7 @@ func (w *world) status(signed string, place int) (byte, error) {
 		list = statusList{claims.List.Bits, bytes}
 		w.lists = map[string]statusList{signed: list}
 	}
-	return token.StatusAt(list.bytes, list.bits, uint32(place)), nil //nolint:gosec // a place is not negative
+	return token.StatusAt(list.bytes, list.bits, uint32(place)), nil
 }
 
 // statusList is what a signed status list holds.
