@@ -104,6 +104,8 @@ func TestOpenAPI(t *testing.T) {
 		"get /providers/{name}":          "apitoken-read-provider",
 		"post /providers/{name}":         "apitoken-write-provider",
 		"delete /providers/{name}":       "apitoken-delete-provider",
+		"post /suspend":                  "apitoken-suspend-token",
+		"post /resume":                   "apitoken-resume-token",
 		"get /broken/":                   "apitoken-list-broken-entries",
 		"delete /broken/{key}":           "apitoken-delete-broken-entry",
 	}

@@ -18,8 +18,8 @@ const maxFeedPage = 10_000
 var feedAnswer = fields{
 	"epoch":  must(str("Epoch of the feed. A restart or a failover begins a new epoch.")),
 	"cursor": must(num64("Position after the returned events, for the next request.")),
-	"events": must(slice("Events in order, each with type (grant, role or key) and id (of the grant or the key; the name of the " +
-		"role). The event of a grant has until: when the tokens of the grant would have expired.")),
+	"events": must(slice("Events in order, each with type (grant, role, key or subject) and id (of the grant, the key or the " +
+		"Vault entity; the name of the role). The event of a grant has until: when the tokens of the grant would have expired.")),
 	"more": must(flag("Whether there are more events.")),
 	"resync": must(flag("Whether events may be missing, since the feed does not know the epoch or the cursor of the request. " +
 		"Every kept answer may then be wrong.")),
@@ -33,9 +33,9 @@ func (b *backend) pathsFeed() []*framework.Path {
 	},
 		only(logical.ReadOperation, forward(b.answer(b.pathFeedRead, "Read what has changed of issued tokens.", ok(feedAnswer)))),
 		"What has changed of issued tokens, for verifiers that keep the answers of introspect.",
-		"A verifier polls the feed once a second. An event says that a grant was revoked or expires earlier, that a role was "+
-			"changed or deleted, "+
-			"or that a key was destroyed: the verifier then drops the answers about such tokens. "+
+		"A verifier polls the feed once a second. An event says that a grant was revoked, suspended or resumed or expires "+
+			"earlier, that a role was changed or deleted, that a key was destroyed, or that a Vault entity was suspended or resumed: "+
+			"the verifier then drops the answers about such tokens. "+
 			fmt.Sprintf("The feed is in memory and holds the last %d events.", feed.Capacity))}
 }
 

@@ -56,7 +56,7 @@ func (b *backend) pathsIntrospect() []*framework.Path {
 			handle(b.pathIntrospectUpdate, "Check whether a token is valid for a use.", ok(introspectAnswer))),
 		"Check whether a token is valid for a use.",
 		"The answer has the members of RFC 7662, and the reason for active=false: malformed, wrong_environment, unknown, expired, "+
-			"revoked, role_deleted, subject_disabled, wrong_audience, insufficient_scope, address_not_allowed, "+
+			"revoked, role_deleted, suspended, subject_disabled, wrong_audience, insufficient_scope, address_not_allowed, "+
 			"region_not_allowed, host_not_allowed.")}
 }
 

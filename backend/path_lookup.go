@@ -81,8 +81,8 @@ var lookupAnswer = joined(tokenRowFields, fields{
 // tokenRowFields are the members of mount.Record.
 var tokenRowFields = fields{
 	"token_id": must(str("Public name of the token.")),
-	"state": must(str("State of the token: active, expired, revoked, role_deleted, subject_disabled; unknown if storage " +
-		"cannot be read; in lookup also malformed, wrong_environment.")),
+	"state": must(str("State of the token: active, expired, revoked, role_deleted, suspended, subject_disabled; unknown if " +
+		"storage cannot be read; in lookup also malformed, wrong_environment.")),
 	"detail":       str("The state in a sentence; absent if the token is active."),
 	"role":         must(str("Role that the token was issued from.")),
 	"role_version": must(num("Version of the role at the issue.")),

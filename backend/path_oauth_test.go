@@ -124,8 +124,15 @@ func (e *engine) verify(text, typ string) data {
 	return claims
 }
 
-// listed tells whether the status list that a JWT points to says that it was revoked.
+// listedAsRevoked tells whether the status list that a JWT points to says that it was revoked.
 func (e *engine) listedAsRevoked(text string) bool {
+	e.t.Helper()
+	_, status := e.listed(text)
+	return status == token.StatusInvalid
+}
+
+// listed gives how the status list that a JWT points to shows it, and how many bits the list has for each token.
+func (e *engine) listed(text string) (bits float64, status byte) {
 	e.t.Helper()
 	claims := e.verify(text, "at+jwt")
 	ref := claims["status"].(data)["status_list"].(data)
@@ -134,21 +141,20 @@ func (e *engine) listedAsRevoked(text string) bool {
 	if !ours {
 		e.t.Fatalf("the list is at %s", uri)
 	}
-	status, media, _, body := e.raw(logical.ReadOperation, path, nil)
-	if status != http.StatusOK || media != "application/statuslist+jwt" {
-		e.t.Fatalf("%d %s", status, media)
+	code, media, _, body := e.raw(logical.ReadOperation, path, nil)
+	if code != http.StatusOK || media != "application/statuslist+jwt" {
+		e.t.Fatalf("%d %s", code, media)
 	}
 	list := e.verify(string(body), "statuslist+jwt")
 	if list["sub"] != uri || list["exp"].(float64) <= float64(time.Now().Unix()) || list["ttl"].(float64) <= 0 {
 		e.t.Errorf("the list says %v", list)
 	}
 	statusList := list["status_list"].(data)
-	bits, err := token.DecodeStatusList(statusList["lst"].(string))
-	if err != nil || statusList["bits"] != 1.0 {
-		e.t.Fatal(err, statusList["bits"])
+	decoded, err := token.DecodeStatusList(statusList["lst"].(string))
+	if bits = statusList["bits"].(float64); err != nil || bits != 1 && bits != 2 {
+		e.t.Fatal(err, bits)
 	}
-	index := int(ref["idx"].(float64))
-	return bits[index/8]>>(index%8)&1 == 1
+	return bits, token.StatusAt(decoded, int(bits), uint32(ref["idx"].(float64)))
 }
 
 func TestJWTRoleNeedsAnIssuerAndAnAudience(t *testing.T) {

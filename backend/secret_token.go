@@ -31,7 +31,7 @@ func (b *backend) tokenRenew(ctx context.Context, st *state, req *request, _ *in
 	if err != nil {
 		return nil, err
 	}
-	if err := st.Unreadable(l.Grant, l.Grant, l.RoleID); err != nil {
+	if err := st.Unreadable(l.Grant, l.Grant, "", l.RoleID); err != nil {
 		return nil, err
 	}
 	r := st.Roles.ByID(l.RoleID)

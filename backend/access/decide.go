@@ -22,6 +22,7 @@ const (
 	Expired           Reason = "expired"             // its lease expired
 	Revoked           Reason = "revoked"             // it was revoked
 	RoleDeleted       Reason = "role_deleted"        // its role was deleted
+	Suspended         Reason = "suspended"           // it is suspended, or the entity that requested it is; a resume undoes that
 	SubjectDisabled   Reason = "subject_disabled"    // the entity that requested it is disabled or was deleted
 	WrongAudience     Reason = "wrong_audience"      // its audience is another API
 	InsufficientScope Reason = "insufficient_scope"  // it does not grant a required scope
@@ -97,6 +98,7 @@ type State struct {
 	ExpiresAt       time.Time // the token is not good from this moment on
 	Revoked         bool
 	RoleDeleted     bool
+	Suspended       bool
 	SubjectDisabled bool
 }
 
@@ -109,10 +111,18 @@ func (s State) Alive(now time.Time) Reason {
 		return Revoked
 	case s.RoleDeleted:
 		return RoleDeleted
+	case s.Suspended:
+		return Suspended
 	case s.SubjectDisabled:
 		return SubjectDisabled
 	}
 	return Good
+}
+
+// Ended reports whether the token is dead for good: no resume revives it.
+func (s State) Ended(now time.Time) bool {
+	reason := s.Alive(now)
+	return reason != Good && reason != Suspended
 }
 
 // Decide returns why a token with this state and these permissions is not good for this use now. Every path that accepts
@@ -188,6 +198,8 @@ func Explain(reason Reason, permissions *Permissions, use *Use) string {
 		return "the token was revoked"
 	case RoleDeleted:
 		return "the token's role was deleted"
+	case Suspended:
+		return "the token is suspended, or the Vault entity that requested the token is"
 	case SubjectDisabled:
 		return "the Vault entity that requested the token was disabled or deleted"
 	case WrongAudience:

@@ -1,6 +1,6 @@
-// Package feed records what has changed of tokens that verifiers may have checked before: a grant was revoked, a role
-// was changed or deleted, a key was destroyed. A verifier that keeps answers reads the feed, and asks again about what the
-// feed names.
+// Package feed records what has changed of tokens that verifiers may have checked before: a grant was revoked, suspended or
+// resumed, a role was changed or deleted, a key was destroyed, a Vault entity was suspended or resumed. A verifier that keeps
+// answers reads the feed, and asks again about what the feed names.
 //
 // The feed is in memory. A process has the events since its start: another process, or a process that learns of changes
 // by another one, begins a new epoch. A verifier that knows another epoch asks again about every token, at the next use.
@@ -17,9 +17,10 @@ type Kind string
 
 // The kinds of events.
 const (
-	Grant Kind = "grant" // a grant was revoked, or ends earlier: the ID is that of the grant
-	Role  Kind = "role"  // a role was changed or deleted: the ID is the role's name
-	Key   Kind = "key"   // a key was destroyed: the ID is the key's name
+	Grant   Kind = "grant"   // a grant was revoked, suspended or resumed, or ends earlier: the ID is that of the grant
+	Role    Kind = "role"    // a role was changed or deleted: the ID is the role's name
+	Key     Kind = "key"     // a key was destroyed: the ID is the key's name
+	Subject Kind = "subject" // a Vault entity was suspended or resumed: the ID is that of the entity
 )
 
 // Event is a change after which earlier answers about tokens may be wrong.

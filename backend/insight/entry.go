@@ -16,6 +16,7 @@ var reasons = [...]access.Reason{
 	access.Expired, access.Revoked, access.RoleDeleted, access.SubjectDisabled, access.WrongAudience, access.InsufficientScope,
 	access.AddressNotAllowed, access.HostNotAllowed, access.RegionNotAllowed,
 	"proof_required", "proof_invalid", "proof_replayed", "use_dpop_nonce", "rate_limited",
+	access.Suspended,
 }
 
 // reasonNumber returns the place of a reason in reasons; -1 if a known token is not refused for the reason.

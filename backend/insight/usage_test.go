@@ -172,6 +172,7 @@ func TestReasons(t *testing.T) {
 	for i, r := range []access.Reason{
 		access.Expired, access.Revoked, access.RoleDeleted, access.SubjectDisabled, access.WrongAudience, access.InsufficientScope,
 		access.AddressNotAllowed, access.HostNotAllowed, "region_not_allowed", "proof_required", "proof_invalid", "proof_replayed", "use_dpop_nonce", "rate_limited",
+		access.Suspended,
 	} {
 		if reasonNumber(r) != i {
 			t.Errorf("reason %s has place %d, and is stored at %d", r, reasonNumber(r), i)

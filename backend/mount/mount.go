@@ -10,6 +10,7 @@
 //	role/<name>             a role and its past versions
 //	ledger/writers/<w>      a process that has issued tokens
 //	ledger/deviations/<xxx>-<w>  tokens that were revoked or renewed
+//	ledger/suspensions/<xxx>-<w> grants and entities that were suspended or resumed
 //	ledger/refreshes/<xxx>-<w>   the last refresh of each refreshed grant
 //	ledger/status/<n>       the places of status lists that are taken
 //	ledger/deleted-roles/<id>    a deleted role whose tokens may not have expired
@@ -163,6 +164,7 @@ func (m *Mount) Maintain(ctx context.Context, s logical.Storage) error {
 		st.Inventory.Flush(ctx, s), // rows that an earlier flush could not write
 		st.Inventory.Prune(ctx, s, st.expired(now)),
 		st.Deviations.Prune(ctx, s, now),
+		st.Suspensions.Prune(ctx, s, now),
 		ledger.PruneWriters(ctx, s, m.writer, longest, now),
 	)
 }

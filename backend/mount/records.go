@@ -82,15 +82,18 @@ func (m *Mount) Describe(ctx context.Context, st *State, row *ledger.Row) (*Reco
 	if err := st.unreadable(row); err != nil && !life.Revoked {
 		record.State, record.Detail = string(access.Unknown), err.Error()
 	} else {
-		record.judge(life.Alive(m.now()))
+		record.judge(life.Alive(m.now()), st.SuspensionNote(row.ID, row.Subject))
 	}
 	return record, nil
 }
 
-// judge sets the state of a token that is not active.
-func (r *Record) judge(reason access.Reason) {
+// judge sets the state of a token that is not active. note is that of a suspension.
+func (r *Record) judge(reason access.Reason, note string) {
 	if reason != access.Good {
 		r.State, r.Detail = string(reason), access.Explain(reason, nil, nil)
+	}
+	if reason == access.Suspended && note != "" {
+		r.Detail += ": " + note
 	}
 }
 
@@ -125,7 +128,7 @@ func (m *Mount) Lookup(
 	}
 	if err == nil && v.Claims.Grant != v.Claims.ID { // the row is that of the grant
 		record.TokenID, record.IssuedAt, record.ExpiresAt = v.Claims.Name(), v.Claims.IssuedAt, v.Life.ExpiresAt
-		record.judge(v.Life.Alive(m.now()))
+		record.judge(v.Life.Alive(m.now()), st.SuspensionNote(v.Claims.Grant, v.Claims.Subject))
 	}
 	return record, v.Reason, err
 }

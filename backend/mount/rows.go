@@ -27,7 +27,7 @@ func (st *State) rowLife(row *ledger.Row, destroyed map[string]time.Time) access
 
 // unreadable returns an error if the state of a token of the inventory depends on a stored entry that cannot be read.
 func (st *State) unreadable(row *ledger.Row) error {
-	return cmp.Or(st.Unreadable(row.ID, row.ID, row.RoleID), st.Upstreams.Unreadable(row.ID))
+	return cmp.Or(st.Unreadable(row.ID, row.ID, row.Subject, row.RoleID), st.Upstreams.Unreadable(row.ID))
 }
 
 // expired returns a function that reports whether a token of the inventory has expired for good.
@@ -43,14 +43,15 @@ func (st *State) expired(now time.Time) func(token.ID, time.Time) bool {
 	}
 }
 
-// Reserve reserves a place below a role's max_tokens. Tokens of static roles are not counted.
+// Reserve reserves a place below a role's max_tokens. Tokens of static roles are not counted. Suspended tokens are: a resume
+// would exceed the limit.
 func (m *Mount) Reserve(st *State, r *role.Role) (*role.Place, error) {
 	now := m.now()
 	return m.World.Limits.Reserve(r, func() int { return st.Inventory.Count(r.ID) }, func() int {
 		live := 0
 		destroyed := st.DestroyedKeys()
 		for row := range st.Inventory.OfRole(r.ID) {
-			if row.StaticRole == "" && st.rowLife(&row, destroyed).Alive(now) == access.Good {
+			if row.StaticRole == "" && !st.rowLife(&row, destroyed).Ended(now) {
 				live++
 			}
 		}

@@ -103,6 +103,7 @@ type room interface {
 func (st *State) rooms() map[string]room {
 	return map[string]room{
 		ledger.DeviationsPrefix:   st.Deviations,
+		ledger.SuspensionsPrefix:  st.Suspensions,
 		ledger.RefreshesPrefix:    st.Refreshes,
 		ledger.StatusPrefix:       st.StatusIndexes,
 		ledger.DeletedRolesPrefix: st.DeletedRoles,
@@ -117,7 +118,7 @@ func (m *Mount) reload(ctx context.Context, s logical.Storage, old *State, stale
 	if old == nil {
 		st.usage = m.Usage
 		st.Tokens = native.Tokens{
-			World: &m.World, Deviations: ledger.NewDeviations(m.writer), Refreshes: ledger.NewRefreshes(m.writer),
+			World: &m.World, Deviations: ledger.NewDeviations(m.writer), Suspensions: ledger.NewSuspensions(m.writer), Refreshes: ledger.NewRefreshes(m.writer),
 			StatusIndexes: ledger.NewStatusIndexes(), DeletedRoles: ledger.NewDeletedRoles(), Inventory: ledger.NewInventory(m.writer),
 		}
 	} else {
@@ -146,6 +147,7 @@ func (m *Mount) reload(ctx context.Context, s logical.Storage, old *State, stale
 	}
 	if old == nil {
 		st.Deviations.OnTightened(m.World.GrantTightened)
+		st.Suspensions.OnChange(m.World.SuspensionChanged)
 	}
 	if old == nil || all {
 		for key, err := range st.Broken() {

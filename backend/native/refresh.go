@@ -125,7 +125,7 @@ func checkRefreshScope(asked []string, permissions *access.Permissions) error {
 // refreshTokenReused revokes the grant of a refresh token that was used before: one of its holders has stolen the token
 // (RFC 9700 section 4.14.2). It returns the refusal.
 func (t *Tokens) refreshTokenReused(ctx context.Context, s logical.Storage, q *RefreshRequest, used *token.Claims) error {
-	if life := t.Life(used.Grant, used.Grant, used.Role, used.ExpiresAt); life.Revoked || !t.Now().Before(life.ExpiresAt) {
+	if life := t.Life(used.Grant, used.Grant, used.Subject, used.Role, used.ExpiresAt); life.Revoked || !t.Now().Before(life.ExpiresAt) {
 		return errInvalidGrant
 	}
 	name := ""
@@ -168,11 +168,11 @@ func (m *minting) nextPair(ctx context.Context, used *token.Claims, permissions 
 // a token to exchange. The role is nil if the grant is not alive, the role grants nothing of it, or the request comes
 // from an address that the role does not allow.
 func (t *Tokens) grantOf(ctx context.Context, claims *token.Claims, remoteAddr string) (*role.Role, *access.Permissions, access.State, error) {
-	life := t.Life(claims.ID, claims.Grant, claims.Role, claims.ExpiresAt)
+	life := t.Life(claims.ID, claims.Grant, claims.Subject, claims.Role, claims.ExpiresAt)
 	if claims.Generation > 0 { // a refresh token expires when its grant does
-		life = t.Life(claims.Grant, claims.Grant, claims.Role, claims.ExpiresAt)
+		life = t.Life(claims.Grant, claims.Grant, claims.Subject, claims.Role, claims.ExpiresAt)
 	}
-	if err := cmp.Or(t.Unreadable(claims.ID, claims.Grant, claims.Role), t.Refreshes.Unreadable(claims.Grant)); err != nil && !life.Revoked {
+	if err := cmp.Or(t.Unreadable(claims.ID, claims.Grant, claims.Subject, claims.Role), t.Refreshes.Unreadable(claims.Grant)); err != nil && !life.Revoked {
 		return nil, nil, life, err
 	}
 	if life.Alive(t.Now()) != access.Good {

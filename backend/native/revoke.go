@@ -61,31 +61,38 @@ func (t *Tokens) RevokeClaims(ctx context.Context, s logical.Storage, claims *to
 // zero latest stands for the longest that any grant may live, which Vault must be asked for.
 func (t *Tokens) revokeGrant(ctx context.Context, s logical.Storage, id token.ID, status token.StatusRef, latest time.Time) (known bool, _ error) {
 	end := latest
-	row, known := t.Inventory.Get(id)
+	row, listed := t.Inventory.Get(id)
 	switch {
-	case known && t.Now().Before(row.ExpiresAt):
+	case listed && t.Now().Before(row.ExpiresAt):
 		end = row.ExpiresAt
 	case latest.IsZero():
 		end = t.Now().Add(t.LongestLifetime())
 	}
-	if known && !row.Status.IsZero() {
-		status = row.Status
-	}
-	if !known {
-		// This process may not have the row of the grant. The ID itself names the place, if the list exists.
-		if place := id.Place(); status.IsZero() && place.Index < ledger.ListSize {
-			exists, err := t.StatusIndexes.Find(ctx, s, place.List, t.Now())
-			if err != nil {
-				return false, err
-			}
-			if exists {
-				known, status = true, place
-			}
-		}
-		_, deviates := t.Deviations.Get(id)
-		known = known || deviates
+	known, status, err := t.placed(ctx, s, id, status)
+	if err != nil {
+		return false, err
 	}
 	return known, t.Deviations.Revoke(ctx, s, id, status, end, t.Now())
+}
+
+// placed returns the place of a grant in a status list, and reports whether anything is known of the grant. status is
+// the place that a token of the grant states; zero: not known.
+func (t *Tokens) placed(ctx context.Context, s logical.Storage, id token.ID, status token.StatusRef) (known bool, _ token.StatusRef, _ error) {
+	if row, listed := t.Inventory.Get(id); listed {
+		if !row.Status.IsZero() {
+			status = row.Status
+		}
+		return true, status, nil
+	}
+	// This process may not have the row of the grant. The ID itself names the place, if the list exists.
+	if place := id.Place(); status.IsZero() && place.Index < ledger.ListSize {
+		exists, err := t.StatusIndexes.Find(ctx, s, place.List, t.Now())
+		if err != nil || exists {
+			return exists, place, err
+		}
+	}
+	_, deviates := t.Deviations.Get(id)
+	return deviates, status, nil
 }
 
 // RevokeLease revokes a grant that expires at ownEnd by itself, unless the grant has expired.
@@ -115,7 +122,8 @@ func (e *NotRenewedError) Error() string { return "the token is " + string(e.Rea
 // alive.
 func (t *Tokens) Renew(ctx context.Context, s logical.Storage, grant token.ID, roleID token.RoleID, ownEnd, newEnd time.Time) error {
 	now := t.Now()
-	if dead := t.Life(grant, grant, roleID, ownEnd).Alive(now); dead != access.Good {
+	row, _ := t.Inventory.Get(grant) // for the subject, which the lease does not name
+	if dead := t.Life(grant, grant, row.Subject, roleID, ownEnd).Alive(now); dead != access.Good {
 		return &NotRenewedError{dead}
 	}
 	err := t.Deviations.Renew(ctx, s, grant, ownEnd, newEnd, now)
@@ -125,11 +133,11 @@ func (t *Tokens) Renew(ctx context.Context, s logical.Storage, grant token.ID, r
 	return err
 }
 
-// LiveJWTs yields the rows of grants that are alive and have a place in a status list.
+// LiveJWTs yields the rows of grants that are alive or suspended, and have a place in a status list.
 func (t *Tokens) LiveJWTs(now time.Time) iter.Seq[ledger.Row] {
 	return func(yield func(ledger.Row) bool) {
 		for row := range t.Inventory.WithStatus() {
-			if t.Life(row.ID, row.ID, row.RoleID, row.ExpiresAt).Alive(now) == access.Good && !yield(row) {
+			if !t.Life(row.ID, row.ID, row.Subject, row.RoleID, row.ExpiresAt).Ended(now) && !yield(row) {
 				return
 			}
 		}

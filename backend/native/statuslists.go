@@ -22,8 +22,8 @@ func (c *Config) StatusURI(list uint32) string {
 // statusListLifetime returns how long a status list is valid: longer than the copies that caches hand on to caches.
 func (c *Config) statusListLifetime() time.Duration { return 3 * c.StatusListTTL }
 
-// StatusLists keeps the status lists of a mount as they are served. A list is made anew when a revocation, a new key or
-// other settings have changed the list, or when verifiers that cache the list would soon hold a list that is too old.
+// StatusLists keeps the status lists of a mount as they are served. A list is made anew when a revocation, a suspension, a
+// new key or other settings have changed the list, or when verifiers that cache the list would soon hold a list that is too old.
 type StatusLists struct {
 	mu     sync.Mutex
 	served map[uint32]*servedList // number -> list
@@ -74,11 +74,12 @@ func (l *StatusLists) Get(ctx context.Context, s logical.Storage, t *Tokens, c *
 }
 
 func (t *Tokens) statusPayload(c *Config, number uint32, now time.Time) ([]byte, error) {
-	for key, err := range t.Deviations.Damaged() {
-		// A list without the revocations of that entry would revive tokens.
-		return nil, fmt.Errorf("the stored entry %s cannot be read: %w", key, err)
+	for _, damaged := range []map[string]error{t.Deviations.Damaged(), t.Suspensions.Damaged()} {
+		for key, err := range damaged { // a list without the revocations or suspensions of that entry would revive tokens
+			return nil, fmt.Errorf("the stored entry %s cannot be read: %w", key, err)
+		}
 	}
-	lst, err := token.EncodeStatusList(ledger.ListSize, t.revokedIn(number))
+	lst, bits, err := token.EncodeStatusList(ledger.ListSize, t.revokedIn(number), t.suspendedIn(number))
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +89,7 @@ func (t *Tokens) statusPayload(c *Config, number uint32, now time.Time) ([]byte,
 		"exp": now.Add(c.statusListLifetime()).Unix(),
 		"ttl": int64(c.StatusListTTL.Seconds()),
 		"status_list": map[string]any{
-			"bits":            1,
+			"bits":            bits,
 			"lst":             lst,
 			"aggregation_uri": c.Issuer + "/oauth/status",
 		},
@@ -97,7 +98,7 @@ func (t *Tokens) statusPayload(c *Config, number uint32, now time.Time) ([]byte,
 
 // statusRevision changes whenever a status list may have to show something else.
 func (t *Tokens) statusRevision(list uint32) uint64 {
-	return t.Deviations.Revision(list) + t.DeletedRoles.Revision()
+	return t.Deviations.Revision(list) + t.DeletedRoles.Revision() + t.Suspensions.Revision()
 }
 
 // revokedIn returns the places of a status list whose tokens were revoked, or may be tokens of deleted roles.

@@ -43,6 +43,7 @@ type Tokens struct {
 	Signing       *Signing
 	Roles         *role.Store
 	Deviations    *ledger.Deviations
+	Suspensions   *ledger.Suspensions
 	Refreshes     *ledger.Refreshes
 	StatusIndexes *ledger.StatusIndexes
 	DeletedRoles  *ledger.DeletedRoles
@@ -50,9 +51,12 @@ type Tokens struct {
 }
 
 // Life returns what is known of a token of a grant that expires at ownEnd by itself. Life does not look up whether the
-// subject is disabled.
-func (t *Tokens) Life(id, grant token.ID, roleID token.RoleID, ownEnd time.Time) access.State {
-	life := access.State{ExpiresAt: ownEnd, RoleDeleted: t.Roles.ByID(roleID) == nil}
+// subject is disabled. An empty subject is none.
+func (t *Tokens) Life(id, grant token.ID, subject string, roleID token.RoleID, ownEnd time.Time) access.State {
+	life := access.State{
+		ExpiresAt: ownEnd, RoleDeleted: t.Roles.ByID(roleID) == nil,
+		Suspended: t.Suspensions.Grant(grant).Suspended() || t.Suspensions.Subject(subject).Suspended(),
+	}
 	if d, ok := t.Deviations.Get(id); ok {
 		life.ExpiresAt = time.Unix(d.ExpiresAt, 0)
 		life.Revoked = d.Revoked
@@ -71,14 +75,15 @@ func (t *Tokens) Life(id, grant token.ID, roleID token.RoleID, ownEnd time.Time)
 
 // Unreadable returns an error if the state of a token is not known, since storage holds something of the token that
 // cannot be read.
-func (t *Tokens) Unreadable(id, grant token.ID, roleID token.RoleID) error {
-	return cmp.Or(t.Roles.BrokenID(roleID), t.Deviations.Unreadable(id), t.Deviations.Unreadable(grant))
+func (t *Tokens) Unreadable(id, grant token.ID, subject string, roleID token.RoleID) error {
+	return cmp.Or(t.Roles.BrokenID(roleID), t.Deviations.Unreadable(id), t.Deviations.Unreadable(grant),
+		t.Suspensions.Unreadable(grant, subject))
 }
 
 // RowLife returns the life of a grant of the inventory. A grant whose key was destroyed is revoked, unless the grant was
 // refreshed with another key.
 func (t *Tokens) RowLife(row *ledger.Row, destroyed map[string]time.Time) access.State {
-	life := t.Life(row.ID, row.ID, row.RoleID, row.ExpiresAt)
+	life := t.Life(row.ID, row.ID, row.Subject, row.RoleID, row.ExpiresAt)
 	if retiredAt, gone := destroyed[row.Key]; gone {
 		last, refreshed := t.Refreshes.Get(row.ID)
 		life.Revoked = life.Revoked || !refreshed || retiredAt.IsZero() || time.UnixMilli(last.At).Before(retiredAt)

@@ -48,12 +48,12 @@ func (t *Tokens) Verify(ctx context.Context, s logical.Storage, text string, use
 		return unopened(err)
 	}
 	now := t.Now()
-	life := t.Life(claims.ID, claims.Grant, claims.Role, claims.ExpiresAt)
+	life := t.Life(claims.ID, claims.Grant, claims.Subject, claims.Role, claims.ExpiresAt)
 	v := &Verdict{Claims: claims, Life: life, Role: t.Roles.ByID(claims.Role)}
 	if v.Role != nil {
 		v.Permissions, v.Metadata = v.Role.Permissions(claims)
 	}
-	if err := t.Unreadable(claims.ID, claims.Grant, claims.Role); err != nil && !life.Revoked {
+	if err := t.Unreadable(claims.ID, claims.Grant, claims.Subject, claims.Role); err != nil && !life.Revoked {
 		return nil, err
 	}
 	if v.Reason = life.Alive(now); v.Reason != access.Good {

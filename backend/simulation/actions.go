@@ -32,6 +32,8 @@ func init() {
 		{name: "revoke prefix", weight: 1, do: (*world).revokePrefix},
 		{name: "revoke parent", weight: 2, do: (*world).revokeParent},
 		{name: "revoke", weight: 6, do: (*world).revokeBy},
+		{name: "suspend", weight: 5, do: (*world).suspendSome},
+		{name: "resume", weight: 5, do: (*world).resumeSome},
 		{name: "refresh", weight: 12, do: (*world).refreshSome},
 		{name: "exchange", weight: 8, do: (*world).exchangeSome},
 		{name: "change role", weight: 5, do: (*world).changeRole},
@@ -251,7 +253,11 @@ func (w *world) zombieActs(r *rand.Rand) {
 	if n == nil {
 		return
 	}
-	switch r.IntN(8) {
+	switch r.IntN(11) {
+	case 8, 9:
+		w.suspendAt(n, r, "suspend")
+	case 10:
+		w.suspendAt(n, r, "resume")
 	case 0, 1, 2:
 		w.mu.Lock()
 		l := pick(r, w.leases.live)

@@ -265,6 +265,9 @@ func (w *world) renew(n *node, l *lease, increment time.Duration) {
 	if dead.seq != 0 && n.knows(dead.seq, dead.by) {
 		w.broken(2, "lease %d is renewed, although its grant was revoked", l.n)
 	}
+	if g.suspended.binding(n, a.began, nil) != nil { // that of an entity stops a renewal only where the row of the token is known
+		w.broken(2, "lease %d is renewed, although its grant was suspended", l.n)
+	}
 	ttl := a.resp.Secret.TTL
 	g.ends = append(g.ends, moment[period]{mark: a.mark(), value: period{earliest.Add(ttl - time.Second), n.now().Add(ttl)}})
 	if w.leases.alive(l) {

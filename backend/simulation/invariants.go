@@ -1,16 +1,12 @@
 package simulation
 
 import (
-	"encoding/base64"
-	"encoding/json"
 	"math/rand/v2"
 	"regexp"
 	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
-
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
 // subjectLag is how long a token may outlive the entity that it was issued to: the answer of Vault is used for a
@@ -45,7 +41,7 @@ func (w *world) possiblyAllowed(n *node, g *grant) []string {
 // surelyLive reports whether a grant must be alive by all that is known.
 func (w *world) surelyLive(n *node, g *grant) bool {
 	surely, _ := w.roleAlive(n, g)
-	if !surely || g.doubtful || g.revoked.seq != 0 || !n.now().Before(g.period(n).lo) || w.everDisabled(g.subject) {
+	if !surely || g.doubtful || g.revoked.seq != 0 || !n.now().Before(g.period(n).lo) || w.everDisabled(g.subject) || w.maybeSuspended(n, g) {
 		return false
 	}
 	for _, s := range g.role.states.possible(n) {
@@ -137,6 +133,8 @@ func (w *world) checkActive(n *node, tok *issued, a *answer, last time.Time, wha
 		w.broken(1, "a refresh token is active: %s", what())
 	case g.revoked.seq != 0 && g.revoked.seq < a.began && n.knows(g.revoked.seq, g.revoked.by):
 		w.broken(2, "active after its revocation was acknowledged: %s", what())
+	case w.mustBeSuspended(n, g, a.began):
+		w.broken(2, "active after its suspension was acknowledged: %s", what())
 	case w.keyGone(tok.text, a):
 		w.broken(2, "active after its key was destroyed: %s", what())
 	case !maybe:
@@ -181,6 +179,8 @@ func (w *world) checkState(n *node, began uint64, g *grant, state string) {
 	switch {
 	case dead:
 		w.broken(2, "grant %d is listed as active at node %d after its revocation was acknowledged", g.n, n.n)
+	case w.mustBeSuspended(n, g, began):
+		w.broken(2, "grant %d is listed as active at node %d after its suspension was acknowledged", g.n, n.n)
 	case !maybe:
 		w.broken(2, "grant %d is listed as active at node %d after its role was deleted", g.n, n.n)
 	case g.upstream == nil && !n.now().Before(g.period(n).hi):
@@ -222,60 +222,6 @@ func (w *world) checkList(n *node, data map[string]any) {
 	}
 }
 
-// checkStatus fetches the status list of a revoked JWT: invariant 2 for those who verify offline.
-func (w *world) checkStatus(n *node, tok *issued) {
-	a := w.ask(n, &logical.Request{Operation: logical.ReadOperation, Path: "oauth/status/" + tok.list})
-	if a.lost || a.err != nil {
-		return
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	g := tok.grant
-	_, maybe := w.roleAlive(n, g)
-	dead := g.revoked.seq != 0 && g.revoked.seq < a.began && n.knows(g.revoked.seq, g.revoked.by) || !maybe
-	if !dead || g.unlisted || !n.now().Before(tok.end) {
-		return
-	}
-	body, status := rawBody(a.resp)
-	if status != 200 {
-		if n.knows(tok.seq, tok.by) {
-			w.broken(2, "status list %s of a live token is answered with %d", tok.list, status)
-		}
-		return
-	}
-	set, err := w.bit(body, tok.place)
-	if err != nil {
-		w.broken(4, "status list %s: %v", tok.list, err)
-	} else if !set {
-		w.broken(2, "status list %s at node %d does not show that JWT %s of grant %d is revoked", tok.list, n.n, tok.id, g.n)
-	}
-}
-
-// bit reads a place of a signed status list.
-func (w *world) bit(signed string, place int) (bool, error) {
-	list, known := w.lists[signed]
-	if !known {
-		parts := strings.Split(signed, ".")
-		payload, err := base64.RawURLEncoding.DecodeString(parts[min(1, len(parts)-1)])
-		if err != nil {
-			return false, err
-		}
-		var claims struct {
-			List struct {
-				Lst string `json:"lst"`
-			} `json:"status_list"`
-		}
-		if err := json.Unmarshal(payload, &claims); err != nil {
-			return false, err
-		}
-		if list, err = token.DecodeStatusList(claims.List.Lst); err != nil {
-			return false, err
-		}
-		w.lists = map[string][]byte{signed: list}
-	}
-	return place/8 < len(list) && list[place/8]>>(place%8)&1 == 1, nil
-}
-
 // checkSome checks some of the tokens at some of the nodes; it is what happens after every step.
 func (w *world) checkSome(r *rand.Rand) {
 	n := w.active
@@ -303,24 +249,6 @@ func (w *world) checkSome(r *rand.Rand) {
 	if listed != nil && !n.standby {
 		w.checkStatus(n, listed)
 	}
-}
-
-// someListed picks a JWT that its status list should show as revoked, now and then: making a list takes a while. The
-// caller holds mu.
-func (w *world) someListed(n *node, r *rand.Rand) *issued {
-	if r.IntN(4) > 0 {
-		return nil
-	}
-	for range 3 {
-		tok := pick(r, w.model.tokens)
-		if tok == nil || tok.list == "" || !n.now().Before(tok.end) {
-			continue
-		}
-		if _, maybe := w.roleAlive(n, tok.grant); !maybe || tok.grant.revoked.seq != 0 {
-			return tok
-		}
-	}
-	return nil
 }
 
 // checkAll checks all tokens at a node.

@@ -139,7 +139,7 @@ func (w *world) checkLibrary(l *library, r *rand.Rand) {
 	region := tok.nextRegion()
 	w.mu.Unlock()
 	use := &verify.Use{Region: region, Client: netip.MustParseAddr("127.0.0.1"), Audience: "https://api.example.com"}
-	at, fed, n := time.Now(), l.verifier.State().FeedAt, w.active
+	at, fed, n, began := time.Now(), l.verifier.State().FeedAt, w.active, w.stamp()
 	d, err := l.verifier.Check(context.Background(), tok.text, use)
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -163,6 +163,9 @@ func (w *world) checkLibrary(l *library, r *rand.Rand) {
 		w.broken(1, "the library allows grant %d (%s) %s after its end", g.n, g.role.name, at.Sub(g.period(n).hi))
 	case g.revoked.seq != 0 && g.revoked.at.Before(fed) && n.knows(g.revoked.seq, g.revoked.by) && !(signed && g.unlisted):
 		w.broken(2, "the library allows grant %d (%s) %s after its revocation was acknowledged", g.n, g.role.name, at.Sub(g.revoked.at))
+	case !signed && (g.suspended.binding(n, began, until(fed)) != nil || w.entity(g.subject).binding(n, began, until(fed)) != nil) ||
+		signed && w.mustBeListed(n, g, began, until(fed)):
+		w.broken(2, "the library allows grant %d (%s), which is suspended", g.n, g.role.name)
 	case !g.role.states[len(g.role.states)-1].at.Before(fed): // the role has just changed
 	default:
 		w.checkLibraryRole(n, g, signed, d.Scopes)

@@ -85,6 +85,8 @@ type grant struct {
 	upstream  *upstreamToken
 	refreshes []*issued // refresh tokens, oldest first
 
+	suspended suspended
+
 	unlisted    bool // its revocation was acknowledged with a warning: no status list shows it
 	lostRefresh bool // a refresh was not acknowledged
 
@@ -129,6 +131,7 @@ type model struct {
 	sealed    map[string]string         // key number and id of an opaque token -> the token
 	destroyed map[string]*destruction   // by the name of the key
 	statics   map[string]*static
+	suspended map[string]*suspended // by the id of the entity
 
 	connection connection
 }

@@ -38,6 +38,7 @@ type node struct {
 	// loaded is the moment from which on it must know all that was acknowledged before; of a standby it moves as
 	// invalidations arrive.
 	loaded  uint64
+	read    atomic.Uint64  // the moment from which on it may not know what others do
 	counted time.Time      // when it last wrote usage
 	pending []invalidation // of a standby: writes of others that it has not been told of
 }
@@ -121,6 +122,7 @@ func (w *world) start(standby bool, p plan) *node {
 		w.stop(n)
 		return nil
 	}
+	n.read.Store(w.stamp())
 	if n.dead() {
 		w.stop(n)
 		return nil

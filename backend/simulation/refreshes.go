@@ -65,6 +65,7 @@ func (w *world) refresh(n *node, used *issued) (access, next *issued) {
 	if g.revoked.seq != 0 && g.revoked.seq < a.began && n.knows(g.revoked.seq, g.revoked.by) {
 		w.broken(2, "grant %d was refreshed after its revocation was acknowledged", g.n)
 	}
+	w.checkSuspended(a, g, "a refresh")
 	if w.keyGone(used.text, a) {
 		w.broken(2, "grant %d was refreshed after the key of the refresh token was destroyed", g.n)
 	}
@@ -139,6 +140,7 @@ func (w *world) exchange(n *node, subject *issued, data map[string]any) *issued 
 	if g.revoked.seq != 0 && g.revoked.seq < a.began && n.knows(g.revoked.seq, g.revoked.by) {
 		w.broken(2, "a token of grant %d was exchanged after its revocation was acknowledged", g.n)
 	}
+	w.checkSuspended(a, g, "an exchange")
 	if w.keyGone(subject.text, a) {
 		w.broken(2, "a token of grant %d was exchanged after its key was destroyed", g.n)
 	}

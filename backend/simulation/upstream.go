@@ -231,7 +231,7 @@ func (w *world) checkHeld(n *node, u *upstreamToken) (held bool) {
 }
 
 // mayRemain are the keys that storage may hold when all tokens have ended.
-var mayRemain = []string{"config", "keys/", "role/", "provider/", "connection/", "static-role/", "ledger/writers/", "ledger/status/", "ledger/inventory/", "usage/"}
+var mayRemain = []string{"config", "keys/", "role/", "provider/", "connection/", "static-role/", "ledger/writers/", "ledger/status/", "ledger/inventory/", "ledger/suspensions/", "usage/"}
 
 // atTheEnd has all tokens end: storage must be small again (invariant 6).
 func (w *world) atTheEnd() {
@@ -269,7 +269,7 @@ func (w *world) atTheEnd() {
 			w.broken(6, "%s is left in storage after all tokens have ended", key)
 		}
 	}
-	if counts["ledger/inventory/"] > 4 || counts["usage/"] > 4 || counts["ledger/status/"] > 24 || counts["ledger/writers/"] > 24 {
+	if counts["ledger/suspensions/"] > 2*(len(entities)-1) || counts["ledger/inventory/"] > 4 || counts["usage/"] > 4 || counts["ledger/status/"] > 24 || counts["ledger/writers/"] > 24 {
 		w.broken(6, "storage holds %v after all tokens have ended", counts)
 	}
 }

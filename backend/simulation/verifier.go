@@ -28,6 +28,18 @@ type kept struct {
 	region string // from which it is good; "": it needs none
 }
 
+// grants are those about whose tokens answers are kept, in order.
+func (v *verifier) grants() []*grant {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	var grants []*grant
+	for _, k := range v.kept {
+		grants = append(grants, k.tok.grant)
+	}
+	slices.SortFunc(grants, func(a, b *grant) int { return a.n - b.n })
+	return grants
+}
+
 // verify has the verifier ask about a token that it has not asked about, or has dropped.
 func (w *world) verify(r *rand.Rand) {
 	n := w.active
@@ -71,7 +83,8 @@ func (v *verifier) keep(tok *issued, region string, d map[string]any) {
 	}
 	role, _ := d["role"].(string)
 	scope, _ := d["scope"].(string)
-	k := &kept{tok: tok, about: []string{"grant " + id, "role " + role}, scopes: strings.Fields(scope), region: region}
+	subject, _ := d["sub"].(string)
+	k := &kept{tok: tok, about: []string{"grant " + id, "role " + role, "subject " + subject}, scopes: strings.Fields(scope), region: region}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	at, _ := d["cursor"].(int64)
@@ -117,6 +130,9 @@ func (w *world) poll(*rand.Rand) {
 		g := k.tok.grant
 		if g.revoked.seq != 0 && g.revoked.seq < a.began && n.knows(g.revoked.seq, g.revoked.by) {
 			w.broken(2, "a verifier that has read the feed keeps an answer about grant %d (%s), which was revoked", g.n, g.role.name)
+		}
+		if w.mustBeSuspended(n, g, a.began) {
+			w.broken(2, "a verifier that has read the feed keeps an answer about grant %d (%s), which was suspended", g.n, g.role.name)
 		}
 		if _, maybe := w.roleAlive(n, g); !maybe {
 			w.broken(2, "a verifier that has read the feed keeps an answer about grant %d of the deleted role %s", g.n, g.role.name)

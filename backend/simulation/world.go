@@ -65,7 +65,7 @@ type world struct {
 	endless  bool           // there are tokens that live too long to wait for
 	flying   sync.WaitGroup // requests that nobody waits for
 	secrets  secrets
-	lists    map[string][]byte // a status list as it is signed -> its bits; the last one
+	lists    map[string]statusList // a status list as it is signed -> what it holds; the last one
 
 	historyMu sync.Mutex
 	history   []event
@@ -184,6 +184,7 @@ func newWorld(s setting) *world {
 	w.model = &model{
 		roles: make(map[string]*role), upstreams: make(map[string]*upstreamToken), sealed: make(map[string]string),
 		destroyed: make(map[string]*destruction), statics: make(map[string]*static),
+		suspended: make(map[string]*suspended),
 	}
 	w.secrets.init()
 	return w
@@ -309,6 +310,9 @@ func (w *world) ask(n *node, req *logical.Request) *answer {
 	operation, path := req.Operation, req.Path
 	w.reporter.asks(path, req.Data)
 	a.resp, a.err = n.b.HandleRequest(ctx, req)
+	if operation == logical.RollbackOperation {
+		n.read.Store(w.stamp()) // it may have read what others have written
+	}
 	w.hanging.CompareAndSwap(h, nil)
 	a.lost = n.dead() || h != nil && h.done.Load()
 	if a.resp != nil && a.resp.IsError() {

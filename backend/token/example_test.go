@@ -43,18 +43,18 @@ func Example() {
 	// made with a key that is not in this ring
 }
 
-// A revoked token has bit 1 in its status list (draft-ietf-oauth-status-list section 4.1).
+// A revoked token has the value 1 in its status list (draft-ietf-oauth-status-list section 4.1).
 func ExampleEncodeStatusList() {
-	list, err := token.EncodeStatusList(16, []uint32{3, 9})
+	lst, bits, err := token.EncodeStatusList(16, []uint32{3, 9}, nil)
 	if err != nil {
 		log.Fatal(err)
 	}
-	bits, err := token.DecodeStatusList(list)
+	list, err := token.DecodeStatusList(lst)
 	if err != nil {
 		log.Fatal(err)
 	}
 	for _, index := range []uint32{3, 4, 9} {
-		fmt.Println(index, bits[index/8]>>(index%8)&1)
+		fmt.Println(index, token.StatusAt(list, bits, index))
 	}
 	// Output:
 	// 3 1

@@ -227,9 +227,9 @@ func TestStatusListVectors(t *testing.T) {
 	if decoded, err := DecodeStatusList(lst); err != nil || !bytes.Equal(decoded, list) {
 		t.Errorf("%q decodes to %x, %v", lst, decoded, err)
 	}
-	encoded, err := EncodeStatusList(16, set)
-	if err != nil {
-		t.Fatal(err)
+	encoded, bits, err := EncodeStatusList(16, set, nil)
+	if err != nil || bits != 1 {
+		t.Fatal(bits, err)
 	}
 	if decoded, err := DecodeStatusList(encoded); err != nil || !bytes.Equal(decoded, list) {
 		t.Errorf("%q decodes to %x, %v", encoded, decoded, err)

@@ -166,7 +166,7 @@ func TestStatusListSizes(t *testing.T) {
 		if size > 0 {
 			set = []uint32{0, uint32(size - 1)}
 		}
-		lst, err := EncodeStatusList(size, set)
+		lst, _, err := EncodeStatusList(size, set, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

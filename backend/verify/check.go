@@ -80,8 +80,8 @@ func (v *impl) usable(f *facts, now time.Time) bool {
 	if v.keys.tooOld(now) {
 		return false
 	}
-	revoked, err := f.state(now)
-	return err == nil && !revoked && !v.events.concern(f, v.config.ClockSkew)
+	reason, err := f.state(now)
+	return err == nil && reason == access.Good && !v.events.concern(f, v.config.ClockSkew)
 }
 
 // fresh reports whether an answer of Vault may still be used.
@@ -106,15 +106,15 @@ func (v *impl) feedAge(now time.Time) time.Duration {
 	return time.Duration(now.UnixNano() - v.events.polled.Load())
 }
 
-// state returns whether a JWT was revoked, as far as its key and its status list say.
-func (f *facts) state(now time.Time) (revoked bool, err error) {
+// state returns why a JWT is not good, as far as its key and its status list say, or access.Good.
+func (f *facts) state(now time.Time) (access.Reason, error) {
 	if f.key.gone.Load() {
-		return true, nil
+		return access.Revoked, nil
 	}
 	if f.list == nil {
-		return false, nil
+		return access.Good, nil
 	}
-	return f.list.revoked(f.place, now)
+	return f.list.status(f.place, now)
 }
 
 // learn finds out what a text is.
@@ -178,14 +178,15 @@ func (v *impl) learnJWT(ctx context.Context, q *question, now time.Time) (is fou
 		return v.refused(q.sum, no, now), false, nil
 	}
 	f.meter.Store(v.meterOf(f, q.before))
-	revoked, err := f.state(now)
+	reason, err := f.state(now)
+	concerned = v.events.concern(f, v.config.ClockSkew)
 	switch {
 	case err != nil:
 		return found{}, false, err
-	case revoked:
-		no := &refusal{reason: access.Revoked, detail: access.Explain(access.Revoked, nil, nil), id: f.id(), role: f.terms.role}
+	case reason != access.Good && (reason != access.Suspended || !concerned || v.vault == nil):
+		no := &refusal{reason: reason, detail: access.Explain(reason, nil, nil), id: f.id(), role: f.terms.role}
 		return v.refused(q.sum, no, now), false, nil
-	case v.events.concern(f, v.config.ClockSkew):
+	case concerned: // a suspended token may have been resumed since the list was made
 		return found{}, true, nil
 	}
 	v.tokens.Set(q.sum, f)

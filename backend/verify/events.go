@@ -12,8 +12,9 @@ import (
 
 // The limits of what events remember. Nothing that is dropped makes a token good: see forget.
 const (
-	maxRevoked = 1 << 20
-	maxRoles   = 10_000
+	maxRevoked  = 1 << 20
+	maxRoles    = 10_000
+	maxSubjects = 100_000
 )
 
 // position is a place in the feed. The epochs that a verifier has seen are numbered from 1, in the order in which it saw
@@ -30,19 +31,21 @@ func (p position) before(other position) bool {
 // events is what the feed has said. An answer that is older than an event about its token is never used, however late it
 // arrives: facts are held against events at each use, not when the event arrives.
 type events struct {
-	mu     sync.RWMutex
-	name   string   // of the epoch; empty: the feed was never read
-	end    position // of what was read
-	begun  int64    // cursor from which the events of the epoch are known
-	grants map[token.ID]revocation
-	roles  map[string]roleChange
-	keys   position  // of the last event about a key
-	lost   time.Time // when events were lost: JWTs of before may be concerned. Zero: never
+	mu       sync.RWMutex
+	name     string   // of the epoch; empty: the feed was never read
+	end      position // of what was read
+	begun    int64    // cursor from which the events of the epoch are known
+	grants   map[token.ID]revocation
+	roles    map[string]roleChange
+	subjects map[string]position // of the last event about a Vault entity
+	keys     position            // of the last event about a key
+	lost     time.Time           // when events were lost: JWTs of before may be concerned. Zero: never
 
 	change atomic.Uint64 // grows with each change; never zero, so that facts which were never checked are checked
 	polled atomic.Int64  // nanoseconds since 1970: when the last successful poll began
 }
 
+// revocation is an event about a grant, which may also be suspended or resumed.
 type revocation struct {
 	at    position
 	until int64 // seconds since 1970: when the tokens of the grant would have expired
@@ -54,7 +57,7 @@ type roleChange struct {
 }
 
 func newEvents() *events {
-	e := &events{grants: make(map[token.ID]revocation), roles: make(map[string]roleChange)}
+	e := &events{grants: make(map[token.ID]revocation), roles: make(map[string]roleChange), subjects: make(map[string]position)}
 	e.change.Store(1)
 	return e
 }
@@ -101,6 +104,9 @@ func (e *events) concern(f *facts, skew time.Duration) bool {
 		if !f.local() || !time.Unix(0, f.learned).After(c.seen.Add(skew)) {
 			return true
 		}
+	}
+	if at, changed := e.subjects[f.subject()]; changed && known.before(at) {
+		return true
 	}
 	f.seen.Store(change)
 	return false
@@ -159,6 +165,8 @@ func (e *events) apply(a *feedAnswer, asked string, from position, now time.Time
 			}
 		case feed.Role:
 			e.roles[event.ID] = roleChange{at, now}
+		case feed.Subject:
+			e.subjects[event.ID] = at
 		default: // a key, or what only a later engine knows: every answer may be wrong
 			e.keys = at
 			destroyed = append(destroyed, event.ID)
@@ -196,8 +204,9 @@ func (e *events) forget(now time.Time) {
 		e.end.epoch++
 		e.begun, e.lost = e.end.cursor, now
 	}
-	if len(e.roles) > maxRoles {
+	if len(e.roles) > maxRoles || len(e.subjects) > maxSubjects {
 		clear(e.roles)
+		clear(e.subjects)
 		e.end.epoch++
 		e.begun, e.lost = e.end.cursor, now
 	}

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,12 +17,13 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
 const (
 	maxListBody   = 4 << 20 // bytes of a signed list
-	maxListBytes  = 1 << 20 // bytes of the bits: eight million places
+	maxListBytes  = 1 << 20 // bytes of the bits: eight million places of one bit
 	maxLists      = 1000
 	minListTTL    = time.Second
 	defaultTTL    = time.Minute
@@ -47,6 +49,7 @@ type statusList struct {
 // listBits is a list as it was read. It does not change.
 type listBits struct {
 	bits     []byte
+	width    int // bits for a token: 1, 2, 4 or 8
 	readAt   time.Time
 	issuedAt int64
 	expires  int64 // seconds since 1970
@@ -64,17 +67,23 @@ func (l *statusList) touch(now time.Time) {
 	}
 }
 
-// revoked reports whether the token at a place was revoked.
-func (l *statusList) revoked(place uint32, now time.Time) (bool, error) {
+// status returns why the token at a place is not good, or access.Good. A value that is not known here counts as revoked.
+func (l *statusList) status(place uint32, now time.Time) (access.Reason, error) {
 	l.touch(now)
 	b := l.bits.Load()
 	if b == nil || now.Unix() >= b.expires {
-		return false, errStaleList
+		return access.Revoked, errStaleList
 	}
-	if int(place/8) >= len(b.bits) {
-		return false, fmt.Errorf("the status list has no place %d", place)
+	if int64(place)*int64(b.width)/8 >= int64(len(b.bits)) {
+		return access.Revoked, fmt.Errorf("the status list has no place %d", place)
 	}
-	return b.bits[place/8]&(1<<(place%8)) != 0, nil
+	switch token.StatusAt(b.bits, b.width, place) {
+	case token.StatusValid:
+		return access.Good, nil
+	case token.StatusSuspended:
+		return access.Suspended, nil
+	}
+	return access.Revoked, nil
 }
 
 // listSet are the status lists of the mount. A list is read at the first token that points to it, then in the background.
@@ -238,7 +247,7 @@ func (s *listSet) readNow(ctx context.Context, l *statusList) error {
 	if p.TTL > 0 {
 		ttl = max(minListTTL, min(time.Duration(p.TTL)*time.Second, 24*time.Hour))
 	}
-	l.bits.Store(&listBits{bits: bits, readAt: began, issuedAt: p.IssuedAt, expires: p.Expires, ttl: ttl})
+	l.bits.Store(&listBits{bits: bits, width: p.List.Bits, readAt: began, issuedAt: p.IssuedAt, expires: p.Expires, ttl: ttl})
 	if l.gone.Load() { // dropped during the read
 		l.bits.Store(nil)
 	}
@@ -251,8 +260,8 @@ func (p *listPayload) check(uri string, now time.Time) (bits []byte, err error) 
 		return nil, errors.New("its sub is another list")
 	case p.Expires <= now.Unix():
 		return nil, errors.New("it has expired")
-	case p.List.Bits != 1:
-		return nil, fmt.Errorf("it has %d bits for a token, want 1", p.List.Bits)
+	case !slices.Contains([]int{1, 2, 4, 8}, p.List.Bits):
+		return nil, fmt.Errorf("it has %d bits for a token, 1, 2, 4 and 8 are allowed", p.List.Bits)
 	}
 	compressed, err := base64.RawURLEncoding.DecodeString(p.List.List)
 	if err != nil {

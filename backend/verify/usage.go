@@ -69,7 +69,8 @@ func (u *usage) list(id string, m *meter) {
 }
 
 // reported are the reasons that a report has, besides those of a use.
-var reported = []access.Reason{access.Expired, access.Revoked, access.RoleDeleted, access.SubjectDisabled, access.WrongAudience}
+var reported = []access.Reason{access.Expired, access.Revoked, access.RoleDeleted, access.SubjectDisabled, access.WrongAudience,
+	access.Suspended}
 
 // refused counts a text that is no good token: by its name if it has one, or else by the address that shows it.
 func (u *usage) refused(r *refusal, client netip.Addr) {

@@ -31,6 +31,33 @@ func (i *Issuer) revoke(text string, tell bool) {
 	}
 }
 
+// Suspend suspends a token. Verifiers learn of it by the feed.
+func (i *Issuer) Suspend(text string) { i.suspend(text, true) }
+
+// Resume undoes Suspend. Verifiers learn of it by the feed.
+func (i *Issuer) Resume(text string) { i.suspend(text, false) }
+
+func (i *Issuer) suspend(text string, to bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	c := i.issued[text].claims
+	i.suspended[c.Grant.String()] = to
+	i.feed.Add(feed.Event{Kind: feed.Grant, ID: c.Grant.String(), Until: c.ExpiresAt})
+}
+
+// SuspendSubject suspends all tokens of a Vault entity. Verifiers learn of it by the feed.
+func (i *Issuer) SuspendSubject(subject string) { i.suspendSubject(subject, true) }
+
+// ResumeSubject undoes SuspendSubject. Verifiers learn of it by the feed.
+func (i *Issuer) ResumeSubject(subject string) { i.suspendSubject(subject, false) }
+
+func (i *Issuer) suspendSubject(subject string, to bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.suspended[subject] = to
+	i.feed.Add(feed.Event{Kind: feed.Subject, ID: subject})
+}
+
 // NarrowRole takes scopes from all tokens of a role, as an operator does who tightens the role.
 func (i *Issuer) NarrowRole(role string, keep ...string) {
 	i.changeRole(role, func(one *issued) {

@@ -50,19 +50,20 @@ type Issuer struct {
 	address string // of Vault
 	client  *http.Client
 
-	mu      sync.Mutex
-	now     func() time.Time
-	sealing *token.Ring
-	signing *token.SigningRing
-	feed    *feed.Feed
-	issued  map[string]*issued // by text
-	places  uint32
-	revoked map[token.ID]bool
-	down    bool
-	logins  map[string]bool // Vault tokens of logins
-	calls   map[string]int  // by path
-	pause   func(path string)
-	usage   usage
+	mu        sync.Mutex
+	now       func() time.Time
+	sealing   *token.Ring
+	signing   *token.SigningRing
+	feed      *feed.Feed
+	issued    map[string]*issued // by text
+	places    uint32
+	revoked   map[token.ID]bool
+	suspended map[string]bool // grants and subjects
+	down      bool
+	logins    map[string]bool // Vault tokens of logins
+	calls     map[string]int  // by path
+	pause     func(path string)
+	usage     usage
 }
 
 // issued is a token with what the mount knows of it.
@@ -92,7 +93,7 @@ func NewAt(t testing.TB, now func() time.Time) *Issuer {
 	t.Helper()
 	i := &Issuer{
 		address: "http://vault.test", URL: "http://vault.test" + mount, now: now, feed: feed.New(), issued: make(map[string]*issued),
-		revoked: make(map[token.ID]bool), logins: make(map[string]bool), calls: make(map[string]int),
+		revoked: make(map[token.ID]bool), suspended: make(map[string]bool), logins: make(map[string]bool), calls: make(map[string]int),
 	}
 	i.client = &http.Client{Transport: direct{i}}
 	key, err := token.NewKey(rand.Reader, now())

@@ -148,7 +148,7 @@ func (i *Issuer) decide(text string, use *access.Use) access.Reason {
 	one := i.issued[text]
 	state := access.State{
 		ExpiresAt: one.claims.ExpiresAt, Revoked: i.revoked[one.claims.Grant] || i.keyGone(text), RoleDeleted: one.roleGone,
-		SubjectDisabled: one.disabled,
+		SubjectDisabled: one.disabled, Suspended: i.suspended[one.claims.Grant.String()] || i.suspended[one.claims.Subject],
 	}
 	return access.Decide(i.now(), state, one.permissions, use)
 }
@@ -182,20 +182,24 @@ func (i *Issuer) events(r *http.Request) map[string]any {
 
 // statusList returns the signed list of all JWTs: native/statuslists.go.
 func (i *Issuer) statusList() []byte {
-	var set []uint32
+	var revoked, suspended []uint32
 	for _, one := range i.issued {
-		if one.list && (i.revoked[one.claims.Grant] || one.roleGone) {
-			set = append(set, one.claims.Status.Index)
+		switch c := one.claims; {
+		case !one.list:
+		case i.revoked[c.Grant] || one.roleGone:
+			revoked = append(revoked, c.Status.Index)
+		case i.suspended[c.Grant.String()] || i.suspended[c.Subject]:
+			suspended = append(suspended, c.Status.Index)
 		}
 	}
-	lst, err := token.EncodeStatusList(1<<20, set)
+	lst, bits, err := token.EncodeStatusList(1<<20, revoked, suspended)
 	if err != nil {
 		panic(err)
 	}
 	now := i.now()
 	signed, err := i.signing.Sign(token.TypeStatusList, encode(map[string]any{
 		"sub": i.URL + "/oauth/status/" + strconv.Itoa(statusList), "iat": now.Unix(), "exp": now.Add(3 * listTTL).Unix(),
-		"ttl": int64(listTTL.Seconds()), "status_list": map[string]any{"bits": 1, "lst": lst},
+		"ttl": int64(listTTL.Seconds()), "status_list": map[string]any{"bits": bits, "lst": lst},
 	}))
 	if err != nil {
 		return []byte(err.Error())

@@ -1,0 +1,142 @@
+package mount
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+)
+
+// Target is what a request suspends or resumes: the grant of a token, by the text of the token or by the ID of the grant,
+// or a Vault entity with all its grants. Exactly one field is set.
+type Target struct {
+	Text    string
+	Grant   token.ID
+	Subject string
+}
+
+// Suspend suspends a grant or an entity. Suspend refuses a text that is no token of this mount, and a token of a service. It
+// warns where a token is not suspended.
+func (m *Mount) Suspend(ctx context.Context, s logical.Storage, st *State, t Target, note string) (warnings []string, _ error) {
+	if err := native.CheckNote(note); err != nil {
+		return nil, err
+	}
+	if t.Subject != "" {
+		return m.suspendSubject(ctx, s, st, t.Subject, note)
+	}
+	grant, status, err := grantOf(ctx, s, st, t, "suspended")
+	if err != nil {
+		return nil, err
+	}
+	if st.Revoked(grant) {
+		return []string{"the token was revoked, which no resume undoes: nothing was suspended"}, nil
+	}
+	known, err := st.Suspend(ctx, s, grant, status, note)
+	if err != nil || known || t.Text != "" {
+		return nil, err
+	}
+	return []string{fmt.Sprintf("token_id %q is unknown. If this mount issued a token of that id just before a crash, or without "+
+		"a lease, introspection now rejects the token; a status list does not show the suspension. If you have the token, suspend "+
+		"by token", grant)}, nil
+}
+
+func (m *Mount) suspendSubject(
+	ctx context.Context, s logical.Storage, st *State, subject, note string,
+) (warnings []string, _ error) {
+	if err := st.Suspensions.SuspendSubject(ctx, s, subject, note, m.now()); err != nil {
+		return nil, err
+	}
+	if n := len(st.Upstreams.OfSubject(subject)); n > 0 {
+		warnings = append(warnings, fmt.Sprintf("%d tokens of other services stay valid: services cannot suspend a token. To stop "+
+			"the tokens, revoke them", n))
+	}
+	if entity, err := m.System.EntityInfo(subject); err == nil && entity == nil {
+		warnings = append(warnings, fmt.Sprintf("Vault has no entity %q: the entity was deleted, or the id is mistyped", subject))
+	}
+	return warnings, nil
+}
+
+// Resume undoes Suspend. Resume refuses a revoked grant, and warns if the tokens stay suspended or were not suspended.
+func (m *Mount) Resume(ctx context.Context, s logical.Storage, st *State, t Target, note string) (warnings []string, _ error) {
+	if err := native.CheckNote(note); err != nil {
+		return nil, err
+	}
+	if t.Subject != "" {
+		was, err := st.Suspensions.ResumeSubject(ctx, s, t.Subject, note, m.now())
+		if err != nil || was {
+			return nil, err
+		}
+		return []string{fmt.Sprintf("the Vault entity %q was not suspended", t.Subject)}, nil
+	}
+	grant, _, err := grantOf(ctx, s, st, t, "resumed")
+	if err != nil {
+		return nil, err
+	}
+	if st.Revoked(grant) {
+		return nil, refusal.New("the token was revoked, and a revocation cannot be undone: issue another token")
+	}
+	was, err := st.Suspensions.ResumeGrant(ctx, s, grant, note, m.now())
+	if err != nil {
+		return nil, err
+	}
+	if !was {
+		warnings = append(warnings, "the token was not suspended")
+	}
+	if row, listed := st.Inventory.Get(grant); listed && st.Suspensions.Subject(row.Subject).Suspended() {
+		warnings = append(warnings, fmt.Sprintf("the token stays suspended, since the Vault entity %q is suspended: resume the subject",
+			row.Subject))
+	}
+	return warnings, nil
+}
+
+// grantOf returns the grant of a target, and the place in a status list that the token states. did is what was to be done,
+// for a refusal.
+func grantOf(
+	ctx context.Context, s logical.Storage, st *State, t Target, did string,
+) (grant token.ID, status token.StatusRef, _ error) {
+	if t.Text == "" {
+		_, isUpstream, err := st.Upstreams.Find(ctx, t.Grant)
+		if err == nil && isUpstream {
+			err = notSuspendable("token_id", did)
+		}
+		return t.Grant, status, err
+	}
+	if _, isUpstream := st.Upstreams.Known(t.Text); isUpstream {
+		return grant, status, notSuspendable("token", did)
+	}
+	claims, err := st.Open(ctx, s, t.Text)
+	switch {
+	case err == nil:
+		return claims.Grant, claims.Status, nil
+	case errors.Is(err, token.ErrExpiredKey), errors.Is(err, token.ErrDestroyedKey):
+		if id, ok := token.PlainGrant(t.Text); ok {
+			return id, status, nil
+		}
+		return grant, status, refusal.Field("token", "was %s and is not valid, but its grant is unknown: name the grant by token_id. "+
+			"Nothing was %s", err, did)
+	case !foreign(err):
+		return grant, status, err
+	}
+	if _, isUpstream, unread := st.Upstreams.Discover(ctx, t.Text); unread != nil {
+		return grant, status, unread
+	} else if isUpstream {
+		return grant, status, notSuspendable("token", did)
+	}
+	if errors.Is(err, token.ErrMalformed) {
+		return grant, status, refusal.Field("token", "is no token: the checksum is wrong, so the token may be mistyped or cut short. "+
+			"Nothing was %s", did)
+	}
+	return grant, status, refusal.Field("token", "was not made by this mount: use the mount that issued the token. Nothing was %s",
+		did)
+}
+
+// notSuspendable refuses a token of a service. No provider has an operation that suspends.
+func notSuspendable(field, did string) error {
+	return refusal.Field(field, "is a token of another service, which cannot be suspended: revoke the token instead. Nothing was %s",
+		did)
+}

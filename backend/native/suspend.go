@@ -1,0 +1,121 @@
+package native
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/feed"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+)
+
+const (
+	maxNote    = 256 // bytes
+	maxSubject = 128 // bytes; the ID of a Vault entity has 36
+)
+
+// CheckNote refuses a note that is too long, or that contains a token: listings show notes.
+func CheckNote(note string) error {
+	if len(note) > maxNote {
+		return refusal.Field("note", "is %d bytes long, at most %d are allowed", len(note), maxNote)
+	}
+	for _, c := range note {
+		if c < ' ' || c == 0x7f || c == '\uFFFD' {
+			return refusal.Field("note", "has a control character or is no UTF-8, only text in one line is allowed")
+		}
+	}
+	for word := range strings.FieldsSeq(note) {
+		if word = strings.Trim(word, `"'.,:;()<>=`); token.IsJWT(word) || token.Checksum(word) {
+			return refusal.Field("note", "contains a token, which a listing would show: name the token by its token_id")
+		}
+	}
+	return nil
+}
+
+// CheckSubject refuses text that is no ID of a Vault entity by its size or its bytes.
+func CheckSubject(subject string) error {
+	switch {
+	case subject == "":
+		return refusal.Field("subject", "is empty, the ID of a Vault entity is required")
+	case len(subject) > maxSubject:
+		return refusal.Field("subject", "is %d bytes long, the longest ID of a Vault entity has %d", len(subject), maxSubject)
+	case !isPrintable(subject):
+		return refusal.Field("subject", "has bytes that are not printable ASCII, the ID of a Vault entity is required")
+	}
+	return nil
+}
+
+// Suspend suspends a grant, and reports whether anything is known of the grant. status is the place of the grant in a
+// status list; zero: not known.
+func (t *Tokens) Suspend(
+	ctx context.Context, s logical.Storage, grant token.ID, status token.StatusRef, note string,
+) (known bool, _ error) {
+	known, status, err := t.placed(ctx, s, grant, status)
+	if err != nil {
+		return false, err
+	}
+	now := t.Now()
+	return known, t.Suspensions.SuspendGrant(ctx, s, grant, status, note, now.Add(t.LongestLifetime()), now)
+}
+
+// Revoked reports whether a grant was revoked.
+func (t *Tokens) Revoked(grant token.ID) bool {
+	d, _ := t.Deviations.Get(grant)
+	return d.Revoked
+}
+
+// CheckSuspended refuses a request for a token by an entity that is suspended.
+func (t *Tokens) CheckSuspended(subject string) error {
+	if err := t.Suspensions.Unreadable(token.ID{}, subject); err != nil {
+		return err
+	}
+	if t.Suspensions.Subject(subject).Suspended() {
+		return refusal.New("the Vault entity %q is suspended, and gets no token until an operator resumes the entity", subject)
+	}
+	return nil
+}
+
+// SuspensionNote returns the note of the suspension of a grant, or else of the suspension of its subject; empty if there
+// is none.
+func (t *Tokens) SuspensionNote(grant token.ID, subject string) string {
+	if by := t.Suspensions.Grant(grant); by.Suspended() {
+		return by.Note
+	}
+	if by := t.Suspensions.Subject(subject); by.Suspended() {
+		return by.Note
+	}
+	return ""
+}
+
+// SuspensionChanged tells verifiers that a grant or a Vault entity was suspended or resumed.
+func (w *World) SuspensionChanged(grant token.ID, subject string, until time.Time) {
+	if subject != "" {
+		w.Feed.Add(feed.Event{Kind: feed.Subject, ID: subject})
+		return
+	}
+	w.GrantTightened(grant, until)
+}
+
+// suspendedIn returns the places of a status list whose tokens are suspended.
+func (t *Tokens) suspendedIn(list uint32) []uint32 {
+	var places []uint32
+	grants, subjects := t.Suspensions.Suspended()
+	for _, g := range grants {
+		if g.Status.List == list && list != 0 {
+			places = append(places, g.Status.Index)
+		}
+	}
+	if len(subjects) == 0 {
+		return places
+	}
+	now := t.Now()
+	for row := range t.Inventory.WithStatus() {
+		if row.Status.List == list && subjects[row.Subject] && !t.Life(row.ID, row.ID, "", row.RoleID, row.ExpiresAt).Ended(now) {
+			places = append(places, row.Status.Index)
+		}
+	}
+	return places
+}
