@@ -36,6 +36,7 @@ func (b *backend) pathStaticCredsRead(ctx context.Context, _ *state, req *reques
 	if status == nil || err != nil {
 		return nil, err
 	}
+	b.NoteRead(d.Get("name").(string))
 	return members(staticCredsAnswer, status), nil
 }
 

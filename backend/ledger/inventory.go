@@ -179,6 +179,15 @@ func (inv *Inventory) OfRole(id token.RoleID) iter.Seq[Row] {
 	}
 }
 
+// After returns the rows with IDs after a given one, in the order of their IDs.
+func (inv *Inventory) After(id token.ID) iter.Seq[Row] {
+	return func(yield func(Row) bool) {
+		inv.snapshot().Ascend(entry{id: id}, func(e entry) bool {
+			return e.id == id || yield(e.row())
+		})
+	}
+}
+
 // WithStatus returns the rows of tokens that have a Vault entity and a place in a status list.
 func (inv *Inventory) WithStatus() iter.Seq[Row] {
 	return func(yield func(Row) bool) {

@@ -1,0 +1,105 @@
+package backend
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/report"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/values"
+)
+
+// reportAnswer are the members of a page of a report.
+var reportAnswer = fields{
+	"items": must(slice("Items of the page: kind, name, reasons, detail (the reasons in sentences) and command (what to do); further " +
+		"members where they apply.")),
+	"next":    str("Value of after for the next page; absent on the last page. A page before the last page may be empty."),
+	"caveats": must(strs("What the report cannot know.")),
+}
+
+// reportFields returns the fields of a report of these kinds of items, with further fields.
+func reportFields(kinds []string, more fields) fields {
+	allowed := make([]any, len(kinds))
+	for i, kind := range kinds {
+		allowed[i] = kind
+	}
+	return joined(fields{
+		"after": query(str("next of the previous page. Default: the first page.")),
+		"limit": query(num(fmt.Sprintf("Maximum number of items to return, at most %d. Default: %[1]d.", report.MaxLimit))),
+		"kind":  oneOf(query(str("Return only items of this kind: "+strings.Join(kinds, ", ")+". Default: all.")), allowed...),
+	}, more)
+}
+
+// reportPath returns the path of a report.
+func (b *backend) reportPath(
+	name string, f fields, of func(*report.View, *input) (*report.Page, error), synopsis, description string,
+) *framework.Path {
+	read := func(ctx context.Context, st *state, req *request, d *input) (*response, error) {
+		if err := b.Usage.Refresh(ctx); err != nil {
+			return nil, err
+		}
+		p, err := of(b.Report(st, req.MountPoint), d)
+		if err != nil {
+			return nil, err
+		}
+		return reportPage(p), nil
+	}
+	// The active node has counted the uses of the last minute.
+	return path("report/"+name, "read", name+"-report", f,
+		only(logical.ReadOperation, forward(b.answer(read, synopsis, ok(reportAnswer)))), synopsis, description)
+}
+
+func reportPage(p *report.Page) *response {
+	items := make([]any, len(p.Items))
+	for i, item := range p.Items {
+		row := values.Members(item)
+		for name, value := range row {
+			if values.IsEmpty(value) {
+				delete(row, name)
+			}
+		}
+		items[i] = row
+	}
+	return members(reportAnswer, map[string]any{"items": items, "next": p.Next, "caveats": p.Caveats})
+}
+
+// reportQuery returns the query of reportFields.
+func reportQuery(d *input) (report.Query, error) {
+	q := report.Query{After: d.Get("after").(string), Limit: report.MaxLimit}
+	if kind, given := d.GetOk("kind"); given {
+		if q.Kind = kind.(string); q.Kind == "" {
+			return q, refusal.Field("kind", "is empty: leave the field out, or give a kind")
+		}
+	}
+	if limit, given := d.GetOk("limit"); given {
+		q.Limit = limit.(int)
+	}
+	return q, nil
+}
+
+func (b *backend) pathsReports() []*framework.Path {
+	return []*framework.Path{
+		b.reportPath("stale", reportFields(report.Kinds, fields{
+			"unused_for": query(secs("Return what was not used for this long. Default: 45d.")),
+		}), pathReportStale,
+			"Report what nobody uses.",
+			"Returns live tokens that were not used for unused_for, roles and connections that issued nothing, and static roles whose "+
+				"token nobody read. Items are in the order of kind and name."),
+	}
+}
+
+func pathReportStale(v *report.View, d *input) (*report.Page, error) {
+	q, err := reportQuery(d)
+	if err != nil {
+		return nil, err
+	}
+	stale := &report.StaleQuery{Query: q, UnusedFor: report.DefaultUnusedFor}
+	if _, is := d.GetOk("unused_for"); is {
+		stale.UnusedFor = seconds(d, "unused_for")
+	}
+	return v.Stale(stale)
+}
