@@ -77,6 +77,8 @@ func TestOpenAPI(t *testing.T) {
 		"post /keys/rotate":      "apitoken-rotate-key",
 		"delete /keys/{key}":     "apitoken-destroy-key",
 
+		"get /report/stale": "apitoken-read-stale-report",
+
 		"get /feed":                                   "apitoken-read-feed",
 		"post /usage":                                 "apitoken-report-usage",
 		"post /oauth/token":                           "apitoken-request-oauth-token",

@@ -32,6 +32,7 @@ func init() {
 		{name: "revoke prefix", weight: 1, do: (*world).revokePrefix},
 		{name: "revoke parent", weight: 2, do: (*world).revokeParent},
 		{name: "revoke", weight: 6, do: (*world).revokeBy},
+		{name: "revoke subject", weight: 1, alone: true, do: (*world).revokeSubject},
 		{name: "refresh", weight: 12, do: (*world).refreshSome},
 		{name: "exchange", weight: 8, do: (*world).exchangeSome},
 		{name: "change role", weight: 5, do: (*world).changeRole},
