@@ -77,7 +77,9 @@ func TestOpenAPI(t *testing.T) {
 		"post /keys/rotate":      "apitoken-rotate-key",
 		"delete /keys/{key}":     "apitoken-destroy-key",
 
-		"get /report/stale": "apitoken-read-stale-report",
+		"get /report/stale":          "apitoken-read-stale-report",
+		"get /report/unowned":        "apitoken-read-unowned-report",
+		"post /attest/{kind}/{name}": "apitoken-attest-entry",
 
 		"get /feed":                                   "apitoken-read-feed",
 		"post /usage":                                 "apitoken-report-usage",

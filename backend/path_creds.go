@@ -82,6 +82,9 @@ func (b *backend) pathCredsUpdate(ctx context.Context, st *state, req *request, 
 	if err != nil {
 		return nil, err
 	}
+	if err := b.ReviewedRole(st, r, req.MountPoint); err != nil {
+		return nil, err
+	}
 	if err := b.Fence.ProveWritable(ctx, req.Storage); err != nil {
 		return nil, err
 	}

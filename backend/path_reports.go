@@ -89,6 +89,10 @@ func (b *backend) pathsReports() []*framework.Path {
 			"Report what nobody uses.",
 			"Returns live tokens that were not used for unused_for, roles and connections that issued nothing, and static roles whose "+
 				"token nobody read. Items are in the order of kind and name."),
+		b.reportPath("unowned", reportFields(report.UnownedKinds, nil), pathReportUnowned,
+			"Report what nobody answers for.",
+			"Returns roles, connections and static roles without an owner, without review_by, and with an overdue review. attest confirms "+
+				"that an entry is still needed."),
 	}
 }
 
@@ -102,4 +106,12 @@ func pathReportStale(v *report.View, d *input) (*report.Page, error) {
 		stale.UnusedFor = seconds(d, "unused_for")
 	}
 	return v.Stale(stale)
+}
+
+func pathReportUnowned(v *report.View, d *input) (*report.Page, error) {
+	q, err := reportQuery(d)
+	if err != nil {
+		return nil, err
+	}
+	return v.Unowned(&q)
 }

@@ -193,3 +193,94 @@ func TestReportRemembersDamage(t *testing.T) {
 		t.Errorf("broken lists %q", got)
 	}
 }
+
+func TestReview(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // a synctest bubble begins on 2000-01-01
+		e := newEngine(t)
+		defer func() { e.b.Cleanup(context.Background()) }()
+		e.write("roles/bare", data{"scopes": "a"})
+		e.write("roles/owned", data{"scopes": "a", "owner": "team-a", "review_by": "2000-01-31"})
+		e.write("static-roles/kept", data{"role": "owned", "rotation_period": "30d", "owner": "team-b", "review_by": "2000-02-29"})
+		e.connection("gitea")
+		e.write("connections/gitea", data{"owner": "team-c", "review_by": "2000-01-02"})
+		for _, path := range []string{"roles/owned", "connections/gitea", "static-roles/kept"} {
+			if got := e.read(path); !strings.HasPrefix(got["owner"].(string), "team-") || !strings.HasPrefix(got["review_by"].(string), "2000-") || got["attested"] != nil {
+				t.Errorf("%s: %v", path, got)
+			}
+		}
+		e.reports("unowned", nil, "role/bare no_owner,no_review_by")
+
+		time.Sleep(31 * days) // 2000-02-01
+		items := e.reports("unowned", data{"limit": 1}, "connection/gitea review_overdue", "role/bare no_owner,no_review_by", "role/owned review_overdue")
+		if got := items["role/owned"]; got["owner"] != "team-a" || got["review_by"] != "2000-01-31T00:00:00Z" ||
+			got["command"] != "vault write apitoken/attest/roles/owned note=..." {
+			t.Errorf("%v", got)
+		}
+
+		// Without enforce_review nothing stops; with it, creds, and what depends on the role.
+		e.creds("owned", nil)
+		e.write("config", data{"enforce_review": true})
+		if e.read("config")["enforce_review"] != true {
+			t.Error("config does not show enforce_review")
+		}
+		const overdue = `role "owned" was to be reviewed by team-a until 2000-01-31`
+		e.refused(logical.ReadOperation, "creds/owned", nil, overdue)
+		e.refused(logical.ReadOperation, "static-creds/kept", nil, overdue)
+		e.write("roles/of-gitea", data{"connection": "gitea", "params": data{"scopes": []string{"read:user"}}, "owner": "x"})
+		e.refused(logical.ReadOperation, "creds/of-gitea", nil, `connection "gitea" was to be reviewed by team-c until 2000-01-02`)
+		e.creds("bare", nil)
+
+		answer := e.write("attest/roles/owned", data{"note": "needed"})
+		if answer["review_by"] != "2000-05-01" || answer["owner"] != "team-a" || answer["attested"].(data)["note"] != "needed" {
+			t.Errorf("%v", answer)
+		}
+		version := e.read("roles/owned")["version"]
+		e.creds("owned", nil)
+		e.read("static-creds/kept")
+		e.write("attest/connections/gitea", data{"review_by": "2000-03-31"})
+		time.Sleep(30 * days) // 2000-03-02
+		e.refused(logical.ReadOperation, "static-creds/kept", nil, `static role "kept" was to be reviewed by team-b until 2000-02-29`)
+		e.write("attest/static-roles/kept", nil)
+		e = e.restart()
+		e.read("static-creds/kept")
+		e.reports("unowned", nil, "role/bare no_owner,no_review_by", "role/of-gitea no_review_by")
+		if got := e.read("roles/owned"); got["version"] != version || got["attested"].(data)["at"] != "2000-02-01T00:00:00Z" {
+			t.Errorf("%v", got)
+		}
+		e.write("roles/owned", data{"owner": "", "review_by": ""})
+		e.reports("unowned", data{"kind": "role"}, "role/bare no_owner,no_review_by", "role/of-gitea no_review_by", "role/owned no_owner,no_review_by")
+
+		resp, err := e.request(&logical.Request{Operation: logical.UpdateOperation, Path: "attest/roles/bare", EntityID: entityAnn, DisplayName: "ldap-ann"})
+		if err != nil || resp.Data["attested"].(data)["by"] != "ldap-ann" || resp.Data["attested"].(data)["entity_id"] != entityAnn {
+			t.Errorf("%v %v", resp, err)
+		}
+	})
+}
+
+func TestReviewErrors(t *testing.T) {
+	e := newEngine(t)
+	e.write("roles/r", data{"scopes": "a"})
+	e.connection("c")
+	for _, c := range []struct {
+		path string
+		d    data
+		want string
+	}{
+		{"roles/r", data{"review_by": "soon"}, `review_by: "soon" is no day such as 2027-03-31`},
+		{"roles/r", data{"owner": "a\nb"}, "owner: has a character that cannot be printed"},
+		{"roles/r", data{"owner": strings.Repeat("x", 257)}, "owner: is 257 bytes long, at most 256 are allowed"},
+		{"connections/c", data{"review_by": "2027-02-30"}, "review_by: "},
+		{"static-roles/s", data{"role": "r", "rotation_period": "1h", "review_by": "x"}, "review_by: "},
+		{"attest/roles/none", nil, `name: there is no "none" in roles`},
+		{"attest/connections/none", nil, `name: there is no "none" in connections`},
+		{"attest/static-roles/none", nil, `name: there is no "none" in static-roles`},
+		{"attest/roles/r", data{"review_by": "2001-01-01"}, "review_by: 2001-01-01 has passed"},
+		{"attest/roles/r", data{"review_by": ""}, "review_by: "},
+		{"attest/roles/r", data{"note": strings.Repeat("x", 513)}, "note: is 513 bytes long, at most 512 are allowed"},
+		{"attest/roles/r", data{"by": "me"}, "by: is not a field of this path"},
+		{"config", data{"enforce_review": "perhaps"}, "enforce_review: takes true or false"},
+	} {
+		e.refused(logical.UpdateOperation, c.path, c.d, c.want)
+	}
+	e.refused(logical.ReadOperation, "report/unowned", data{"kind": "token"}, `kind: "token" is not a kind of this report, which has connection, role, static_role`)
+}

@@ -40,6 +40,7 @@ type ConfigChange struct {
 	JWKSMaxAge        *time.Duration `json:"jwks_max_age"`
 	StatusListTTL     *time.Duration `json:"status_list_ttl"`
 	GeoIPDatabase     *string        `json:"geoip_database"`
+	EnforceReview     *bool          `json:"enforce_review"`
 }
 
 // Change applies a request to the config, and refuses what is not allowed. longest is how long a token that was made up
@@ -66,6 +67,9 @@ func (c *Config) Change(change *ConfigChange, mountPoint string, longest time.Du
 		if c.PrivilegedScopes, err = access.ParseScopes(*change.PrivilegedScopes); err != nil {
 			return refusal.Field("privileged_scopes", "%s", err)
 		}
+	}
+	if change.EnforceReview != nil {
+		c.EnforceReview = *change.EnforceReview
 	}
 	if change.GeoIPDatabase != nil {
 		if err := c.changeGeoIPDatabase(*change.GeoIPDatabase); err != nil {
