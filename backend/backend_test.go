@@ -78,6 +78,8 @@ func TestOpenAPI(t *testing.T) {
 		"delete /keys/{key}":     "apitoken-destroy-key",
 
 		"get /report/stale":          "apitoken-read-stale-report",
+		"get /report/broad":          "apitoken-read-broad-report",
+		"get /report/right-size":     "apitoken-read-right-size-report",
 		"get /report/unowned":        "apitoken-read-unowned-report",
 		"post /attest/{kind}/{name}": "apitoken-attest-entry",
 

@@ -36,13 +36,13 @@ func reportFields(kinds []string, more fields) fields {
 
 // reportPath returns the path of a report.
 func (b *backend) reportPath(
-	name string, f fields, of func(*report.View, *input) (*report.Page, error), synopsis, description string,
+	name string, f fields, of func(context.Context, *report.View, *input) (*report.Page, error), synopsis, description string,
 ) *framework.Path {
 	read := func(ctx context.Context, st *state, req *request, d *input) (*response, error) {
 		if err := b.Usage.Refresh(ctx); err != nil {
 			return nil, err
 		}
-		p, err := of(b.Report(st, req.MountPoint), d)
+		p, err := of(ctx, b.Report(st, req.MountPoint), d)
 		if err != nil {
 			return nil, err
 		}
@@ -89,6 +89,21 @@ func (b *backend) pathsReports() []*framework.Path {
 			"Report what nobody uses.",
 			"Returns live tokens that were not used for unused_for, roles and connections that issued nothing, and static roles whose "+
 				"token nobody read. Items are in the order of kind and name."),
+		b.reportPath("broad", reportFields(report.BroadKinds, fields{
+			"max_life": query(secs("Longest life of a token that is not long. Default: 30d.")),
+			"checks": query(commas("Checks: " + strings.Join(report.Checks, ", ") + ". Default: " +
+				strings.Join(report.DefaultChecks, ", ") + ".")),
+		}), pathReportBroad,
+			"Report what grants too much.",
+			"Returns roles and live tokens with privileged or wildcard scopes, or a long life, and roles that bound their tokens to "+
+				"nothing."),
+		b.reportPath("right-size", reportFields(report.RightSizeKinds, fields{
+			"role":        query(str("Return only this role. Default: all.")),
+			"watched_for": query(secs("Leave out roles that the engine has watched for a shorter time. Default: 14d.")),
+		}), pathReportRightSize,
+			"Report what roles could do without.",
+			"Returns, for each role whose tokens were used, the scopes, addresses, regions and lives that the uses needed, and the "+
+				"command that narrows the role to them. The report knows only what was seen since watched_since."),
 		b.reportPath("unowned", reportFields(report.UnownedKinds, nil), pathReportUnowned,
 			"Report what nobody answers for.",
 			"Returns roles, connections and static roles without an owner, without review_by, and with an overdue review. attest confirms "+
@@ -96,7 +111,7 @@ func (b *backend) pathsReports() []*framework.Path {
 	}
 }
 
-func pathReportStale(v *report.View, d *input) (*report.Page, error) {
+func pathReportStale(_ context.Context, v *report.View, d *input) (*report.Page, error) {
 	q, err := reportQuery(d)
 	if err != nil {
 		return nil, err
@@ -108,10 +123,37 @@ func pathReportStale(v *report.View, d *input) (*report.Page, error) {
 	return v.Stale(stale)
 }
 
-func pathReportUnowned(v *report.View, d *input) (*report.Page, error) {
+func pathReportUnowned(_ context.Context, v *report.View, d *input) (*report.Page, error) {
 	q, err := reportQuery(d)
 	if err != nil {
 		return nil, err
 	}
 	return v.Unowned(&q)
+}
+
+func pathReportBroad(_ context.Context, v *report.View, d *input) (*report.Page, error) {
+	q, err := reportQuery(d)
+	if err != nil {
+		return nil, err
+	}
+	broad := &report.BroadQuery{Query: q, MaxLife: report.DefaultMaxLife, Checks: report.DefaultChecks}
+	if _, is := d.GetOk("max_life"); is {
+		broad.MaxLife = seconds(d, "max_life")
+	}
+	if checks, is := d.GetOk("checks"); is {
+		broad.Checks = checks.([]string)
+	}
+	return v.Broad(broad)
+}
+
+func pathReportRightSize(ctx context.Context, v *report.View, d *input) (*report.Page, error) {
+	q, err := reportQuery(d)
+	if err != nil {
+		return nil, err
+	}
+	size := &report.RightSizeQuery{Query: q, Role: d.Get("role").(string), WatchedFor: report.DefaultWatchedFor}
+	if _, is := d.GetOk("watched_for"); is {
+		size.WatchedFor = seconds(d, "watched_for")
+	}
+	return v.RightSize(ctx, size)
 }

@@ -133,6 +133,11 @@ func TestReportErrors(t *testing.T) {
 		{"report/stale", data{"unused_for": "0"}, "unused_for: must be at least 1s"},
 		{"report/stale", data{"unused_for": "soon"}, "unused_for: takes a duration"},
 		{"report/stale", data{"page": "2"}, "page: is not a field of this path"},
+		{"report/broad", data{"checks": "unbound,size"}, `checks: "size" is not one of: privileged_scope, `},
+		{"report/broad", data{"max_life": "0"}, "max_life: must be at least 1s"},
+		{"report/broad", data{"kind": "connection"}, `kind: "connection" is not a kind of this report, which has role, token`},
+		{"report/right-size", data{"role": "none"}, `role: there is no role "none"`},
+		{"report/right-size", data{"watched_for": "-1s"}, "watched_for: must not be negative"},
 	} {
 		e.refused(logical.ReadOperation, c.path, c.query, c.want)
 	}
@@ -283,4 +288,114 @@ func TestReviewErrors(t *testing.T) {
 		e.refused(logical.UpdateOperation, c.path, c.d, c.want)
 	}
 	e.refused(logical.ReadOperation, "report/unowned", data{"kind": "token"}, `kind: "token" is not a kind of this report, which has connection, role, static_role`)
+}
+
+func TestReportBroad(t *testing.T) {
+	e := newEngine(t)
+	bound := data{"audience": "api", "token_bound_cidrs": "10.0.0.0/8", "bound_regions": "DE", "max_ttl": "20d"}
+	write := func(name string, more data) {
+		d := data{}
+		for _, fields := range []data{bound, more} {
+			for k, v := range fields {
+				d[k] = v
+			}
+		}
+		e.write("roles/"+name, d)
+	}
+	write("fine", data{"scopes": "invoices:read"})
+	write("admin", data{"scopes": "admin:users", "allow_privileged": true})
+	write("wild", data{"scopes": "invoices:read", "allowed_scopes": "invoices:*"})
+	write("long", data{"scopes": "a", "max_ttl": "40d", "ttl": "35d"})
+	e.write("roles/loose", data{"scopes": "a", "max_ttl": "1h"})
+	e.write("roles/here", data{"scopes": "a", "max_ttl": "1h", "bound_regions": "DE"})
+	e.creds("fine", nil)
+	e.creds("wild", nil)
+	wild, long, admin := e.creds("wild", data{"scopes": "invoices:*"}), e.creds("long", nil), e.creds("admin", nil)
+	tokens := []string{"token/" + wild.id + " wildcard_scope", "token/" + long.id + " long_life", "token/" + admin.id + " privileged_scope"}
+	slices.Sort(tokens)
+	items := e.reports("broad", nil, append([]string{
+		"role/admin privileged_scope", "role/long long_life", "role/loose unbound", "role/wild wildcard_scope",
+	}, tokens...)...)
+	for key, want := range map[string]string{
+		"role/admin":       "vault write apitoken/roles/admin scopes=...",
+		"role/long":        "vault write apitoken/roles/long max_ttl=720h ttl=720h",
+		"role/loose":       "vault write apitoken/roles/loose audience=... token_bound_cidrs=...",
+		"token/" + wild.id: "vault write apitoken/revoke token_id=" + wild.id,
+	} {
+		if got := items[key]["command"]; got != want {
+			t.Errorf("%s: %v, want %s", key, got, want)
+		}
+	}
+	e.reports("broad", data{"kind": "role", "checks": "no_region,no_audience"}, "role/here no_audience", "role/loose no_audience,no_region")
+	e.reports("broad", data{"kind": "role", "checks": "long_life", "max_life": "30m"}, "role/admin long_life", "role/fine long_life",
+		"role/here long_life", "role/long long_life", "role/loose long_life", "role/wild long_life")
+
+	// A tightened role tightens its live tokens: the report judges what a token may do today.
+	e.write("roles/wild", data{"allowed_scopes": "invoices:read"})
+	e.reports("broad", data{"checks": "wildcard_scope"})
+
+	e.connection("gitea")
+	e.write("roles/of-gitea", data{"connection": "gitea", "params": data{"scopes": []string{"read:user"}}})
+	e.reports("broad", data{"checks": "unbound,no_region,long_life,privileged_scope", "kind": "role"}, "role/admin privileged_scope",
+		"role/long long_life", "role/loose unbound,no_region", "role/of-gitea long_life")
+}
+
+func TestReportRightSize(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		defer func() { e.b.Cleanup(context.Background()) }()
+		e.write("roles/wide", data{"scopes": "invoices:*,users:read,mail:send", "ttl": "24h", "max_ttl": "48h"})
+		e.write("roles/tight", data{"scopes": "a:read", "token_bound_cidrs": "192.0.2.7", "bound_regions": "DE", "ttl": "1h", "max_ttl": "1h"})
+		e.write("roles/unused", data{"scopes": "a"})
+		e.minute()
+		first := e.creds("wide", nil)
+		time.Sleep(3 * time.Hour)
+		e.expect("active", first.token, data{"client_ip": "192.0.2.7", "region": "DE", "required_scopes": "invoices:read"})
+		time.Sleep(20 * days) // the first token has left the inventory, and its use is remembered
+		e.minute()
+		if e.read("tokens/"+first.id) != nil {
+			t.Fatal("the token is in the inventory")
+		}
+		e = e.restart()
+		second, tight := e.creds("wide", nil), e.creds("tight", nil)
+		e.creds("unused", nil)
+		e.expect("active", second.token, data{"client_ip": "2001:db8::1:2", "required_scopes": "users:read"})
+		e.expect("active", tight.token, data{"client_ip": "192.0.2.7", "region": "DE", "required_scopes": "a:read"})
+
+		items := e.reports("right-size", nil, "role/wide unneeded_scopes,few_addresses,few_regions,short_use")
+		got := items["role/wide"]
+		const want = "vault write apitoken/roles/wide scopes=invoices:read,users:read token_bound_cidrs=192.0.2.7/32,2001:db8::/64 bound_regions=DE max_ttl=4h ttl=4h"
+		if got["command"] != want || fmt.Sprint(got["unneeded_scopes"]) != "[invoices:* mail:send]" || got["longest_use"] != int64(3*3600) ||
+			!strings.Contains(got["detail"].(string), "watched for 20 days") {
+			t.Errorf("%v\nwant %s", got, want)
+		}
+		e.reports("right-size", data{"role": "tight"})
+		e.reports("right-size", data{"watched_for": "21d"})
+
+		// The command does what it says: afterwards the report has nothing more to say.
+		fields := data{}
+		for _, word := range strings.Fields(want)[3:] {
+			name, value, _ := strings.Cut(word, "=")
+			fields[name] = value
+		}
+		e.write("roles/wide", fields)
+		e.reports("right-size", nil)
+	})
+}
+
+func TestReportRightSizeOfManyAddresses(t *testing.T) {
+	e := newEngine(t)
+	e.write("roles/r", data{"scopes": "a", "max_ttl": "1h"})
+	use := func(format string, from, to int) {
+		for n := from; n < to; n++ {
+			e.expect("active", e.creds("r", nil).token, data{"client_ip": fmt.Sprintf(format, n)})
+		}
+	}
+	use("192.0.2.%d", 0, 20)
+	items := e.reports("right-size", data{"watched_for": "0s"}, "role/r few_addresses")
+	if got := items["role/r"]["command"]; got != "vault write apitoken/roles/r token_bound_cidrs=192.0.2.0/24" {
+		t.Errorf("%v", got)
+	}
+	use("10.1.%d.1", 0, 40) // more than are kept
+	e.reports("right-size", data{"watched_for": "0s"})
 }

@@ -79,6 +79,7 @@ type Item struct {
 	ExpiresAt   time.Time `json:"expires_at"`
 	LastSeenAt  time.Time `json:"last_seen_at"` // last known use, issue or read
 	ReviewBy    time.Time `json:"review_by"`
+	Suggestion
 }
 
 func (i *Item) size() int {
@@ -134,7 +135,7 @@ func page(q *Query, sources ...source) (*Page, error) {
 	case !ok || from < 0:
 		return nil, refusal.Field("after", "must be the next of the previous page")
 	}
-	if _, err := token.ParseID(after); kind == KindToken && err != nil {
+	if _, err := token.ParseID(after); kind == KindToken && after != "" && err != nil {
 		return nil, refusal.Field("after", "must be the next of the previous page")
 	}
 	p := &Page{Items: []*Item{}}
