@@ -78,6 +78,8 @@ func TestOpenAPI(t *testing.T) {
 		"delete /keys/{key}":     "apitoken-destroy-key",
 
 		"get /report/stale":          "apitoken-read-stale-report",
+		"get /report/orphans":        "apitoken-read-orphans-report",
+		"get /report/summary":        "apitoken-read-summary",
 		"get /report/broad":          "apitoken-read-broad-report",
 		"get /report/right-size":     "apitoken-read-right-size-report",
 		"get /report/unowned":        "apitoken-read-unowned-report",

@@ -104,6 +104,15 @@ func (b *backend) pathsReports() []*framework.Path {
 			"Report what roles could do without.",
 			"Returns, for each role whose tokens were used, the scopes, addresses, regions and lives that the uses needed, and the "+
 				"command that narrows the role to them. The report knows only what was seen since watched_since."),
+		b.reportPath("orphans", reportFields(report.OrphanKinds, nil), b.pathReportOrphans,
+			"Report tokens whose entity, role, connection or static role is gone.",
+			"Returns tokens that have neither expired nor been revoked, and static roles. One page asks Vault about at most 1,000 "+
+				"entities."),
+		path("report/summary", "read", "summary", nil,
+			only(logical.ReadOperation, forward(b.answer(b.pathReportSummary, "Read the numbers of the mount.", ok(summaryAnswer)))),
+			"Read the numbers of the mount.",
+			"Counts the tokens of the inventory, their uses, and what needs attention. On a mount with many tokens, an answer may be up to "+
+				"20 times as old as counting takes; as_of is the time of the count."),
 		b.reportPath("unowned", reportFields(report.UnownedKinds, nil), pathReportUnowned,
 			"Report what nobody answers for.",
 			"Returns roles, connections and static roles without an owner, without review_by, and with an overdue review. attest confirms "+
@@ -156,4 +165,44 @@ func pathReportRightSize(ctx context.Context, v *report.View, d *input) (*report
 		size.WatchedFor = seconds(d, "watched_for")
 	}
 	return v.RightSize(ctx, size)
+}
+
+func (b *backend) pathReportOrphans(ctx context.Context, v *report.View, d *input) (*report.Page, error) {
+	q, err := reportQuery(d)
+	if err != nil {
+		return nil, err
+	}
+	return v.Orphans(ctx, &q, b.World.Subjects.Disabled)
+}
+
+// summaryAnswer are the members of report.Summary.
+var summaryAnswer = fields{
+	"as_of":              must(date("Time of the count.")),
+	"roles":              must(num("Number of roles.")),
+	"connections":        must(num("Number of connections.")),
+	"static_roles":       must(num("Number of static roles.")),
+	"live_tokens":        must(num("Number of live grants in the inventory.")),
+	"live_opaque":        must(num("Live grants of opaque tokens.")),
+	"live_jwt":           must(num("Live grants of JWTs.")),
+	"live_of_services":   must(num("Live tokens of services.")),
+	"issued_last_day":    must(num("Grants of the inventory that were issued within 24 hours.")),
+	"expire_next_day":    must(num("Live grants that expire within 24 hours.")),
+	"used_last_day":      must(num("Live grants with a known use within 24 hours.")),
+	"never_used":         must(num("Live native grants without a known use.")),
+	"stale_tokens":       must(num("Live grants that report/stale lists by default.")),
+	"uses":               must(num64("Known uses of the live grants.")),
+	"refusals":           must(num64("Known refusals of the live grants.")),
+	"revocation_queue":   must(num("Tokens of services that are to be revoked.")),
+	"unreadable_entries": must(num("Stored entries that cannot be read; see broken.")),
+	"unowned":            must(num("Roles, connections and static roles without an owner.")),
+	"overdue_reviews":    must(num("Roles, connections and static roles whose review_by has passed.")),
+	"privileged_roles":   must(num("Roles with scopes that match privileged_scopes.")),
+	"top_roles":          must(slice("The ten roles with the most live grants: role, live_tokens.")),
+}
+
+func (b *backend) pathReportSummary(ctx context.Context, st *state, _ *request, _ *input) (*response, error) {
+	if err := b.Usage.Refresh(ctx); err != nil {
+		return nil, err
+	}
+	return members(summaryAnswer, b.Summary(st)), nil
 }

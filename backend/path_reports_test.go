@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/report"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
@@ -398,4 +399,143 @@ func TestReportRightSizeOfManyAddresses(t *testing.T) {
 	}
 	use("10.1.%d.1", 0, 40) // more than are kept
 	e.reports("right-size", data{"watched_for": "0s"})
+}
+
+func TestReportOrphans(t *testing.T) {
+	e := newIssuer(t)
+	e.system.become(entityBob, bob)
+	e.write("roles/r", data{"scopes": "a"})
+	e.write("roles/gone", data{"scopes": "a"})
+	e.write("roles/static", data{"scopes": "a"})
+	e.write("static-roles/bobs", data{"role": "static", "rotation_period": "30d", "entity_id": entityBob})
+	e.credsAs(entityAnn, "r", nil)
+	bobs, ended, deleted := e.credsAs(entityBob, "r", nil), e.credsAs(entityBob, "r", nil), e.credsAs(entityAnn, "gone", nil)
+	e.write("revoke", data{"token_id": ended.id})
+	e.reports("orphans", nil)
+
+	e.system.become(entityBob, nil)
+	e.do(logical.DeleteOperation, "roles/gone", nil)
+	e = e.restart() // forgets what Vault said a moment ago
+	want := []string{"token/" + bobs.id + " entity_gone", "token/" + deleted.id + " role_gone"}
+	slices.Sort(want)
+	want = append([]string{"static_role/bobs entity_gone"}, want...)
+	e.reports("orphans", nil, want...)
+	for i := range 3 {
+		e.reports("orphans", data{"limit": i + 1}, want...)
+	}
+	e.system.fall(errBroken)
+	e = e.restart()
+	items := e.reports("orphans", data{"kind": "static_role"}, "static_role/bobs entity_unknown")
+	if detail := items["static_role/bobs"]["detail"].(string); strings.Contains(detail, errBroken.Error()) {
+		t.Errorf("the report shows an internal error: %s", detail)
+	}
+}
+
+// A page asks Vault about a bounded number of entities, and the pages together about all.
+func TestReportOrphansAsksLittle(t *testing.T) {
+	e := newEngine(t)
+	e.write("roles/r", data{"scopes": "a"})
+	id := e.b.Loaded().Roles.Get("r").ID
+	const rows = 2500
+	for n := range rows {
+		e.b.Loaded().Inventory.Add(ledger.Row{
+			ID: token.ID{byte(n >> 8), byte(n), 1}, IssuedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour),
+			Holder: ledger.Holder{Role: "r", RoleID: id, RoleVersion: 1, Subject: fmt.Sprintf("entity-%d", n)},
+		})
+	}
+	found, d := 0, data{}
+	for more := true; more; {
+		before := e.system.asked.Load()
+		resp := e.do(logical.ReadOperation, "report/orphans", d)
+		if asked := e.system.asked.Load() - before; asked > 1000 {
+			t.Errorf("%d questions for one page", asked)
+		}
+		found += len(resp.Data["items"].([]any))
+		d["after"], more = resp.Data["next"]
+	}
+	if found != rows {
+		t.Errorf("%d orphans", found)
+	}
+}
+
+func TestReportOrphansOfServices(t *testing.T) {
+	s := newShelf(t)
+	e := onShelf(t, s)
+	left := e.creds("reader", nil)
+	e.reports("orphans", nil)
+	e.do(logical.DeleteOperation, "connections/shelf", data{"force": true})
+	items := e.reports("orphans", nil, "token/"+left.id+" connection_gone")
+	if got := items["token/"+left.id]; got["connection"] != "shelf" || s.live() != 1 {
+		t.Errorf("%v, %d tokens", got, s.live())
+	}
+}
+
+func TestReportSummary(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		defer func() { e.b.Cleanup(context.Background()) }()
+		e.write("roles/a", data{"scopes": "a", "owner": "team", "review_by": "2000-01-10"})
+		e.write("roles/b", data{"scopes": "admin:users", "allow_privileged": true, "ttl": "12h"})
+		e.write("config", data{"issuer": "https://vault.example.com/v1/apitoken"})
+		e.write("roles/jwt", data{"token_format": "jwt", "scopes": "a", "audience": "api", "ttl": "10d"})
+		e.connection("gitea")
+		used := e.creds("a", data{"ttl": "60d"})
+		e.creds("a", data{"ttl": "60d"})
+		e.expect("active", used.token, nil)
+		e.expect("insufficient_scope", used.token, data{"required_scopes": "b"})
+		ended := e.creds("a", nil)
+		e.write("revoke", data{"token_id": ended.id})
+		e.creds("jwt", nil)
+		e.creds("b", nil)
+		check := func(want data) {
+			t.Helper()
+			got := e.read("report/summary")
+			for name, value := range want {
+				if fmt.Sprint(got[name]) != fmt.Sprint(value) {
+					t.Errorf("%s is %v, want %v", name, got[name], value)
+				}
+			}
+		}
+		check(data{
+			"as_of": "2000-01-01T00:00:00Z", "roles": 3, "connections": 1, "static_roles": 0, "live_tokens": 4, "live_opaque": 3, "live_jwt": 1,
+			"live_of_services": 0, "issued_last_day": 5, "expire_next_day": 1, "used_last_day": 1, "never_used": 3, "stale_tokens": 0, "uses": 1,
+			"refusals": 1, "revocation_queue": 0, "unreadable_entries": 0, "unowned": 3, "overdue_reviews": 0, "privileged_roles": 1,
+			"top_roles": []data{{"live_tokens": 2, "role": "a"}, {"live_tokens": 1, "role": "b"}, {"live_tokens": 1, "role": "jwt"}},
+		})
+		time.Sleep(46 * days)
+		e.minute()
+		check(data{
+			"live_tokens": 2, "issued_last_day": 0, "expire_next_day": 0, "used_last_day": 0, "never_used": 1, "stale_tokens": 2,
+			"overdue_reviews": 1, "top_roles": []data{{"live_tokens": 2, "role": "a"}},
+		})
+	})
+}
+
+func BenchmarkReports(b *testing.B) {
+	e := newEngine(b)
+	e.write("roles/r", data{"scopes": "a"})
+	id := e.b.Loaded().Roles.Get("r").ID
+	for n := range 1_000_000 {
+		tokenID := token.ID{byte(n), byte(n >> 8), byte(n >> 16), 1}
+		e.b.Loaded().Inventory.Add(ledger.Row{
+			ID: tokenID, IssuedAt: time.Now(), ExpiresAt: time.Now().Add(10 * time.Hour),
+			Holder: ledger.Holder{Role: "r", RoleID: id, RoleVersion: 1, Scopes: "a"},
+		})
+		if n%2 == 0 {
+			e.b.Usage.Introspected(tokenID, time.Now().Add(time.Hour), new(access.Use), access.Good)
+		}
+	}
+	for _, report := range []string{"stale", "broad", "right-size", "orphans", "unowned"} {
+		b.Run(report, func(b *testing.B) {
+			for b.Loop() {
+				e.read("report/" + report)
+			}
+		})
+	}
+	b.Run("summary", func(b *testing.B) {
+		for b.Loop() {
+			st := e.b.Loaded()
+			e.b.Report(st, "").Summary(0)
+		}
+	})
 }

@@ -106,6 +106,10 @@ type Mount struct {
 	staleKeys []string // storage keys that another node wrote
 	staleAll  bool     // Vault rejected a write for lack of leadership
 
+	summing  sync.Mutex
+	summary  *report.Summary // the last one; nil before
+	sumAgain time.Time       // when to count again
+
 	flushMu    sync.Mutex
 	flushTimer *time.Timer // not nil while rows wait to be written
 	stopped    bool

@@ -104,6 +104,8 @@ type Query struct {
 	After string // Next of the previous page; empty: the first page
 	Limit int    // maximum number of items, 1 to MaxLimit
 	Kind  string // only items of this kind; empty: all
+
+	spent func() bool // reports whether the page has examined enough; nil: never
 }
 
 // Page is a part of a report.
@@ -147,7 +149,7 @@ func page(q *Query, sources ...source) (*Page, error) {
 				if item != nil {
 					bytes += item.size()
 				}
-				if len(p.Items) == q.Limit && item != nil || scanned == maxScan || bytes > maxBytes && len(p.Items) > 0 {
+				if len(p.Items) == q.Limit && item != nil || scanned == maxScan || q.spent != nil && q.spent() || bytes > maxBytes && len(p.Items) > 0 {
 					p.Next = last
 					return p, nil
 				}
