@@ -155,7 +155,7 @@ func pathReportBroad(_ context.Context, v *report.View, d *input) (*report.Page,
 	return v.Broad(broad)
 }
 
-func pathReportRightSize(ctx context.Context, v *report.View, d *input) (*report.Page, error) {
+func pathReportRightSize(_ context.Context, v *report.View, d *input) (*report.Page, error) {
 	q, err := reportQuery(d)
 	if err != nil {
 		return nil, err
@@ -164,7 +164,7 @@ func pathReportRightSize(ctx context.Context, v *report.View, d *input) (*report
 	if _, is := d.GetOk("watched_for"); is {
 		size.WatchedFor = seconds(d, "watched_for")
 	}
-	return v.RightSize(ctx, size)
+	return v.RightSize(size)
 }
 
 func (b *backend) pathReportOrphans(ctx context.Context, v *report.View, d *input) (*report.Page, error) {

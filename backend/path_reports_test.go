@@ -149,7 +149,7 @@ func TestReportIsBounded(t *testing.T) {
 	e := newEngine(t)
 	e.write("roles/r", data{"scopes": "a"})
 	id := e.b.Loaded().Roles.Get("r").ID
-	const rows = 450_000
+	const rows = 250_000
 	issued := time.Now().Add(-50 * days)
 	for n := range rows {
 		var tokenID token.ID

@@ -167,8 +167,8 @@ func (m *Mount) Maintain(ctx context.Context, s logical.Storage) error {
 		st.StatusIndexes.Prune(ctx, s, longest, now),
 		st.DeletedRoles.Prune(ctx, s, now),
 		st.Refreshes.Prune(ctx, s, now),
-		st.Inventory.Flush(ctx, s),                          // rows that an earlier flush could not write
-		st.Inventory.Prune(ctx, s, m.folding(ctx, st, now)), // before the uses of the tokens are dropped
+		st.Inventory.Flush(ctx, s),                     // rows that an earlier flush could not write
+		st.Inventory.Prune(ctx, s, m.folding(st, now)), // before the uses of the tokens are dropped
 		st.Deviations.Prune(ctx, s, now),
 		ledger.PruneWriters(ctx, s, m.writer, longest, now),
 		m.Watch.Flush(ctx, s, false, now),

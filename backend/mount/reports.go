@@ -84,14 +84,14 @@ func (m *Mount) watchAll(st *State, now time.Time) {
 }
 
 // folding returns expired, which before a token leaves the inventory remembers what the uses of the token needed.
-func (m *Mount) folding(ctx context.Context, st *State, now time.Time) func(token.ID, time.Time) bool {
+func (m *Mount) folding(st *State, now time.Time) func(token.ID, time.Time) bool {
 	expired := st.expired(now)
 	return func(id token.ID, ownEnd time.Time) bool {
 		if !expired(id, ownEnd) {
 			return false
 		}
 		if row, known := st.Inventory.Get(id); known && st.Roles.ByID(row.RoleID) != nil {
-			m.Watch.Fold(ofRole(row.RoleID), report.UsedBy(ctx, m.Usage, &row), now)
+			m.Watch.Fold(ofRole(row.RoleID), report.UsedBy(m.Usage, &row), now)
 		}
 		return true
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
 // Checks of the report of what is broad, which are also the reasons.
@@ -58,9 +59,27 @@ func (v *View) Broad(q *BroadQuery) (*Page, error) {
 			return nil, refusal.Field("checks", "%q is not one of: %s", refusal.Clip(check), strings.Join(Checks, ", "))
 		}
 	}
+	type scoped struct {
+		scopes string
+		role   token.RoleID
+	}
+	broad := make(map[scoped]bool) // many tokens have the same scopes
 	p, err := page(&q.Query,
 		v.roles(func(r *role.Role) *Item { return v.broadRole(r, q) }),
-		v.tokens(func(row *ledger.Row) *Item { return v.broadToken(row, q) }),
+		v.tokens(func(row *ledger.Row) *Item {
+			has, known := broad[scoped{row.Scopes, row.RoleID}]
+			if !known {
+				i := &Item{Scopes: v.scopesOf(row)}
+				v.broadScopes(i, q)
+				has = len(i.Reasons) > 0
+				broad[scoped{row.Scopes, row.RoleID}] = has
+			}
+			life := v.Life(row)
+			if !has && !(q.has(CheckLongLife) && life.ExpiresAt.Sub(row.IssuedAt) > q.MaxLife) || life.Alive(v.Now) != access.Good {
+				return nil
+			}
+			return v.broadToken(row, life.ExpiresAt, q)
+		}),
 	)
 	if err != nil {
 		return nil, err
@@ -89,20 +108,21 @@ func (v *View) broadRole(r *role.Role, q *BroadQuery) *Item {
 	return i
 }
 
-func (v *View) broadToken(row *ledger.Row, q *BroadQuery) *Item {
-	i := v.live(row)
-	if i == nil {
-		return nil
-	}
+// scopesOf returns the scopes that a token has today.
+func (v *View) scopesOf(row *ledger.Row) []string {
+	scopes := strings.Fields(row.Scopes)
 	if r := v.Roles.ByID(row.RoleID); r != nil && r.Connection == "" {
-		i.Scopes = access.Scopes(i.Scopes).Intersect(mostOf(r))
+		scopes = access.Scopes(scopes).Intersect(mostOf(r))
 	}
+	return scopes
+}
+
+func (v *View) broadToken(row *ledger.Row, end time.Time, q *BroadQuery) *Item {
+	i := v.itemOf(row, end)
+	i.Scopes = v.scopesOf(row)
 	v.broadScopes(i, q)
 	if life := i.ExpiresAt.Sub(i.IssuedAt); q.has(CheckLongLife) && life > q.MaxLife {
 		i.because(CheckLongLife, "lives %s, more than %s", refusal.Short(life.Truncate(time.Second)), refusal.Short(q.MaxLife))
-	}
-	if len(i.Reasons) == 0 {
-		return nil
 	}
 	return i
 }

@@ -82,6 +82,9 @@ func (v *View) orphanToken(row *ledger.Row, gone func(*Item)) *Item {
 	if !v.Now.Before(life.ExpiresAt) {
 		return nil
 	}
+	if r := v.Roles.ByID(row.RoleID); r != nil && r.Connection == "" && row.Subject == "" && row.StaticRole == "" {
+		return nil
+	}
 	i := v.itemOf(row, life.ExpiresAt)
 	if i.Connection != "" && !v.Connections.Has(i.Connection) {
 		// The engine has forgotten the tokens of a deleted connection: a revoked token cannot be told from one left behind.

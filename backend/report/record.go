@@ -1,7 +1,6 @@
 package report
 
 import (
-	"context"
 	"net/netip"
 	"slices"
 	"time"
@@ -46,46 +45,53 @@ func (r *Record) merge(o *Record) (changed bool) {
 }
 
 func (u *Used) merge(o *Used) (changed bool) {
-	more := false
-	for _, list := range []struct {
-		into *[]string
-		of   []string
-		most int
-	}{{&u.Scopes, o.Scopes, maxScopes}, {&u.Addresses, o.Addresses, maxAddresses}, {&u.Regions, o.Regions, maxRegions}} {
-		for _, value := range list.of {
-			at, has := slices.BinarySearch(*list.into, value)
-			switch {
-			case has:
-			case len(*list.into) >= list.most:
-				more = true
-			default:
-				*list.into, changed = slices.Insert(slices.Clone(*list.into), at, value), true
-			}
-		}
-	}
+	changed = u.add(&u.Scopes, o.Scopes, maxScopes)
+	changed = u.add(&u.Addresses, o.Addresses, maxAddresses) || changed
+	changed = u.add(&u.Regions, o.Regions, maxRegions) || changed
 	if o.Longest > u.Longest {
 		u.Longest, changed = o.Longest, true
 	}
-	if o.Seen && !u.Seen || (o.More || more) && !u.More {
-		u.Seen, u.More, changed = u.Seen || o.Seen, u.More || o.More || more, true
+	if o.Seen && !u.Seen || o.More && !u.More {
+		u.Seen, u.More, changed = u.Seen || o.Seen, u.More || o.More, true
 	}
 	return changed
 }
 
 // UsedBy returns what the uses of a token needed; the zero Used if no use is known.
-func UsedBy(ctx context.Context, usage *insight.Usage, row *ledger.Row) Used {
-	of, err := usage.Get(ctx, row.ID)
-	if err != nil || of.LastUse.IsZero() {
-		return Used{}
-	}
-	u := Used{Seen: true, Scopes: of.Scopes, More: of.MoreScopes, Longest: max(0, of.LastUse.Sub(row.IssuedAt))}
-	if of.Address.IsValid() {
-		u.Addresses = []string{prefixOf(of.Address).String()}
-	}
-	if of.Region != "" {
-		u.Regions = []string{of.Region}
+func UsedBy(usage *insight.Usage, row *ledger.Row) Used {
+	var u Used
+	if seen, used := usage.LastSeen(row.ID); used {
+		u.see(row, &seen)
 	}
 	return u
+}
+
+// see adds what the uses of a token needed.
+func (u *Used) see(row *ledger.Row, seen *insight.LastSeen) {
+	u.Seen, u.More = true, u.More || seen.MoreScopes
+	u.Longest = max(u.Longest, seen.At.Sub(row.IssuedAt))
+	u.add(&u.Scopes, seen.Scopes, maxScopes)
+	if full := u.More && len(u.Addresses) == maxAddresses; seen.Address.IsValid() && !full {
+		u.add(&u.Addresses, []string{prefixOf(seen.Address).String()}, maxAddresses)
+	}
+	if seen.Region != "" {
+		u.add(&u.Regions, []string{seen.Region}, maxRegions)
+	}
+}
+
+// add adds values to a sorted list, and reports whether the list has changed. A list that is full sets More.
+func (u *Used) add(list *[]string, values []string, most int) (changed bool) {
+	for _, value := range values {
+		at, has := slices.BinarySearch(*list, value)
+		switch {
+		case has:
+		case len(*list) >= most:
+			changed, u.More = changed || !u.More, true
+		default:
+			*list, changed = slices.Insert(slices.Clone(*list), at, value), true
+		}
+	}
+	return changed
 }
 
 // prefixOf returns an IPv4 address, or the /64 of an IPv6 address: hosts change the rest of an IPv6 address at will.

@@ -35,7 +35,7 @@ const (
 	MaxLimit = 1000
 
 	// maxScan is the maximum number of entries that one page examines: a fraction of a second.
-	maxScan = 200_000
+	maxScan = 100_000
 
 	// maxBytes bounds the total length of the texts on a page.
 	maxBytes = 1 << 20
@@ -118,7 +118,20 @@ type Page struct {
 // source is the items of one kind, in the order of their names. The item is nil for an entry that the report leaves out.
 type source struct {
 	kind string
-	each func(after string) iter.Seq2[string, *Item]
+	each func(after string) iter.Seq2[key, *Item]
+}
+
+// key is the name of an entry, or the ID of a token. A page makes few texts of many IDs.
+type key struct {
+	name string
+	id   token.ID
+}
+
+func (k key) String() string {
+	if k.name == "" && k.id != (token.ID{}) {
+		return k.id.String()
+	}
+	return k.name
 }
 
 // page returns the page of a query. A page may have fewer items than the limit, and even none, before the last page.
@@ -144,19 +157,19 @@ func page(q *Query, sources ...source) (*Page, error) {
 	scanned, bytes := 0, 0
 	for _, s := range sources[from:] {
 		if q.Kind == "" || s.kind == q.Kind {
-			last := s.kind + "/" + after
-			for name, item := range s.each(after) {
+			last := key{name: after}
+			for at, item := range s.each(after) {
 				if item != nil {
 					bytes += item.size()
 				}
 				if len(p.Items) == q.Limit && item != nil || scanned == maxScan || q.spent != nil && q.spent() || bytes > maxBytes && len(p.Items) > 0 {
-					p.Next = last
+					p.Next = s.kind + "/" + last.String()
 					return p, nil
 				}
 				if scanned++; item != nil {
 					p.Items = append(p.Items, item)
 				}
-				last = s.kind + "/" + name
+				last = at
 			}
 		}
 		after = ""
@@ -174,15 +187,15 @@ func kindsOf(sources []source) string {
 
 // named returns the items of the entries with a name, after a name. item returns nil for an entry to leave out, and for an
 // entry that cannot be read.
-func named(names []string, item func(name string) *Item) func(after string) iter.Seq2[string, *Item] {
-	return func(after string) iter.Seq2[string, *Item] {
-		return func(yield func(string, *Item) bool) {
+func named(names []string, item func(name string) *Item) func(after string) iter.Seq2[key, *Item] {
+	return func(after string) iter.Seq2[key, *Item] {
+		return func(yield func(key, *Item) bool) {
 			at, found := slices.BinarySearch(names, after)
 			if found {
 				at++
 			}
 			for _, name := range names[at:] {
-				if !yield(name, item(name)) {
+				if !yield(key{name: name}, item(name)) {
 					return
 				}
 			}
@@ -219,14 +232,14 @@ func (v *View) statics(item func(*static.Entry) *Item) source {
 
 // tokens returns the items of the tokens of the inventory, by their IDs.
 func (v *View) tokens(item func(*ledger.Row) *Item) source {
-	return source{KindToken, func(after string) iter.Seq2[string, *Item] {
+	return source{KindToken, func(after string) iter.Seq2[key, *Item] {
 		var id token.ID
 		if after != "" {
 			id, _ = token.ParseID(after) // page has checked the ID
 		}
-		return func(yield func(string, *Item) bool) {
+		return func(yield func(key, *Item) bool) {
 			for row := range v.Inventory.After(id) {
-				if !yield(row.ID.String(), item(&row)) {
+				if !yield(key{id: row.ID}, item(&row)) {
 					return
 				}
 			}

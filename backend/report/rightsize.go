@@ -1,7 +1,6 @@
 package report
 
 import (
-	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -57,11 +56,11 @@ type Suggestion struct {
 }
 
 // RightSize returns the roles of native tokens whose tokens were used, with what the role could do without.
-func (v *View) RightSize(ctx context.Context, q *RightSizeQuery) (*Page, error) {
+func (v *View) RightSize(q *RightSizeQuery) (*Page, error) {
 	if q.Role != "" && v.Roles.Get(q.Role) == nil {
 		return nil, refusal.Field("role", "there is no role %q", refusal.Clip(q.Role))
 	}
-	used := v.usedNow(ctx)
+	used := v.usedNow()
 	p, err := page(&q.Query, v.roles(func(r *role.Role) *Item {
 		if q.Role != "" && q.Role != r.Name() || r.Connection != "" {
 			return nil
@@ -83,10 +82,11 @@ func (v *View) RightSize(ctx context.Context, q *RightSizeQuery) (*Page, error) 
 }
 
 // usedNow returns what the uses of the tokens in the inventory needed, by role.
-func (v *View) usedNow(ctx context.Context) map[token.RoleID]*Used {
+func (v *View) usedNow() map[token.RoleID]*Used {
 	all := make(map[token.RoleID]*Used)
 	for row := range v.Inventory.After(token.ID{}) {
-		if _, used := v.Usage.LastUse(row.ID); !used {
+		seen, used := v.Usage.LastSeen(row.ID)
+		if !used {
 			continue
 		}
 		u := all[row.RoleID]
@@ -94,8 +94,7 @@ func (v *View) usedNow(ctx context.Context) map[token.RoleID]*Used {
 			u = new(Used)
 			all[row.RoleID] = u
 		}
-		of := UsedBy(ctx, v.Usage, &row)
-		u.merge(&of)
+		u.see(&row, &seen)
 	}
 	return all
 }
