@@ -65,6 +65,7 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/report"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/static"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/worker"
 )
@@ -106,9 +107,8 @@ type Mount struct {
 	staleKeys []string // storage keys that another node wrote
 	staleAll  bool     // Vault rejected a write for lack of leadership
 
-	summing  sync.Mutex
-	summary  *report.Summary // the last one; nil before
-	sumAgain time.Time       // when to count again
+	summary counted[*report.Summary]
+	used    counted[map[token.RoleID]*report.Used] // by the tokens in the inventory
 
 	flushMu    sync.Mutex
 	flushTimer *time.Timer // not nil while rows wait to be written

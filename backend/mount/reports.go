@@ -19,25 +19,16 @@ func (m *Mount) Report(st *State, mountPoint string) *report.View {
 		Upstreams: st.Upstreams, Inventory: st.Inventory, Refreshes: st.Refreshes, Usage: m.Usage, Watch: m.Watch,
 		Privileged: st.Config.OrDefaults().PrivilegedScopes, MaxTTL: m.System.MaxLeaseTTL(),
 		Life: func(row *ledger.Row) access.State { return st.rowLife(row, destroyed) },
+		Used: func() map[token.RoleID]*report.Used {
+			return m.used.get(m.now, func() map[token.RoleID]*report.Used { return report.UsedByRole(st.Inventory, m.Usage) })
+		},
 	}
 }
 
-// Summary returns the numbers of a mount. Reading again soon returns the same numbers: at most a twentieth of the time is spent
-// on counting.
+// Summary returns the numbers of a mount. On a large mount, reading again soon returns the same numbers.
 func (m *Mount) Summary(st *State) *report.Summary {
-	m.summing.Lock()
-	defer m.summing.Unlock()
-	if m.summary != nil && m.now().Before(m.sumAgain) && !m.now().Before(m.summary.AsOf) {
-		return m.summary
-	}
-	m.summary = m.Report(st, "").Summary(len(st.Broken()))
-	now := m.now()
-	m.sumAgain = now.Add(restOfCount * now.Sub(m.summary.AsOf))
-	return m.summary
+	return m.summary.get(m.now, func() *report.Summary { return m.Report(st, "").Summary(len(st.Broken())) })
 }
-
-// restOfCount is the pause between two counts of a Summary, as a multiple of the time of a count.
-const restOfCount = 20
 
 // NoteIssued remembers that a role issued a token.
 func (m *Mount) NoteIssued(st *State, r *role.Role) {

@@ -58,6 +58,9 @@ type View struct {
 	// Life returns the life of a token of the inventory.
 	Life func(*ledger.Row) access.State
 
+	// Used returns what the uses of the tokens in the inventory needed, by role. The answer may be some seconds old.
+	Used func() map[token.RoleID]*Used
+
 	// MaxTTL is the mount's maximum lease TTL.
 	MaxTTL time.Duration
 }

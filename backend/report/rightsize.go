@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/insight"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/static"
@@ -60,7 +62,7 @@ func (v *View) RightSize(q *RightSizeQuery) (*Page, error) {
 	if q.Role != "" && v.Roles.Get(q.Role) == nil {
 		return nil, refusal.Field("role", "there is no role %q", refusal.Clip(q.Role))
 	}
-	used := v.usedNow()
+	used := v.Used()
 	p, err := page(&q.Query, v.roles(func(r *role.Role) *Item {
 		if q.Role != "" && q.Role != r.Name() || r.Connection != "" {
 			return nil
@@ -81,11 +83,11 @@ func (v *View) RightSize(q *RightSizeQuery) (*Page, error) {
 	return p, nil
 }
 
-// usedNow returns what the uses of the tokens in the inventory needed, by role.
-func (v *View) usedNow() map[token.RoleID]*Used {
+// UsedByRole returns what the uses of the tokens in the inventory needed, by role. UsedByRole visits all tokens.
+func UsedByRole(inventory *ledger.Inventory, usage *insight.Usage) map[token.RoleID]*Used {
 	all := make(map[token.RoleID]*Used)
-	for row := range v.Inventory.After(token.ID{}) {
-		seen, used := v.Usage.LastSeen(row.ID)
+	for row := range inventory.After(token.ID{}) {
+		seen, used := usage.LastSeen(row.ID)
 		if !used {
 			continue
 		}
