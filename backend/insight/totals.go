@@ -24,7 +24,7 @@ func (u *Usage) Totals(id token.ID) Totals {
 	if e == nil {
 		return Totals{}
 	}
-	t := Totals{Uses: int64(min(e.uses, math.MaxInt64))} //nolint:gosec // bounded
+	t := Totals{Uses: int64(min(e.uses, math.MaxInt64))}
 	for _, n := range e.refusals {
 		t.Refusals += int64(n)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/geoip"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/store"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
@@ -68,9 +69,7 @@ func (c *Config) Change(change *ConfigChange, mountPoint string, longest time.Du
 			return refusal.Field("privileged_scopes", "%s", err)
 		}
 	}
-	if change.EnforceReview != nil {
-		c.EnforceReview = *change.EnforceReview
-	}
+	store.Set(&c.EnforceReview, change.EnforceReview)
 	if change.GeoIPDatabase != nil {
 		if err := c.changeGeoIPDatabase(*change.GeoIPDatabase); err != nil {
 			return err

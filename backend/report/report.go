@@ -137,24 +137,34 @@ func (k key) String() string {
 	return k.name
 }
 
-// page returns the page of a query. A page may have fewer items than the limit, and even none, before the last page.
-func page(q *Query, sources ...source) (*Page, error) {
+// begin returns the source at which the page of a query begins, and the name after which it begins there.
+func (q *Query) begin(sources []source) (from int, after string, _ error) {
 	if q.Limit < 1 || q.Limit > MaxLimit {
-		return nil, refusal.Field("limit", "must be between 1 and %d", MaxLimit)
+		return 0, "", refusal.Field("limit", "must be between 1 and %d", MaxLimit)
 	}
 	if q.Kind != "" && !slices.ContainsFunc(sources, func(s source) bool { return s.kind == q.Kind }) {
-		return nil, refusal.Field("kind", "%q is not a kind of this report, which has %s", refusal.Clip(q.Kind), kindsOf(sources))
+		return 0, "", refusal.Field("kind", "%q is not a kind of this report, which has %s", refusal.Clip(q.Kind), kindsOf(sources))
+	}
+	if q.After == "" {
+		return 0, "", nil
 	}
 	kind, after, ok := strings.Cut(q.After, "/")
-	from := slices.IndexFunc(sources, func(s source) bool { return s.kind == kind })
-	switch {
-	case q.After == "":
-		from = 0
-	case !ok || from < 0:
-		return nil, refusal.Field("after", "must be the next of the previous page")
+	from = slices.IndexFunc(sources, func(s source) bool { return s.kind == kind })
+	if kind == KindToken && after != "" {
+		_, err := token.ParseID(after)
+		ok = ok && err == nil
 	}
-	if _, err := token.ParseID(after); kind == KindToken && after != "" && err != nil {
-		return nil, refusal.Field("after", "must be the next of the previous page")
+	if !ok || from < 0 {
+		return 0, "", refusal.Field("after", "must be the next of the previous page")
+	}
+	return from, after, nil
+}
+
+// page returns the page of a query. A page may have fewer items than the limit, and even none, before the last page.
+func page(q *Query, sources ...source) (*Page, error) {
+	from, after, err := q.begin(sources)
+	if err != nil {
+		return nil, err
 	}
 	p := &Page{Items: []*Item{}}
 	scanned, bytes := 0, 0

@@ -36,7 +36,7 @@ func (s Subject) key() string { return s.Kind + "/" + s.ID }
 func (s Subject) bucket() string {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(s.key()))
-	return fmt.Sprintf("%s%02x", Prefix, byte(h.Sum32()))
+	return fmt.Sprintf("%s%02x", Prefix, h.Sum32()&0xff)
 }
 
 // Watch remembers when roles issued, when static tokens were read, and what the uses of expired tokens needed. Reports need
