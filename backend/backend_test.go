@@ -77,6 +77,14 @@ func TestOpenAPI(t *testing.T) {
 		"post /keys/rotate":      "apitoken-rotate-key",
 		"delete /keys/{key}":     "apitoken-destroy-key",
 
+		"get /report/stale":          "apitoken-read-stale-report",
+		"get /report/orphans":        "apitoken-read-orphans-report",
+		"get /report/summary":        "apitoken-read-summary",
+		"get /report/broad":          "apitoken-read-broad-report",
+		"get /report/right-size":     "apitoken-read-right-size-report",
+		"get /report/unowned":        "apitoken-read-unowned-report",
+		"post /attest/{kind}/{name}": "apitoken-attest-entry",
+
 		"get /feed":                                   "apitoken-read-feed",
 		"post /usage":                                 "apitoken-report-usage",
 		"post /oauth/token":                           "apitoken-request-oauth-token",

@@ -154,3 +154,8 @@ func warned(warnings []string, err error) (*response, error) {
 
 // rfc3339 returns a time as answers show it.
 func rfc3339(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// seconds returns the value of a field of seconds.
+func seconds(d *input, field string) time.Duration {
+	return time.Duration(d.Get(field).(int)) * time.Second
+}

@@ -35,6 +35,8 @@ var configFields = fields{
 	"geoip_database": titled("GeoIP database", str("Path of a MaxMind DB file of countries or cities on each Vault node. "+
 		"Introspection looks up the region of client_ip in the file if the request states no region. The engine reads the file "+
 		"again when the file changes. Default: none.")),
+	"enforce_review": titled("Enforce review", flag("Issue no tokens from roles, connections and static roles whose review_by "+
+		"has passed, until an attestation. Default: false.")),
 }
 
 // configAnswer are the settings of the mount as read.

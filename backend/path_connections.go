@@ -33,6 +33,8 @@ var connectionFields = fields{
 	"proxy_url": titled("Proxy URL", str("HTTP proxy to the service. A change requires the secrets of the credential "+
 		"again. Default: the proxy of the server's environment.")),
 	"description": titled("Description", str("Purpose of the connection.")),
+	"owner":       ownerField,
+	"review_by":   reviewByField,
 	"revoke_on_delete": titled("Revoke on delete", flag("Revoke the credential at the service when the connection is deleted, if "+
 		"the provider can. If the revocation fails, the connection is deleted with a warning. Default: false.")),
 	"force": query(flag("Delete the connection even if roles or tokens use the connection. The answer lists the " +
@@ -46,6 +48,7 @@ var connectionAnswer = readFields(fields{
 	"queue": must(object("Tokens still to be revoked: count, oldest (when the oldest token entered the queue), last_error, " +
 		"next_try if the service could not be reached, unrevocable (tokens that the service cannot revoke) and unrevocable_until. " +
 		"root: unfinished work of a credential rotation.")),
+	"attested": attestedField,
 }, connectionFields, "name", "client_key", "force")
 
 // checkAnswer are the members of the answer of check.
@@ -79,8 +82,9 @@ func (b *backend) pathConnectionsRead(ctx context.Context, st *state, req *reque
 		return nil, refusal.Wrap(st.Connections.Broken(name))
 	}
 	return members(connectionAnswer, st.Connections.Public(c), map[string]any{
-		"tokens": st.Upstreams.Count(c.ID, upstream.Live),
-		"queue":  b.Upstreams.Describe(c),
+		"attested": attested(&c.Review),
+		"tokens":   st.Upstreams.Count(c.ID, upstream.Live),
+		"queue":    b.Upstreams.Describe(c),
 	}), nil
 }
 

@@ -85,13 +85,21 @@ func (b *backend) pathCredsUpdate(ctx context.Context, st *state, req *request, 
 	if err := st.CheckSuspended(req.EntityID); err != nil {
 		return nil, err
 	}
+	if err := b.ReviewedRole(st, r, req.MountPoint); err != nil {
+		return nil, err
+	}
 	if err := b.Fence.ProveWritable(ctx, req.Storage); err != nil {
 		return nil, err
 	}
+	issue := b.credsNative
 	if r.Connection != "" {
-		return b.credsUpstream(ctx, req, d, st, r)
+		issue = b.credsUpstream
 	}
-	return b.credsNative(ctx, req, d, st, r)
+	resp, err := issue(ctx, req, d, st, r)
+	if err == nil {
+		b.NoteIssued(st, r)
+	}
+	return resp, err
 }
 
 // credsNative issues a native token.

@@ -2,23 +2,46 @@ package backend
 
 import (
 	"context"
+	"maps"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 )
 
 func (b *backend) pathsRevoke() []*framework.Path {
-	return []*framework.Path{path("revoke", "revoke", "token", tokenOrIDFields(),
-		only(logical.UpdateOperation, b.change(b.pathRevokeUpdate, "Revoke a token and its grant.")),
-		"Revoke a token, by the token or its token_id.",
+	operation := b.change(b.pathRevokeUpdate, "Revoke a token and its grant, or all tokens of an entity.")
+	operation.Responses = maps.Clone(operation.Responses)
+	maps.Copy(operation.Responses, ok(fields{
+		"revoked": num("Number of revoked grants, tokens of services and static tokens; only with subject."),
+	}))
+	return []*framework.Path{path("revoke", "revoke", "token", joined(tokenOrIDFields(), fields{
+		"subject": str("ID of a Vault entity, whose tokens are all revoked. A request has one of token, token_id and subject."),
+	}),
+		only(logical.UpdateOperation, operation),
+		"Revoke a token, by the token or its token_id, or all tokens of an entity.",
 		"For a leaked token: the caller needs no lease. Any token_id of a grant revokes the whole grant. Revoking an expired or "+
 			"revoked token succeeds. Revoking an unknown token_id succeeds with a warning, and so does revoking a token whose key is "+
 			"gone and whose grant is unknown. "+
 			"A token that is mistyped or another mount's is an error, so that nobody takes a leak for closed that is not. The lease "+
-			"stays until it ends, and cannot be renewed. Where a grant has several tokens, by refreshing or exchanging, all of them end.")}
+			"stays until it ends, and cannot be renewed. Where a grant has several tokens, by refreshing or exchanging, all of them end. "+
+			"With subject, the tokens of services end too, also those that the entity shares with others. Disable the entity in Vault "+
+			"first, so that the entity gets no new tokens meanwhile.")}
 }
 
 func (b *backend) pathRevokeUpdate(ctx context.Context, st *state, req *request, d *input) (*response, error) {
+	if subject, bySubject := d.GetOk("subject"); bySubject {
+		_, byToken := d.GetOk("token")
+		if _, byID := d.GetOk("token_id"); byToken || byID {
+			return nil, refusal.New("give one of token, token_id and subject")
+		}
+		revoked, warnings, err := b.RevokeSubject(ctx, req.Storage, st, subject.(string))
+		if err != nil {
+			return nil, err
+		}
+		return &response{Data: map[string]any{"revoked": revoked}, Warnings: warnings}, nil
+	}
 	text, id, err := tokenOrID(d)
 	if err != nil {
 		return nil, err

@@ -44,6 +44,8 @@ var roleFields = fields{
 	"metadata": titled("Metadata", pairs("Key=value pairs that introspection returns. A value may be an identity "+
 		"template, such as {{identity.entity.name}}; the engine fills in the template when issuing the token. Default: none.")),
 	"description": titled("Description", str("Purpose of the role.")),
+	"owner":       ownerField,
+	"review_by":   reviewByField,
 	"allow_privileged": titled("Allow privileged scopes", flag("Allow the role to hold scopes that match the mount's "+
 		"privileged_scopes. Default: false.")),
 	"generate_lease": preset(titled("Generate lease", flag("Issue tokens under a lease. A JWT without a lease lives for at "+
@@ -66,7 +68,8 @@ var roleFields = fields{
 
 // roleAnswer are the members of a role.
 var roleAnswer = readFields(fields{
-	"version": must(num("Version of the role's permissions: incremented by each change of the permissions.")),
+	"version":  must(num("Version of the role's permissions: incremented by each change of the permissions.")),
+	"attested": attestedField,
 }, roleFields, "name")
 
 func (b *backend) pathsRoles() []*framework.Path {
@@ -88,7 +91,7 @@ func (b *backend) pathRolesRead(ctx context.Context, st *state, req *request, d 
 	if r == nil {
 		return nil, refusal.Wrap(st.Roles.Broken(name))
 	}
-	return members(roleAnswer, &r.Entry, map[string]any{"generate_lease": !r.NoLease}), nil
+	return members(roleAnswer, &r.Entry, map[string]any{"generate_lease": !r.NoLease, "attested": attested(&r.Review)}), nil
 }
 
 func (b *backend) pathRolesWrite(ctx context.Context, st *state, req *request, d *input) (*response, error) {

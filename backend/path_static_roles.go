@@ -23,6 +23,8 @@ var staticRoleFields = fields{
 	"entity_id": titled("Entity ID", str("Vault entity of the token. After the entity is disabled or deleted, the engine "+
 		"revokes the token without replacement. Default: none.")),
 	"description": titled("Description", str("Purpose of the static role.")),
+	"owner":       ownerField,
+	"review_by":   reviewByField,
 }
 
 // rotationFields are the members of the rotation of a static role.
@@ -41,6 +43,9 @@ var staticRoleAnswer = joined(rotationFields, fields{
 	"overlap":     must(num("How long the previous token works after a rotation, in seconds.")),
 	"entity_id":   must(str("Vault entity of the token; empty if none.")),
 	"description": must(str("Purpose of the static role.")),
+	"owner":       must(str("Team or person that answers for the static role; empty if none.")),
+	"review_by":   must(str("Last day for the next review; empty if none.")),
+	"attested":    attestedField,
 	"token_id":    must(str("Public name of the token.")),
 	"last_error":  str("Error of the last rotation; absent if the rotation succeeded."),
 })
@@ -62,7 +67,7 @@ func (b *backend) pathStaticRolesRead(ctx context.Context, _ *state, req *reques
 	if status == nil || err != nil {
 		return nil, err
 	}
-	return members(staticRoleAnswer, status), nil
+	return members(staticRoleAnswer, status, map[string]any{"attested": attested(&status.Review)}), nil
 }
 
 func (b *backend) pathStaticRolesWrite(ctx context.Context, _ *state, req *request, d *input) (*response, error) {

@@ -179,6 +179,24 @@ func (inv *Inventory) OfRole(id token.RoleID) iter.Seq[Row] {
 	}
 }
 
+// After returns the rows with IDs after a given one, in the order of their IDs.
+func (inv *Inventory) After(id token.ID) iter.Seq[Row] {
+	return func(yield func(Row) bool) {
+		inv.snapshot().Ascend(entry{id: id}, func(e entry) bool {
+			return e.id == id || yield(e.row())
+		})
+	}
+}
+
+// OfSubject returns the rows of a Vault entity.
+func (inv *Inventory) OfSubject(entity string) iter.Seq[Row] {
+	return func(yield func(Row) bool) {
+		inv.snapshot().Scan(func(e entry) bool {
+			return e.holder.Value().Subject != entity || yield(e.row())
+		})
+	}
+}
+
 // WithStatus returns the rows of tokens that have a Vault entity and a place in a status list.
 func (inv *Inventory) WithStatus() iter.Seq[Row] {
 	return func(yield func(Row) bool) {

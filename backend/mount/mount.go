@@ -21,6 +21,7 @@
 //	upstream/<id>           an upstream token that exists or may exist, seal-wrapped
 //	hold/<id>/<hold>        a lease's hold on a shared upstream token
 //	usage/<w>-<n>           how tokens were used
+//	watch/<xx>              when roles issued, and what uses needed: for reports
 //
 // <w> is the writer id of a process. Only that process rewrites a key with <w>. Loading merges the keys of all writers.
 // Large pages have one more digit in <xxx>.
@@ -62,8 +63,10 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/leavers"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/report"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/static"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/worker"
 )
@@ -91,6 +94,7 @@ type Mount struct {
 	Statics     *static.Keeper
 	Leavers     *leavers.Leavers
 	Usage       *insight.Usage
+	Watch       *report.Watch
 	Fence       *fence.Fence
 
 	queue  *worker.Worker // runs Upstreams.Run
@@ -104,6 +108,9 @@ type Mount struct {
 	staleKeys []string // storage keys that another node wrote
 	staleAll  bool     // Vault rejected a write for lack of leadership
 
+	summary counted[*report.Summary]
+	used    counted[map[token.RoleID]*report.Used] // by the tokens in the inventory
+
 	flushMu    sync.Mutex
 	flushTimer *time.Timer // not nil while rows wait to be written
 	stopped    bool
@@ -111,7 +118,7 @@ type Mount struct {
 
 // New returns a mount that has read nothing from storage yet.
 func New(c Config) *Mount {
-	m := &Mount{Config: c, writer: ledger.NewWriter(), loading: make(chan struct{}, 1), queue: worker.New()}
+	m := &Mount{Config: c, Watch: report.NewWatch(), writer: ledger.NewWriter(), loading: make(chan struct{}, 1), queue: worker.New()}
 	m.Fence = fence.New(m.writer, m.now, m.staleEverything)
 	m.Storage = m.Fence.Background(c.Storage)
 	m.World = native.World{
@@ -155,18 +162,21 @@ func (m *Mount) Maintain(ctx context.Context, s logical.Storage) error {
 		return err
 	}
 	now, longest := m.now(), st.LongestLifetime()
-	m.Usage.Prune(now, st.expired(now))
-	return errors.Join( // every step runs, even if another step fails
+	m.watchAll(st, now)
+	err = errors.Join( // every step runs, even if another step fails
 		st.Maintain(ctx, s),
 		st.StatusIndexes.Prune(ctx, s, longest, now),
 		st.DeletedRoles.Prune(ctx, s, now),
 		st.Refreshes.Prune(ctx, s, now),
-		st.Inventory.Flush(ctx, s), // rows that an earlier flush could not write
-		st.Inventory.Prune(ctx, s, st.expired(now)),
+		st.Inventory.Flush(ctx, s),                     // rows that an earlier flush could not write
+		st.Inventory.Prune(ctx, s, m.folding(st, now)), // before the uses of the tokens are dropped
 		st.Deviations.Prune(ctx, s, now),
 		st.Suspensions.Prune(ctx, s, now),
 		ledger.PruneWriters(ctx, s, m.writer, longest, now),
+		m.Watch.Flush(ctx, s, false, now),
 	)
+	m.Usage.Prune(now, st.expired(now))
+	return err
 }
 
 // Close stops the workers and writes the inventory.
@@ -174,6 +184,7 @@ func (m *Mount) Close(ctx context.Context) {
 	m.Leavers.Close()
 	m.Usage.Close()
 	m.Usage.Flush(ctx)
+	m.flushWatch(ctx)
 	m.Statics.Close()
 	m.queue.Close()
 	m.Upstreams.Wait()

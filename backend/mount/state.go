@@ -12,6 +12,7 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/insight"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/report"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/static"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
@@ -25,6 +26,7 @@ type State struct {
 	Upstreams   *upstream.Tokens
 	Statics     *static.Store
 	usage       *insight.Usage // the same object for the life of the mount
+	watch       *report.Watch  // the same object for the life of the mount
 }
 
 // Loaded returns the state; nil before storage was read. Parts of the state may be stale.
@@ -109,6 +111,7 @@ func (st *State) rooms() map[string]room {
 		ledger.DeletedRolesPrefix: st.DeletedRoles,
 		ledger.InventoryPrefix:    st.Inventory,
 		insight.Prefix:            st.usage,
+		report.Prefix:             st.watch,
 	}
 }
 
@@ -116,7 +119,7 @@ func (st *State) rooms() map[string]room {
 func (m *Mount) reload(ctx context.Context, s logical.Storage, old *State, stale []string, all bool) (*State, error) {
 	st := new(State)
 	if old == nil {
-		st.usage = m.Usage
+		st.usage, st.watch = m.Usage, m.Watch
 		st.Tokens = native.Tokens{
 			World: &m.World, Deviations: ledger.NewDeviations(m.writer), Suspensions: ledger.NewSuspensions(m.writer), Refreshes: ledger.NewRefreshes(m.writer),
 			StatusIndexes: ledger.NewStatusIndexes(), DeletedRoles: ledger.NewDeletedRoles(), Inventory: ledger.NewInventory(m.writer),

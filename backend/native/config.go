@@ -34,6 +34,8 @@ type Config struct {
 
 	GeoIPDatabase string `json:"geoip_database,omitempty"` // path of a MaxMind DB file on each node; empty: none
 
+	EnforceReview bool `json:"enforce_review,omitempty"` // an overdue review stops issuing
+
 	// PastPrefixes maps a former token prefix to the time when the last token with that prefix expires.
 	PastPrefixes map[string]time.Time `json:"past_prefixes,omitempty"`
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/geoip"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/store"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
@@ -40,6 +41,7 @@ type ConfigChange struct {
 	JWKSMaxAge        *time.Duration `json:"jwks_max_age"`
 	StatusListTTL     *time.Duration `json:"status_list_ttl"`
 	GeoIPDatabase     *string        `json:"geoip_database"`
+	EnforceReview     *bool          `json:"enforce_review"`
 }
 
 // Change applies a request to the config, and refuses what is not allowed. longest is how long a token that was made up
@@ -67,6 +69,7 @@ func (c *Config) Change(change *ConfigChange, mountPoint string, longest time.Du
 			return refusal.Field("privileged_scopes", "%s", err)
 		}
 	}
+	store.Set(&c.EnforceReview, change.EnforceReview)
 	if change.GeoIPDatabase != nil {
 		if err := c.changeGeoIPDatabase(*change.GeoIPDatabase); err != nil {
 			return err

@@ -34,6 +34,8 @@ type Change struct {
 	RequireBoundChecks *bool              `json:"require_bound_checks"`
 	Metadata           *map[string]string `json:"metadata"`
 	Description        *string            `json:"description"`
+	Owner              *string            `json:"owner"`
+	ReviewBy           *string            `json:"review_by"`
 	AllowPrivileged    *bool              `json:"allow_privileged"`
 	GenerateLease      *bool              `json:"generate_lease"`
 	Refresh            *bool              `json:"refresh"`
@@ -128,6 +130,9 @@ func (e *Entry) changeCommon(c *Change) error {
 	store.Set(&e.MaxTTL, c.MaxTTL)
 	store.Set(&e.MaxTokens, c.MaxTokens)
 	store.Set(&e.Description, c.Description)
+	if err := e.Set(c.Owner, c.ReviewBy); err != nil {
+		return err
+	}
 	switch {
 	case e.MaxTTL > 0 && e.TTL > e.MaxTTL:
 		return refusal.Field("ttl", "%s is more than max_ttl, which is %s", refusal.Short(e.TTL), refusal.Short(e.MaxTTL))
@@ -140,7 +145,7 @@ func (e *Entry) changeCommon(c *Change) error {
 }
 
 // ConnectionFields are the fields that a role with a connection accepts.
-var ConnectionFields = []string{"name", "connection", "params", "ttl", "max_ttl", "max_tokens", "request_bound_cidrs", "description", "generate_lease", "reuse"}
+var ConnectionFields = []string{"name", "connection", "params", "ttl", "max_ttl", "max_tokens", "request_bound_cidrs", "description", "generate_lease", "reuse", "owner", "review_by"}
 
 // ChangeConnected applies a request to a role with a connection. checkParams returns the params that the connection's
 // provider takes, with their defaults.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/review"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/store"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
@@ -64,14 +65,15 @@ type Entry struct {
 	MaxTokens         int           `json:"max_tokens,omitempty"` // number of live tokens; 0: no limit
 	RequestBoundCIDRs []string      `json:"request_bound_cidrs,omitempty"`
 	Description       string        `json:"description,omitempty"`
-	AllowPrivileged   bool          `json:"allow_privileged,omitempty"`
-	TokenFormat       string        `json:"token_format"`
-	NoLease           bool          `json:"no_lease,omitempty"`
-	Refresh           bool          `json:"refresh,omitempty"`
-	AccessTTL         time.Duration `json:"access_ttl,omitempty"` // TTL of access tokens, with refresh
-	Exchange          bool          `json:"exchange,omitempty"`
-	Proof             string        `json:"proof,omitempty"`      // ProofDPoP, ProofMTLS; empty: none
-	RateLimit         string        `json:"rate_limit,omitempty"` // as access.Rate prints it; empty: none. Verifiers enforce it
+	review.Review
+	AllowPrivileged bool          `json:"allow_privileged,omitempty"`
+	TokenFormat     string        `json:"token_format"`
+	NoLease         bool          `json:"no_lease,omitempty"`
+	Refresh         bool          `json:"refresh,omitempty"`
+	AccessTTL       time.Duration `json:"access_ttl,omitempty"` // TTL of access tokens, with refresh
+	Exchange        bool          `json:"exchange,omitempty"`
+	Proof           string        `json:"proof,omitempty"`      // ProofDPoP, ProofMTLS; empty: none
+	RateLimit       string        `json:"rate_limit,omitempty"` // as access.Rate prints it; empty: none. Verifiers enforce it
 
 	// RequireBoundChecks is the operator's promise that all API servers check the addresses, regions and hosts of a JWT.
 	RequireBoundChecks bool `json:"require_bound_checks,omitempty"`

@@ -34,6 +34,7 @@ func init() {
 		{name: "revoke", weight: 6, do: (*world).revokeBy},
 		{name: "suspend", weight: 5, do: (*world).suspendSome},
 		{name: "resume", weight: 5, do: (*world).resumeSome},
+		{name: "revoke subject", weight: 1, alone: true, do: (*world).revokeSubject},
 		{name: "refresh", weight: 12, do: (*world).refreshSome},
 		{name: "exchange", weight: 8, do: (*world).exchangeSome},
 		{name: "change role", weight: 5, do: (*world).changeRole},

@@ -125,6 +125,44 @@ func (w *world) revokeGrant(n *node, g *grant, door int, r *rand.Rand) {
 	g.unlisted = a.resp != nil && strings.Contains(strings.Join(a.resp.Warnings, " "), "status list does not show it")
 }
 
+// revokeSubject revokes all tokens of an entity. A native token counts as revoked if the node surely has its row: a crash
+// may have lost the row of a token that another node issued.
+func (w *world) revokeSubject(r *rand.Rand) {
+	n, id := w.active, entities[1+r.IntN(len(entities)-1)]
+	w.mu.Lock()
+	var held []*grant
+	for _, g := range w.model.grants {
+		if g.subject == id {
+			held = append(held, g)
+			g.mayBeSwept()
+		}
+	}
+	for _, ro := range w.model.roles {
+		w.doubtShared(ro, func(entity string) bool { return entity == id })
+	}
+	w.mu.Unlock()
+	a := w.ask(n, &logical.Request{Operation: logical.UpdateOperation, Path: "revoke", Data: map[string]any{"subject": id}})
+	w.say("revoke subject %s at node %d: %s", short(id), n.n, a)
+	if !a.ok() {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, g := range held {
+		listed := g.ends[0].by == n || g.stored != 0 && g.stored <= n.loaded
+		switch {
+		case g.revoked.seq != 0 || !n.now().Before(g.period(n).lo):
+		case g.upstream != nil:
+			g.upstream.revoked = a.mark()
+			for _, other := range g.upstream.grants {
+				other.revoked = a.mark()
+			}
+		case listed && g.lease != nil:
+			g.revoked = a.mark()
+		}
+	}
+}
+
 // form answers the standard body of an OAuth answer.
 func form(a *answer) map[string]any {
 	text, _ := rawBody(a.resp)

@@ -231,7 +231,7 @@ func (w *world) checkHeld(n *node, u *upstreamToken) (held bool) {
 }
 
 // mayRemain are the keys that storage may hold when all tokens have ended.
-var mayRemain = []string{"config", "keys/", "role/", "provider/", "connection/", "static-role/", "ledger/writers/", "ledger/status/", "ledger/inventory/", "ledger/suspensions/", "usage/"}
+var mayRemain = []string{"config", "keys/", "role/", "provider/", "connection/", "static-role/", "ledger/writers/", "ledger/status/", "ledger/inventory/", "ledger/suspensions/", "usage/", "watch/"}
 
 // atTheEnd has all tokens end: storage must be small again (invariant 6).
 func (w *world) atTheEnd() {

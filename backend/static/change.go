@@ -27,6 +27,8 @@ type Change struct {
 	RotationWindow   *time.Duration `json:"rotation_window"`
 	Overlap          *time.Duration `json:"overlap"`
 	Description      *string        `json:"description"`
+	Owner            *string        `json:"owner"`
+	ReviewBy         *string        `json:"review_by"`
 }
 
 // change applies a request, and rejects an invalid static role.
@@ -43,6 +45,9 @@ func (e *Entry) change(c *Change, roles *role.Store, now time.Time) error {
 		return err
 	}
 	store.Set(&e.Description, c.Description)
+	if err := e.Set(c.Owner, c.ReviewBy); err != nil {
+		return err
+	}
 	return refusal.CheckLen("description", e.Description, role.MaxDescriptionLen)
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/review"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/store"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
@@ -29,6 +30,7 @@ type Entry struct {
 	Window      time.Duration `json:"window,omitempty"`   // how long after a time of Schedule a rotation may begin; 0: no limit
 	Overlap     time.Duration `json:"overlap,omitempty"`  // how long the previous token works after a rotation
 	Description string        `json:"description,omitempty"`
+	review.Review
 
 	Current  Token     `json:"current"`
 	Previous *Token    `json:"previous,omitempty"` // works until its Until; nil: none

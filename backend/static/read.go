@@ -7,13 +7,15 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/review"
 )
 
 // Status is the current state of a static role, with the token.
 type Status struct {
-	Role         string         `json:"role"`
-	EntityID     string         `json:"entity_id"` // empty: none
-	Description  string         `json:"description"`
+	Role        string `json:"role"`
+	EntityID    string `json:"entity_id"` // empty: none
+	Description string `json:"description"`
+	review.Review
 	Period       time.Duration  `json:"rotation_period"`
 	Schedule     string         `json:"rotation_schedule"`
 	Window       time.Duration  `json:"rotation_window"`
@@ -32,7 +34,7 @@ type Status struct {
 func (k *Keeper) status(st *State, e *Entry) *Status {
 	now, t := k.now(), &e.Current
 	status := &Status{
-		Role: e.Role, EntityID: e.EntityID, Description: e.Description, Period: e.Period, Schedule: e.Schedule, Window: e.Window,
+		Role: e.Role, EntityID: e.EntityID, Description: e.Description, Review: e.Review, Period: e.Period, Schedule: e.Schedule, Window: e.Window,
 		Overlap: e.Overlap, RotatedAt: t.RotatedAt, Next: e.Next, LastError: k.lastError(e.name),
 		Token: t.Text, TokenID: t.ID.String(), Name: t.Name, Upstream: t.Data,
 		TTL: max(0, min(e.Next.Sub(now), st.endsAt(t).Sub(now))),

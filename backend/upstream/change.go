@@ -36,6 +36,8 @@ type Change struct {
 	NameTemplate   *string         `json:"name_template"`
 	Description    *string         `json:"description"`
 	RevokeOnDelete *bool           `json:"revoke_on_delete"`
+	Owner          *string         `json:"owner"`
+	ReviewBy       *string         `json:"review_by"`
 }
 
 // WriteConnection creates or changes a connection. The warnings are for the operator.
@@ -125,6 +127,9 @@ func (e *Entry) change(c *Change, ps *Providers) error {
 	store.Set(&e.RateLimit, c.RateLimit)
 	store.Set(&e.MaxConcurrent, c.MaxConcurrent)
 	store.Set(&e.RevokeOnDelete, c.RevokeOnDelete)
+	if err := e.Set(c.Owner, c.ReviewBy); err != nil {
+		return err
+	}
 	if e.URL == "" {
 		return refusal.Field("url", "is needed: where the service is, such as https://gitea.example.com")
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/review"
 )
 
 const (
@@ -40,6 +41,8 @@ type Entry struct {
 	NameTemplate   string        `json:"name_template,omitempty"`
 	Description    string        `json:"description,omitempty"`
 	RevokeOnDelete bool          `json:"revoke_on_delete,omitempty"`
+
+	review.Review
 }
 
 // Connection is a connection ready for use. A connection does not change: an update publishes a new one.

@@ -1,0 +1,235 @@
+package report
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"hash/fnv"
+	"maps"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// Prefix is the prefix of the storage keys of a Watch.
+const Prefix = "watch/"
+
+const (
+	// writeDelay is how long a change waits for its write. A crash loses the changes of this time.
+	writeDelay = 10 * time.Minute
+
+	// maxWrites is the maximum number of entries that one Flush writes.
+	maxWrites = 16
+)
+
+// Subject is a role, a connection or a static role that a Watch remembers.
+type Subject struct {
+	Kind string // KindRole, KindConnection or KindStaticRole
+	ID   string // ID of a role or a connection, name of a static role
+}
+
+func (s Subject) key() string { return s.Kind + "/" + s.ID }
+
+// bucket returns the storage key of a subject: 256 entries hold all subjects.
+func (s Subject) bucket() string {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(s.key()))
+	return fmt.Sprintf("%s%02x", Prefix, h.Sum32()&0xff)
+}
+
+// Watch remembers when roles issued, when static tokens were read, and what the uses of expired tokens needed. Reports need
+// this beyond the life of the tokens. All records are in memory. Only the active node writes: Flush writes what has changed.
+//
+// Watch is safe for concurrent use.
+type Watch struct {
+	mu      sync.Mutex
+	records map[Subject]*Record
+	dirty   map[string]time.Time // storage key -> first change that is not stored
+	damaged map[string]error     // storage key -> why the entry cannot be read
+
+	writing sync.Mutex // held while storage is written
+}
+
+// NewWatch returns a Watch without records. Load reads the records from storage.
+func NewWatch() *Watch {
+	return &Watch{records: make(map[Subject]*Record), dirty: make(map[string]time.Time), damaged: make(map[string]error)}
+}
+
+// Note remembers an issue of a role or a connection, or a read of a static role's token.
+func (w *Watch) Note(s Subject, now time.Time) {
+	now = now.UTC().Truncate(time.Minute)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	r := w.record(s, now)
+	if now.After(r.Last) {
+		r.Last = now
+		w.changed(s, now)
+	}
+}
+
+// Fold remembers what the uses of a role's token needed.
+func (w *Watch) Fold(s Subject, used Used, now time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.record(s, now).Used.merge(&used) {
+		w.changed(s, now)
+	}
+}
+
+// record returns the record of a subject, a new one if there is none. The caller holds mu.
+func (w *Watch) record(s Subject, now time.Time) *Record {
+	r := w.records[s]
+	if r == nil {
+		r = &Record{Since: now.UTC().Truncate(time.Second)}
+		w.records[s] = r
+		w.changed(s, now)
+	}
+	return r
+}
+
+// changed marks the entry of a subject for a write. The caller holds mu.
+func (w *Watch) changed(s Subject, now time.Time) {
+	if key := s.bucket(); w.dirty[key].IsZero() {
+		w.dirty[key] = now
+	}
+}
+
+// Get returns the record of a subject; the zero Record if there is none.
+func (w *Watch) Get(s Subject) Record {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if r := w.records[s]; r != nil {
+		return *r
+	}
+	return Record{}
+}
+
+// Follow begins the records of subjects that have none, and forgets the records of the subjects that are gone.
+func (w *Watch) Follow(subjects []Subject, gone func(Subject) bool, now time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, s := range subjects {
+		w.record(s, now)
+	}
+	for s := range w.records {
+		if gone(s) {
+			delete(w.records, s)
+			w.changed(s, now)
+		}
+	}
+}
+
+// Load reads all records from storage, and merges the records into memory.
+func (w *Watch) Load(ctx context.Context, s logical.Storage, now time.Time) error {
+	names, err := s.List(ctx, Prefix)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if err := w.Reload(ctx, s, Prefix+name, now); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Reload reads the records of a storage key, and merges the records into memory.
+func (w *Watch) Reload(ctx context.Context, s logical.Storage, key string, now time.Time) error {
+	entry, err := s.Get(ctx, key)
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.damaged, key)
+	if entry == nil {
+		return nil
+	}
+	var stored map[string]*Record
+	if err := json.Unmarshal(entry.Value, &stored); err != nil {
+		w.damaged[key] = err
+		return nil
+	}
+	for name, record := range stored {
+		kind, id, ok := strings.Cut(name, "/")
+		if !ok || record == nil {
+			continue
+		}
+		subject := Subject{kind, id}
+		if known := w.records[subject]; known == nil {
+			w.records[subject] = record
+		} else if known.merge(record) {
+			w.changed(subject, now)
+		}
+	}
+	return nil
+}
+
+// Flush writes changes that have waited for writeDelay; all changes if all is set.
+func (w *Watch) Flush(ctx context.Context, s logical.Storage, all bool, now time.Time) error {
+	w.writing.Lock()
+	defer w.writing.Unlock()
+	for key, records := range w.due(all, now) {
+		if err := write(ctx, s, key, records); err != nil {
+			w.mu.Lock()
+			if w.dirty[key].IsZero() {
+				w.dirty[key] = now
+			}
+			w.mu.Unlock()
+			return err
+		}
+	}
+	return nil
+}
+
+// due returns the entries to write, by their storage keys. An entry that cannot be read stays as it is.
+func (w *Watch) due(all bool, now time.Time) map[string]map[string]Record {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	due := make(map[string]map[string]Record)
+	for key, since := range w.dirty {
+		if w.damaged[key] == nil && (all || now.Sub(since) >= writeDelay && len(due) < maxWrites) {
+			due[key] = make(map[string]Record)
+			delete(w.dirty, key)
+		}
+	}
+	for s, r := range w.records {
+		if records := due[s.bucket()]; records != nil {
+			records[s.key()] = *r
+		}
+	}
+	return due
+}
+
+func write(ctx context.Context, s logical.Storage, key string, records map[string]Record) error {
+	if len(records) == 0 {
+		return s.Delete(ctx, key)
+	}
+	entry, err := logical.StorageEntryJSON(key, records)
+	if err != nil {
+		return err
+	}
+	return s.Put(ctx, entry)
+}
+
+// Damaged returns the storage keys of the entries that cannot be read, each with the reason.
+func (w *Watch) Damaged() map[string]error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return maps.Clone(w.damaged)
+}
+
+// DropDamaged deletes an entry that cannot be read. Reports then know nothing of the time before.
+func (w *Watch) DropDamaged(ctx context.Context, s logical.Storage, key string) error {
+	w.writing.Lock()
+	defer w.writing.Unlock()
+	if err := s.Delete(ctx, key); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.damaged, key)
+	return nil
+}

@@ -1,0 +1,129 @@
+// Package review is who answers for a role, a connection or a static role, and until when somebody must confirm that the
+// thing is still needed.
+package review
+
+import (
+	"time"
+	"unicode"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+)
+
+const (
+	maxOwner = 256 // bytes
+	maxNote  = 512 // bytes
+	maxBy    = 256 // bytes
+
+	// DefaultPeriod is the time until the next review if an attestation names no day.
+	DefaultPeriod = 90 * 24 * time.Hour
+)
+
+// Review is part of a stored entry. The zero Review has no owner, and is never overdue.
+type Review struct {
+	Owner            string    `json:"owner,omitempty"`     // team or person
+	ReviewBy         string    `json:"review_by,omitempty"` // last day in time, as 2006-01-02 in UTC; empty: none
+	AttestedAt       time.Time `json:"attested_at,omitzero"`
+	AttestedBy       string    `json:"attested_by,omitempty"`        // display name of the Vault token
+	AttestedByEntity string    `json:"attested_by_entity,omitempty"` // Vault entity; empty: none
+	AttestedNote     string    `json:"attested_note,omitempty"`
+}
+
+// Set applies the fields of a request; nil keeps a value.
+func (r *Review) Set(owner, reviewBy *string) error {
+	if owner != nil {
+		if err := check("owner", *owner, maxOwner); err != nil {
+			return err
+		}
+		r.Owner = *owner
+	}
+	if reviewBy == nil {
+		return nil
+	}
+	if *reviewBy != "" {
+		if err := checkDay(*reviewBy); err != nil {
+			return err
+		}
+	}
+	r.ReviewBy = *reviewBy
+	return nil
+}
+
+func check(field, text string, most int) error {
+	for _, c := range text {
+		if !unicode.IsPrint(c) {
+			return refusal.Field(field, "has a character that cannot be printed")
+		}
+	}
+	return refusal.CheckLen(field, text, most)
+}
+
+func checkDay(day string) error {
+	if _, err := time.Parse(time.DateOnly, day); err != nil {
+		return refusal.Field("review_by", "%q is no day such as 2027-03-31", refusal.Clip(day))
+	}
+	return nil
+}
+
+// End returns when a review is overdue: at the end of ReviewBy in UTC. It returns false if there is no day.
+func (r *Review) End() (time.Time, bool) {
+	day, err := time.Parse(time.DateOnly, r.ReviewBy)
+	return day.AddDate(0, 0, 1), err == nil
+}
+
+// Overdue reports whether ReviewBy has passed.
+func (r *Review) Overdue(now time.Time) bool {
+	end, limited := r.End()
+	return limited && !now.Before(end)
+}
+
+// Attestation is a confirmation that an entry is still needed.
+type Attestation struct {
+	Kind     string  // kind of the entry, in the plural of paths
+	Name     string  // of the entry
+	By       string  // display name of the Vault token
+	Entity   string  // Vault entity; empty: none
+	ReviewBy *string `json:"review_by"` // next review; nil: in DefaultPeriod
+	Note     *string `json:"note"`
+}
+
+// Attest records a confirmation. It refuses a next review in the past.
+func (r *Review) Attest(a *Attestation, now time.Time) error {
+	now = now.UTC().Truncate(time.Second)
+	next := now.Add(DefaultPeriod).Format(time.DateOnly)
+	if a.ReviewBy != nil {
+		next = *a.ReviewBy
+		if err := checkDay(next); err != nil {
+			return err
+		}
+		if next < now.Format(time.DateOnly) {
+			return refusal.Field("review_by", "%s has passed", next)
+		}
+	}
+	note := ""
+	if a.Note != nil {
+		note = *a.Note
+		if err := check("note", note, maxNote); err != nil {
+			return err
+		}
+	}
+	by := a.By
+	if len(by) > maxBy {
+		by = by[:maxBy]
+	}
+	r.ReviewBy, r.AttestedAt, r.AttestedBy, r.AttestedByEntity, r.AttestedNote = next, now, by, a.Entity, note
+	return nil
+}
+
+// Refuse returns the refusal to issue from an entry whose review is overdue; nil if the review is not overdue. what names
+// the entry, path is the path that attests.
+func (r *Review) Refuse(what, path string, now time.Time) error {
+	if !r.Overdue(now) {
+		return nil
+	}
+	owner := ""
+	if r.Owner != "" {
+		owner = " by " + r.Owner
+	}
+	return &refusal.Error{HTTP: 403, Text: what + " was to be reviewed" + owner + " until " + r.ReviewBy + ", and enforce_review of the mount is set: " +
+		"confirm that it is still needed by vault write " + path}
+}
