@@ -20,6 +20,8 @@
 //	upstream/<id>           an upstream token that exists or may exist, seal-wrapped
 //	hold/<id>/<hold>        a lease's hold on a shared upstream token
 //	usage/<w>-<n>           how tokens were used
+//	detect/settings         what the rules of misuse do
+//	detect/finding/<id>     a finding of misuse
 //
 // <w> is the writer id of a process. Only that process rewrites a key with <w>. Loading merges the keys of all writers.
 // Large pages have one more digit in <xxx>.
@@ -54,6 +56,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/detect"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/feed"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/fence"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/geoip"
@@ -90,6 +93,7 @@ type Mount struct {
 	Statics     *static.Keeper
 	Leavers     *leavers.Leavers
 	Usage       *insight.Usage
+	Detect      *detect.Detector
 	Fence       *fence.Fence
 
 	queue  *worker.Worker // runs Upstreams.Run
@@ -123,7 +127,13 @@ func New(c Config) *Mount {
 	m.Upstreams = upstream.New(upstream.Config{
 		Storage: m.Storage, Now: m.now, Log: c.Log, Mount: upstreamMount{m}, Wake: m.queue.Wake, UserAgent: c.UserAgent, Dial: c.Dial,
 	})
-	m.Usage = insight.New(insight.Config{Storage: m.Storage, Now: m.now, Log: m.World.Log, Writer: m.writer, End: m.listedUntil})
+	m.Detect = detect.New(detect.Config{
+		Storage: m.Storage, Now: m.now, Log: m.World.Log, Place: m.placeOf, Holder: m.holderOf, Respond: responder{m},
+	})
+	m.World.Reused = m.Detect.RefreshReused
+	m.Usage = insight.New(insight.Config{
+		Storage: m.Storage, Now: m.now, Log: m.World.Log, Writer: m.writer, Detect: m.Detect, End: m.listedUntil,
+	})
 	m.Statics = static.New(m.Storage, m.now, c.Log, staticMount{m}, &m.Upstreams.Timings)
 	return m
 }
@@ -140,6 +150,7 @@ func (m *Mount) Start(ctx context.Context, s logical.Storage) error {
 		m.Statics.Start(m.Statics.Run)
 		m.Leavers.Start(m.Leavers.Run)
 		m.Usage.Start(m.Usage.Run)
+		m.Detect.Start(m.Detect.Run)
 	}
 	return err
 }
@@ -155,6 +166,7 @@ func (m *Mount) Maintain(ctx context.Context, s logical.Storage) error {
 	}
 	now, longest := m.now(), st.LongestLifetime()
 	m.Usage.Prune(now, st.expired(now))
+	m.Detect.Prune(now)
 	return errors.Join( // every step runs, even if another step fails
 		st.Maintain(ctx, s),
 		st.StatusIndexes.Prune(ctx, s, longest, now),
@@ -172,6 +184,8 @@ func (m *Mount) Close(ctx context.Context) {
 	m.Leavers.Close()
 	m.Usage.Close()
 	m.Usage.Flush(ctx)
+	m.Detect.Close()
+	m.Detect.Flush(ctx)
 	m.Statics.Close()
 	m.queue.Close()
 	m.Upstreams.Wait()

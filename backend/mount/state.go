@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/detect"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/feed"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/insight"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
@@ -24,7 +25,8 @@ type State struct {
 	Connections *upstream.Connections
 	Upstreams   *upstream.Tokens
 	Statics     *static.Store
-	usage       *insight.Usage // the same object for the life of the mount
+	usage       *insight.Usage   // the same object for the life of the mount
+	detect      *detect.Detector // the same object for the life of the mount
 }
 
 // Loaded returns the state; nil before storage was read. Parts of the state may be stale.
@@ -108,6 +110,7 @@ func (st *State) rooms() map[string]room {
 		ledger.DeletedRolesPrefix: st.DeletedRoles,
 		ledger.InventoryPrefix:    st.Inventory,
 		insight.Prefix:            st.usage,
+		detect.Prefix:             st.detect,
 	}
 }
 
@@ -115,7 +118,7 @@ func (st *State) rooms() map[string]room {
 func (m *Mount) reload(ctx context.Context, s logical.Storage, old *State, stale []string, all bool) (*State, error) {
 	st := new(State)
 	if old == nil {
-		st.usage = m.Usage
+		st.usage, st.detect = m.Usage, m.Detect
 		st.Tokens = native.Tokens{
 			World: &m.World, Deviations: ledger.NewDeviations(m.writer), Refreshes: ledger.NewRefreshes(m.writer),
 			StatusIndexes: ledger.NewStatusIndexes(), DeletedRoles: ledger.NewDeletedRoles(), Inventory: ledger.NewInventory(m.writer),
