@@ -87,6 +87,8 @@ func newBackend() *backend {
 			b.pathsBroken(),
 			b.pathsFeed(),
 			b.pathsUsage(),
+			b.pathsDetection(),
+			b.pathsFindings(),
 		),
 		Secrets: []*framework.Secret{b.secretToken(), b.secretUpstream()},
 		// Vault initializes a mount once on every node, and again after a crash of the plugin. If that fails, Vault keeps the

@@ -40,10 +40,10 @@ type addressState struct {
 var guesses = [...]struct {
 	name                             string
 	refusals, tokens, failed, window int
-	mostEach                         uint64 // refusals of a token, on average
+	least, most                      uint64 // refusals of each token, on average
 }{
-	{"stuffing", stuffingRefusals, stuffingTokens, stuffingFailed, stuffingWindow, 2},
-	{"spraying", sprayingRefusals, sprayingTokens, sprayingFailed, sprayingWindow, 6},
+	{"stuffing", stuffingRefusals, stuffingTokens, stuffingFailed, stuffingWindow, 0, 2},
+	{"spraying", sprayingRefusals, sprayingTokens, sprayingFailed, sprayingWindow, 2, 6},
 }
 
 // guess is an address that guesses tokens.
@@ -58,7 +58,8 @@ type guess struct {
 	window   int64
 }
 
-func hashID(id token.ID) uint32 { return binary.BigEndian.Uint32(id[8:]) | 1 }
+// hashID returns a hash of an ID, never 0.
+func hashID(id token.ID) uint32 { return max(binary.BigEndian.Uint32(id[8:]), 1) }
 
 // clientOf returns the key of an address in the table.
 func clientOf(addr netip.Addr) netip.Addr {
@@ -108,19 +109,22 @@ func (as *addresses) refused(addr netip.Addr, text uint32, n uint64, at uint32, 
 			untold: a.untold != 0 && int64(since(a.untold, at)) < s.numbers[kind.window],
 			failed: 100 * float64(refusals) / float64(refusals+uses), limit: s.numbers[kind.refusals], window: s.numbers[kind.window],
 		}
-		if found == nil && g.counts(s.numbers[kind.tokens], s.limit(kind.failed), kind.mostEach) {
+		each := g.between(kind.least, kind.most) && int64(g.tokens) >= s.numbers[kind.tokens]
+		if g.untold {
+			each = kind.least == 0
+		}
+		if found == nil && each && int64(refusals) >= g.limit && g.failed >= s.limit(kind.failed) { //nolint:gosec // small counts
 			found = &g
 		}
 	}
 	return found
 }
 
-// counts reports whether an address guesses: enough refusals of enough tokens, and not more refusals of each token than a
-// guesser needs. A client that retries with a dead token is no guesser.
-func (g *guess) counts(tokens int64, failed float64, mostEach uint64) bool {
-	enough := int64(g.tokens) >= tokens || g.untold
-	retries := !g.untold && g.tokens < maxRefusedTokens && g.refusals > mostEach*uint64(max(g.tokens, 0))
-	return g.refusals >= uint64(max(g.limit, 0)) && enough && !retries && g.failed >= failed
+// between reports whether each token was refused at least and at most so often, on average: a client that retries with a
+// dead token is no guesser. Of more than maxRefusedTokens tokens, the upper bound is not known.
+func (g *guess) between(least, most uint64) bool {
+	tokens := uint64(g.tokens) //nolint:gosec // not negative
+	return g.refusals >= least*tokens && (g.tokens >= maxRefusedTokens || g.refusals <= most*tokens)
 }
 
 // see notes a refused token.

@@ -142,7 +142,7 @@ func (s *Settings) Members() map[string]any {
 		data[string(Rules[i].Rule)] = string(s.modes[i])
 	}
 	for i := range Thresholds {
-		data[Thresholds[i].Name] = s.numbers[i]
+		data[Thresholds[i].Name] = int(s.numbers[i])
 	}
 	return data
 }

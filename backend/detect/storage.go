@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"golang.org/x/sync/errgroup"
@@ -278,6 +280,9 @@ func (d *Detector) Flush(ctx context.Context) {
 func (d *Detector) Acknowledge(ctx context.Context, s logical.Storage, id, note, by string) error {
 	if err := refusal.CheckLen("note", note, MaxNote); err != nil {
 		return err
+	}
+	if strings.TrimSpace(note) == "" || !utf8.ValidString(note) || strings.ContainsFunc(note, unicode.IsControl) {
+		return refusal.Field("note", "takes a line of text: why the finding is as it should be, or what was done")
 	}
 	d.writes.running.Lock()
 	defer d.writes.running.Unlock()

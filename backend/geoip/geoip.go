@@ -97,6 +97,27 @@ type record struct {
 	Network uint32 `maxminddb:"autonomous_system_number"`
 }
 
+// Offers reports whether one of the first networks of the file has coordinates, and whether one has the number of an
+// autonomous system.
+func (d *Database) Offers(path string) (located, networks bool) {
+	reader := d.reader(path)
+	if reader == nil {
+		return false, false
+	}
+	probes := 0
+	for found := range reader.Networks() {
+		var r record
+		if found.Decode(&r) == nil {
+			located = located || r.Location.Latitude != nil && r.Location.Longitude != nil
+			networks = networks || r.Network != 0
+		}
+		if probes++; probes == maxProbes || located && networks {
+			break
+		}
+	}
+	return located, networks
+}
+
 // Place returns what the file says of an address: the zero Place if the file does not know, if the address is invalid, or
 // if the file could never be read. A database of countries has neither cities nor coordinates.
 func (d *Database) Place(path string, addr netip.Addr) (p Place) {

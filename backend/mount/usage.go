@@ -14,7 +14,7 @@ import (
 // NoteUse counts an introspection of the text of a token. Only the active node calls NoteUse.
 func (m *Mount) NoteUse(v *native.Verdict, use *access.Use, text string) {
 	if v.Claims == nil {
-		m.Usage.Refused(use.ClientIP, uint32(maphash.String(textSeed, text))|1, 1)
+		m.Usage.Refused(use.ClientIP, max(uint32(maphash.String(textSeed, text)>>32), 1), 1)
 		if v.Reason == access.WrongEnvironment {
 			m.Detect.Foreign(use.ClientIP)
 		}
