@@ -79,6 +79,11 @@ func TestOpenAPI(t *testing.T) {
 
 		"get /feed":                                   "apitoken-read-feed",
 		"post /usage":                                 "apitoken-report-usage",
+		"get /config/detection":                       "apitoken-read-detection-configuration",
+		"post /config/detection":                      "apitoken-configure-detection",
+		"get /findings/":                              "apitoken-list-findings",
+		"get /findings/{id}":                          "apitoken-read-finding",
+		"post /findings/{id}":                         "apitoken-acknowledge-finding",
 		"post /oauth/token":                           "apitoken-request-oauth-token",
 		"post /oauth/introspect":                      "apitoken-introspect-oauth-token",
 		"post /oauth/revoke":                          "apitoken-revoke-oauth-token",

@@ -222,6 +222,27 @@ func TestFindingsOfTokens(t *testing.T) {
 	})
 }
 
+// A refresh token that was used before is a finding. The grant was revoked before the finding is made.
+func TestFindingOfARefreshToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newIssuer(t)
+		e.write("roles/app", data{"scopes": "a", "refresh": true, "access_ttl": "5m"})
+		c := e.creds("app", nil)
+		_, second := e.mustRefresh(c.data["refresh_token"].(string))
+		time.Sleep(time.Minute)
+		e.mustRefresh(second)
+		if list := e.findings(nil); len(list) != 0 {
+			t.Errorf("found %v", list)
+		}
+		e.refused4xx("oauth/token", data{"grant_type": "refresh_token", "refresh_token": c.data["refresh_token"]}, "invalid_grant")
+		list := e.findings(nil)
+		if len(list) != 1 || list[0]["rule"] != "refresh_reuse" || list[0]["role"] != "app" || list[0]["response"] != "revoked" {
+			t.Errorf("found %v", list)
+		}
+		e.b.Cleanup(context.Background())
+	})
+}
+
 // A broken finding and broken settings cost only themselves.
 func TestBrokenFinding(t *testing.T) {
 	e := newEngine(t)

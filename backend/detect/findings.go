@@ -20,9 +20,11 @@ const (
 
 // findings are the findings in memory.
 type findings struct {
-	mu   sync.Mutex
-	byID map[string]*item
-	gone map[string]bool // IDs of stored findings to be deleted
+	mu       sync.Mutex
+	byID     map[string]*item
+	gone     map[string]bool // IDs of stored findings to be deleted
+	roomMade time.Time       // when makeRoom dropped findings
+	left     int             // number of findings for which there was no room, since the last log line
 }
 
 // item is a finding with what is still to be done about the finding.
@@ -44,7 +46,7 @@ func (d *Detector) raise(k key, at uint32, n uint64, fill func(*Finding)) {
 	it := fs.byID[id]
 	if it == nil {
 		it = &item{Finding: Finding{ID: id, Rule: k.rule, State: Open, First: now}}
-		if !fs.place(it) {
+		if !fs.place(it, d.Now()) {
 			return
 		}
 		it.fill(&k, fill)
@@ -75,26 +77,37 @@ func (it *item) fill(k *key, fill func(*Finding)) {
 	}
 }
 
-// place adds a finding. If there is no room, it drops the finding that matters least: an acknowledged one before an open
-// one, then the one of the lowest severity, then the oldest. The caller holds mu.
-func (fs *findings) place(it *item) bool {
+// place adds a finding, and reports whether there is room. The caller holds mu.
+func (fs *findings) place(it *item, now time.Time) bool {
 	if fs.byID == nil {
 		fs.byID, fs.gone = make(map[string]*item), make(map[string]bool)
 	}
-	if len(fs.byID) >= maxFindings {
-		list := make([]*item, 0, len(fs.byID))
-		for _, other := range fs.byID {
-			list = append(list, other)
-		}
-		slices.SortFunc(list, func(a, b *item) int {
-			return cmp.Or(cmp.Compare(rank(a), rank(b)), a.Last.Compare(b.Last))
-		})
-		for _, least := range list[:maxFindings/16] { // many at once: sorting costs a millisecond
-			fs.drop(least)
-		}
+	if len(fs.byID) >= maxFindings && !fs.makeRoom(now) {
+		fs.left++
+		return false
 	}
 	fs.byID[it.ID] = it
 	delete(fs.gone, it.ID)
+	return true
+}
+
+// makeRoom drops the findings that matter least: acknowledged ones before open ones, then those of the lowest severity, then
+// the oldest. Sorting costs some milliseconds: makeRoom runs at most once a minute, and otherwise reports false.
+func (fs *findings) makeRoom(now time.Time) bool {
+	if age := now.Sub(fs.roomMade); age >= 0 && age < time.Minute {
+		return false
+	}
+	fs.roomMade = now
+	list := make([]*item, 0, len(fs.byID))
+	for _, it := range fs.byID {
+		list = append(list, it)
+	}
+	slices.SortFunc(list, func(a, b *item) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), a.Last.Compare(b.Last))
+	})
+	for _, least := range list[:maxFindings/16] {
+		fs.drop(least)
+	}
 	return true
 }
 
@@ -172,6 +185,10 @@ func (d *Detector) Prune(now time.Time) {
 	fs := &d.findings
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
+	if fs.left > 0 {
+		d.Log().Warn("findings of misuse left out: there is no room for more", "left_out", fs.left, "kept", maxFindings)
+		fs.left = 0
+	}
 	for _, it := range fs.byID {
 		if now.Sub(it.Last) > keepFor {
 			fs.drop(it)

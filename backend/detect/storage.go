@@ -101,7 +101,7 @@ func (d *Detector) read(ctx context.Context, s logical.Storage, id string) error
 			delete(fs.byID, id) // deleted by another process
 		}
 	case it == nil:
-		fs.place(&item{Finding: stored, stored: true, logged: true})
+		fs.place(&item{Finding: stored, stored: true, logged: true}, d.Now())
 	default:
 		it.merge(&stored)
 	}
