@@ -355,7 +355,7 @@ func TestDocs(t *testing.T) {
 		name = strings.NewReplacer("/?$", "", `\`, "").Replace(name)
 		section, found := sections[name]
 		for title, s := range sections { // a list is with what it lists, keys/rotate with keys
-			if !found && strings.HasPrefix(title, name+"/:") || strings.HasPrefix(name, title+"/") {
+			if !found && (strings.HasPrefix(title, name+"/:") || strings.HasPrefix(name, title+"/")) {
 				section = s
 			}
 		}

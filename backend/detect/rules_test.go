@@ -284,6 +284,19 @@ func TestThresholds(t *testing.T) {
 			}
 			networks(7, time.Minute)(b)
 		}},
+		{Shared, "a network that comes again", func(b *bench) {
+			for i := range 12 {
+				b.use(1, fmt.Sprintf("192.0.%d.%d", i%2, i))
+				b.pass(time.Minute)
+			}
+			b.use(1, sydney)
+		}, func(b *bench) {
+			for i := range 12 {
+				b.use(1, fmt.Sprintf("192.0.%d.%d", i%5, i))
+				b.pass(time.Minute)
+			}
+			b.use(1, sydney)
+		}},
 		{DormantAwake, "since the last use", func(b *bench) {
 			b.use(1, "")
 			b.pass(30*24*time.Hour - time.Second)
