@@ -286,3 +286,23 @@ func TestProviderIsInUseElsewhere(t *testing.T) {
 	stale.do(logical.DeleteOperation, "providers/shelf", nil)
 	e.refused(logical.UpdateOperation, "connections/later", data{"provider": "shelf", "url": s.URL, "credential": data{"password": "open sesame"}}, `provider: there is no "shelf"`)
 }
+
+// broken/ deletes a provider that does not compile. A provider that another process has mended meanwhile stays.
+func TestDropBrokenProvider(t *testing.T) {
+	t.Parallel()
+	e := onShelf(t, newShelf(t))
+	definition := strings.NewReplacer("name: shelf", "name: odd", "EXPIRY", "none").Replace(shelfDefinition)
+	e.spoil("provider/odd", "name: odd\nexpiry: never\n")
+	stale := mountOn(t, e.storage, e.system)
+	e.write("providers/odd", data{"definition": definition})
+	stale.do(logical.DeleteOperation, "broken/provider/odd", nil)
+	if got := e.restart().read("providers/odd")["definition"]; got != definition {
+		t.Errorf("the mended provider is %q", got)
+	}
+	e.spoil("provider/odd", "name: odd\nexpiry: never\n")
+	e = e.restart()
+	e.do(logical.DeleteOperation, "broken/provider/odd", nil)
+	if got := e.restart().list("providers/", nil); slices.Contains(got, "odd") {
+		t.Errorf("providers/ lists %q", got)
+	}
+}

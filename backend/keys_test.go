@@ -238,9 +238,12 @@ func TestDestroyedKeysShowEverywhere(t *testing.T) {
 			e.write("roles/kept", data{"scopes": "a"})
 			e.write("static-roles/box", data{"role": "kept", "rotation_period": "24h"})
 			kept := e.read("static-creds/box")["token"].(string)
-			c, r := e.creds("app", nil), e.creds("refreshed", nil)
+			e.write("roles/early", role)
+			c, r, early := e.creds("app", nil), e.creds("refreshed", nil), e.creds("early", nil)
 			time.Sleep(10 * time.Minute)
 			e.refused(logical.UpdateOperation, "creds/app", nil, "max_tokens")
+			e.mustRefresh(early.data["refresh_token"].(string)) // with the key that is to be destroyed
+			time.Sleep(10 * time.Minute)
 			e.write("keys/rotate", nil)
 			time.Sleep(10 * time.Minute)
 			_, refresh := e.mustRefresh(r.data["refresh_token"].(string))
@@ -253,8 +256,10 @@ func TestDestroyedKeysShowEverywhere(t *testing.T) {
 			e.b.Flush(context.Background())
 			for _, e := range []*engine{e, mountOn(t, e.storage, e.system)} {
 				e.expect("revoked", c.token, nil)
-				if state := e.read("tokens/" + c.id)["state"]; state != "revoked" {
-					t.Errorf("%s: listed as %v", tokenFormat, state)
+				for _, c := range []*creds{c, early} {
+					if state := e.read("tokens/" + c.id)["state"]; state != "revoked" {
+						t.Errorf("%s: %s: listed as %v", tokenFormat, c.data["role"], state)
+					}
 				}
 				if state := e.read("tokens/" + r.id)["state"]; state != "active" {
 					t.Errorf("%s: a grant that was refreshed with another key is listed as %v", tokenFormat, state)

@@ -62,7 +62,9 @@ func (w *world) answered(ro *role, as *asking, g *grant, a *answer) {
 	case a.lost, a.err != nil && ro.shared: // there may be a token that nobody has, until it ends
 		ro.lost = append(ro.lost, time.Now().Add(ro.ttl+reuse+w.spread()+freed))
 	case g != nil:
-		g.limited = most > 0
+		// A shared token that is given again takes no place. If a crash lost its row, others may take the place meanwhile.
+		made := !ro.shared || w.service.madeSince(g.upstream.text, a.began)
+		g.limited = most > 0 && made
 		w.fresh = append(w.fresh, g)
 		g.faults = w.faults.Load()
 		for _, s := range states {
@@ -70,7 +72,7 @@ func (w *world) answered(ro *role, as *asking, g *grant, a *answer) {
 				return
 			}
 		}
-		if ro.shared && (as.flying > 0 || !w.service.madeSince(g.upstream.text, a.began)) {
+		if ro.shared && as.flying > 0 || !made {
 			return // it may be a token that was made for somebody else, perhaps for one who never got it
 		}
 		if live := w.surelyCounted(ro, n, a.began, g); most > 0 && live > most {

@@ -117,14 +117,17 @@ func TestEndAgainstUnknownRenewal(t *testing.T) {
 	own := live(t, k, nil)
 	shared := live(t, k, func(u *Token) { u.Shared = true })
 	k.holdFor(t, shared, "a", time.Hour)
+	again := live(t, k, func(u *Token) { u.Shared = true })
+	k.holdFor(t, again, "a", time.Hour)
 	other.load(t)
+	other.holdFor(t, again, "b", 3*time.Hour)
 	if _, err := other.Tokens.change(t.Context(), own, Live, func(u *Token) { u.EndsAt = start.Add(3 * time.Hour) }); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := other.Tokens.moveHold(t.Context(), shared, "a", start.Add(3*time.Hour), start); err != nil {
 		t.Fatal(err)
 	}
-	for _, id := range []token.ID{own, shared} {
+	for _, id := range []token.ID{own, shared, again} {
 		k.due(t, id, start.Add(2*time.Hour))
 		if state := k.stateOf(t, id); state != Live {
 			t.Error("ended before its time:", state)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
@@ -241,5 +242,26 @@ func TestDiscoverReadsOnlyWhatMemoryLacks(t *testing.T) {
 	}
 	if n := s.tokens.Load(); n != 0 {
 		t.Errorf("%d reads", n)
+	}
+}
+
+// A credential that a rotation may have made is searched for while its call may arrive and the service may list it late.
+func TestTooEarly(t *testing.T) {
+	k, _ := pair(t)
+	client, err := connector.NewClient(connector.ClientConfig{URL: "https://service.example.com", Timeout: 20 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := k.connect(k.storage, "0")
+	c.Service = &connector.Service{Client: client}
+	k.Timings.Settle = time.Minute
+	for _, at := range []struct {
+		after time.Duration
+		early bool
+	}{{0, true}, {79 * time.Second, true}, {80 * time.Second, false}} {
+		k.now = func() time.Time { return start.Add(at.after) }
+		if got := k.tooEarly(c, &PendingRoot{Name: "n"}); got != at.early {
+			t.Errorf("after %s: %v", at.after, got)
+		}
 	}
 }
