@@ -15,10 +15,10 @@ import (
 // detectionFields returns the settings of the rules of misuse.
 func detectionFields() fields {
 	f := fields{
-		detect.KnownRanges: commas("Ranges (CIDR) of known addresses, such as the exits of an office or of a VPN. Uses from there are " +
-			"neither new, nor another network, nor guesses. Default: none."),
-		detect.HostingNetworks: commas("Networks (such as AS64496) of hosting providers. impossible_travel ignores two uses if each comes " +
-			"from a hosting network or a known range. Default: none."),
+		detect.KnownRanges: commas("Ranges (CIDR) of known addresses, such as the exits of an office or of a VPN. Uses from " +
+			"there are neither new, nor another network, nor guesses. Default: none."),
+		detect.HostingNetworks: commas("Networks (such as AS64496) of hosting providers. impossible_travel ignores two uses " +
+			"if each comes from a hosting network or a known range. Default: none."),
 	}
 	for _, r := range detect.Rules {
 		modes, texts := make([]any, 0, 3), make([]string, 0, 3)
@@ -26,7 +26,8 @@ func detectionFields() fields {
 			modes, texts = append(modes, string(mode)), append(texts, string(mode))
 		}
 		about := strings.ToUpper(r.About[:1]) + r.About[1:]
-		f[string(r.Rule)] = preset(oneOf(str(fmt.Sprintf("%s: %s. Default: on.", about, strings.Join(texts, ", "))), modes...), string(detect.On))
+		f[string(r.Rule)] = preset(oneOf(str(fmt.Sprintf("%s: %s. Default: on.", about, strings.Join(texts, ", "))), modes...),
+			string(detect.On))
 	}
 	for _, t := range detect.Thresholds {
 		about := strings.ToUpper(t.About[:1]) + t.About[1:]
@@ -52,8 +53,8 @@ func (b *backend) pathsDetection() []*framework.Path {
 	return []*framework.Path{path("config/detection", "", "", detectionFields(),
 		operations{logical.ReadOperation: read, logical.UpdateOperation: update},
 		"Settings of the rules that find misuse of tokens.",
-		"Each rule is off, on, or revokes the grant of the token that it finds. Each threshold has a default, with its source in "+
-			"docs/insight.md. The findings are in \"findings\".")}
+		"Each rule is off, on, or revokes the grant of the token that it finds. Each threshold has a default, with its "+
+			"source in docs/insight.md. The findings are in \"findings\".")}
 }
 
 func (b *backend) pathDetectionRead(_ context.Context, _ *state, _ *request, _ *input) (*response, error) {

@@ -43,7 +43,8 @@ func (b *backend) pathsFindings() []*framework.Path {
 		rules[i] = string(r.Rule)
 	}
 	listFields := pageFields("id")
-	listFields["limit"].Description = fmt.Sprintf("Maximum number of entries to return, at most %d. Default: %[1]d.", mount.MaxPage)
+	listFields["limit"].Description = fmt.Sprintf("Maximum number of entries to return, at most %d. Default: %[1]d.",
+		mount.MaxPage)
 	listFields["rule"] = query(oneOf(str("List only findings of this rule."), rules...))
 	listFields["role"] = query(str("List only findings about tokens of this role."))
 	listFields["state"] = query(oneOf(str("List only findings in this state: open or acknowledged."), states...))
@@ -61,8 +62,8 @@ func (b *backend) pathsFindings() []*framework.Path {
 					b.change(b.pathFindingsUpdate, "Acknowledge a finding of misuse, with a note.")),
 			},
 			"Read or acknowledge a finding of misuse.",
-			"A finding says which rule fired, with which numbers, on which evidence, and what to do. Later events of the same kind count "+
-				"in the same finding. An acknowledged finding stays acknowledged when it recurs."),
+			"A finding says which rule fired, with which numbers, on which evidence, and what to do. Later events of the "+
+				"same kind count in the same finding. An acknowledged finding stays acknowledged when it recurs."),
 		path("findings/?$", "", "findings", listFields,
 			only(logical.ListOperation, b.answer(b.pathFindingsList, "List the findings of misuse.", ok(listResponse))),
 			"List the findings of misuse.",

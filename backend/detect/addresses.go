@@ -107,7 +107,8 @@ func (as *addresses) refused(addr netip.Addr, text uint32, n uint64, at uint32, 
 		g := guess{
 			address: addr, kind: kind.name, refusals: refusals, tokens: a.distinct(at, s.numbers[kind.window]),
 			untold: a.untold != 0 && int64(since(a.untold, at)) < s.numbers[kind.window],
-			failed: 100 * float64(refusals) / float64(refusals+uses), limit: s.numbers[kind.refusals], window: s.numbers[kind.window],
+			failed: 100 * float64(refusals) / float64(refusals+uses), limit: s.numbers[kind.refusals],
+			window: s.numbers[kind.window],
 		}
 		each := g.between(kind.least, kind.most) && int64(g.tokens) >= s.numbers[kind.tokens]
 		if g.untold {

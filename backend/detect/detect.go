@@ -92,8 +92,9 @@ func (d *Detector) at(b *Before) Place { return d.place(b.Address, b.region(), b
 
 // moved reports whether the circumstances of a use differ from those of the last use.
 func (s *sight) moved() bool {
-	return s.seen.Address != s.before.Address || s.seen.Network != s.before.Network || s.seen.Region != string(s.before.Region[:]) &&
-		(s.seen.Region != "" || s.before.Region != [2]byte{})
+	return s.seen.Address != s.before.Address || s.seen.Network != s.before.Network ||
+		s.seen.Region != string(s.before.Region[:]) &&
+			(s.seen.Region != "" || s.before.Region != [2]byte{})
 }
 
 // Detector evaluates the rules, and keeps the settings and the findings. Evaluation changes memory only. Run writes what

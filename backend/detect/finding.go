@@ -33,24 +33,29 @@ const (
 // Finding says that a rule fired. Later events of the same rule about the same token, address, or role and entity count in
 // the same finding. A published finding does not change.
 type Finding struct {
-	ID             string    `json:"id"`
-	Rule           Rule      `json:"rule"`
-	Severity       string    `json:"severity"`
-	State          string    `json:"state"`
-	Count          uint64    `json:"count"` // of events
-	First          time.Time `json:"first_seen_at"`
-	Last           time.Time `json:"last_seen_at"`
-	TokenID        string    `json:"token_id,omitempty"` // of the grant
-	Role           string    `json:"role,omitempty"`
-	EntityID       string    `json:"entity_id,omitempty"`
-	Address        string    `json:"address,omitempty"`
-	Summary        string    `json:"summary"` // what was seen, and what is allowed
-	Numbers        numbers   `json:"numbers"`
-	Evidence       []Sight   `json:"evidence"` // uses, the oldest first
-	Response       string    `json:"response,omitempty"`
-	Note           string    `json:"note,omitempty"`
-	AcknowledgedAt time.Time `json:"acknowledged_at,omitzero"`
-	AcknowledgedBy string    `json:"acknowledged_by,omitempty"`
+	ID       string    `json:"id"`
+	Rule     Rule      `json:"rule"`
+	Severity string    `json:"severity"`
+	Count    uint64    `json:"count"` // of events
+	First    time.Time `json:"first_seen_at"`
+	Last     time.Time `json:"last_seen_at"`
+	TokenID  string    `json:"token_id,omitempty"` // of the grant
+	Role     string    `json:"role,omitempty"`
+	EntityID string    `json:"entity_id,omitempty"`
+	Address  string    `json:"address,omitempty"`
+	Summary  string    `json:"summary"` // what was seen, and what is allowed
+	Numbers  numbers   `json:"numbers"`
+	Evidence []Sight   `json:"evidence"` // uses, the oldest first
+	Response string    `json:"response,omitempty"`
+	Acknowledgement
+}
+
+// Acknowledgement is the state of a finding, and what an operator wrote about the finding.
+type Acknowledgement struct {
+	State string    `json:"state"`
+	Note  string    `json:"note,omitempty"`
+	At    time.Time `json:"acknowledged_at,omitzero"`
+	By    string    `json:"acknowledged_by,omitempty"`
 }
 
 // numbers are what a rule measured, and the thresholds.
@@ -96,14 +101,17 @@ func (f *Finding) Advice(mount string) []string {
 	add := func(format string, args ...any) { commands = append(commands, fmt.Sprintf(format, args...)) }
 	switch f.Rule {
 	case UsedAfterEnd:
-		add("vault read %stokens/%s # who holds the token: mend the client at %s, or treat it as a thief", mount, f.TokenID, orUnknown(f.Address))
+		add("vault read %stokens/%s # who holds the token: mend the client at %s, or treat it as a thief", mount, f.TokenID,
+			orUnknown(f.Address))
 	case Guessing:
 		add("iptables -I INPUT -s %s -j DROP # on the gateway: stop the address", f.Address)
 		add("vault write %sconfig/detection known_ranges=%s # instead, if the address is your own proxy", mount, f.Address)
 	case WrongEnvironment:
-		add("vault read %sconfig # the environment of this mount: give the client at %s a token of this environment", mount, orUnknown(f.Address))
+		add("vault read %sconfig # the environment of this mount: give the client at %s a token of this environment", mount,
+			orUnknown(f.Address))
 	case RefreshReuse:
-		add("vault list -detailed %stokens # the grant was revoked: have the holder, entity %s, request a new token", mount, orUnknown(f.EntityID))
+		add("vault list -detailed %stokens # the grant was revoked: have the holder, entity %s, request a new token", mount,
+			orUnknown(f.EntityID))
 	default:
 		add("vault read %stokens/%s # who holds the token", mount, f.TokenID)
 		add("vault write %srevoke token_id=%s # revoke the token", mount, f.TokenID)

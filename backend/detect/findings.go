@@ -45,7 +45,7 @@ func (d *Detector) raise(k key, at uint32, n uint64, fill func(*Finding)) {
 	defer fs.mu.Unlock()
 	it := fs.byID[id]
 	if it == nil {
-		it = &item{Finding: Finding{ID: id, Rule: k.rule, State: Open, First: now}}
+		it = &item{Finding: Finding{ID: id, Rule: k.rule, First: now, Acknowledgement: Acknowledgement{State: Open}}}
 		if !fs.place(it, d.Now()) {
 			return
 		}

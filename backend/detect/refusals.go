@@ -53,8 +53,10 @@ func (d *Detector) burst(s *sight, reason access.Reason, n uint64) {
 	}
 	d.raise(s.key(RefusedBurst, string(reason)), s.at, 1, func(f *Finding) {
 		f.Severity = Medium
-		f.Numbers = numbers{"refusals": float64(after), "allowed_refusals": float64(limit - 1), "window_seconds": s.limit(burstWindow)}
-		f.Summary = fmt.Sprintf("the token was refused %d times within %s, at last as %s, allowed are %d", after, s.span(burstWindow), reason, limit-1)
+		f.Numbers = numbers{"refusals": float64(after), "allowed_refusals": float64(limit - 1),
+			"window_seconds": s.limit(burstWindow)}
+		f.Summary = fmt.Sprintf("the token was refused %d times within %s, at last as %s, allowed are %d", after,
+			s.span(burstWindow), reason, limit-1)
 		d.witness(f, s, nil)
 	})
 }
@@ -76,7 +78,8 @@ func (d *Detector) ended(s *sight, r *Refusals) {
 	d.raise(s.key(UsedAfterEnd, string(r.Reason)), s.at, uint64(r.Count), func(f *Finding) {
 		f.Severity = Medium
 		f.Numbers = numbers{"seconds_after_end": float64(late), "allowed_seconds": s.limit(endedFor)}
-		f.Summary = fmt.Sprintf("the token is %s, and is still being shown %s later, allowed are %s", r.Reason, span(late), s.span(endedFor))
+		f.Summary = fmt.Sprintf("the token is %s, and is still being shown %s later, allowed are %s", r.Reason, span(late),
+			s.span(endedFor))
 		d.witness(f, s, nil)
 	})
 }
@@ -115,7 +118,8 @@ func (d *Detector) Foreign(client netip.Addr) {
 	d.raise(k, at, 1, func(f *Finding) {
 		f.Severity = Medium
 		f.Numbers = numbers{"allowed_uses": 0}
-		f.Summary = "a token was shown that this mount did not issue: a client has the token of another environment, or the token is forged"
+		f.Summary = "a token was shown that this mount did not issue: a client has the token of another environment, or the " +
+			"token is forged"
 		f.Evidence = []Sight{sightOf(at, client, "", 0, nil)}
 	})
 }
@@ -133,7 +137,8 @@ func (d *Detector) RefreshReused(grant token.ID, role, subject, client string) {
 		f.Severity = High
 		f.TokenID, f.Role, f.EntityID, f.Response = grant.String(), role, subject, Revoked
 		f.Numbers = numbers{"allowed_reuses": 0}
-		f.Summary = "a refresh token was used that was used before: one of its two holders has stolen the token. The engine has revoked the grant"
+		f.Summary = "a refresh token was used that was used before: one of its two holders has stolen the token. The engine " +
+			"has revoked the grant"
 		f.Evidence = []Sight{sightOf(at, addr, "", 0, nil)}
 	})
 }
@@ -150,8 +155,9 @@ func (d *Detector) guessed(client netip.Addr, text uint32, n uint64, at uint32, 
 	d.raise(key{rule: Guessing, address: g.address}, at, 1, func(f *Finding) {
 		f.Severity = High
 		f.Numbers = numbers{
-			"refusals": float64(g.refusals), "failed_percent": g.failed, "tokens": float64(g.tokens), "threshold_refusals": float64(g.limit),
-			"window_seconds": float64(g.window),
+			"refusals": float64(g.refusals), "failed_percent": g.failed, "tokens": float64(g.tokens),
+			"threshold_refusals": float64(g.limit),
+			"window_seconds":     float64(g.window),
 		}
 		tokens := fmt.Sprintf("%d different tokens", g.tokens)
 		switch {
@@ -160,7 +166,8 @@ func (d *Detector) guessed(client netip.Addr, text uint32, n uint64, at uint32, 
 		case g.tokens >= maxRefusedTokens:
 			tokens = fmt.Sprintf("at least %d different tokens", g.tokens)
 		}
-		f.Summary = fmt.Sprintf("%s: %d refusals of %s within %s came from the address, %.0f %% of its uses; the rule begins at %d refusals",
+		f.Summary = fmt.Sprintf("%s: %d refusals of %s within %s came from the address, %.0f %% of its uses; the rule begins "+
+			"at %d refusals",
 			g.kind, g.refusals, tokens, span(uint32(g.window)), g.failed, g.limit)
 		f.Evidence = []Sight{sightOf(at, client, "", 0, nil)}
 	})

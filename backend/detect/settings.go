@@ -64,7 +64,8 @@ func (stored storedSettings) settings() (*Settings, error) {
 		s.modes[i] = On
 		if mode, set := stored.Modes[Rules[i].Rule]; set {
 			if !Rules[i].Rule.takes(mode) {
-				return nil, refusal.Field(string(Rules[i].Rule), "%q is not one of: %s", refusal.Clip(string(mode)), list(Rules[i].Rule.Modes()))
+				return nil, refusal.Field(string(Rules[i].Rule), "%q is not one of: %s", refusal.Clip(string(mode)),
+					list(Rules[i].Rule.Modes()))
 			}
 			s.modes[i] = mode
 		}
@@ -86,7 +87,8 @@ func (stored storedSettings) settings() (*Settings, error) {
 	for _, text := range stored.Networks {
 		n, err := strconv.ParseUint(strings.TrimPrefix(text, "AS"), 10, 32)
 		if err != nil || n == 0 {
-			return nil, refusal.Field(HostingNetworks, "%q is not the number of an autonomous system, such as AS64496", refusal.Clip(text))
+			return nil, refusal.Field(HostingNetworks, "%q is not the number of an autonomous system, such as AS64496",
+				refusal.Clip(text))
 		}
 		s.hosting[uint32(n)] = true
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"maps"
 	"regexp"
 	"strings"
 	"sync"
@@ -118,7 +117,7 @@ func (it *item) merge(stored *Finding) {
 		it.Finding = *stored
 	}
 	if stored.State == Acknowledged {
-		it.State, it.Note, it.AcknowledgedAt, it.AcknowledgedBy = Acknowledged, stored.Note, stored.AcknowledgedAt, stored.AcknowledgedBy
+		it.Acknowledgement = stored.Acknowledgement
 	}
 	if stored.Response == Revoked {
 		it.Response, it.respond = Revoked, false
@@ -219,8 +218,8 @@ func (d *Detector) settle(ctx context.Context, id string) error {
 		fs.mu.Unlock()
 	}
 	if !logged {
-		d.Log().Warn("misuse of a token found", "finding", f.ID, "rule", string(f.Rule), "severity", f.Severity, "token_id", f.TokenID,
-			"role", f.Role, "entity_id", f.EntityID, "address", f.Address, "summary", f.Summary, "response", f.Response)
+		d.Log().Warn("misuse of a token found", "finding", f.ID, "rule", string(f.Rule), "severity", f.Severity, "token_id",
+			f.TokenID, "role", f.Role, "entity_id", f.EntityID, "address", f.Address, "summary", f.Summary, "response", f.Response)
 	}
 	return d.write(ctx, d.Storage, id)
 }
@@ -232,7 +231,8 @@ func (d *Detector) revoke(ctx context.Context, f *Finding) string {
 		err = d.Respond.Revoke(ctx, id)
 	}
 	if err != nil {
-		d.Log().Error("token of a finding not revoked, retried", "finding", f.ID, "rule", string(f.Rule), "token_id", f.TokenID, "error", err)
+		d.Log().Error("token of a finding not revoked, retried", "finding", f.ID, "rule", string(f.Rule), "token_id", f.TokenID,
+			"error", err)
 		return Failed
 	}
 	return Revoked
@@ -293,8 +293,8 @@ func (d *Detector) Acknowledge(ctx context.Context, s logical.Storage, id, note,
 		fs.mu.Unlock()
 		return refusal.Field("id", "%q is not the ID of a finding", refusal.Clip(id))
 	}
-	before := it.copy()
-	it.State, it.Note, it.AcknowledgedAt, it.AcknowledgedBy = Acknowledged, note, d.Now().UTC().Truncate(time.Second), by
+	before := it.Acknowledgement
+	it.Acknowledgement = Acknowledgement{Acknowledged, note, d.Now().UTC().Truncate(time.Second), by}
 	if it.dirty.IsZero() {
 		it.dirty = d.Now()
 	}
@@ -302,47 +302,8 @@ func (d *Detector) Acknowledge(ctx context.Context, s logical.Storage, id, note,
 	err := d.write(ctx, s, id)
 	if err != nil {
 		fs.mu.Lock()
-		it.State, it.Note, it.AcknowledgedAt, it.AcknowledgedBy = before.State, before.Note, before.AcknowledgedAt, before.AcknowledgedBy
+		it.Acknowledgement = before
 		fs.mu.Unlock()
 	}
 	return err
-}
-
-// damage lists the stored entries that cannot be read. Other entries stay usable.
-type damage struct {
-	mu   sync.Mutex
-	keys map[string]error // storage key -> why it cannot be read
-}
-
-// note records why an entry cannot be read; nil: it can, or it was deleted.
-func (d *damage) note(key string, err error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if err == nil {
-		delete(d.keys, key)
-		return
-	}
-	if d.keys == nil {
-		d.keys = make(map[string]error)
-	}
-	d.keys[key] = err
-}
-
-// Damaged returns the storage keys of the unreadable entries, each with the reason.
-func (d *Detector) Damaged() map[string]error {
-	d.damage.mu.Lock()
-	defer d.damage.mu.Unlock()
-	return maps.Clone(d.damage.keys)
-}
-
-// DropDamaged deletes an unreadable entry. A finding is lost; of the settings, the defaults apply.
-func (d *Detector) DropDamaged(ctx context.Context, s logical.Storage, key string) error {
-	if d.Damaged()[key] == nil {
-		return nil
-	}
-	if err := s.Delete(ctx, key); err != nil {
-		return err
-	}
-	d.damage.note(key, nil)
-	return nil
 }

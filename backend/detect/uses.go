@@ -53,7 +53,8 @@ func (d *Detector) surge(s *sight) {
 	d.raise(s.key(Surge, ""), s.at, 1, func(f *Finding) {
 		f.Severity = Medium
 		f.Numbers = numbers{"uses_a_minute": float64(uses), "usual_uses_a_minute": usual, "allowed_uses_a_minute": limit}
-		f.Summary = fmt.Sprintf("the token was used %d times within a minute, usual are %.1f, allowed are %.0f", uses, usual, limit)
+		f.Summary = fmt.Sprintf("the token was used %d times within a minute, usual are %.1f, allowed are %.0f", uses, usual,
+			limit)
 		d.witness(f, s, nil)
 	})
 }
@@ -89,9 +90,11 @@ func (d *Detector) travel(s *sight, here *Place) {
 	d.raise(s.key(ImpossibleTravel, ""), s.at, 1, func(f *Finding) {
 		f.Severity = High
 		f.Numbers = numbers{
-			"distance_km": math.Round(km), "seconds_apart": float64(apart), "speed_kmh": math.Round(speed), "allowed_kmh": s.limit(travelSpeed),
+			"distance_km": math.Round(km), "seconds_apart": float64(apart), "speed_kmh": math.Round(speed),
+			"allowed_kmh": s.limit(travelSpeed),
 		}
-		f.Summary = fmt.Sprintf("the token was used at two places that are %.0f km and %s apart: that is %.0f km/h, allowed are %.0f km/h",
+		f.Summary = fmt.Sprintf("the token was used at two places that are %.0f km and %s apart: that is %.0f km/h, allowed "+
+			"are %.0f km/h",
 			km, span(apart), speed, s.limit(travelSpeed))
 		if apart < uint32(seconds) {
 			f.Summary += fmt.Sprintf(" (uses within %s count as %[1]s apart)", s.span(travelInterval))
@@ -190,7 +193,8 @@ func (d *Detector) shared(s *sight, w *window, now *spot) {
 	d.raise(s.key(Shared, ""), s.at, 1, func(f *Finding) {
 		f.Severity = Medium
 		f.Numbers = numbers{
-			"addresses": float64(len(others) + 1), "allowed_addresses": s.limit(sharedNetworks), "window_seconds": s.limit(sharedWindow),
+			"addresses": float64(len(others) + 1), "allowed_addresses": s.limit(sharedNetworks),
+			"window_seconds": s.limit(sharedWindow),
 		}
 		f.Summary = fmt.Sprintf("the token was used from %d addresses within %s, a network counted once, allowed are %.0f",
 			len(others)+1, s.span(sharedWindow), s.limit(sharedNetworks))
@@ -230,7 +234,8 @@ func (d *Detector) raiseNew(s *sight, here *Place, rule Rule, what string, learn
 		if rule == NewNetwork {
 			known = learned.networks
 		}
-		f.Summary = fmt.Sprintf("a token of this role and entity was used from %s, before only from %s", what, strings.Join(known, ", "))
+		f.Summary = fmt.Sprintf("a token of this role and entity was used from %s, before only from %s", what,
+			strings.Join(known, ", "))
 		d.witness(f, s, nil, here)
 	})
 }

@@ -85,7 +85,8 @@ func WritePlaces(t testing.TB, path string, places map[string]Place) {
 		}
 		if p.Latitude != 0 || p.Longitude != 0 {
 			r["location"] = mmdbtype.Map{
-				"latitude": mmdbtype.Float64(p.Latitude), "longitude": mmdbtype.Float64(p.Longitude), "accuracy_radius": mmdbtype.Uint16(p.Radius),
+				"latitude": mmdbtype.Float64(p.Latitude), "longitude": mmdbtype.Float64(p.Longitude),
+				"accuracy_radius": mmdbtype.Uint16(p.Radius),
 			}
 		}
 		if p.Network != 0 {
