@@ -3,6 +3,7 @@ package detect
 import (
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
@@ -47,7 +48,7 @@ func (d *Detector) refused(s *sight) {
 // burst finds many refusals in a short time.
 func (d *Detector) burst(s *sight, reason access.Reason, n uint64) {
 	before, after := s.token.refused.add(s.at, s.numbers[burstWindow], n)
-	limit := uint64(s.numbers[burstRefusals])
+	limit := uint64(s.numbers[burstRefusals]) //nolint:gosec // at least 2
 	if before >= limit || after < limit || !s.on(RefusedBurst) {
 		return
 	}
@@ -168,7 +169,7 @@ func (d *Detector) guessed(client netip.Addr, text uint32, n uint64, at uint32, 
 		}
 		f.Summary = fmt.Sprintf("%s: %d refusals of %s within %s came from the address, %.0f %% of its uses; the rule begins "+
 			"at %d refusals",
-			g.kind, g.refusals, tokens, span(uint32(g.window)), g.failed, g.limit)
+			g.kind, g.refusals, tokens, short(time.Duration(g.window)*time.Second), g.failed, g.limit)
 		f.Evidence = []Sight{sightOf(at, client, "", 0, nil)}
 	})
 }

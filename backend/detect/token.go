@@ -26,7 +26,7 @@ type counter struct {
 
 // add counts n events at a time, and returns the number in the window before and after.
 func (c *counter) add(at uint32, window int64, n uint64) (before, after uint64) {
-	tick := at / uint32(max(window/counterSlots, 1))
+	tick := at / uint32(max(window/counterSlots, 1)) //nolint:gosec // at most some days
 	switch {
 	case tick >= c.tick+counterSlots || tick+counterSlots <= c.tick: // late, or another window
 		c.slots = [counterSlots]uint16{}

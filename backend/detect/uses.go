@@ -207,7 +207,7 @@ func (d *Detector) shared(s *sight, w *window, now *spot) {
 func (s *spot) sight() Sight {
 	e := Sight{At: fromSeconds(s.at), Address: prefixText(s.prefix), Network: asn(s.network)}
 	if s.city&countryBit != 0 {
-		e.Region = string([]byte{byte(s.city >> 8), byte(s.city)})
+		e.Region = string([]byte{byte(s.city >> 8 & 0xff), byte(s.city & 0xff)})
 	}
 	return e
 }

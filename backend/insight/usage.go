@@ -79,11 +79,11 @@ func New(c Config) *Usage {
 	return u
 }
 
-// What was seen of a token, as package detect takes it.
-type (
-	Seen     = detect.Seen
-	Refusals = detect.Refusals
-)
+// Seen is what was seen of a token.
+type Seen = detect.Seen
+
+// Refusals is how often uses were refused for a reason.
+type Refusals = detect.Refusals
 
 // Introspected counts an introspection of a token that expires at ownEnd by its own claims, and at end with renewals: a use
 // if the reason is access.Good, otherwise a refusal.
