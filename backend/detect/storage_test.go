@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -229,5 +230,39 @@ func TestFindingSize(t *testing.T) {
 	entry, err := b.Storage.Get(ctx, findingsPrefix+id)
 	if err != nil || len(entry.Value) > 4<<10 {
 		t.Errorf("%d bytes: %v", len(entry.Value), err)
+	}
+}
+
+// Everything at once: with the race detector.
+func TestConcurrentUse(t *testing.T) {
+	b := newBench(t)
+	var wait sync.WaitGroup
+	for worker := range 4 {
+		wait.Go(func() {
+			var before Before
+			for i := range 2000 {
+				addr := ip(fmt.Sprintf("10.%d.%d.1", worker, i%200))
+				b.Saw(idOf(worker), new(Token), &before, &Seen{
+					Uses: 1, At: start, Address: addr, Region: []string{"DE", "FR"}[i%2], Refusals: []Refusals{{Reason: "proof_replayed", Count: 1}},
+				})
+				b.Unknown(addr, uint32(i), 1)
+				before = Before{At: seconds(start), Address: addr}
+			}
+		})
+	}
+	wait.Go(func() {
+		for range 100 {
+			for _, f := range b.found("") {
+				_ = f.Advice("apitoken/")
+				_ = b.Acknowledge(ctx, b.Storage, f.ID, "a test", "ann")
+			}
+			b.Run(ctx)
+			b.Prune(start)
+			b.set(Change{Numbers: map[string]int64{"shared_addresses": 4}})
+		}
+	})
+	wait.Wait()
+	if n := len(b.found(ProofFailed)); n != 4 {
+		t.Errorf("%d findings of 4 tokens", n)
 	}
 }
