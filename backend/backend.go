@@ -90,6 +90,8 @@ func newBackend() *backend {
 			b.pathsUsage(),
 			b.pathsReports(),
 			b.pathsAttest(),
+			b.pathsDetection(),
+			b.pathsFindings(),
 		),
 		Secrets: []*framework.Secret{b.secretToken(), b.secretUpstream()},
 		// Vault initializes a mount once on every node, and again after a crash of the plugin. If that fails, Vault keeps the

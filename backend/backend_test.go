@@ -87,6 +87,11 @@ func TestOpenAPI(t *testing.T) {
 
 		"get /feed":                                   "apitoken-read-feed",
 		"post /usage":                                 "apitoken-report-usage",
+		"get /config/detection":                       "apitoken-read-detection-configuration",
+		"post /config/detection":                      "apitoken-configure-detection",
+		"get /findings/":                              "apitoken-list-findings",
+		"get /findings/{id}":                          "apitoken-read-finding",
+		"post /findings/{id}":                         "apitoken-acknowledge-finding",
 		"post /oauth/token":                           "apitoken-request-oauth-token",
 		"post /oauth/introspect":                      "apitoken-introspect-oauth-token",
 		"post /oauth/revoke":                          "apitoken-revoke-oauth-token",
@@ -360,7 +365,7 @@ func TestDocs(t *testing.T) {
 		name = strings.NewReplacer("/?$", "", `\`, "").Replace(name)
 		section, found := sections[name]
 		for title, s := range sections { // a list is with what it lists, keys/rotate with keys
-			if !found && strings.HasPrefix(title, name+"/:") || strings.HasPrefix(name, title+"/") {
+			if !found && (strings.HasPrefix(title, name+"/:") || strings.HasPrefix(name, title+"/")) {
 				section = s
 			}
 		}

@@ -62,6 +62,7 @@ func TestWatchedTexts(t *testing.T) {
 		"the storage of this mount cannot be written",
 		"tokens of disabled or deleted entities revoked",
 		"stored entry cannot be read",
+		"misuse of a token found",
 		"upstream tokens not revoked",
 		"static role not rotated",
 		"geoip_database cannot be read",

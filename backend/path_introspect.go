@@ -85,7 +85,7 @@ func (b *backend) pathIntrospectUpdate(ctx context.Context, req *request, d *inp
 		return nil, err
 	}
 	if active && !isLookUp(d) {
-		b.NoteUse(v, use)
+		b.NoteUse(v, use, text)
 	}
 	data := v.Answer(st.Config, req.MountPoint)
 	if active {

@@ -74,7 +74,7 @@ func (b *backend) pathOAuthIntrospectUpdate(ctx context.Context, st *state, req 
 		return nil, err
 	}
 	if b.WriteSafeReplicationState() {
-		b.NoteUse(v, use)
+		b.NoteUse(v, use, text)
 	}
 	c, err := st.Config.Get()
 	if err != nil {

@@ -523,7 +523,7 @@ func BenchmarkReports(b *testing.B) {
 			Holder: ledger.Holder{Role: "r", RoleID: id, RoleVersion: 1, Scopes: "a"},
 		})
 		if n%2 == 0 {
-			e.b.Usage.Introspected(tokenID, time.Now().Add(time.Hour), new(access.Use), access.Good)
+			e.b.Usage.Introspected(tokenID, time.Now().Add(time.Hour), time.Now().Add(time.Hour), new(access.Use), access.Good)
 		}
 	}
 	for _, report := range []string{"stale", "broad", "right-size", "orphans", "unowned"} {

@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -80,6 +81,9 @@ func checkType(name string, field framework.FieldType, value any) error {
 	return values.Null(name, value)
 }
 
+// maxNames is the maximum number of names of fields in an error.
+const maxNames = 30
+
 // takes returns a phrase with the names of the fields that a request may have in its body or query.
 func (h strictHandler) takes(schema fields) string {
 	var names []string
@@ -92,5 +96,8 @@ func (h strictHandler) takes(schema fields) string {
 		return "takes no fields"
 	}
 	slices.Sort(names)
+	if len(names) > maxNames {
+		return fmt.Sprintf("has %d fields: vault path-help lists them", len(names))
+	}
 	return "has " + strings.Join(names, ", ")
 }

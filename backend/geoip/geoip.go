@@ -70,6 +70,79 @@ func (d *Database) Region(path string, addr netip.Addr) string {
 	return regionOf(reader.Lookup(addr.Unmap().WithZone("")))
 }
 
+// Place is what a file says of an address. The zero value of a field means that the file does not say.
+type Place struct {
+	Region    string  // ISO 3166-1 alpha-2
+	City      uint32  // GeoNames ID
+	Network   uint32  // number of the autonomous system
+	Located   bool    // whether the coordinates are known
+	Latitude  float64 // in degrees
+	Longitude float64 // in degrees
+	Radius    float64 // accuracy of the coordinates, in kilometres
+}
+
+// record is the part of a record that Place reads: the form of a database of cities.
+type record struct {
+	Country struct {
+		Code string `maxminddb:"iso_code"`
+	} `maxminddb:"country"`
+	City struct {
+		ID uint32 `maxminddb:"geoname_id"`
+	} `maxminddb:"city"`
+	Location struct {
+		Latitude  *float64 `maxminddb:"latitude"`
+		Longitude *float64 `maxminddb:"longitude"`
+		Radius    uint16   `maxminddb:"accuracy_radius"`
+	} `maxminddb:"location"`
+	Network uint32 `maxminddb:"autonomous_system_number"`
+}
+
+// Offers reports whether one of the first networks of the file has coordinates, and whether one has the number of an
+// autonomous system.
+func (d *Database) Offers(path string) (located, networks bool) {
+	reader := d.reader(path)
+	if reader == nil {
+		return false, false
+	}
+	probes := 0
+	for found := range reader.Networks() {
+		var r record
+		if found.Decode(&r) == nil {
+			located = located || r.Location.Latitude != nil && r.Location.Longitude != nil
+			networks = networks || r.Network != 0
+		}
+		if probes++; probes == maxProbes || located && networks {
+			break
+		}
+	}
+	return located, networks
+}
+
+// Place returns what the file says of an address: the zero Place if the file does not know, if the address is invalid, or
+// if the file could never be read. A database of countries has neither cities nor coordinates.
+func (d *Database) Place(path string, addr netip.Addr) (p Place) {
+	if !addr.IsValid() {
+		return p
+	}
+	reader := d.reader(path)
+	if reader == nil {
+		return p
+	}
+	var r record
+	found := reader.Lookup(addr.Unmap().WithZone(""))
+	if !found.Found() || found.Decode(&r) != nil {
+		return p
+	}
+	p = Place{City: r.City.ID, Network: r.Network, Radius: float64(r.Location.Radius)}
+	if len(r.Country.Code) == 2 {
+		p.Region = r.Country.Code
+	}
+	if r.Location.Latitude != nil && r.Location.Longitude != nil {
+		p.Located, p.Latitude, p.Longitude = true, *r.Location.Latitude, *r.Location.Longitude
+	}
+	return p
+}
+
 func regionOf(found maxminddb.Result) string {
 	var code string
 	if err := found.DecodePath(&code, "country", "iso_code"); err != nil || len(code) != 2 {

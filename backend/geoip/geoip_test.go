@@ -205,3 +205,35 @@ func BenchmarkRegion(b *testing.B) {
 		}
 	}
 }
+
+// A database of cities says where an address is. A database of countries says only the country.
+func TestPlace(t *testing.T) {
+	l := newLookup(t)
+	berlin := geoiptest.Place{Country: "DE", City: 2950159, Latitude: 52.5, Longitude: 13.4, Radius: 20, Network: 64496}
+	geoiptest.WritePlaces(t, l.path, map[string]geoiptest.Place{"192.0.2.0/24": berlin, "198.51.100.0/24": {Country: "FR"}})
+	place := func(addr string) Place { return l.Place(l.path, netip.MustParseAddr(addr)) }
+	want := Place{Region: "DE", City: 2950159, Network: 64496, Located: true, Latitude: 52.5, Longitude: 13.4, Radius: 20}
+	if got := place("::ffff:192.0.2.7"); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if got := place("198.51.100.7"); got != (Place{Region: "FR"}) {
+		t.Errorf("got %+v of a country", got)
+	}
+	if got := place("203.0.113.7"); got != (Place{}) {
+		t.Errorf("got %+v of an unknown address", got)
+	}
+	if got := l.Place(l.path, netip.Addr{}); got != (Place{}) {
+		t.Errorf("got %+v of no address", got)
+	}
+	if located, networks := l.Offers(l.path); !located || !networks {
+		t.Errorf("a database of cities and networks offers %t, %t", located, networks)
+	}
+	geoiptest.Write(t, l.path, map[string]string{"192.0.2.0/24": "DE"})
+	l.pass(recheck)
+	if located, networks := l.Offers(l.path); located || networks {
+		t.Errorf("a database of countries offers %t, %t", located, networks)
+	}
+	if located, networks := l.Offers(l.path + "x"); located || networks {
+		t.Errorf("no database offers %t, %t", located, networks)
+	}
+}

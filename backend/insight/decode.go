@@ -176,7 +176,7 @@ func (d *decoder) refusals(row *TokenUse, value any) error {
 		if err != nil {
 			return fmt.Errorf("%s %w", name, err)
 		}
-		row.Refusals = append(row.Refusals, Refusals{access.Reason(name), uint32(n)}) //nolint:gosec // at most maxCount
+		row.Refusals = append(row.Refusals, Refusals{Reason: access.Reason(name), Count: uint32(n)}) //nolint:gosec // at most maxCount
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/detect"
 )
 
 // reasons are the reasons for which a known token is refused: those of access.Decide, and those of verifiers. Stored
@@ -25,9 +26,10 @@ func reasonNumber(reason access.Reason) int { return slices.Index(reasons[:], re
 // entry has the counts of a token in memory: 128 bytes. The lock of its shard guards an entry.
 type entry struct {
 	uses     uint64
-	scopes   *scopeSet // that uses needed; nil: none
-	segment  *segment  // where the counts are stored; nil: nowhere yet
-	address  [16]byte  // of the last use, as IPv6; zero: not known
+	scopes   *scopeSet     // that uses needed; nil: none
+	state    *detect.Token // of the rules of misuse; nil: nothing was seen since the start
+	segment  *segment      // where the counts are stored; nil: nowhere yet
+	address  [16]byte      // of the last use, as IPv6; zero: not known
 	refusals [len(reasons)]uint32
 	first    uint32  // time of the first use, in seconds since 1970; 0: none
 	last     uint32  // time of the last use, in seconds since 1970; 0: none

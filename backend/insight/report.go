@@ -60,7 +60,7 @@ func (u *Usage) Count(r *Report) (Outcome, error) {
 		}
 	}
 	for _, a := range r.Unknown {
-		u.unknown.add(a.Address, a.Refusals, now)
+		u.Refused(a.Address, 0, a.Refusals)
 		done.Accepted++
 	}
 	return done, nil

@@ -4,12 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/detect"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
@@ -226,8 +228,18 @@ func batch(t testing.TB, u *Usage) []any {
 	return list
 }
 
-func BenchmarkReport(b *testing.B) {
+// Each row of BenchmarkReport comes from the address of the use before. Each row of BenchmarkReportMoved comes from another
+// address, and each row of BenchmarkReportFindings makes a finding.
+func BenchmarkReport(b *testing.B)         { report(b, detect.RefusedBurst, detect.Off, false) }
+func BenchmarkReportMoved(b *testing.B)    { report(b, detect.RefusedBurst, detect.Off, true) }
+func BenchmarkReportFindings(b *testing.B) { report(b, detect.RefusedBurst, detect.On, false) }
+
+func report(b *testing.B, rule detect.Rule, mode detect.Mode, moves bool) {
 	u := process(b, new(disk), 1)
+	change := detect.Change{Modes: map[detect.Rule]detect.Mode{rule: mode}}
+	if _, err := u.Detect.Change(context.Background(), u.Storage, &change); err != nil {
+		b.Fatal(err)
+	}
 	list := batch(b, u)
 	b.ReportAllocs()
 	sequence := int64(0)
@@ -236,6 +248,11 @@ func BenchmarkReport(b *testing.B) {
 		r, err := ParseReport("api-1", sequence, list, nil)
 		if err != nil {
 			b.Fatal(err)
+		}
+		if moves {
+			for i := range r.Tokens {
+				r.Tokens[i].Address = netip.AddrFrom4([4]byte{10, byte(sequence), byte(sequence >> 8), 1})
+			}
 		}
 		if done, err := u.Count(r); err != nil || done.Accepted != MaxRows {
 			b.Fatal(done, err)

@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/detect"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/worker"
 )
@@ -24,6 +25,9 @@ type Config struct {
 	Now     func() time.Time
 	Log     func() hclog.Logger
 	Writer  string // ID of this process in storage keys
+
+	// Detect evaluates the rules of misuse over what is counted.
+	Detect *detect.Detector
 
 	// End returns until when the inventory has a token, without renewals; false if the inventory does not have the token.
 	End func(token.ID) (time.Time, bool)
@@ -75,39 +79,32 @@ func New(c Config) *Usage {
 	return u
 }
 
-// Seen is what was seen of a token: uses and refusals, and the circumstances of the last use. The zero value of a field
-// means that nothing is known.
-type Seen struct {
-	Uses     uint64
-	At       time.Time
-	Address  netip.Addr
-	Region   string // ISO 3166-1 alpha-2
-	Network  uint32 // number of the autonomous system
-	Refusals []Refusals
-	Scopes   []string // that the uses needed
-}
+// Seen is what was seen of a token.
+type Seen = detect.Seen
 
 // Refusals is how often uses were refused for a reason.
-type Refusals struct {
-	Reason access.Reason
-	Count  uint32
-}
+type Refusals = detect.Refusals
 
-// Introspected counts an introspection of a token that expires at ownEnd by its own claims: a use if the reason is
-// access.Good, otherwise a refusal.
-func (u *Usage) Introspected(id token.ID, ownEnd time.Time, use *access.Use, reason access.Reason) {
+// Introspected counts an introspection of a token that expires at ownEnd by its own claims, and at end with renewals: a use
+// if the reason is access.Good, otherwise a refusal.
+func (u *Usage) Introspected(id token.ID, ownEnd, end time.Time, use *access.Use, reason access.Reason) {
 	if reason != access.Good {
-		refused := [1]Refusals{{reason, 1}}
-		u.add(id, ownEnd, &Seen{At: u.Now(), Refusals: refused[:]})
+		refused := [1]Refusals{{Reason: reason, Count: 1}}
+		seen := &Seen{At: u.Now(), Address: use.ClientIP, Region: use.Region, Refusals: refused[:]}
+		if reason == access.Expired {
+			seen.EndedAt = end
+		}
+		u.add(id, ownEnd, seen)
 		return
 	}
 	u.add(id, ownEnd, &Seen{Uses: 1, At: u.Now(), Address: use.ClientIP, Region: use.Region, Scopes: use.Scopes})
 }
 
-// Refused counts refused tokens that nobody can attribute to a grant, by the address of the client. An invalid address
-// is not counted.
-func (u *Usage) Refused(client netip.Addr, count uint64) {
+// Refused counts refused tokens that nobody can attribute to a grant, by the address of the client. text is a hash of the
+// token; 0: not known. An invalid address is not counted.
+func (u *Usage) Refused(client netip.Addr, text uint32, count uint64) {
 	u.unknown.add(client, count, u.Now())
+	u.Detect.Unknown(client, text, count)
 }
 
 // add adds to the counts of a token. It reports false if the token is unknown: the inventory does not have the token, and
@@ -131,9 +128,22 @@ func (u *Usage) add(id token.ID, ownEnd time.Time, seen *Seen) bool {
 	if !ownEnd.IsZero() {
 		e.end = max(e.end, seconds(ownEnd))
 	}
+	u.judge(id, e, seen)
 	e.add(seen, &u.scopes)
 	u.changed(id, e)
 	return true
+}
+
+// judge evaluates the rules of misuse over what was seen of a token. The caller holds the lock of the token's shard.
+func (u *Usage) judge(id token.ID, e *entry, seen *Seen) {
+	if e.state == nil {
+		e.state = new(detect.Token)
+	}
+	before := detect.Before{At: e.last, Region: e.region, Network: e.network}
+	if e.address != [16]byte{} {
+		before.Address = netip.AddrFrom16(e.address).Unmap()
+	}
+	u.Detect.Saw(id, e.state, &before, seen)
 }
 
 // Get returns the counts of a token. On a standby, Get first reads what the active node has written.

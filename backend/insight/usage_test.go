@@ -20,6 +20,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/detect"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
@@ -100,10 +101,20 @@ func id(n int) (id token.ID) {
 
 var never = time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)
 
+// detector is a Detector of which nothing is stored.
+func detector() *detect.Detector {
+	return detect.New(detect.Config{
+		Storage: new(logical.InmemStorage), Now: time.Now, Log: hclog.NewNullLogger,
+		Place:  func(netip.Addr) detect.Place { return detect.Place{} },
+		Holder: func(token.ID) (detect.Holder, bool) { return detect.Holder{}, false },
+	})
+}
+
 // process is a Usage of a process of its own, which knows every token until never.
 func process(t testing.TB, d logical.Storage, writer int) *Usage {
 	t.Helper()
 	u := New(Config{
+		Detect:  detector(),
 		Storage: d, Now: time.Now, Log: hclog.NewNullLogger, Writer: fmt.Sprintf("%016x", writer),
 		End: func(token.ID) (time.Time, bool) { return never, true },
 	})
@@ -130,19 +141,19 @@ func get(t testing.TB, u *Usage, id token.ID) Record {
 	return r
 }
 
-func use(u *Usage, n int) { u.Introspected(id(n), never, &access.Use{}, access.Good) }
+func use(u *Usage, n int) { u.Introspected(id(n), never, never, &access.Use{}, access.Good) }
 
 func TestCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		u := process(t, new(disk), 1)
 		begin := time.Now()
-		u.Introspected(id(1), never, &access.Use{ClientIP: netip.MustParseAddr("192.0.2.1"), Scopes: []string{"b:read", "a:read"}}, access.Good)
+		u.Introspected(id(1), never, never, &access.Use{ClientIP: netip.MustParseAddr("192.0.2.1"), Scopes: []string{"b:read", "a:read"}}, access.Good)
 		time.Sleep(time.Minute)
-		u.Introspected(id(1), never, &access.Use{ClientIP: netip.MustParseAddr("2001:db8::1"), Scopes: []string{"b:read"}}, access.Good)
+		u.Introspected(id(1), never, never, &access.Use{ClientIP: netip.MustParseAddr("2001:db8::1"), Scopes: []string{"b:read"}}, access.Good)
 		time.Sleep(time.Minute)
-		u.Introspected(id(1), never, &access.Use{ClientIP: netip.MustParseAddr("192.0.2.9")}, access.InsufficientScope)
-		u.Introspected(id(1), never, &access.Use{}, access.HostNotAllowed)
-		u.Introspected(id(1), never, &access.Use{}, access.HostNotAllowed)
+		u.Introspected(id(1), never, never, &access.Use{ClientIP: netip.MustParseAddr("192.0.2.9")}, access.InsufficientScope)
+		u.Introspected(id(1), never, never, &access.Use{}, access.HostNotAllowed)
+		u.Introspected(id(1), never, never, &access.Use{}, access.HostNotAllowed)
 		r := get(t, u, id(1))
 		want := Record{
 			Uses: 2, FirstUse: begin, LastUse: begin.Add(time.Minute), Address: netip.MustParseAddr("2001:db8::1"),
@@ -160,7 +171,7 @@ func TestCounts(t *testing.T) {
 		if _, used := u.LastUse(id(2)); used {
 			t.Error("a token that nobody has used was used")
 		}
-		u.Introspected(id(3), never, &access.Use{}, access.Revoked)
+		u.Introspected(id(3), never, never, &access.Use{}, access.Revoked)
 		if _, used := u.LastUse(id(3)); used {
 			t.Error("a token was used whose only use was refused")
 		}
@@ -183,7 +194,7 @@ func TestReasons(t *testing.T) {
 func TestSaturation(t *testing.T) {
 	u := process(t, new(disk), 1)
 	for range 3 {
-		u.add(id(1), never, &Seen{Uses: math.MaxUint64 / 2, At: time.Now(), Refusals: []Refusals{{access.Revoked, math.MaxUint32 / 2}}})
+		u.add(id(1), never, &Seen{Uses: math.MaxUint64 / 2, At: time.Now(), Refusals: []Refusals{{Reason: access.Revoked, Count: math.MaxUint32 / 2}}})
 	}
 	if r := get(t, u, id(1)); r.Uses != math.MaxUint64 || r.Refusals[access.Revoked] != math.MaxUint32 {
 		t.Errorf("got %+v", r)
@@ -193,7 +204,7 @@ func TestSaturation(t *testing.T) {
 func TestScopesAreBounded(t *testing.T) {
 	u := process(t, new(disk), 1)
 	for i := range 100 {
-		u.Introspected(id(1), never, &access.Use{Scopes: []string{fmt.Sprintf("s%02d:read", i)}}, access.Good)
+		u.Introspected(id(1), never, never, &access.Use{Scopes: []string{fmt.Sprintf("s%02d:read", i)}}, access.Good)
 	}
 	if r := get(t, u, id(1)); len(r.Scopes) != maxScopes || !r.MoreScopes {
 		t.Errorf("%d scopes are kept, more: %t", len(r.Scopes), r.MoreScopes)
@@ -207,7 +218,7 @@ func TestScopesAreBounded(t *testing.T) {
 		for j := range 16 {
 			scopes = append(scopes, fmt.Sprintf("%s:%d:%d", long, i, j))
 		}
-		u.Introspected(id(i+2), never, &access.Use{Scopes: scopes}, access.Good)
+		u.Introspected(id(i+2), never, never, &access.Use{Scopes: scopes}, access.Good)
 	}
 	if u.scopes.bytes > maxSetBytes || u.scopes.bytes < maxSetBytes/2 {
 		t.Errorf("all sets have %d bytes", u.scopes.bytes)
@@ -230,7 +241,7 @@ func TestMemory(t *testing.T) {
 	runtime.ReadMemStats(&before)
 	client := netip.MustParseAddr("192.0.2.1")
 	for i := range tokens {
-		u.Introspected(id(i), never, &access.Use{ClientIP: client, Scopes: []string{"invoices:read"}}, access.Good)
+		u.Introspected(id(i), never, never, &access.Use{ClientIP: client, Scopes: []string{"invoices:read"}}, access.Good)
 	}
 	runtime.GC()
 	runtime.ReadMemStats(&after)
@@ -246,10 +257,10 @@ func TestUnknownIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		u := process(t, new(disk), 1)
 		guesser := netip.MustParseAddr("198.51.100.7")
-		u.Refused(guesser, 500)
-		u.Refused(netip.Addr{}, 1)
+		u.Refused(guesser, 0, 500)
+		u.Refused(netip.Addr{}, 0, 1)
 		for i := range 3 * maxAddresses {
-			u.Refused(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 1)
+			u.Refused(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 0, 1)
 		}
 		if n := len(u.unknown.addresses); n > maxAddresses {
 			t.Errorf("%d addresses are kept", n)
@@ -258,7 +269,7 @@ func TestUnknownIsBounded(t *testing.T) {
 			t.Errorf("the address with the most refusals is %v", top)
 		}
 		time.Sleep(unknownFor + time.Second)
-		u.Refused(netip.MustParseAddr("::ffff:198.51.100.8"), 1)
+		u.Refused(netip.MustParseAddr("::ffff:198.51.100.8"), 0, 1)
 		u.Prune(time.Now(), func(token.ID, time.Time) bool { return false })
 		if left := u.Unknown(10); len(left) != 1 || left[0].Address.String() != "198.51.100.8" {
 			t.Errorf("left after a day: %v", left)
@@ -273,7 +284,7 @@ func TestRestart(t *testing.T) {
 		first := running(t, d, 1)
 		seen := &Seen{
 			Uses: 7, At: time.Now(), Address: netip.MustParseAddr("192.0.2.1"), Region: "DE", Network: 64496,
-			Refusals: []Refusals{{access.HostNotAllowed, 3}}, Scopes: []string{"a:read", "b:read"},
+			Refusals: []Refusals{{Reason: access.HostNotAllowed, Count: 3}}, Scopes: []string{"a:read", "b:read"},
 		}
 		first.add(id(1), never, seen)
 		want := get(t, first, id(1))
@@ -431,7 +442,7 @@ func TestLargestSegment(t *testing.T) {
 	u := process(t, d, 1)
 	var all []Refusals
 	for _, r := range reasons {
-		all = append(all, Refusals{r, math.MaxUint32})
+		all = append(all, Refusals{Reason: r, Count: math.MaxUint32})
 	}
 	for i := range segmentRows {
 		seen := &Seen{
@@ -506,7 +517,7 @@ func TestEnded(t *testing.T) {
 		u.End = func(id token.ID) (time.Time, bool) { return end, id[11]%2 == 0 }
 		const tokens = 3 * segmentRows
 		for i := range tokens {
-			u.Introspected(id(i), end, &access.Use{}, access.Good)
+			u.Introspected(id(i), end, end, &access.Use{}, access.Good)
 		}
 		time.Sleep(time.Minute)
 		if n := len(d.names(t)); n != 3 {
@@ -658,7 +669,7 @@ func BenchmarkIntrospected(b *testing.B) {
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for i := 0; pb.Next(); i++ {
-			u.Introspected(id(i%1000), never, one, access.Good)
+			u.Introspected(id(i%1000), never, never, one, access.Good)
 		}
 	})
 }
@@ -669,7 +680,7 @@ func BenchmarkLoad(b *testing.B) {
 	u := process(b, d, 1)
 	one := &access.Use{ClientIP: netip.MustParseAddr("192.0.2.1"), Scopes: []string{"invoices:read"}}
 	for i := range tokens {
-		u.Introspected(id(i), never, one, access.Good)
+		u.Introspected(id(i), never, never, one, access.Good)
 	}
 	for range tokens/segmentRows + 1 {
 		u.nextWriteNow()

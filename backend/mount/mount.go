@@ -22,6 +22,8 @@
 //	hold/<id>/<hold>        a lease's hold on a shared upstream token
 //	usage/<w>-<n>           how tokens were used
 //	watch/<xx>              when roles issued, and what uses needed: for reports
+//	detect/settings         what the rules of misuse do
+//	detect/finding/<id>     a finding of misuse
 //
 // <w> is the writer id of a process. Only that process rewrites a key with <w>. Loading merges the keys of all writers.
 // Large pages have one more digit in <xxx>.
@@ -56,6 +58,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/detect"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/feed"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/fence"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/geoip"
@@ -95,6 +98,7 @@ type Mount struct {
 	Leavers     *leavers.Leavers
 	Usage       *insight.Usage
 	Watch       *report.Watch
+	Detect      *detect.Detector
 	Fence       *fence.Fence
 
 	queue  *worker.Worker // runs Upstreams.Run
@@ -131,7 +135,13 @@ func New(c Config) *Mount {
 	m.Upstreams = upstream.New(upstream.Config{
 		Storage: m.Storage, Now: m.now, Log: c.Log, Mount: upstreamMount{m}, Wake: m.queue.Wake, UserAgent: c.UserAgent, Dial: c.Dial,
 	})
-	m.Usage = insight.New(insight.Config{Storage: m.Storage, Now: m.now, Log: m.World.Log, Writer: m.writer, End: m.listedUntil})
+	m.Detect = detect.New(detect.Config{
+		Storage: m.Storage, Now: m.now, Log: m.World.Log, Place: m.placeOf, Holder: m.holderOf, Respond: responder{m},
+	})
+	m.World.Reused = m.Detect.RefreshReused
+	m.Usage = insight.New(insight.Config{
+		Storage: m.Storage, Now: m.now, Log: m.World.Log, Writer: m.writer, Detect: m.Detect, End: m.listedUntil,
+	})
 	m.Statics = static.New(m.Storage, m.now, c.Log, staticMount{m}, &m.Upstreams.Timings)
 	return m
 }
@@ -148,6 +158,7 @@ func (m *Mount) Start(ctx context.Context, s logical.Storage) error {
 		m.Statics.Start(m.Statics.Run)
 		m.Leavers.Start(m.Leavers.Run)
 		m.Usage.Start(m.Usage.Run)
+		m.Detect.Start(m.Detect.Run)
 	}
 	return err
 }
@@ -163,6 +174,7 @@ func (m *Mount) Maintain(ctx context.Context, s logical.Storage) error {
 	}
 	now, longest := m.now(), st.LongestLifetime()
 	m.watchAll(st, now)
+	m.Detect.Prune(now)
 	err = errors.Join( // every step runs, even if another step fails
 		st.Maintain(ctx, s),
 		st.StatusIndexes.Prune(ctx, s, longest, now),
@@ -185,6 +197,8 @@ func (m *Mount) Close(ctx context.Context) {
 	m.Usage.Close()
 	m.Usage.Flush(ctx)
 	m.flushWatch(ctx)
+	m.Detect.Close()
+	m.Detect.Flush(ctx)
 	m.Statics.Close()
 	m.queue.Close()
 	m.Upstreams.Wait()

@@ -137,6 +137,7 @@ func (t *Tokens) refreshTokenReused(ctx context.Context, s logical.Storage, q *R
 	if err := t.RevokeClaims(ctx, s, used); err != nil {
 		return err
 	}
+	t.Reused(used.Grant, name, used.Subject, q.RemoteAddr)
 	return errInvalidGrant
 }
 

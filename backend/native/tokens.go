@@ -26,6 +26,9 @@ type World struct {
 	Limits   *role.Limits
 	Feed     *feed.Feed      // tells verifiers what has changed
 	Regions  *geoip.Database // regions of addresses, in the file that the config names
+
+	// Reused is told that a refresh token of a grant was used again, and from where; empty: not known. The grant is revoked.
+	Reused func(grant token.ID, role, subject, remoteAddr string)
 }
 
 // Vault is what Vault tells a mount; logical.SystemView implements it.

@@ -230,8 +230,9 @@ func (w *world) checkHeld(n *node, u *upstreamToken) (held bool) {
 	return held
 }
 
-// mayRemain are the keys that storage may hold when all tokens have ended.
-var mayRemain = []string{"config", "keys/", "role/", "provider/", "connection/", "static-role/", "ledger/writers/", "ledger/status/", "ledger/inventory/", "ledger/suspensions/", "usage/", "watch/"}
+// mayRemain are the keys that storage may hold when all tokens have ended. Findings of misuse remain for 90 days.
+var mayRemain = []string{"config", "keys/", "role/", "provider/", "connection/", "static-role/", "ledger/writers/", "ledger/status/", "ledger/inventory/", "ledger/suspensions/", "usage/",
+	"watch/", "detect/finding/"}
 
 // atTheEnd has all tokens end: storage must be small again (invariant 6).
 func (w *world) atTheEnd() {

@@ -1,0 +1,130 @@
+package detect
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+)
+
+// Severities of findings.
+const (
+	High   = "high"
+	Medium = "medium"
+	Low    = "low"
+)
+
+// States of findings.
+const (
+	Open         = "open"
+	Acknowledged = "acknowledged"
+)
+
+// Responses to findings.
+const (
+	Revoked = "revoked" // the grant of the token was revoked
+	Failed  = "failed"  // the grant could not be revoked; the engine retries
+)
+
+// Finding says that a rule fired. Later events of the same rule about the same token, address, or role and entity count in
+// the same finding. A published finding does not change.
+type Finding struct {
+	ID       string    `json:"id"`
+	Rule     Rule      `json:"rule"`
+	Severity string    `json:"severity"`
+	Count    uint64    `json:"count"` // of events
+	First    time.Time `json:"first_seen_at"`
+	Last     time.Time `json:"last_seen_at"`
+	TokenID  string    `json:"token_id,omitempty"` // of the grant
+	Role     string    `json:"role,omitempty"`
+	EntityID string    `json:"entity_id,omitempty"`
+	Address  string    `json:"address,omitempty"`
+	Summary  string    `json:"summary"` // what was seen, and what is allowed
+	Numbers  numbers   `json:"numbers"`
+	Evidence []Sight   `json:"evidence"` // uses, the oldest first
+	Response string    `json:"response,omitempty"`
+	Acknowledgement
+}
+
+// Acknowledgement is the state of a finding, and what an operator wrote about the finding.
+type Acknowledgement struct {
+	State string    `json:"state"`
+	Note  string    `json:"note,omitempty"`
+	At    time.Time `json:"acknowledged_at,omitzero"`
+	By    string    `json:"acknowledged_by,omitempty"`
+}
+
+// numbers are what a rule measured, and the thresholds.
+type numbers map[string]float64
+
+// Sight is a use or a refusal. The zero value of a field means that nothing is known.
+type Sight struct {
+	At      time.Time `json:"at"`
+	Address string    `json:"address,omitempty"` // or a range
+	Region  string    `json:"region,omitempty"`
+	Network string    `json:"network,omitempty"`
+}
+
+// Members returns a piece of evidence as answers show it.
+func (s *Sight) Members() map[string]any {
+	data := map[string]any{"at": s.At.UTC().Format(time.RFC3339)}
+	for name, value := range map[string]string{"address": s.Address, "region": s.Region, "network": s.Network} {
+		if value != "" {
+			data[name] = value
+		}
+	}
+	return data
+}
+
+// key is the identity of a finding.
+type key struct {
+	rule    Rule
+	token   token.ID
+	address netip.Addr
+	extra   string
+}
+
+// id returns the ID of a finding: 24 hexadecimal digits.
+func (k *key) id() string {
+	sum := sha256.Sum256([]byte(strings.Join([]string{string(k.rule), k.token.String(), k.address.String(), k.extra}, "\x00")))
+	return hex.EncodeToString(sum[:12])
+}
+
+// Advice returns what an operator can do about a finding: each a command to paste, with the reason behind #. mount is the
+// path of the mount with a slash at the end.
+func (f *Finding) Advice(mount string) []string {
+	var commands []string
+	add := func(format string, args ...any) { commands = append(commands, fmt.Sprintf(format, args...)) }
+	switch f.Rule {
+	case UsedAfterEnd:
+		add("vault read %stokens/%s # who holds the token: mend the client at %s, or treat it as a thief", mount, f.TokenID,
+			orUnknown(f.Address))
+	case Guessing:
+		add("iptables -I INPUT -s %s -j DROP # on the gateway: stop the address", f.Address)
+		add("vault write %sconfig/detection known_ranges=%s # instead, if the address is your own proxy", mount, f.Address)
+	case WrongEnvironment:
+		add("vault read %sconfig # the environment of this mount: give the client at %s a token of this environment", mount,
+			orUnknown(f.Address))
+	case RefreshReuse:
+		add("vault list -detailed %stokens # the grant was revoked: have the holder, entity %s, request a new token", mount,
+			orUnknown(f.EntityID))
+	default:
+		add("vault read %stokens/%s # who holds the token", mount, f.TokenID)
+		add("vault write %srevoke token_id=%s # revoke the token", mount, f.TokenID)
+	}
+	if f.State == Open {
+		add("vault write %sfindings/%s note=\"expected\" # instead, if this is as it should be", mount, f.ID)
+	}
+	return commands
+}
+
+func orUnknown(s string) string {
+	if s == "" {
+		return "(unknown)"
+	}
+	return s
+}

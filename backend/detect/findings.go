@@ -1,0 +1,200 @@
+package detect
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	// maxFindings is the maximum number of findings: about 8 MB.
+	maxFindings = 4096
+
+	// keepFor is how long a finding is kept after its last event.
+	keepFor = 90 * 24 * time.Hour
+
+	// refreshEvery is how often the summary and the evidence of a finding follow its events, in seconds.
+	refreshEvery = minute
+)
+
+// findings are the findings in memory.
+type findings struct {
+	mu       sync.Mutex
+	byID     map[string]*item
+	gone     map[string]bool // IDs of stored findings to be deleted
+	roomMade time.Time       // when makeRoom dropped findings
+	left     int             // number of findings for which there was no room, since the last log line
+}
+
+// item is a finding with what is still to be done about the finding.
+type item struct {
+	Finding
+	stored  bool      // an entry exists in storage
+	dirty   time.Time // since when changes wait for storage; zero: none wait
+	logged  bool
+	respond bool // a response is due
+}
+
+// raise notes n events of a rule. fill sets the severity, the summary, the numbers and the evidence of a finding; raise calls
+// fill for a new finding, and once a minute for a finding that goes on.
+func (d *Detector) raise(k key, at uint32, n uint64, fill func(*Finding)) {
+	id, now := k.id(), fromSeconds(at)
+	fs := &d.findings
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	it := fs.byID[id]
+	if it == nil {
+		it = &item{Finding: Finding{ID: id, Rule: k.rule, First: now, Acknowledgement: Acknowledgement{State: Open}}}
+		if !fs.place(it, d.Now()) {
+			return
+		}
+		it.fill(&k, fill)
+		it.respond = d.Settings().mode(k.rule) == Revoke && it.TokenID != "" && it.Response == ""
+	} else if now.Sub(it.Last) >= refreshEvery*time.Second {
+		it.fill(&k, fill)
+	}
+	it.Count += n
+	if now.After(it.Last) {
+		it.Last = now
+	}
+	if now.Before(it.First) {
+		it.First = now
+	}
+	if it.dirty.IsZero() {
+		it.dirty = d.Now()
+		d.Wake()
+	}
+}
+
+func (it *item) fill(k *key, fill func(*Finding)) {
+	it.Evidence = nil
+	response := it.Response
+	fill(&it.Finding)
+	it.Response = cmp.Or(it.Response, response)
+	if k.address.IsValid() {
+		it.Address = k.address.String()
+	}
+}
+
+// place adds a finding, and reports whether there is room. The caller holds mu.
+func (fs *findings) place(it *item, now time.Time) bool {
+	if fs.byID == nil {
+		fs.byID, fs.gone = make(map[string]*item), make(map[string]bool)
+	}
+	if len(fs.byID) >= maxFindings && !fs.makeRoom(now) {
+		fs.left++
+		return false
+	}
+	fs.byID[it.ID] = it
+	delete(fs.gone, it.ID)
+	return true
+}
+
+// makeRoom drops the findings that matter least: acknowledged ones before open ones, then those of the lowest severity, then
+// the oldest. Sorting costs some milliseconds: makeRoom runs at most once a minute, and otherwise reports false.
+func (fs *findings) makeRoom(now time.Time) bool {
+	if age := now.Sub(fs.roomMade); age >= 0 && age < time.Minute {
+		return false
+	}
+	fs.roomMade = now
+	list := make([]*item, 0, len(fs.byID))
+	for _, it := range fs.byID {
+		list = append(list, it)
+	}
+	slices.SortFunc(list, func(a, b *item) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), a.Last.Compare(b.Last))
+	})
+	for _, least := range list[:maxFindings/16] {
+		fs.drop(least)
+	}
+	return true
+}
+
+func rank(it *item) int {
+	n := map[string]int{Low: 1, Medium: 2, High: 3}[it.Severity]
+	if it.State == Open {
+		n += 10
+	}
+	return n
+}
+
+// drop drops a finding from memory, and has Run delete it from storage. The caller holds mu.
+func (fs *findings) drop(it *item) {
+	delete(fs.byID, it.ID)
+	if it.stored {
+		fs.gone[it.ID] = true
+	}
+}
+
+// Get returns a finding.
+func (d *Detector) Get(id string) (Finding, bool) {
+	d.findings.mu.Lock()
+	defer d.findings.mu.Unlock()
+	it := d.findings.byID[id]
+	if it == nil {
+		return Finding{}, false
+	}
+	return it.copy(), true
+}
+
+// copy returns a finding that does not change. fill replaces the evidence and the numbers as a whole.
+func (it *item) copy() Finding { return it.Finding }
+
+// Filter selects findings. The zero value of a field selects all.
+type Filter struct {
+	Rule  Rule
+	Role  string
+	State string
+	Since time.Time // of the last event
+}
+
+func (f *Filter) takes(it *item) bool {
+	return (f.Rule == "" || f.Rule == it.Rule) && (f.Role == "" || f.Role == it.Role) && (f.State == "" || f.State == it.State) &&
+		!it.Last.Before(f.Since)
+}
+
+// List returns at most limit findings that a filter selects, the newest first, after the finding with an ID; the empty ID
+// stands for the first page. more reports whether there are more. known is false if there is no finding with the ID.
+func (d *Detector) List(filter *Filter, after string, limit int) (list []Finding, more, known bool) {
+	fs := &d.findings
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	last := fs.byID[after]
+	if after != "" && last == nil {
+		return nil, false, false
+	}
+	for _, it := range fs.byID {
+		if filter.takes(it) && (last == nil || newestFirst(&last.Finding, &it.Finding) < 0) {
+			list = append(list, it.copy())
+		}
+	}
+	slices.SortFunc(list, func(a, b Finding) int { return newestFirst(&a, &b) })
+	if len(list) > limit {
+		return list[:limit], true, true
+	}
+	return list, false, true
+}
+
+// newestFirst compares findings by their first event, which seldom changes: pages do not overlap.
+func newestFirst(a, b *Finding) int { return cmp.Or(b.First.Compare(a.First), cmp.Compare(a.ID, b.ID)) }
+
+// Prune drops what is kept of addresses and findings that are long past.
+func (d *Detector) Prune(now time.Time) {
+	d.addresses.prune(seconds(now))
+	fs := &d.findings
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if fs.left > 0 {
+		d.Log().Warn("findings of misuse left out: there is no room for more", "left_out", fs.left, "kept", maxFindings)
+		fs.left = 0
+	}
+	for _, it := range fs.byID {
+		if now.Sub(it.Last) > keepFor {
+			fs.drop(it)
+		}
+	}
+	if len(fs.gone) > 0 {
+		d.Wake()
+	}
+}

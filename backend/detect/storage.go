@@ -1,0 +1,309 @@
+package detect
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+)
+
+const (
+	// Prefix is where the settings and the findings are stored.
+	Prefix = "detect/"
+
+	// findingsPrefix is where the findings are stored: one entry for each, of at most about 4 kB.
+	findingsPrefix = Prefix + "finding/"
+
+	// writeInterval is the minimum time between two writes.
+	writeInterval = time.Second
+
+	// writeDelay is how long changes of a stored finding are gathered. A new finding is stored at once.
+	writeDelay = 30 * time.Second
+
+	// retryDelay is how long Run waits after a failure.
+	retryDelay = 10 * time.Second
+
+	// loaders is the number of parallel reads from storage.
+	loaders = 16
+
+	// MaxNote is the maximum length of a note, in bytes.
+	MaxNote = 512
+)
+
+// writes is the state of Run.
+type writes struct {
+	settings sync.Mutex // held while the settings are read or written
+	running  sync.Mutex // held by Run, Flush, and while a finding is written or read; locked before findings.mu
+	next     time.Time
+	failing  bool // the last write failed
+}
+
+var idForm = regexp.MustCompile(`^[0-9a-f]{24}$`)
+
+// Load reads the settings and the findings from storage. Another call brings memory up to date.
+func (d *Detector) Load(ctx context.Context, s logical.Storage, _ time.Time) error {
+	if err := d.loadSettings(ctx, s); err != nil {
+		return err
+	}
+	ids, err := s.List(ctx, findingsPrefix)
+	if err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(loaders)
+	for _, id := range ids {
+		group.Go(func() error { return d.read(ctx, s, id) })
+	}
+	return group.Wait()
+}
+
+// Reload reads an entry that another process has written.
+func (d *Detector) Reload(ctx context.Context, s logical.Storage, key string, _ time.Time) error {
+	if id, is := strings.CutPrefix(key, findingsPrefix); is {
+		return d.read(ctx, s, id)
+	}
+	return d.loadSettings(ctx, s)
+}
+
+// read brings memory up to date with a stored finding.
+func (d *Detector) read(ctx context.Context, s logical.Storage, id string) error {
+	entry, err := s.Get(ctx, findingsPrefix+id)
+	if err != nil {
+		return err
+	}
+	var stored Finding
+	if entry != nil {
+		if stored, err = decode(entry.Value, id); err != nil {
+			d.damage.note(findingsPrefix+id, err)
+			return nil
+		}
+	}
+	d.damage.note(findingsPrefix+id, nil)
+	fs := &d.findings
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	it := fs.byID[id]
+	switch {
+	case entry == nil:
+		if it != nil && it.dirty.IsZero() {
+			delete(fs.byID, id) // deleted by another process
+		}
+	case it == nil:
+		fs.place(&item{Finding: stored, stored: true, logged: true}, d.Now())
+	default:
+		it.merge(&stored)
+	}
+	return nil
+}
+
+// merge combines a finding in memory with what another process has stored.
+func (it *item) merge(stored *Finding) {
+	count, first := max(it.Count, stored.Count), stored.First
+	if it.First.Before(first) {
+		first = it.First
+	}
+	if stored.Last.After(it.Last) || it.dirty.IsZero() {
+		it.Finding = *stored
+	}
+	if stored.State == Acknowledged {
+		it.Acknowledgement = stored.Acknowledgement
+	}
+	if stored.Response == Revoked {
+		it.Response, it.respond = Revoked, false
+	}
+	it.Count, it.First, it.stored, it.logged = count, first, true, true
+}
+
+// decode decodes a stored finding.
+func decode(value []byte, id string) (f Finding, err error) {
+	if err := json.Unmarshal(value, &f); err != nil {
+		return f, err
+	}
+	if f.ID != id || !idForm.MatchString(id) || !f.Rule.Valid() || f.State != Open && f.State != Acknowledged {
+		return f, errors.New("the finding is not one that this engine writes")
+	}
+	return f, nil
+}
+
+// Run does one thing: it responds to a finding, logs a finding, or writes a finding. Run returns when to run again.
+func (d *Detector) Run(ctx context.Context) time.Duration {
+	d.writes.running.Lock()
+	defer d.writes.running.Unlock()
+	now := d.Now()
+	if wait := d.writes.next.Sub(now); wait > 0 && wait <= retryDelay {
+		return wait
+	}
+	id, wait := d.due(now)
+	if id == "" {
+		return wait
+	}
+	if err := d.settle(ctx, id); err != nil {
+		d.writes.next = now.Add(retryDelay)
+		if !d.writes.failing && ctx.Err() == nil {
+			d.Log().Warn("finding not stored, retried", "finding", id, "error", err)
+		}
+		d.writes.failing = true
+		return retryDelay
+	}
+	d.writes.failing = false
+	d.writes.next = now.Add(writeInterval)
+	return writeInterval
+}
+
+// due returns the finding that needs something now, or how long to wait; 0: until an event.
+func (d *Detector) due(now time.Time) (string, time.Duration) {
+	fs := &d.findings
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	var fresh, changed *item
+	for _, it := range fs.byID {
+		switch {
+		case it.dirty.IsZero():
+		case !it.stored:
+			if fresh == nil || it.respond && !fresh.respond || it.respond == fresh.respond && it.dirty.Before(fresh.dirty) {
+				fresh = it
+			}
+		case changed == nil || it.dirty.Before(changed.dirty):
+			changed = it
+		}
+	}
+	if fresh != nil {
+		return fresh.ID, 0
+	}
+	for id := range fs.gone {
+		return id, 0
+	}
+	if changed == nil {
+		return "", 0
+	}
+	if wait := writeDelay - now.Sub(changed.dirty); wait > 0 && wait <= writeDelay {
+		return "", wait
+	}
+	return changed.ID, 0
+}
+
+// settle does what is due of a finding.
+func (d *Detector) settle(ctx context.Context, id string) error {
+	fs := &d.findings
+	fs.mu.Lock()
+	it := fs.byID[id]
+	if it == nil {
+		fs.mu.Unlock()
+		if err := d.Storage.Delete(ctx, findingsPrefix+id); err != nil {
+			return err
+		}
+		fs.mu.Lock()
+		delete(fs.gone, id)
+		fs.mu.Unlock()
+		return nil
+	}
+	respond, logged, f := it.respond, it.logged, it.copy()
+	it.logged = true
+	fs.mu.Unlock()
+	if respond {
+		f.Response = d.revoke(ctx, &f)
+		fs.mu.Lock()
+		it.Response, it.respond = f.Response, f.Response != Revoked
+		fs.mu.Unlock()
+	}
+	if !logged {
+		d.Log().Warn("misuse of a token found", "finding", f.ID, "rule", string(f.Rule), "severity", f.Severity, "token_id",
+			f.TokenID, "role", f.Role, "entity_id", f.EntityID, "address", f.Address, "summary", f.Summary, "response", f.Response)
+	}
+	return d.write(ctx, d.Storage, id)
+}
+
+// revoke revokes the grant of a finding, and returns what came of the revocation.
+func (d *Detector) revoke(ctx context.Context, f *Finding) string {
+	id, err := token.ParseID(f.TokenID)
+	if err == nil {
+		err = d.Respond.Revoke(ctx, id)
+	}
+	if err != nil {
+		d.Log().Error("token of a finding not revoked, retried", "finding", f.ID, "rule", string(f.Rule), "token_id", f.TokenID,
+			"error", err)
+		return Failed
+	}
+	return Revoked
+}
+
+// write stores a finding. The caller holds writes.running.
+func (d *Detector) write(ctx context.Context, s logical.Storage, id string) error {
+	fs := &d.findings
+	fs.mu.Lock()
+	it := fs.byID[id]
+	if it == nil {
+		fs.mu.Unlock()
+		return nil
+	}
+	since, f := it.dirty, it.copy()
+	it.dirty = time.Time{}
+	if it.respond { // tried again with the next write
+		it.dirty = d.Now()
+	}
+	fs.mu.Unlock()
+	entry, err := logical.StorageEntryJSON(findingsPrefix+id, f)
+	if err == nil {
+		err = s.Put(ctx, entry)
+	}
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if err != nil {
+		it.dirty = since
+		return err
+	}
+	it.stored = true
+	return nil
+}
+
+// Flush stores a finding that waits for storage. The caller has closed the worker.
+func (d *Detector) Flush(ctx context.Context) {
+	d.writes.running.Lock()
+	defer d.writes.running.Unlock()
+	if id, _ := d.due(d.Now().Add(writeDelay)); id != "" && !d.Now().Before(d.writes.next) {
+		_ = d.settle(ctx, id) // findings of the last seconds may be lost
+	}
+}
+
+// Acknowledge sets the note of a finding, and stores that an operator has seen the finding.
+func (d *Detector) Acknowledge(ctx context.Context, s logical.Storage, id, note, by string) error {
+	if err := refusal.CheckLen("note", note, MaxNote); err != nil {
+		return err
+	}
+	if strings.TrimSpace(note) == "" || !utf8.ValidString(note) || strings.ContainsFunc(note, unicode.IsControl) {
+		return refusal.Field("note", "takes a line of text: why the finding is as it should be, or what was done")
+	}
+	d.writes.running.Lock()
+	defer d.writes.running.Unlock()
+	fs := &d.findings
+	fs.mu.Lock()
+	it := fs.byID[id]
+	if it == nil {
+		fs.mu.Unlock()
+		return refusal.Field("id", "%q is not the ID of a finding", refusal.Clip(id))
+	}
+	before := it.Acknowledgement
+	it.Acknowledgement = Acknowledgement{Acknowledged, note, d.Now().UTC().Truncate(time.Second), by}
+	if it.dirty.IsZero() {
+		it.dirty = d.Now()
+	}
+	fs.mu.Unlock()
+	err := d.write(ctx, s, id)
+	if err != nil {
+		fs.mu.Lock()
+		it.Acknowledgement = before
+		fs.mu.Unlock()
+	}
+	return err
+}

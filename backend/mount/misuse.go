@@ -1,0 +1,77 @@
+package mount
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/detect"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+)
+
+// placeOf returns where an address is, as far as the file that the config names says.
+func (m *Mount) placeOf(addr netip.Addr) detect.Place {
+	st := m.Loaded()
+	if st == nil {
+		return detect.Place{}
+	}
+	path := st.Config.OrDefaults().GeoIPDatabase
+	if path == "" {
+		return detect.Place{}
+	}
+	return detect.Place(m.World.Regions.Place(path, addr))
+}
+
+// holderOf returns who holds a token, as the inventory says.
+func (m *Mount) holderOf(id token.ID) (detect.Holder, bool) {
+	st := m.Loaded()
+	if st == nil {
+		return detect.Holder{}, false
+	}
+	row, known := st.Inventory.Get(id)
+	return detect.Holder{Role: row.Role, Subject: row.Subject, IssuedAt: row.IssuedAt}, known
+}
+
+// Unavailable returns the rules that lack what they need to find everything, each with the reason.
+func (m *Mount) Unavailable() map[string]any {
+	var located, networks bool
+	database := "config has no geoip_database"
+	if st := m.Loaded(); st != nil && st.Config.OrDefaults().GeoIPDatabase != "" {
+		located, networks = m.World.Regions.Offers(st.Config.OrDefaults().GeoIPDatabase)
+		database = "geoip_database of config has no %s"
+	}
+	reasons := make(map[string]any)
+	add := func(rule detect.Rule, what, effect string) {
+		reason := database
+		if strings.Contains(database, "%s") {
+			reason = fmt.Sprintf(database, what)
+		}
+		reasons[string(rule)] = reason + ": " + effect
+	}
+	if !located {
+		add(detect.ImpossibleTravel, "coordinates, which a database of cities has", "the rule makes no findings")
+	}
+	if !networks {
+		only := "networks are known only if verifiers report last_network"
+		add(detect.NewNetwork, "autonomous_system_number", only)
+		add(detect.SeveralNetworks, "autonomous_system_number", only)
+	}
+	return reasons
+}
+
+// responder acts on the tokens of findings.
+type responder struct{ *Mount }
+
+// Revoke implements detect.Responder.
+func (r responder) Revoke(ctx context.Context, grant token.ID) error {
+	st, err := r.Load(ctx, r.Storage)
+	if err != nil {
+		return err
+	}
+	warnings, err := r.Mount.Revoke(ctx, r.Storage, st, "", grant)
+	for _, warning := range warnings {
+		r.Log.Warn(fmt.Sprintf("token of a finding revoked: %s", warning), "token_id", grant.String())
+	}
+	return err
+}
