@@ -53,7 +53,7 @@ func (b *backend) pathsDetection() []*framework.Path {
 	return []*framework.Path{path("config/detection", "", "", detectionFields(),
 		operations{logical.ReadOperation: read, logical.UpdateOperation: update},
 		"Settings of the rules that find misuse of tokens.",
-		"Each rule is off, on, or revokes the grant of the token that it finds. Each threshold has a default, with its "+
+		"Each rule is off or on, or suspends or revokes the grant of the token that it finds. Each threshold has a default, with its "+
 			"source in docs/insight.md. The findings are in \"findings\".")}
 }
 

@@ -143,7 +143,7 @@ func TestFindingsErrors(t *testing.T) {
 	e.refused(logical.UpdateOperation, "findings/x", data{"note": "a\nb"}, "note: takes a line of text")
 	e.refused(logical.UpdateOperation, "findings/x", data{"note": strings.Repeat("x", 513)}, "note: is 513 bytes long, at most 512 are allowed")
 	for want, d := range map[string]data{
-		`shared: "maybe" is not one of: off, on, revoke`:                  {"shared": "maybe"},
+		`shared: "maybe" is not one of: off, on, suspend, revoke`:         {"shared": "maybe"},
 		`guessing: "revoke" is not one of: off, on`:                       {"guessing": "revoke"},
 		"shared_addresses: must be between 1 and 5":                       {"shared_addresses": 6},
 		"shared_window: must be between 1m and 24h":                       {"shared_window": "59s"},
@@ -173,22 +173,29 @@ func TestFindingsErrors(t *testing.T) {
 	}
 }
 
-// The mode revoke revokes the grant of a token within seconds, and says so.
-func TestFindingRevokes(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.write("roles/r", data{"scopes": []string{"a:read"}})
-		e.write("config/detection", data{"proof_failed": "revoke"})
-		c, other := e.creds("r", nil), e.creds("r", nil)
-		e.report("api-1", 1, data{"token_id": c.id, "refusals": data{"proof_replayed": 1}}, data{"token_id": other.id, "refusals": data{"rate_limited": 1}})
-		time.Sleep(2 * time.Second)
-		e.expect("revoked", c.token, nil)
-		e.expect("active", other.token, nil)
-		if list := e.findings(nil); len(list) != 1 || list[0]["response"] != "revoked" {
-			t.Errorf("found %v", list)
-		}
-		e.b.Cleanup(context.Background())
-	})
+// A rule suspends or revokes the grant of a token within seconds, and says so.
+func TestFindingActs(t *testing.T) {
+	for mode, state := range map[string]string{"revoke": "revoked", "suspend": "suspended"} {
+		synctest.Test(t, func(t *testing.T) {
+			e := newEngine(t)
+			e.write("roles/r", data{"scopes": []string{"a:read"}})
+			e.write("config/detection", data{"proof_failed": mode})
+			c, other := e.creds("r", nil), e.creds("r", nil)
+			e.report("api-1", 1, data{"token_id": c.id, "refusals": data{"proof_replayed": 1}}, data{"token_id": other.id, "refusals": data{"rate_limited": 1}})
+			time.Sleep(2 * time.Second)
+			e.expect(state, c.token, nil)
+			e.expect("active", other.token, nil)
+			list := e.findings(nil)
+			if len(list) != 1 || list[0]["response"] != state {
+				t.Errorf("found %v", list)
+			}
+			if mode == "suspend" {
+				e.write("resume", data{"token_id": c.id})
+				e.expect("active", c.token, nil)
+			}
+			e.b.Cleanup(context.Background())
+		})
+	}
 }
 
 // A reused refresh token, a token of another mount and a token that is shown after its end are findings.

@@ -32,6 +32,10 @@ type Config struct {
 
 // Responder acts on the grant of a token, because of a finding.
 type Responder interface {
+	// Suspend suspends a grant until an operator resumes the grant. note says why. Suspend returns a refusal.Error if the
+	// grant cannot be suspended.
+	Suspend(ctx context.Context, grant token.ID, note string) error
+
 	Revoke(ctx context.Context, grant token.ID) error
 }
 

@@ -26,8 +26,10 @@ const (
 
 // Responses to findings.
 const (
-	Revoked = "revoked" // the grant of the token was revoked
-	Failed  = "failed"  // the grant could not be revoked; the engine retries
+	Revoked   = "revoked"   // the grant of the token was revoked
+	Suspended = "suspended" // the grant of the token was suspended
+	Refused   = "refused"   // the grant cannot be suspended: a token of another service
+	Failed    = "failed"    // the grant could not be revoked or suspended; the engine retries
 )
 
 // Finding says that a rule fired. Later events of the same rule about the same token, address, or role and entity count in
@@ -115,6 +117,11 @@ func (f *Finding) Advice(mount string) []string {
 	default:
 		add("vault read %stokens/%s # who holds the token", mount, f.TokenID)
 		add("vault write %srevoke token_id=%s # revoke the token", mount, f.TokenID)
+		if f.Response == Suspended {
+			add("vault write %sresume token_id=%s # instead, if the use was right: undo the suspension", mount, f.TokenID)
+		} else {
+			add("vault write %ssuspend token_id=%s # instead, until you know more: stop the token", mount, f.TokenID)
+		}
 	}
 	if f.State == Open {
 		add("vault write %sfindings/%s note=\"expected\" # instead, if this is as it should be", mount, f.ID)

@@ -33,7 +33,7 @@ type item struct {
 	stored  bool      // an entry exists in storage
 	dirty   time.Time // since when changes wait for storage; zero: none wait
 	logged  bool
-	respond bool // a response is due
+	respond Mode // the response that is due; empty: none
 }
 
 // raise notes n events of a rule. fill sets the severity, the summary, the numbers and the evidence of a finding; raise calls
@@ -50,7 +50,9 @@ func (d *Detector) raise(k key, at uint32, n uint64, fill func(*Finding)) {
 			return
 		}
 		it.fill(&k, fill)
-		it.respond = d.Settings().mode(k.rule) == Revoke && it.TokenID != "" && it.Response == ""
+		if mode := d.Settings().mode(k.rule); (mode == Revoke || mode == Suspend) && it.TokenID != "" && it.Response == "" {
+			it.respond = mode
+		}
 	} else if now.Sub(it.Last) >= refreshEvery*time.Second {
 		it.fill(&k, fill)
 	}

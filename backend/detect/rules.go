@@ -63,9 +63,10 @@ type Mode string
 
 // The modes.
 const (
-	Off    Mode = "off"
-	On     Mode = "on"     // makes findings
-	Revoke Mode = "revoke" // makes findings, and revokes the grant of the token
+	Off     Mode = "off"
+	On      Mode = "on"      // makes findings
+	Suspend Mode = "suspend" // makes findings, and suspends the grant of the token
+	Revoke  Mode = "revoke"  // makes findings, and revokes the grant of the token
 )
 
 // Modes returns the modes that a rule can have.
@@ -73,7 +74,7 @@ func (r Rule) Modes() []Mode {
 	if r.ofAddress() {
 		return []Mode{Off, On}
 	}
-	return []Mode{Off, On, Revoke}
+	return []Mode{Off, On, Suspend, Revoke}
 }
 
 func (r Rule) takes(m Mode) bool { return slices.Contains(r.Modes(), m) }

@@ -19,14 +19,15 @@ import (
 // bench is a Detector under test with its clock, its places, and one state of each token.
 type bench struct {
 	*Detector
-	t       testing.TB
-	now     time.Time
-	places  map[string]Place
-	issued  time.Time
-	revoked []token.ID
-	fails   error // of a revocation
-	tokens  map[token.ID]*Token
-	before  map[token.ID]*Before
+	t         testing.TB
+	now       time.Time
+	places    map[string]Place
+	issued    time.Time
+	revoked   []token.ID
+	suspended []string // notes
+	fails     error    // of a revocation
+	tokens    map[token.ID]*Token
+	before    map[token.ID]*Before
 }
 
 var start = time.Date(2026, 1, 2, 15, 0, 0, 0, time.UTC)
@@ -47,6 +48,13 @@ func newBench(t testing.TB) *bench {
 		Respond: b,
 	})
 	return b
+}
+
+func (b *bench) Suspend(_ context.Context, id token.ID, note string) error {
+	if b.fails == nil {
+		b.suspended = append(b.suspended, note)
+	}
+	return b.fails
 }
 
 func (b *bench) Revoke(_ context.Context, id token.ID) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"regexp"
 	"strings"
 	"sync"
@@ -119,8 +120,8 @@ func (it *item) merge(stored *Finding) {
 	if stored.State == Acknowledged {
 		it.Acknowledgement = stored.Acknowledgement
 	}
-	if stored.Response == Revoked {
-		it.Response, it.respond = Revoked, false
+	if stored.Response == Revoked || stored.Response == Suspended {
+		it.Response, it.respond = stored.Response, ""
 	}
 	it.Count, it.First, it.stored, it.logged = count, first, true, true
 }
@@ -171,7 +172,7 @@ func (d *Detector) due(now time.Time) (string, time.Duration) {
 		switch {
 		case it.dirty.IsZero():
 		case !it.stored:
-			if fresh == nil || it.respond && !fresh.respond || it.respond == fresh.respond && it.dirty.Before(fresh.dirty) {
+			if fresh == nil || it.respond != "" && fresh.respond == "" || it.respond == fresh.respond && it.dirty.Before(fresh.dirty) {
 				fresh = it
 			}
 		case changed == nil || it.dirty.Before(changed.dirty):
@@ -211,10 +212,13 @@ func (d *Detector) settle(ctx context.Context, id string) error {
 	respond, logged, f := it.respond, it.logged, it.copy()
 	it.logged = true
 	fs.mu.Unlock()
-	if respond {
-		f.Response = d.revoke(ctx, &f)
+	if respond != "" {
+		f.Response = d.respond(ctx, &f, respond)
 		fs.mu.Lock()
-		it.Response, it.respond = f.Response, f.Response != Revoked
+		it.Response = f.Response
+		if f.Response != Failed {
+			it.respond = ""
+		}
 		fs.mu.Unlock()
 	}
 	if !logged {
@@ -224,18 +228,26 @@ func (d *Detector) settle(ctx context.Context, id string) error {
 	return d.write(ctx, d.Storage, id)
 }
 
-// revoke revokes the grant of a finding, and returns what came of the revocation.
-func (d *Detector) revoke(ctx context.Context, f *Finding) string {
+// respond suspends or revokes the grant of a finding, and returns what came of the response.
+func (d *Detector) respond(ctx context.Context, f *Finding, mode Mode) string {
 	id, err := token.ParseID(f.TokenID)
-	if err == nil {
+	response := Revoked
+	switch {
+	case err != nil:
+	case mode == Suspend:
+		response, err = Suspended, d.Respond.Suspend(ctx, id, fmt.Sprintf("finding %s: %s", f.ID, f.Rule))
+	default:
 		err = d.Respond.Revoke(ctx, id)
 	}
-	if err != nil {
-		d.Log().Error("token of a finding not revoked, retried", "finding", f.ID, "rule", string(f.Rule), "token_id", f.TokenID,
-			"error", err)
-		return Failed
+	if err == nil {
+		return response
 	}
-	return Revoked
+	d.Log().Error("response to a finding failed", "finding", f.ID, "rule", string(f.Rule), "mode", string(mode), "token_id", f.TokenID,
+		"error", err)
+	if errors.As(err, new(*refusal.Error)) {
+		return Refused
+	}
+	return Failed
 }
 
 // write stores a finding. The caller holds writes.running.
@@ -249,7 +261,7 @@ func (d *Detector) write(ctx context.Context, s logical.Storage, id string) erro
 	}
 	since, f := it.dirty, it.copy()
 	it.dirty = time.Time{}
-	if it.respond { // tried again with the next write
+	if it.respond != "" { // tried again with the next write
 		it.dirty = d.Now()
 	}
 	fs.mu.Unlock()

@@ -13,6 +13,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 )
 
 var ctx = context.Background()
@@ -264,5 +266,31 @@ func TestConcurrentUse(t *testing.T) {
 	wait.Wait()
 	if n := len(b.found(ProofFailed)); n != 4 {
 		t.Errorf("%d findings of 4 tokens", n)
+	}
+}
+
+// A token that cannot be suspended is not tried again. A suspension is done once, with the finding in the note.
+func TestSuspension(t *testing.T) {
+	b := newBench(t)
+	b.set(Change{Modes: map[Rule]Mode{ProofFailed: Suspend}})
+	b.fails = refusal.New("a token of another service")
+	b.refuse(1, "proof_replayed", 1)
+	for range 3 {
+		b.Run(ctx)
+		b.pass(time.Minute)
+	}
+	if f := b.found(""); f[0].Response != Refused || len(b.suspended) != 0 {
+		t.Errorf("the response is %q, %v", f[0].Response, b.suspended)
+	}
+	b.fails = nil
+	b.refuse(2, "proof_replayed", 1)
+	for range 3 {
+		b.Run(ctx)
+		b.pass(time.Minute)
+	}
+	for _, f := range b.after().found("") {
+		if f.TokenID == idOf(2).String() && (f.Response != Suspended || len(b.suspended) != 1 || !strings.Contains(b.suspended[0], f.ID)) {
+			t.Errorf("the response is %q, notes %q", f.Response, b.suspended)
+		}
 	}
 }

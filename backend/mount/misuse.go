@@ -63,6 +63,17 @@ func (m *Mount) Unavailable() map[string]any {
 // responder acts on the tokens of findings.
 type responder struct{ *Mount }
 
+// Suspend implements detect.Responder.
+func (r responder) Suspend(ctx context.Context, grant token.ID, note string) error {
+	st, err := r.Load(ctx, r.Storage)
+	if err != nil {
+		return err
+	}
+	warnings, err := r.Mount.Suspend(ctx, r.Storage, st, Target{Grant: grant}, note)
+	r.warn("token of a finding suspended", grant, warnings)
+	return err
+}
+
 // Revoke implements detect.Responder.
 func (r responder) Revoke(ctx context.Context, grant token.ID) error {
 	st, err := r.Load(ctx, r.Storage)
@@ -70,8 +81,12 @@ func (r responder) Revoke(ctx context.Context, grant token.ID) error {
 		return err
 	}
 	warnings, err := r.Mount.Revoke(ctx, r.Storage, st, "", grant)
-	for _, warning := range warnings {
-		r.Log.Warn(fmt.Sprintf("token of a finding revoked: %s", warning), "token_id", grant.String())
-	}
+	r.warn("token of a finding revoked", grant, warnings)
 	return err
+}
+
+func (r responder) warn(event string, grant token.ID, warnings []string) {
+	for _, warning := range warnings {
+		r.Log.Warn(event, "token_id", grant.String(), "warning", warning)
+	}
 }
