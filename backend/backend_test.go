@@ -146,7 +146,7 @@ func TestUnknownFieldsAreRefused(t *testing.T) {
 	e := newEngine(t)
 	e.refused(logical.UpdateOperation, "roles/reader", data{"scopes": "a", "token_bound_cidr": "10.0.0.0/8"}, "token_bound_cidr: is not a field of this path")
 	e.refused(logical.UpdateOperation, "roles/reader", data{"scopes": "a", "bound_region": "CH"}, "bound_region: is not a field")
-	e.refused(logical.UpdateOperation, "roles/reader", data{"bound_region": "CH"}, "metadata, params, proof") // "name" is part of the path
+	e.refused(logical.UpdateOperation, "roles/reader", data{"bound_region": "CH"}, "metadata, owner, params, proof") // "name" is part of the path
 	e.refused(logical.UpdateOperation, "rotate-role/box", data{"overlap": "1h"}, "overlap: is not a field of this path, which takes no fields")
 	if e.read("roles/reader") != nil {
 		t.Error("the role was written")

@@ -41,10 +41,10 @@ func TestAnswersHaveMembers(t *testing.T) {
 		from   any
 		added  string // members that the path file adds
 	}{
-		{roleAnswer, role.Entry{}, "generate_lease"},
+		{roleAnswer, role.Entry{}, "generate_lease attested"},
 		{configAnswer, native.Config{}, "token_pattern"},
-		{connectionAnswer, upstream.Entry{}, "tokens queue"},
-		{staticRoleAnswer, static.Status{}, ""},
+		{connectionAnswer, upstream.Entry{}, "tokens queue attested"},
+		{staticRoleAnswer, static.Status{}, "attested"},
 		{staticCredsAnswer, static.Status{}, ""},
 		{keysAnswer, native.KeysInUse{}, ""},
 		{tokenRowFields, mount.Record{}, ""},
