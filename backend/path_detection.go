@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/detect"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 )
 
 // detectionFields returns the settings of the rules of misuse.
@@ -32,7 +33,8 @@ func detectionFields() fields {
 	for _, t := range detect.Thresholds {
 		about := strings.ToUpper(t.About[:1]) + t.About[1:]
 		if t.Duration {
-			f[t.Name] = preset(secs(fmt.Sprintf("%s. Default: %s.", about, time.Duration(t.Default)*time.Second)), int(t.Default))
+			f[t.Name] = preset(secs(fmt.Sprintf("%s. Default: %s.", about,
+				refusal.Short(time.Duration(t.Default)*time.Second))), int(t.Default))
 		} else {
 			f[t.Name] = preset(num(fmt.Sprintf("%s. %d to %d. Default: %d.", about, t.Min, t.Max, t.Default)), int(t.Default))
 		}

@@ -218,7 +218,7 @@ func TestReview(t *testing.T) {
 
 		time.Sleep(31 * days) // 2000-02-01
 		items := e.reports("unowned", data{"limit": 1}, "connection/gitea review_overdue", "role/bare no_owner,no_review_by", "role/owned review_overdue")
-		if got := items["role/owned"]; got["owner"] != "team-a" || got["review_by"] != "2000-01-31T00:00:00Z" ||
+		if got := items["role/owned"]; got["owner"] != "team-a" || got["review_by"] != "2000-01-31" ||
 			got["command"] != "vault write apitoken/attest/roles/owned note=..." {
 			t.Errorf("%v", got)
 		}
@@ -272,7 +272,7 @@ func TestReviewErrors(t *testing.T) {
 		d    data
 		want string
 	}{
-		{"roles/r", data{"review_by": "soon"}, `review_by: "soon" is no day such as 2027-03-31`},
+		{"roles/r", data{"review_by": "soon"}, `review_by: "soon" is not a day such as 2027-03-31`},
 		{"roles/r", data{"owner": "a\nb"}, "owner: has a character that cannot be printed"},
 		{"roles/r", data{"owner": strings.Repeat("x", 257)}, "owner: is 257 bytes long, at most 256 are allowed"},
 		{"connections/c", data{"review_by": "2027-02-30"}, "review_by: "},
@@ -282,6 +282,7 @@ func TestReviewErrors(t *testing.T) {
 		{"attest/static-roles/none", nil, `name: there is no "none" in static-roles`},
 		{"attest/roles/r", data{"review_by": "2001-01-01"}, "review_by: 2001-01-01 has passed"},
 		{"attest/roles/r", data{"review_by": ""}, "review_by: "},
+		{"attest/roles/r", data{"note": "leaked: " + e.creds("r", nil).token}, "note: contains a token"},
 		{"attest/roles/r", data{"note": strings.Repeat("x", 513)}, "note: is 513 bytes long, at most 512 are allowed"},
 		{"attest/roles/r", data{"by": "me"}, "by: is not a field of this path"},
 		{"config", data{"enforce_review": "perhaps"}, "enforce_review: takes true or false"},

@@ -102,6 +102,7 @@ func TestSuspendRefusals(t *testing.T) {
 		}
 	}
 	e.expect("active", c.token, nil)
+	e.warned("resume", data{"token": c.token, "note": "see wiki.example.com, client 1.2.3"}, "the token was not suspended")
 	e.warned("suspend", data{"token_id": strings.Repeat("0", 24)}, `token_id "000000000000000000000000" is unknown`)
 	e.warned("resume", data{"token": c.token}, "the token was not suspended")
 	e.warned("resume", data{"subject": entityAnn}, "was not suspended")
@@ -153,6 +154,7 @@ func TestSuspendSubject(t *testing.T) {
 	ann, signed, of := e.creds("reader", nil), e.creds("signed", nil), e.credsAs(bob, "reader", nil)
 	later := mountOn(t, e.storage, e.system) // does not know what comes
 	e.write("suspend", data{"subject": entityAnn, "note": "laptop stolen"})
+	e.write("suspend", data{"subject": entityAnn}) // keeps the note
 	issued := later.creds("reader", nil) // by a node that does not know of the suspension
 	for _, e := range []*engine{e, mountOn(t, e.storage, e.system)} {
 		for _, c := range []*creds{ann, signed, issued} {

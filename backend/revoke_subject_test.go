@@ -36,7 +36,8 @@ func TestRevokeSubject(t *testing.T) {
 		e.expect("revoked", static, nil)
 		e = e.restart()
 	}
-	if resp := e.do(logical.UpdateOperation, "revoke", data{"subject": "nobody"}); resp.Data["revoked"] != 0 || len(resp.Warnings) != 0 {
+	if resp := e.do(logical.UpdateOperation, "revoke", data{"subject": "nobody"}); resp.Data["revoked"] != 0 ||
+		len(resp.Warnings) != 1 || !strings.Contains(resp.Warnings[0], `Vault has no entity "nobody"`) {
 		t.Errorf("%v %q", resp.Data, resp.Warnings)
 	}
 	e.write("roles/short", data{"token_format": "jwt", "scopes": "a", "audience": "api", "generate_lease": false})

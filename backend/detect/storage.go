@@ -296,6 +296,9 @@ func (d *Detector) Acknowledge(ctx context.Context, s logical.Storage, id, note,
 	if strings.TrimSpace(note) == "" || !utf8.ValidString(note) || strings.ContainsFunc(note, unicode.IsControl) {
 		return refusal.Field("note", "takes a line of text: why the finding is as it should be, or what was done")
 	}
+	if token.InText(note) {
+		return refusal.Field("note", "contains a token, which a listing would show: name the token by its token_id")
+	}
 	d.writes.running.Lock()
 	defer d.writes.running.Unlock()
 	fs := &d.findings

@@ -194,6 +194,9 @@ func (x *Suspensions) suspend(ctx context.Context, s logical.Storage, id token.I
 		if to.Status.IsZero() {
 			to.Status = old.Status
 		}
+		if to.Note == "" && old.Suspended() {
+			to.Note = old.Note
+		}
 		to.KeepUntil = max(to.KeepUntil, old.KeepUntil)
 		to.Marks = formatMarks(mark{writer: x.writer, suspended: x.last.Add(1)}.addTo(parseMarks(old.Marks)))
 		return to, nil

@@ -93,7 +93,7 @@ func (r *Record) judge(reason access.Reason, note string) {
 		r.State, r.Detail = string(reason), access.Explain(reason, nil, nil)
 	}
 	if reason == access.Suspended && note != "" {
-		r.Detail += ": " + note
+		r.Detail += "; note: " + note
 	}
 }
 

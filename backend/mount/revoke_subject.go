@@ -67,6 +67,9 @@ func (m *Mount) RevokeSubject(ctx context.Context, s logical.Storage, st *State,
 			break
 		}
 	}
+	if revoked == 0 && failed == nil {
+		warnings = append(warnings, m.noEntity(entity)...)
+	}
 	return revoked, warnings, failed
 }
 

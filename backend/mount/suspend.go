@@ -55,10 +55,16 @@ func (m *Mount) suspendSubject(
 		warnings = append(warnings, fmt.Sprintf("%d tokens of other services stay valid: services cannot suspend a token. To stop "+
 			"the tokens, revoke them", n))
 	}
-	if entity, err := m.System.EntityInfo(subject); err == nil && entity == nil {
-		warnings = append(warnings, fmt.Sprintf("Vault has no entity %q: the entity was deleted, or the id is mistyped", subject))
+	return append(warnings, m.noEntity(subject)...), nil
+}
+
+// noEntity returns a warning if Vault has no entity with that ID.
+func (m *Mount) noEntity(subject string) []string {
+	if entity, err := m.System.EntityInfo(subject); err != nil || entity != nil {
+		return nil
 	}
-	return warnings, nil
+	return []string{fmt.Sprintf("Vault has no entity %q: the entity was deleted, or the id is mistyped. The id is not the name of the "+
+		"entity: vault read identity/entity/name/NAME shows the id", subject)}
 }
 
 // Resume undoes Suspend. Resume refuses a revoked grant, and warns if the tokens stay suspended or were not suspended.

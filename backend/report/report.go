@@ -81,7 +81,7 @@ type Item struct {
 	IssuedAt    time.Time `json:"issued_at"`
 	ExpiresAt   time.Time `json:"expires_at"`
 	LastSeenAt  time.Time `json:"last_seen_at"` // last known use, issue or read
-	ReviewBy    time.Time `json:"review_by"`
+	ReviewBy    string    `json:"review_by"`    // day, such as 2027-03-31
 	Suggestion
 }
 

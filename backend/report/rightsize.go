@@ -34,6 +34,7 @@ var RightSizeKinds = []string{KindRole}
 
 // RightSizeCaveats are what right-sizing cannot know.
 var RightSizeCaveats = []string{
+	"roles without a known use, and roles that were watched for less than watched_for, are left out",
 	"a role seems to need only what its tokens were seen to need since watched_since: a job that runs less often, such as once a " +
 		"quarter, was not seen",
 	"of each token only the last address and the last region are known; scopes only where the API server named the scopes of a use",
@@ -120,9 +121,16 @@ func (v *View) rightSize(r *role.Role, record *Record) *Item {
 	if len(u.Scopes) == 0 {
 		i.Detail += "; " + withoutScopesSentence
 	}
-	i.Detail += fmt.Sprintf("; watched for %d days", int(v.Now.Sub(record.Since)/(24*time.Hour)))
+	i.Detail += watchedFor(v.Now.Sub(record.Since))
 	i.Command = v.writeRole(r, fields)
 	return i
+}
+
+func watchedFor(d time.Duration) string {
+	if d < 24*time.Hour {
+		return "; watched for less than a day"
+	}
+	return fmt.Sprintf("; watched for %d days", int(d/(24*time.Hour)))
 }
 
 // sizeScopes adds what scopes no use needed. A wildcard makes room for the scopes that uses needed.

@@ -40,23 +40,21 @@ func (v *View) Unowned(q *Query) (*Page, error) {
 
 func (v *View) unowned(i *Item, r *review.Review, path string) *Item {
 	i.Owner = r.Owner
-	end, limited := r.End()
-	if limited {
-		i.ReviewBy = end.AddDate(0, 0, -1)
-	}
+	_, limited := r.End()
+	i.ReviewBy = r.ReviewBy
 	i.LastSeenAt = r.AttestedAt
 	if r.Owner == "" {
-		i.because(ReasonNoOwner, "nobody answers for it")
+		i.because(ReasonNoOwner, "owner is empty")
 		i.Command = "vault write " + v.MountPoint + path + " owner=..."
 	}
 	switch {
 	case r.Overdue(v.Now):
-		i.because(ReasonReviewOverdue, "to be reviewed until %s, last attested %s", r.ReviewBy, attestedOn(r))
+		i.because(ReasonReviewOverdue, "review_by %s has passed, attested %s", r.ReviewBy, attestedOn(r))
 		if i.Command == "" {
 			i.Command = "vault write " + v.MountPoint + "attest/" + path + " note=..."
 		}
 	case !limited:
-		i.because(ReasonNoReview, "no day for the next review")
+		i.because(ReasonNoReview, "review_by is empty")
 		if i.Command == "" {
 			i.Command = "vault write " + v.MountPoint + "attest/" + path + " note=..."
 		}

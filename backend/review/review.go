@@ -59,7 +59,7 @@ func check(field, text string, most int) error {
 
 func checkDay(day string) error {
 	if _, err := time.Parse(time.DateOnly, day); err != nil {
-		return refusal.Field("review_by", "%q is no day such as 2027-03-31", refusal.Clip(day))
+		return refusal.Field("review_by", "%q is not a day such as 2027-03-31", refusal.Clip(day))
 	}
 	return nil
 }
@@ -124,6 +124,6 @@ func (r *Review) Refuse(what, path string, now time.Time) error {
 	if r.Owner != "" {
 		owner = " by " + r.Owner
 	}
-	return &refusal.Error{HTTP: 403, Text: what + " was to be reviewed" + owner + " until " + r.ReviewBy + ", and enforce_review of the mount is set: " +
-		"confirm that it is still needed by vault write " + path}
+	return &refusal.Error{HTTP: 403, Text: what + " was to be reviewed" + owner + " until " + r.ReviewBy + ", and enforce_review in config is set. " +
+		"If it is still needed: vault write -force " + path}
 }

@@ -217,6 +217,18 @@ func TestChecksumNeedsAPrefix(t *testing.T) {
 	}
 }
 
+func TestInText(t *testing.T) {
+	opaque := withChecksum("apt_0")
+	for text, want := range map[string]bool{
+		"token=" + opaque: true, "(" + opaque + ").": true, opaque + "," + opaque: true, "a eyJhbGciOiJFUzI1NiJ9.e30.AAAA": true,
+		"": false, "see wiki.example.com, client 1.2.3": false, "192.0.2.7 ...": false, opaque[1:]: false, "api_token": false,
+	} {
+		if InText(text) != want {
+			t.Errorf("%q: want %t", text, want)
+		}
+	}
+}
+
 // withChecksum ends a text as a token ends.
 func withChecksum(s string) string {
 	return string(appendDigits([]byte(s), uint64(crc32.ChecksumIEEE([]byte(s))), checksumDigits))
