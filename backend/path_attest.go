@@ -42,12 +42,12 @@ func (b *backend) pathsAttest() []*framework.Path {
 		"kind":      must(str("Kind of the entry: roles, connections or static-roles.")),
 		"name":      must(str("Name of the entry.")),
 		"review_by": str("Last day, in UTC, for the next review, such as 2027-03-31. Default: in 90 days."),
-		"note":      str("Remark for the next review. Default: none."),
+		"note":      str("Remark for the next review, in at most 512 bytes. No token may be in it. Default: none."),
 	},
 		only(logical.UpdateOperation, attest),
 		"Confirm that a role, connection or static role is still needed.",
-		"Records who has confirmed it and when, and sets the next review_by. A policy can allow attest without allowing changes. With "+
-			"enforce_review in config, an overdue entry issues no tokens until it is attested.")}
+		"Records who has confirmed the need and when, and sets the next review_by. A policy can allow attest without allowing changes. With "+
+			"enforce_review in config, an overdue entry issues no tokens until somebody attests the entry.")}
 }
 
 func (b *backend) pathAttestUpdate(ctx context.Context, st *state, req *request, d *input) (*response, error) {

@@ -55,7 +55,7 @@ func (b *backend) pathsFindings() []*framework.Path {
 	return []*framework.Path{
 		path("findings/"+framework.GenericNameRegex("id"), "", "finding", fields{
 			"id":   must(str("ID of the finding: 24 hexadecimal digits.")),
-			"note": str(fmt.Sprintf("Why the finding is as it should be, or what was done: at most %d bytes.", detect.MaxNote)),
+			"note": str(fmt.Sprintf("Why the finding is as it should be, or what was done: at most %d bytes, without a token.", detect.MaxNote)),
 		},
 			operations{
 				logical.ReadOperation: b.answer(b.pathFindingsRead, "Read a finding of misuse.", ok(findingAnswer)),

@@ -141,6 +141,7 @@ func TestFindingsErrors(t *testing.T) {
 	e.refused(logical.UpdateOperation, "findings/000000000000000000000000", data{"note": "x"}, `id: "000000000000000000000000" is not the ID of a finding`)
 	e.refused(logical.UpdateOperation, "findings/x", data{}, "note: takes a line of text")
 	e.refused(logical.UpdateOperation, "findings/x", data{"note": "a\nb"}, "note: takes a line of text")
+	e.write("roles/r", data{"scopes": "a"})
 	e.refused(logical.UpdateOperation, "findings/x", data{"note": e.creds("r", nil).token}, "note: contains a token")
 	e.refused(logical.UpdateOperation, "findings/x", data{"note": strings.Repeat("x", 513)}, "note: is 513 bytes long, at most 512 are allowed")
 	for want, d := range map[string]data{

@@ -15,7 +15,7 @@ func (b *backend) pathsSuspend() []*framework.Path {
 	suspend := joined(tokenOrIDFields(), fields{
 		"subject": str("ID of a Vault entity, in place of a token: all tokens of the entity are meant, also tokens that are issued " +
 			"later."),
-		"note": str("Why, in at most 256 bytes: lookup and tokens show the note. No token may be in it. Default: none."),
+		"note": str("Why, in at most 256 bytes: detail of lookup and tokens shows the note. No token may be in it. Default: none."),
 	})
 	return []*framework.Path{
 		path("suspend", "suspend", "token", suspend,
