@@ -280,6 +280,9 @@ func TestReviewErrors(t *testing.T) {
 		{"attest/roles/none", nil, `name: there is no "none" in roles`},
 		{"attest/connections/none", nil, `name: there is no "none" in connections`},
 		{"attest/static-roles/none", nil, `name: there is no "none" in static-roles`},
+		{"roles/r", data{"owner": "..."}, `owner: is "...", which stands for`},
+		{"roles/r", data{"scopes": "..."}, `scopes: has "...", which stands for`},
+		{"attest/roles/r", data{"note": "..."}, `note: is "...", which stands for`},
 		{"attest/roles/r", data{"review_by": "2001-01-01"}, "review_by: 2001-01-01 has passed"},
 		{"attest/roles/r", data{"review_by": ""}, "review_by: "},
 		{"attest/roles/r", data{"note": "leaked: " + e.creds("r", nil).token}, "note: contains a token"},
@@ -288,6 +291,12 @@ func TestReviewErrors(t *testing.T) {
 		{"config", data{"enforce_review": "perhaps"}, "enforce_review: takes true or false"},
 	} {
 		e.refused(logical.UpdateOperation, c.path, c.d, c.want)
+	}
+	for path, d := range map[string]data{
+		"roles/r": {}, "connections/c": {}, "static-roles/s": {"role": "r", "rotation_period": "1h"},
+	} {
+		d["review_by"] = "2001-01-01"
+		e.warned(path, d, "review_by 2001-01-01 has passed")
 	}
 	e.refused(logical.ReadOperation, "report/unowned", data{"kind": "token"}, `kind: "token" is not a kind of this report, which has connection, role, static_role`)
 }

@@ -12,7 +12,8 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/static"
 )
 
-// WriteRole creates or changes a role, and warns if the mount's maximum lease TTL is less than the role says.
+// WriteRole creates or changes a role, and warns if the mount's maximum lease TTL is less than the role says, or if
+// the role's review is overdue.
 func (m *Mount) WriteRole(
 	ctx context.Context, s logical.Storage, st *State, q *native.WriteRoleRequest,
 ) (warnings []string, _ error) {
@@ -22,11 +23,10 @@ func (m *Mount) WriteRole(
 		return nil, err
 	}
 	if mountMax := m.System.MaxLeaseTTL(); r.MaxTTL > mountMax || r.TTL > mountMax {
-		return []string{fmt.Sprintf("tokens will live for at most %s, the maximum lease TTL of the mount, which is less than the "+
-			"role says",
-			refusal.Short(mountMax))}, nil
+		warnings = append(warnings, fmt.Sprintf("tokens will live for at most %s, the maximum lease TTL of the mount, which is less "+
+			"than the role says", refusal.Short(mountMax)))
 	}
-	return nil, nil
+	return append(warnings, r.Warn(q.Change.ReviewBy, m.now())...), nil
 }
 
 // DeleteRole deletes a role and revokes its tokens. DeleteRole refuses a role whose token a static role keeps.

@@ -54,6 +54,9 @@ func check(field, text string, most int) error {
 			return refusal.Field(field, "has a character that cannot be printed")
 		}
 	}
+	if text == "..." {
+		return refusal.Field(field, `is "...", which stands for a text to choose`)
+	}
 	return refusal.CheckLen(field, text, most)
 }
 
@@ -74,6 +77,15 @@ func (r *Review) End() (time.Time, bool) {
 func (r *Review) Overdue(now time.Time) bool {
 	end, limited := r.End()
 	return limited && !now.Before(end)
+}
+
+// Warn returns a warning if a request sets a ReviewBy that has passed; nil if the request sets none.
+func (r *Review) Warn(reviewBy *string, now time.Time) []string {
+	if reviewBy == nil || !r.Overdue(now) {
+		return nil
+	}
+	return []string{"review_by " + r.ReviewBy + " has passed: with enforce_review in config, this entry issues no tokens until somebody " +
+		"attests the entry"}
 }
 
 // Attestation is a confirmation that an entry is still needed.

@@ -102,6 +102,9 @@ func (e *Entry) changeLists(c *Change) error {
 		if list.given == nil {
 			continue
 		}
+		if slices.Contains(*list.given, "...") {
+			return refusal.Field(list.field, `has "...", which stands for values to choose`)
+		}
 		parsed, err := list.parse(*list.given)
 		if err != nil {
 			return refusal.Field(list.field, "%s", err)

@@ -98,7 +98,8 @@ func (k *Keeper) Write(ctx context.Context, s logical.Storage, name string, c *C
 	if err != nil {
 		return nil, err
 	}
-	return k.warnings(t.Entries.Get(name))
+	warnings, err = k.warnings(t.Entries.Get(name))
+	return append(warnings, e.Warn(c.ReviewBy, k.now())...), err
 }
 
 // create stores a new static role with its first token.

@@ -89,7 +89,7 @@ func (k *Keeper) WriteConnection(ctx context.Context, s logical.Storage, name st
 		return nil, err
 	}
 	k.Retry(c.ID) // the service may be reachable now
-	return warnings, nil
+	return append(warnings, c.Warn(change.ReviewBy, k.now())...), nil
 }
 
 // entryToChange returns the entry that a request changes; old is nil if the request creates a connection. A connection
