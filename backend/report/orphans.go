@@ -90,7 +90,7 @@ func (v *View) orphanToken(row *ledger.Row, gone func(*Item)) *Item {
 		// The engine has forgotten the tokens of a deleted connection: a revoked token cannot be told from one left behind.
 		i.because(ReasonConnectionGone, "connection %q was deleted: unless the token was revoked before, the token works at the service, and the "+
 			"engine does not revoke the token", i.Connection)
-		i.Command = "revoke the token at the service"
+		i.Command = "# revoke the token at the service: no command of the engine does"
 		return i
 	}
 	t, ofService := v.Upstreams.Get(row.ID)
