@@ -117,10 +117,15 @@ func (f *Finding) Advice(mount string) []string {
 			orUnknown(f.EntityID))
 	default:
 		add("vault read %stokens/%s # who holds the token", mount, f.TokenID)
+		if f.Response == Revoked {
+			break
+		}
 		add("vault write %srevoke token_id=%s # revoke the token", mount, f.TokenID)
-		if f.Response == Suspended {
+		switch f.Response {
+		case Refused: // a token of another service: revoke alone stops the token
+		case Suspended:
 			add("vault write %sresume token_id=%s # instead, if the use was right: undo the suspension", mount, f.TokenID)
-		} else {
+		default:
 			add("vault write %ssuspend token_id=%s # instead, until you know more: stop the token", mount, f.TokenID)
 		}
 	}

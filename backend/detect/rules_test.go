@@ -378,6 +378,24 @@ func TestThresholds(t *testing.T) {
 	}
 }
 
+func TestAdviceFollowsTheResponse(t *testing.T) {
+	for response, want := range map[string]string{
+		"": "tokens revoke suspend findings", Failed: "tokens revoke suspend findings", Suspended: "tokens revoke resume findings",
+		Refused: "tokens revoke findings", Revoked: "tokens findings",
+	} {
+		f := &Finding{ID: "1", Rule: Shared, TokenID: "2", Response: response}
+		f.State = Open
+		var got []string
+		for _, command := range f.Advice("m/") {
+			path := strings.Fields(command)[2]
+			got = append(got, strings.Split(strings.TrimPrefix(path, "m/"), "/")[0])
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%q: %q, want %s", response, got, want)
+		}
+	}
+}
+
 // checkFinding checks that a finding explains itself.
 func checkFinding(t *testing.T, f *Finding) {
 	t.Helper()
