@@ -40,7 +40,11 @@ func (b *backend) pathStaticCredsRead(ctx context.Context, st *state, req *reque
 		return nil, err
 	}
 	b.NoteRead(d.Get("name").(string))
-	return members(staticCredsAnswer, status), nil
+	resp := members(staticCredsAnswer, status)
+	if e := st.Statics.Get(d.Get("name").(string)); e != nil && !e.Current.Upstream && st.IsSuspended(e.Current.ID, e.EntityID) {
+		resp.AddWarning("the token is suspended: API servers refuse the token until an operator resumes the token or its entity")
+	}
+	return resp, nil
 }
 
 func (b *backend) pathRotateRoleUpdate(ctx context.Context, _ *state, req *request, d *input) (*response, error) {

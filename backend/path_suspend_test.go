@@ -109,6 +109,26 @@ func TestSuspendRefusals(t *testing.T) {
 	e.warned("suspend", data{"subject": "nobody"}, `Vault has no entity "nobody": the entity was deleted, or the id is mistyped`)
 }
 
+func TestSuspendStatic(t *testing.T) {
+	e := newEngine(t)
+	e.write("roles/r", data{"scopes": "a"})
+	e.write("static-roles/kept", data{"role": "r", "rotation_period": "30d", "entity_id": entityAnn})
+	read := func(want ...string) {
+		t.Helper()
+		got := e.do(logical.ReadOperation, "static-creds/kept", nil).Warnings
+		if len(got) != len(want) || len(want) > 0 && !strings.HasPrefix(got[0], want[0]) {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	read()
+	for _, by := range []data{{"token_id": e.read("static-roles/kept")["token_id"]}, {"subject": entityAnn}} {
+		e.write("suspend", by)
+		read("the token is suspended")
+		e.write("resume", by)
+		read()
+	}
+}
+
 // A revocation is final, a suspended token expires, and a suspended token can be revoked.
 func TestSuspendAndEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -107,8 +107,8 @@ func (f *Finding) Advice(mount string) []string {
 			orUnknown(f.Address))
 	case Guessing:
 		add("iptables -I INPUT -s %s -j DROP # on the gateway: stop the address", f.Address)
-		add("vault write %sconfig/detection known_ranges=%s # instead, if the address is your own proxy: name the ranges that are set, too", mount,
-			f.Address)
+		add("vault write %sconfig/detection known_ranges=%s # instead, if the address is your own proxy: name the ranges that are "+
+			"set, too", mount, f.Address)
 	case WrongEnvironment:
 		add("vault read %sconfig # the environment of this mount: give the client at %s a token of this environment", mount,
 			orUnknown(f.Address))

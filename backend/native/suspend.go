@@ -92,6 +92,11 @@ func (t *Tokens) SuspensionNote(grant token.ID, subject string) string {
 	return ""
 }
 
+// IsSuspended reports whether a grant, or the Vault entity that holds the grant, is suspended. An empty subject is none.
+func (t *Tokens) IsSuspended(grant token.ID, subject string) bool {
+	return t.Suspensions.Grant(grant).Suspended() || t.Suspensions.Subject(subject).Suspended()
+}
+
 // SuspensionChanged tells verifiers that a grant or a Vault entity was suspended or resumed.
 func (w *World) SuspensionChanged(grant token.ID, subject string, until time.Time) {
 	if subject != "" {

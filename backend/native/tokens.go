@@ -58,7 +58,7 @@ type Tokens struct {
 func (t *Tokens) Life(id, grant token.ID, subject string, roleID token.RoleID, ownEnd time.Time) access.State {
 	life := access.State{
 		ExpiresAt: ownEnd, RoleDeleted: t.Roles.ByID(roleID) == nil,
-		Suspended: t.Suspensions.Grant(grant).Suspended() || t.Suspensions.Subject(subject).Suspended(),
+		Suspended: t.IsSuspended(grant, subject),
 	}
 	if d, ok := t.Deviations.Get(id); ok {
 		life.ExpiresAt = time.Unix(d.ExpiresAt, 0)

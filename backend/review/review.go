@@ -84,8 +84,8 @@ func (r *Review) Warn(reviewBy *string, now time.Time) []string {
 	if reviewBy == nil || !r.Overdue(now) {
 		return nil
 	}
-	return []string{"review_by " + r.ReviewBy + " has passed: with enforce_review in config, this entry issues no tokens until somebody " +
-		"attests the entry"}
+	return []string{"review_by " + r.ReviewBy + " has passed: with enforce_review in config, this entry issues no tokens until " +
+		"somebody attests the entry"}
 }
 
 // Attestation is a confirmation that an entry is still needed.
@@ -136,6 +136,6 @@ func (r *Review) Refuse(what, path string, now time.Time) error {
 	if r.Owner != "" {
 		owner = " by " + r.Owner
 	}
-	return &refusal.Error{HTTP: 403, Text: what + " was to be reviewed" + owner + " until " + r.ReviewBy + ", and enforce_review in config is set. " +
-		"If it is still needed: vault write -force " + path}
+	return &refusal.Error{HTTP: 403, Text: what + " was to be reviewed" + owner + " until " + r.ReviewBy + ", and enforce_review in config " +
+		"is set. If it is still needed: vault write -force " + path}
 }
