@@ -175,7 +175,7 @@ func TestSuspendSubject(t *testing.T) {
 	later := mountOn(t, e.storage, e.system) // does not know what comes
 	e.write("suspend", data{"subject": entityAnn, "note": "laptop stolen"})
 	e.write("suspend", data{"subject": entityAnn}) // keeps the note
-	issued := later.creds("reader", nil) // by a node that does not know of the suspension
+	issued := later.creds("reader", nil)           // by a node that does not know of the suspension
 	for _, e := range []*engine{e, mountOn(t, e.storage, e.system)} {
 		for _, c := range []*creds{ann, signed, issued} {
 			e.expect("suspended", c.token, nil)
