@@ -3,10 +3,12 @@
 package review
 
 import (
+	"strings"
 	"time"
 	"unicode"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
 const (
@@ -53,6 +55,9 @@ func check(field, text string, most int) error {
 		if !unicode.IsPrint(c) {
 			return refusal.Field(field, "has a character that cannot be printed")
 		}
+	}
+	if err := token.NoneIn(text); err != nil {
+		return refusal.Field(field, "%s", err)
 	}
 	return refusal.CheckLen(field, text, most)
 }
@@ -108,7 +113,7 @@ func (r *Review) Attest(a *Attestation, now time.Time) error {
 	}
 	by := a.By
 	if len(by) > maxBy {
-		by = by[:maxBy]
+		by = strings.ToValidUTF8(by[:maxBy], "")
 	}
 	r.ReviewBy, r.AttestedAt, r.AttestedBy, r.AttestedByEntity, r.AttestedNote = next, now, by, a.Entity, note
 	return nil
