@@ -81,8 +81,15 @@ func (st *State) heldBy(entity string) (native, services []token.ID, more bool) 
 		if d, known := st.Deviations.Get(row.ID); known && d.Revoked {
 			continue
 		}
-		if r := st.Roles.ByID(row.RoleID); r == nil || r.Connection != "" {
+		switch r := st.Roles.ByID(row.RoleID); {
+		case r != nil && r.Connection != "":
+			continue
+		case r == nil && st.Roles.BrokenID(row.RoleID) == nil:
 			continue // the tokens of a deleted role are revoked
+		case r == nil: // a role that cannot be read may come back
+			if _, isUpstream := st.Upstreams.Get(row.ID); isUpstream {
+				continue
+			}
 		}
 		if len(native)+len(services) == maxOfSubject {
 			return native, services, true
