@@ -169,6 +169,7 @@ func (d *Detector) due(now time.Time) (string, time.Duration) {
 	defer fs.mu.Unlock()
 	var fresh, changed *item
 	for _, it := range fs.byID {
+		d.retry(it, now)
 		switch {
 		case it.dirty.IsZero():
 		case !it.stored:
@@ -192,6 +193,13 @@ func (d *Detector) due(now time.Time) (string, time.Duration) {
 		return "", wait
 	}
 	return changed.ID, 0
+}
+
+// retry makes a response due that failed in another process. The caller holds findings.mu.
+func (d *Detector) retry(it *item, now time.Time) {
+	if mode := d.Settings().mode(it.Rule); it.dirty.IsZero() && it.Response == Failed && (mode == Revoke || mode == Suspend) {
+		it.respond, it.dirty = mode, now
+	}
 }
 
 // settle does what is due of a finding.
@@ -275,6 +283,7 @@ func (d *Detector) write(ctx context.Context, s logical.Storage, id string) erro
 		it.dirty = since
 		return err
 	}
+	d.damage.note(findingsPrefix+id, nil)
 	it.stored = true
 	return nil
 }
@@ -295,6 +304,9 @@ func (d *Detector) Acknowledge(ctx context.Context, s logical.Storage, id, note,
 	}
 	if strings.TrimSpace(note) == "" || !utf8.ValidString(note) || strings.ContainsFunc(note, unicode.IsControl) {
 		return refusal.Field("note", "takes a line of text: why the finding is as it should be, or what was done")
+	}
+	if err := token.NoneIn(note); err != nil {
+		return refusal.Field("note", "%s", err)
 	}
 	d.writes.running.Lock()
 	defer d.writes.running.Unlock()

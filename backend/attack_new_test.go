@@ -1,0 +1,161 @@
+package backend
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/detect"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+)
+
+// No text that listings show takes a token, wherever the token is in the text.
+func TestNoTokenInNotes(t *testing.T) {
+	e := newIssuer(t)
+	e.write("roles/r", data{"scopes": "a"})
+	e.write("roles/jwt", data{"token_format": "jwt", "scopes": "a", "audience": "api"})
+	c := e.creds("r", nil)
+	e.report("api-1", 1, data{"token_id": c.id, "refusals": data{"proof_replayed": 1}})
+	finding := e.list("findings/", nil)[0]
+	for _, secret := range []string{c.token, e.creds("jwt", nil).token} {
+		for _, text := range []string{secret, "token=" + secret, "(" + secret + ")", "https://api.example.com/?access_token=" + secret + "&x=1",
+			"seen:" + secret + ".", "a/" + secret} {
+			for path, d := range map[string]data{
+				"suspend": {"token_id": c.id, "note": text}, "resume": {"token_id": c.id, "note": text},
+				"findings/" + finding: {"note": text}, "attest/roles/r": {"note": text}, "roles/r": {"owner": text},
+			} {
+				for field := range d {
+					if field != "token_id" && len(text) <= 256 {
+						e.refused(logical.UpdateOperation, path, d, field+": contains a token")
+					}
+				}
+			}
+		}
+	}
+}
+
+// A response to a finding that failed is tried again after a restart, as the answer says.
+func TestFailedResponseSurvivesARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("roles/r", data{"scopes": []string{"a:read"}})
+		e.write("config/detection", data{"proof_failed": "suspend"})
+		c := e.creds("r", nil)
+		e.storage.refuse.Store(new(string(ledger.SuspensionsPrefix)))
+		e.report("api-1", 1, data{"token_id": c.id, "refusals": data{"proof_replayed": 1}})
+		time.Sleep(2 * time.Second)
+		list := e.findings(nil)
+		if len(list) != 1 || list[0]["response"] != detect.Failed {
+			t.Fatalf("found %v", list)
+		}
+		e.b.Cleanup(context.Background())
+		e.storage.refuse.Store(nil)
+		next := mountOn(t, e.storage, e.system)
+		time.Sleep(time.Minute)
+		next.expect("suspended", c.token, nil)
+		if list := next.findings(nil); list[0]["response"] != detect.Suspended {
+			t.Errorf("after a restart %v", list)
+		}
+		next.b.Cleanup(context.Background())
+	})
+}
+
+// Revoking by subject does not pass over the tokens of a role that cannot be read: the role may become readable.
+func TestRevokeSubjectOfABrokenRole(t *testing.T) {
+	e := newEngine(t)
+	e.system.become(entityBob, bob)
+	e.write("roles/r", data{"scopes": "a"})
+	c := e.credsAs(entityBob, "r", nil)
+	entry, err := e.storage.Get(context.Background(), "role/r")
+	if err != nil || entry == nil {
+		t.Fatal(err)
+	}
+	e.minute()
+	e.spoil("role/r", "noise")
+	e = e.restart()
+	resp := e.do(logical.UpdateOperation, "revoke", data{"subject": entityBob})
+	e.spoil("role/r", string(entry.Value))
+	e = e.restart()
+	if reason := e.reason(c.token, nil); reason != "revoked" {
+		t.Errorf("after %v %q, with the role readable again: %s", resp.Data, resp.Warnings, reason)
+	}
+}
+
+// Dropping a broken finding does not delete the finding that was found again meanwhile.
+func TestBrokenFindingFoundAgain(t *testing.T) {
+	e := newEngine(t)
+	e.write("roles/r", data{"scopes": []string{"a:read"}})
+	c := e.creds("r", nil)
+	reports := 0
+	found := func() string {
+		reports++
+		e.report("api-1", reports, data{"token_id": c.id, "refusals": data{"proof_replayed": 1}})
+		id := e.list("findings/", nil)[0]
+		e.write("findings/"+id, data{"note": "x"})
+		return id
+	}
+	id := found()
+	e.minute()
+	e.spoil(detect.Prefix+"finding/"+id, "noise")
+	e = e.restart()
+	if got := e.list("broken/", nil); len(got) != 1 {
+		t.Fatalf("broken: %q", got)
+	}
+	found()
+	if got := e.list("broken/", nil); len(got) != 0 {
+		t.Errorf("the entry was written again, and is listed as broken: %q", got)
+		e.do(logical.DeleteOperation, "broken/"+got[0], nil)
+	}
+	if e.restart().read("findings/"+id) == nil {
+		t.Error("the finding is lost")
+	}
+}
+
+// A suspended entity gets no token, also not the token of a static role.
+func TestSuspendedEntityReadsNoStaticToken(t *testing.T) {
+	e := newEngine(t)
+	e.system.become(entityBob, bob)
+	e.write("roles/r", data{"scopes": "a"})
+	e.write("static-roles/s", data{"role": "r", "rotation_period": "24h"})
+	e.write("suspend", data{"subject": entityBob})
+	resp, err := e.request(&logical.Request{Operation: logical.ReadOperation, Path: "static-creds/s", EntityID: entityBob})
+	e.saysNo(resp, err, "is suspended")
+	e.read("static-creds/s")
+	e.write("resume", data{"subject": entityBob})
+	if resp, err := e.request(&logical.Request{Operation: logical.ReadOperation, Path: "static-creds/s", EntityID: entityBob}); err != nil || resp.IsError() {
+		t.Errorf("after a resume: %v %v", resp, err)
+	}
+}
+
+// A client from an address that may not read the token learns nothing of the review.
+func TestReviewAfterAddress(t *testing.T) {
+	e := newEngine(t)
+	e.write("config", data{"enforce_review": true})
+	e.write("roles/r", data{"scopes": "a", "request_bound_cidrs": "10.0.0.0/8"})
+	e.write("static-roles/s", data{"role": "r", "rotation_period": "24h", "owner": "billing", "review_by": "2020-01-01"})
+	resp, err := e.request(&logical.Request{
+		Operation: logical.ReadOperation, Path: "static-creds/s", Connection: &logical.Connection{RemoteAddr: "192.0.2.1"},
+	})
+	if resp.IsError() {
+		err = resp.Error()
+	}
+	if err == nil || strings.Contains(err.Error(), "billing") {
+		t.Errorf("%v", err)
+	}
+}
+
+// Long times of reports are refused by their own bounds.
+func TestLongTimesOfReports(t *testing.T) {
+	e := newEngine(t)
+	e.write("roles/r", data{"scopes": "a"})
+	for path, field := range map[string]string{"report/stale": "unused_for", "report/broad": "max_life", "report/right-size": "watched_for"} {
+		for _, value := range []any{"9300000000s", 9300000000, 1 << 62, "-5s"} {
+			resp, err := e.request(&logical.Request{Operation: logical.ReadOperation, Path: path, Data: data{field: value}})
+			t.Log(path, value, resp, err)
+		}
+	}
+}
