@@ -247,8 +247,11 @@ func (d *Detector) respond(ctx context.Context, f *Finding, mode Mode) string {
 	default:
 		err = d.Respond.Revoke(ctx, id)
 	}
-	if err == nil {
+	switch {
+	case err == nil:
 		return response
+	case errors.Is(err, ErrRevoked):
+		return Revoked
 	}
 	d.Log().Error("response to a finding failed", "finding", f.ID, "rule", string(f.Rule), "mode", string(mode), "token_id", f.TokenID,
 		"error", err)

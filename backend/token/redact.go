@@ -8,7 +8,7 @@ import (
 // NoneIn returns an error if a text contains a token: for texts that listings show.
 func NoneIn(text string) error {
 	if Redact(text) != text {
-		return errors.New("contains a token, which listings would show: name the token by its token_id")
+		return errors.New("contains a token, which a listing would show: name the token by its token_id")
 	}
 	return nil
 }
