@@ -85,6 +85,23 @@ func TestRevokeSubjectOfABrokenRole(t *testing.T) {
 	}
 }
 
+// Revoking by subject warns if a page of the inventory, which may have tokens of the entity, cannot be read.
+func TestRevokeSubjectOfABrokenInventory(t *testing.T) {
+	e := newEngine(t)
+	e.system.become(entityBob, bob)
+	e.write("roles/r", data{"scopes": "a"})
+	c := e.credsAs(entityBob, "r", nil)
+	e.minute()
+	e.b.Cleanup(context.Background())
+	for _, key := range e.keysBelow(ledger.InventoryPrefix) {
+		e.spoil(key, "noise")
+	}
+	e = mountOn(t, e.storage, e.system)
+	e.warned("revoke", data{"subject": entityBob}, "cannot be read, and may have tokens of the entity")
+	e.write("suspend", data{"subject": entityBob})
+	e.expect("suspended", c.token, nil)
+}
+
 // Dropping a broken finding does not delete the finding that was found again meanwhile.
 func TestBrokenFindingFoundAgain(t *testing.T) {
 	e := newEngine(t)

@@ -203,7 +203,7 @@ func (x *Suspensions) suspend(ctx context.Context, s logical.Storage, id token.I
 	switch {
 	case err == nil:
 		x.doubtful.Delete(id)
-	case !errors.Is(err, logical.ErrReadOnly): // which stores nothing
+	case !strings.Contains(err.Error(), logical.ErrReadOnly.Error()): // which stores nothing; errors of storage arrive as text
 		x.doubtful.Store(id, to.KeepUntil)
 	}
 	return err

@@ -60,6 +60,10 @@ func (m *Mount) RevokeSubject(ctx context.Context, s logical.Storage, st *State,
 	if more {
 		warnings = append(warnings, fmt.Sprintf("the entity has more tokens: repeat the request, which revokes at most %d tokens", maxOfSubject))
 	}
+	if n := len(st.Inventory.Damaged()) + len(st.Statics.Damaged()) + len(st.Upstreams.Damaged()); n > 0 {
+		warnings = append(warnings, fmt.Sprintf("%d stored entries cannot be read, and may have tokens of the entity: see broken, and "+
+			"suspend the subject, which also stops native tokens that are in no list", n))
+	}
 	for _, r := range st.Roles.All() {
 		if r.NoLease && r.Connection == "" {
 			warnings = append(warnings, fmt.Sprintf("JWTs without a lease cannot be revoked by subject, and live for at most %s: role %q "+
