@@ -181,3 +181,25 @@ func TestFindingOfARevokedToken(t *testing.T) {
 		e.b.Cleanup(context.Background())
 	})
 }
+
+// The refusals of a suspended token are the operator's doing: no rule revokes the token for them, so that resume is possible.
+func TestRefusalsOfASuspendedToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("roles/r", data{"scopes": []string{"a:read"}})
+		e.write("config/detection", data{"refused_burst": "revoke"})
+		c, other := e.creds("r", nil), e.creds("r", nil)
+		e.write("suspend", data{"token_id": c.id})
+		e.report("api-1", 1, data{"token_id": c.id, "last_ip": "192.0.2.1", "refusals": data{"suspended": 5000}},
+			data{"token_id": other.id, "refusals": data{"suspended": 5000, "insufficient_scope": 5000}})
+		time.Sleep(5 * time.Second)
+		e.expect("suspended", c.token, nil)
+		e.expect("revoked", other.token, nil)
+		if list := e.findings(nil); len(list) != 1 || list[0]["token_id"] != other.id {
+			t.Errorf("found %v", list)
+		}
+		e.write("resume", data{"token_id": c.id})
+		e.expect("active", c.token, nil)
+		e.b.Cleanup(context.Background())
+	})
+}
