@@ -31,15 +31,32 @@ var worst = []budget{
 	{"", "oauth/revoke", 8, 5},
 }
 
-// checkBudget counts what a request has taken: invariant 6.
-func (w *world) checkBudget(operation logical.Operation, path string, a *answer) {
+// revokes returns how many tokens a request revokes at most: all of an entity, or one. A budget is that of one token.
+func (w *world) revokes(path string, data map[string]any) int {
+	subject, given := data["subject"].(string)
+	if path != "revoke" || !given {
+		return 1
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	count := 1
+	for _, g := range w.model.grants {
+		if g.subject == subject {
+			count++
+		}
+	}
+	return count
+}
+
+// checkBudget counts what a request has taken for a number of tokens: invariant 6.
+func (w *world) checkBudget(operation logical.Operation, path string, tokens int, a *answer) {
 	if a.node.standby || !a.node.alone || a.node.replaced.Load() || a.lost {
 		return // others read what was written elsewhere
 	}
 	keys := len(w.disk.list("keys/opaque/")) + len(w.disk.list("keys/signing/")) // all are read before one is added
 	for _, b := range worst {
 		if (b.operation == "" || b.operation == operation) && strings.HasPrefix(path, b.path) {
-			if a.reads > b.reads+keys && b.reads > 0 || a.reads > 0 && b.reads == 0 || a.writes > b.writes {
+			if a.reads > tokens*b.reads+keys && b.reads > 0 || a.reads > 0 && b.reads == 0 || a.writes > tokens*b.writes {
 				w.broken(6, "%s %s takes %d reads and %d writes, at most %d and %d are promised", operation, path, a.reads, a.writes, b.reads, b.writes)
 			}
 			return

@@ -325,7 +325,7 @@ func (w *world) ask(n *node, req *logical.Request) *answer {
 	a.reads, a.writes = counted.reads, counted.writes
 	counted.mu.Unlock()
 	w.secrets.checkAnswer(w, operation, path, a)
-	w.checkBudget(operation, path, a)
+	w.checkBudget(operation, path, w.revokes(path, req.Data), a)
 	w.noticed(path, a)
 	return a
 }
