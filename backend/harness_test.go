@@ -28,7 +28,8 @@ type storage struct {
 	logical.InmemStorage
 	reads, writes atomic.Int64
 	broken        atomic.Bool
-	silent        atomic.Bool // it cannot be read
+	silent        atomic.Bool            // it cannot be read
+	refuse        atomic.Pointer[string] // keys with this prefix cannot be written; nil: all can
 }
 
 var errBroken = errors.New("the storage is broken")
@@ -51,7 +52,7 @@ func (s *storage) List(ctx context.Context, prefix string) ([]string, error) {
 
 func (s *storage) Put(ctx context.Context, e *logical.StorageEntry) error {
 	s.writes.Add(1)
-	if s.broken.Load() {
+	if prefix := s.refuse.Load(); s.broken.Load() || prefix != nil && strings.HasPrefix(e.Key, *prefix) {
 		return errBroken
 	}
 	return s.InmemStorage.Put(ctx, e)

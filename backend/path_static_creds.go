@@ -32,11 +32,14 @@ func (b *backend) pathsStaticCreds() []*framework.Path {
 }
 
 func (b *backend) pathStaticCredsRead(ctx context.Context, st *state, req *request, d *input) (*response, error) {
-	if err := b.ReviewedStatic(st, d.Get("name").(string), req.MountPoint); err != nil {
+	if err := st.CheckSuspended(req.EntityID); err != nil {
 		return nil, err
 	}
 	status, err := b.Statics.ReadToken(ctx, req.Storage, d.Get("name").(string), remoteAddr(req))
 	if status == nil || err != nil {
+		return nil, err
+	}
+	if err := b.ReviewedStatic(st, d.Get("name").(string), req.MountPoint); err != nil {
 		return nil, err
 	}
 	b.NoteRead(d.Get("name").(string))

@@ -22,7 +22,7 @@ func (b *backend) pathsSuspend() []*framework.Path {
 			only(logical.UpdateOperation, b.change(b.pathSuspendUpdate, "Suspend a token and its grant, or all tokens of an entity.")),
 			"Suspend a token, by the token, its token_id or its entity.",
 			"A suspended token is refused until \"resume\". A suspended token expires at its time, can be revoked, and cannot be "+
-				"renewed, refreshed or exchanged. Any token_id of a grant suspends the whole grant. A suspended entity gets no token from creds. "+
+				"renewed, refreshed or exchanged. Any token_id of a grant suspends the whole grant. A suspended entity gets no token from creds and static-creds. "+
 				"Tokens of other services cannot be suspended."),
 		path("resume", "resume", "token", suspend,
 			only(logical.UpdateOperation, b.change(b.pathResumeUpdate, "Undo the suspension of a token and its grant, or of an entity.")),

@@ -7,6 +7,7 @@ package detect
 
 import (
 	"context"
+	"errors"
 	"math"
 	"net/netip"
 	"sync/atomic"
@@ -33,11 +34,14 @@ type Config struct {
 // Responder acts on the grant of a token, because of a finding.
 type Responder interface {
 	// Suspend suspends a grant until an operator resumes the grant. note says why. Suspend returns a refusal.Error if the
-	// grant cannot be suspended.
+	// grant cannot be suspended, and ErrRevoked if the grant was revoked.
 	Suspend(ctx context.Context, grant token.ID, note string) error
 
 	Revoke(ctx context.Context, grant token.ID) error
 }
+
+// ErrRevoked says that a grant was revoked before, which outweighs a suspension.
+var ErrRevoked = errors.New("the grant was revoked")
 
 // Holder is the holder of a token.
 type Holder struct {

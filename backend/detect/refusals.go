@@ -17,16 +17,18 @@ const (
 	proofReplayed access.Reason = "proof_replayed"
 )
 
-// refused evaluates the rules about refusals.
+// refused evaluates the rules about refusals. A suspended token is refused because an operator or a rule has stopped the
+// token: a response to such refusals could revoke what a resume is to revive.
 func (d *Detector) refused(s *sight) {
-	total, most := uint64(0), &s.seen.Refusals[0]
+	var total uint64
+	var most *Refusals
 	for i := range s.seen.Refusals {
 		r := &s.seen.Refusals[i]
-		if r.Count == 0 {
+		if r.Count == 0 || r.Reason == access.Suspended {
 			continue
 		}
 		total += uint64(r.Count)
-		if r.Count > most.Count {
+		if most == nil || r.Count > most.Count {
 			most = r
 		}
 		switch r.Reason {

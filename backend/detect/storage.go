@@ -169,6 +169,7 @@ func (d *Detector) due(now time.Time) (string, time.Duration) {
 	defer fs.mu.Unlock()
 	var fresh, changed *item
 	for _, it := range fs.byID {
+		d.retry(it, now)
 		switch {
 		case it.dirty.IsZero():
 		case !it.stored:
@@ -192,6 +193,13 @@ func (d *Detector) due(now time.Time) (string, time.Duration) {
 		return "", wait
 	}
 	return changed.ID, 0
+}
+
+// retry makes a response due that failed in another process. The caller holds findings.mu.
+func (d *Detector) retry(it *item, now time.Time) {
+	if mode := d.Settings().mode(it.Rule); it.dirty.IsZero() && it.Response == Failed && (mode == Revoke || mode == Suspend) {
+		it.respond, it.dirty = mode, now
+	}
 }
 
 // settle does what is due of a finding.
@@ -239,8 +247,11 @@ func (d *Detector) respond(ctx context.Context, f *Finding, mode Mode) string {
 	default:
 		err = d.Respond.Revoke(ctx, id)
 	}
-	if err == nil {
+	switch {
+	case err == nil:
 		return response
+	case errors.Is(err, ErrRevoked):
+		return Revoked
 	}
 	d.Log().Error("response to a finding failed", "finding", f.ID, "rule", string(f.Rule), "mode", string(mode), "token_id", f.TokenID,
 		"error", err)
@@ -275,6 +286,7 @@ func (d *Detector) write(ctx context.Context, s logical.Storage, id string) erro
 		it.dirty = since
 		return err
 	}
+	d.damage.note(findingsPrefix+id, nil)
 	it.stored = true
 	return nil
 }
@@ -296,8 +308,8 @@ func (d *Detector) Acknowledge(ctx context.Context, s logical.Storage, id, note,
 	if strings.TrimSpace(note) == "" || !utf8.ValidString(note) || strings.ContainsFunc(note, unicode.IsControl) {
 		return refusal.Field("note", "takes a line of text: why the finding is as it should be, or what was done")
 	}
-	if token.InText(note) {
-		return refusal.Field("note", "contains a token, which a listing would show: name the token by its token_id")
+	if err := token.NoneIn(note); err != nil {
+		return refusal.Field("note", "%s", err)
 	}
 	d.writes.running.Lock()
 	defer d.writes.running.Unlock()

@@ -20,10 +20,13 @@ func (inv *Inventory) Load(ctx context.Context, s logical.Storage, _ time.Time) 
 	return inv.load(ctx, s)
 }
 
+// maxLoads is how often load lists the segments. Rows are moved seldom, and not during each of several listings.
+const maxLoads = 10
+
 // load is Load. Another process may move rows to a segment of its own meanwhile: it writes that segment, and then deletes the
 // old segment. load forgets an old segment only after reading the segments that were listed later. The caller holds storing.
 func (inv *Inventory) load(ctx context.Context, s logical.Storage) error {
-	for {
+	for try := 1; ; try++ {
 		names, err := s.List(ctx, InventoryPrefix)
 		if err != nil {
 			return err
@@ -32,7 +35,7 @@ func (inv *Inventory) load(ctx context.Context, s logical.Storage) error {
 		if err != nil {
 			return err
 		}
-		if complete {
+		if complete || try == maxLoads { // storage lists what it does not have
 			inv.retain(names)
 			return nil
 		}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -108,6 +109,7 @@ type Suspensions struct {
 	pages[Suspension]
 	last     atomic.Uint64 // number of the last suspension by this writer; a number is not used twice, even after a failure
 	revision atomic.Uint64
+	doubtful sync.Map // token.ID -> KeepUntil (int64): a suspension whose write failed, and which storage may have all the same
 }
 
 // NewSuspensions returns empty Suspensions of a writer. Load fills them.
@@ -190,7 +192,7 @@ func (x *Suspensions) SuspendSubject(ctx context.Context, s logical.Storage, sub
 func (x *Suspensions) suspend(ctx context.Context, s logical.Storage, id token.ID, to Suspension, now time.Time) error {
 	defer x.revision.Add(1)
 	to.At = now.Unix()
-	return x.change(ctx, s, id, now, func(old Suspension, _ bool) (Suspension, error) {
+	err := x.change(ctx, s, id, now, func(old Suspension, _ bool) (Suspension, error) {
 		if to.Status.IsZero() {
 			to.Status = old.Status
 		}
@@ -201,13 +203,20 @@ func (x *Suspensions) suspend(ctx context.Context, s logical.Storage, id token.I
 		to.Marks = formatMarks(mark{writer: x.writer, suspended: x.last.Add(1)}.addTo(parseMarks(old.Marks)))
 		return to, nil
 	})
+	switch {
+	case err == nil:
+		x.doubtful.Delete(id)
+	case !strings.Contains(err.Error(), logical.ErrReadOnly.Error()): // which stores nothing; errors of storage arrive as text
+		x.doubtful.Store(id, to.KeepUntil)
+	}
+	return err
 }
 
 // ResumeGrant undoes the suspension of a grant, and reports whether the grant was suspended.
 func (x *Suspensions) ResumeGrant(
 	ctx context.Context, s logical.Storage, grant token.ID, note string, now time.Time,
 ) (was bool, _ error) {
-	return x.resume(ctx, s, grant, note, now)
+	return x.resume(ctx, s, grant, "", note, now)
 }
 
 // ResumeSubject undoes the suspension of a Vault entity, and reports whether the entity was suspended. Grants of the
@@ -215,20 +224,25 @@ func (x *Suspensions) ResumeGrant(
 func (x *Suspensions) ResumeSubject(
 	ctx context.Context, s logical.Storage, subject, note string, now time.Time,
 ) (was bool, _ error) {
-	return x.resume(ctx, s, subjectID(subject), note, now)
+	return x.resume(ctx, s, subjectID(subject), subject, note, now)
 }
 
 // resume stores that a suspension is undone. The record of the resume stays until KeepUntil, so that the file of another
 // process does not bring the suspension back.
 func (x *Suspensions) resume(
-	ctx context.Context, s logical.Storage, id token.ID, note string, now time.Time,
+	ctx context.Context, s logical.Storage, id token.ID, subject, note string, now time.Time,
 ) (was bool, _ error) {
 	defer x.revision.Add(1)
 	err := x.change(ctx, s, id, now, func(old Suspension, _ bool) (Suspension, error) {
-		if was = old.Suspended(); !was {
+		until, doubtful := x.doubtful.Load(id)
+		if was = old.Suspended() || doubtful; !was {
 			return old, errNotSuspended
 		}
 		marks := parseMarks(old.Marks)
+		if doubtful { // storage may have any suspension by this writer
+			marks = mark{writer: x.writer, suspended: x.last.Load()}.addTo(marks)
+			old.KeepUntil, old.Subject = max(old.KeepUntil, until.(int64)), subject
+		}
 		for i := range marks {
 			marks[i].resumed = max(marks[i].resumed, marks[i].suspended)
 		}
@@ -237,6 +251,9 @@ func (x *Suspensions) resume(
 	})
 	if errors.Is(err, errNotSuspended) {
 		return false, nil
+	}
+	if err == nil {
+		x.doubtful.Delete(id)
 	}
 	return was, err
 }

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -185,5 +186,49 @@ func TestSuspensionsOnChange(t *testing.T) {
 	before := x.Revision()
 	if suspend(t, x, s, 2); x.Revision() == before {
 		t.Error("the revision is the same after a suspension")
+	}
+}
+
+// lossy stores what is put, and returns an error: the answer was lost.
+type lossy struct {
+	logical.Storage
+	lost bool
+}
+
+func (s *lossy) Put(ctx context.Context, e *logical.StorageEntry) error {
+	if err := s.Storage.Put(ctx, e); err != nil || !s.lost {
+		return err
+	}
+	return errors.New("the answer was lost")
+}
+
+// A resume undoes a suspension that was stored although the write returned an error.
+func TestResumeAfterALostAnswer(t *testing.T) {
+	ctx := context.Background()
+	s := &lossy{Storage: new(logical.InmemStorage)}
+	x := NewSuspensions(NewWriter())
+	grant := samePage(1)
+	s.lost = true
+	if x.SuspendGrant(ctx, s, grant, token.StatusRef{}, "", inAnHour, now) == nil || x.SuspendSubject(ctx, s, "ann", "", now) == nil {
+		t.Fatal("no error")
+	}
+	s.lost = false
+	for range 2 {
+		if _, err := x.ResumeGrant(ctx, s, grant, "", now); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := x.ResumeSubject(ctx, s, "ann", "", now); err != nil {
+			t.Fatal(err)
+		}
+		next := NewSuspensions(NewWriter())
+		if err := next.Load(ctx, s, now); err != nil {
+			t.Fatal(err)
+		}
+		if next.Grant(grant).Suspended() || next.Subject("ann").Suspended() {
+			t.Error("the suspension comes back after the resume")
+		}
+	}
+	if was, err := x.ResumeGrant(ctx, s, grant, "", now); was || err != nil {
+		t.Errorf("nothing was suspended: %v %v", was, err)
 	}
 }

@@ -69,6 +69,9 @@ func (r responder) Suspend(ctx context.Context, grant token.ID, note string) err
 	if err != nil {
 		return err
 	}
+	if st.Revoked(grant) {
+		return detect.ErrRevoked
+	}
 	warnings, err := r.Mount.Suspend(ctx, r.Storage, st, Target{Grant: grant}, note)
 	r.warn("token of a finding suspended", grant, warnings)
 	return err

@@ -5,7 +5,6 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/review"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
@@ -52,11 +51,6 @@ func (m *Mount) ReviewedStatic(st *State, name, mountPoint string) error {
 
 // Attest records that somebody has confirmed that a role, a connection or a static role is still needed.
 func (m *Mount) Attest(ctx context.Context, s logical.Storage, st *State, a *review.Attestation) (*review.Review, error) {
-	if a.Note != nil {
-		if err := native.CheckNoToken(*a.Note); err != nil {
-			return nil, err
-		}
-	}
 	var attested *review.Review
 	var err error
 	switch a.Kind {

@@ -60,6 +60,10 @@ func (m *Mount) RevokeSubject(ctx context.Context, s logical.Storage, st *State,
 	if more {
 		warnings = append(warnings, fmt.Sprintf("the entity has more tokens: repeat the request, which revokes at most %d tokens", maxOfSubject))
 	}
+	if n := len(st.Inventory.Damaged()) + len(st.Statics.Damaged()) + len(st.Upstreams.Damaged()); n > 0 {
+		warnings = append(warnings, fmt.Sprintf("%d stored entries cannot be read, and may have tokens of the entity: see broken, and "+
+			"suspend the subject, which also stops native tokens that are in no list", n))
+	}
 	for _, r := range st.Roles.All() {
 		if r.NoLease && r.Connection == "" {
 			warnings = append(warnings, fmt.Sprintf("JWTs without a lease cannot be revoked by subject, and live for at most %s: role %q "+
@@ -84,8 +88,15 @@ func (st *State) heldBy(entity string) (native, services []token.ID, more bool) 
 		if d, known := st.Deviations.Get(row.ID); known && d.Revoked {
 			continue
 		}
-		if r := st.Roles.ByID(row.RoleID); r == nil || r.Connection != "" {
+		switch r := st.Roles.ByID(row.RoleID); {
+		case r != nil && r.Connection != "":
+			continue
+		case r == nil && st.Roles.BrokenID(row.RoleID) == nil:
 			continue // the tokens of a deleted role are revoked
+		case r == nil: // a role that cannot be read may come back
+			if _, isUpstream := st.Upstreams.Get(row.ID); isUpstream {
+				continue
+			}
 		}
 		if len(native)+len(services) == maxOfSubject {
 			return native, services, true

@@ -28,7 +28,8 @@ const (
 var StaleCaveats = []string{
 	"a use counts if the API server introspected the token, or a verifier reported the use: a token with reason never_used may " +
 		"be in use where nobody reports",
-	"the engine does not see the uses of a token of a service (reason use_unknown), nor a static token that a client keeps without reading",
+	"the engine does not see the uses of a token of a service (reason use_unknown), nor reads of a static token at a standby, nor a " +
+		"static token that a client keeps without reading",
 	"roles, connections and static roles are listed only after the engine has watched them for unused_for",
 }
 

@@ -3,10 +3,12 @@
 package review
 
 import (
+	"strings"
 	"time"
 	"unicode"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
 const (
@@ -56,6 +58,9 @@ func check(field, text string, most int) error {
 	}
 	if text == "..." {
 		return refusal.Field(field, `is "...", which stands for a text to choose`)
+	}
+	if err := token.NoneIn(text); err != nil {
+		return refusal.Field(field, "%s", err)
 	}
 	return refusal.CheckLen(field, text, most)
 }
@@ -120,7 +125,7 @@ func (r *Review) Attest(a *Attestation, now time.Time) error {
 	}
 	by := a.By
 	if len(by) > maxBy {
-		by = by[:maxBy]
+		by = strings.ToValidUTF8(by[:maxBy], "")
 	}
 	r.ReviewBy, r.AttestedAt, r.AttestedBy, r.AttestedByEntity, r.AttestedNote = next, now, by, a.Entity, note
 	return nil

@@ -20,7 +20,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -150,17 +149,6 @@ func Mint(ring *Ring, prefix string, claims *Claims) (string, error) {
 func Checksum(s string) bool {
 	_, _, ok := split(s)
 	return ok
-}
-
-// InText reports whether text contains an opaque token of any mount, or a JWT. Notes of operators must not contain tokens.
-func InText(text string) bool {
-	words := strings.FieldsFunc(text, func(c rune) bool {
-		return !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.ContainsRune("_-.", c))
-	})
-	return slices.ContainsFunc(words, func(word string) bool {
-		word = strings.Trim(word, ".")
-		return Checksum(word) || IsJWT(word) && strings.HasPrefix(word, "eyJ") // the header begins with {"
-	})
 }
 
 // split returns the prefix of a token and the text of its body. ok is false if the checksum is wrong.
