@@ -61,22 +61,22 @@ func TestReportEnds(t *testing.T) {
 		text, other := i.Opaque(t, verifytest.Token{Scopes: []string{"a"}}), i.Opaque(t, verifytest.Token{Scopes: []string{"a"}})
 		expect(t, v, text, nil, access.Good)
 		expect(t, v, other, nil, access.Good)
-		reports := 0
+		var reports atomic.Int32
 		i.OnAnswer(func(path string) {
 			if path != "usage" {
 				return
 			}
-			if reports++; reports < 100 { // an engine that never rests would hang the test
+			if reports.Add(1) < 100 { // an engine that never rests would hang the test
 				expect(t, v, text, nil, access.Good)
 			}
 		})
 		time.Sleep(31 * time.Second)
-		if reports != 1 {
-			t.Errorf("%d batches in one report, want 1", reports)
+		if n := reports.Load(); n != 1 {
+			t.Errorf("%d batches in one report, want 1", n)
 		}
 		time.Sleep(30 * time.Second)
-		if reports != 2 || i.Reported(text).Uses != 2 || i.Reported(other).Uses != 1 {
-			t.Errorf("%d batches, %+v, %+v", reports, i.Reported(text), i.Reported(other))
+		if n := reports.Load(); n != 2 || i.Reported(text).Uses != 2 || i.Reported(other).Uses != 1 {
+			t.Errorf("%d batches, %+v, %+v", n, i.Reported(text), i.Reported(other))
 		}
 	})
 }
