@@ -17,6 +17,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/store"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/worker"
 )
@@ -112,7 +113,7 @@ func (s *sight) moved() bool {
 type Detector struct {
 	*worker.Worker
 	Config
-	damage    damage
+	store.Damage
 	settings  atomic.Pointer[Settings]
 	baselines baselines
 	addresses addresses

@@ -194,7 +194,7 @@ func (d *Detector) Change(ctx context.Context, s logical.Storage, c *Change) (wa
 	if err := s.Put(ctx, entry); err != nil {
 		return nil, err
 	}
-	d.damage.note(settingsKey, nil)
+	d.NoteDamage(settingsKey, nil)
 	d.settings.Store(settings)
 	return warnings, nil
 }
@@ -216,7 +216,7 @@ func (d *Detector) readSettings(ctx context.Context, s logical.Storage) (*Settin
 			settings = read
 		}
 	}
-	d.damage.note(settingsKey, err)
+	d.NoteDamage(settingsKey, err)
 	return settings, nil
 }
 

@@ -86,11 +86,11 @@ func (d *Detector) read(ctx context.Context, s logical.Storage, id string) error
 	var stored Finding
 	if entry != nil {
 		if stored, err = decode(entry.Value, id); err != nil {
-			d.damage.note(findingsPrefix+id, err)
+			d.NoteDamage(findingsPrefix+id, err)
 			return nil
 		}
 	}
-	d.damage.note(findingsPrefix+id, nil)
+	d.NoteDamage(findingsPrefix+id, nil)
 	fs := &d.findings
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
@@ -286,7 +286,7 @@ func (d *Detector) write(ctx context.Context, s logical.Storage, id string) erro
 		it.dirty = since
 		return err
 	}
-	d.damage.note(findingsPrefix+id, nil)
+	d.NoteDamage(findingsPrefix+id, nil)
 	it.stored = true
 	return nil
 }

@@ -4,10 +4,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 
 	"github.com/fxamacker/cbor/v2"
@@ -171,11 +169,11 @@ func (u *Usage) read(ctx context.Context, s logical.Storage, name string) error 
 	var stored storedSegment
 	if value != nil {
 		if stored, err = decodeSegment(value.Value); err != nil {
-			u.damage.note(Prefix+name, err)
+			u.NoteDamage(Prefix+name, err)
 			return nil
 		}
 	}
-	u.damage.note(Prefix+name, nil)
+	u.NoteDamage(Prefix+name, nil)
 	u.merging.Lock() // a batch that is counted meanwhile could count twice
 	defer u.merging.Unlock()
 	u.reporters.merge(stored.Reporters)
@@ -259,42 +257,4 @@ func (u *Usage) drop(id token.ID, e *entry) {
 	if e.segment != nil {
 		e.segment.live.Add(-1)
 	}
-}
-
-// damage lists the stored segments that cannot be read. Other segments stay usable.
-type damage struct {
-	mu   sync.Mutex
-	keys map[string]error // storage key -> why it cannot be read
-}
-
-// note records why a segment cannot be read; nil: it can, or it was deleted.
-func (d *damage) note(key string, err error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.keys == nil {
-		d.keys = make(map[string]error)
-	}
-	d.keys[key] = err
-	if err == nil {
-		delete(d.keys, key)
-	}
-}
-
-// Damaged returns the storage keys of the unreadable segments, each with the reason.
-func (u *Usage) Damaged() map[string]error {
-	u.damage.mu.Lock()
-	defer u.damage.mu.Unlock()
-	return maps.Clone(u.damage.keys)
-}
-
-// DropDamaged deletes an unreadable segment. The counts in the segment are lost.
-func (u *Usage) DropDamaged(ctx context.Context, s logical.Storage, key string) error {
-	if u.Damaged()[key] == nil {
-		return nil
-	}
-	if err := s.Delete(ctx, key); err != nil {
-		return err
-	}
-	u.damage.note(key, nil)
-	return nil
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/detect"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/store"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/worker"
 )
@@ -40,7 +41,7 @@ type Config struct {
 type Usage struct {
 	*worker.Worker
 	Config
-	damage    damage
+	store.Damage
 	scopes    scopeSets
 	reporters reporters
 	unknown   unknown

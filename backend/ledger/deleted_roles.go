@@ -11,6 +11,7 @@ import (
 	"github.com/fxamacker/cbor/v2"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/store"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
@@ -20,7 +21,7 @@ const DeletedRolesPrefix = "ledger/deleted-roles/"
 // DeletedRoles holds the deleted roles for as long as their tokens may live. Status lists show all tokens of a deleted
 // role as revoked. The entry is written before the role is deleted: it has no effect while the role exists.
 type DeletedRoles struct {
-	damage
+	store.Damage
 	mu       sync.RWMutex
 	until    map[token.RoleID]int64 // seconds since 1970
 	revision atomic.Uint64
@@ -49,20 +50,20 @@ func (d *DeletedRoles) Reload(ctx context.Context, s logical.Storage, key string
 	defer d.Changed()
 	var role token.RoleID
 	if err := role.UnmarshalText([]byte(strings.TrimPrefix(key, DeletedRolesPrefix))); err != nil {
-		d.note(key, fmt.Errorf("%s is not a deleted role: %w", key, err))
+		d.NoteDamage(key, fmt.Errorf("%s is not a deleted role: %w", key, err))
 		return nil
 	}
 	stored, err := s.Get(ctx, key)
 	if err != nil {
 		return err
 	}
-	d.note(key, nil)
+	d.NoteDamage(key, nil)
 	if stored == nil {
 		return nil
 	}
 	var until int64
 	if err := cbor.Unmarshal(stored.Value, &until); err != nil {
-		d.note(key, err) // the role is in the key, only the time is lost
+		d.NoteDamage(key, err) // the role is in the key, only the time is lost
 		until = now.Add(10 * 365 * 24 * time.Hour).Unix()
 	}
 	d.show(role, until)

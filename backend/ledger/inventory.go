@@ -8,6 +8,7 @@ import (
 
 	"github.com/tidwall/btree"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/store"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
@@ -45,7 +46,7 @@ type Holder struct {
 //
 // Inventory is safe for concurrent use. Only Load, Reload, Flush and Prune access storage, one at a time.
 type Inventory struct {
-	damage
+	store.Damage
 	writer string
 
 	mu       sync.Mutex

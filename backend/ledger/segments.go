@@ -183,6 +183,9 @@ func (inv *Inventory) Prune(ctx context.Context, s logical.Storage, ended func(t
 	}
 	inv.mu.Unlock()
 	for _, seg := range sparse {
+		if !inv.has(seg.name) { // forgotten with another segment that a replaced process has moved
+			continue
+		}
 		if err := inv.dissolve(ctx, s, seg.name, ended); err != nil {
 			return err
 		}

@@ -85,6 +85,13 @@ func (inv *Inventory) Reload(ctx context.Context, s logical.Storage, key string,
 	return err
 }
 
+// has reports whether memory has a segment.
+func (inv *Inventory) has(name string) bool {
+	inv.mu.Lock()
+	defer inv.mu.Unlock()
+	return inv.segments[name] != nil
+}
+
 // forget removes a segment, and the rows that no other segment has, from memory. The caller holds mu.
 func (inv *Inventory) forget(name string) {
 	seg := inv.segments[name]
@@ -115,12 +122,12 @@ func (inv *Inventory) read(ctx context.Context, s logical.Storage, name string) 
 		return nil, true, err
 	}
 	if stored == nil {
-		inv.note(InventoryPrefix+name, nil)
+		inv.NoteDamage(InventoryPrefix+name, nil)
 		return nil, false, nil
 	}
 	var rows []storedRow
 	damage := cbor.Unmarshal(stored.Value, &rows) // the rows of an unreadable segment are missing from the inventory
-	inv.note(InventoryPrefix+name, damage)
+	inv.NoteDamage(InventoryPrefix+name, damage)
 	if damage != nil {
 		return stored.Value, true, nil
 	}

@@ -286,3 +286,22 @@ func TestRowsThatAReplacedProcessMoves(t *testing.T) {
 		t.Errorf("%d rows are left of deleted segments", n)
 	}
 }
+
+// The segments of several former processes are moved: the active process reads what is there once.
+func TestMovedSegmentsAreReadOnce(t *testing.T) {
+	ctx, s := t.Context(), &measuring{Storage: new(logical.InmemStorage)}
+	for n := range 5 {
+		addAndFlush(t, loadInventory(t, s), s, 10*n, 10*n+10)
+	}
+	replaced, active := loadInventory(t, s), loadInventory(t, s)
+	if err := replaced.Prune(ctx, s, none); err != nil {
+		t.Fatal(err)
+	}
+	s.reads = 0
+	if err := active.Prune(ctx, s, none); err != nil {
+		t.Fatal(err)
+	}
+	if n := active.Len(); n != 50 || s.reads > 2 { // one segment is not there, one has all rows
+		t.Errorf("%d rows after %d reads", n, s.reads)
+	}
+}

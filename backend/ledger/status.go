@@ -15,6 +15,7 @@ import (
 	"github.com/fxamacker/cbor/v2"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/store"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
@@ -38,7 +39,7 @@ const (
 // that a place does not reveal how many tokens were issued. Each process fills lists of its own with random numbers, so
 // that two processes never hand out the same place.
 type StatusIndexes struct {
-	damage
+	store.Damage
 	mu    sync.Mutex
 	lists map[uint32]*statusList
 	list  uint32                  // the list that this process is filling; 0 if there is none yet
@@ -95,7 +96,7 @@ func (x *StatusIndexes) Reload(ctx context.Context, s logical.Storage, key strin
 	defer x.mu.Unlock()
 	number, err := strconv.ParseUint(strings.TrimPrefix(key, StatusPrefix), 10, 32)
 	if err != nil {
-		x.note(key, fmt.Errorf("%s is not a status list", key))
+		x.NoteDamage(key, fmt.Errorf("%s is not a status list", key))
 		return nil
 	}
 	if uint32(number) == x.list && x.lists[x.list] != nil {
@@ -106,13 +107,13 @@ func (x *StatusIndexes) Reload(ctx context.Context, s logical.Storage, key strin
 		return err
 	}
 	delete(x.lists, uint32(number))
-	x.note(key, nil)
+	x.NoteDamage(key, nil)
 	if stored == nil {
 		return nil
 	}
 	list := new(statusList)
 	if err := cbor.Unmarshal(stored.Value, list); err != nil {
-		x.note(key, err)
+		x.NoteDamage(key, err)
 		return nil
 	}
 	x.lists[uint32(number)] = list
@@ -247,7 +248,7 @@ func (x *StatusIndexes) Prune(ctx context.Context, s logical.Storage, longest ti
 		if stored != nil {
 			latest := new(statusList)
 			if err := cbor.Unmarshal(stored.Value, latest); err != nil {
-				x.note(statusKey(number), err)
+				x.NoteDamage(statusKey(number), err)
 				delete(x.lists, number)
 				continue
 			}

@@ -1,4 +1,4 @@
-package ledger
+package store
 
 import (
 	"context"
@@ -8,14 +8,15 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// damage lists the stored entries of a part of the ledger that cannot be read. Other entries stay usable.
-type damage struct {
+// Damage lists the stored entries of a room that cannot be read. Other entries stay usable. The zero value is ready to use, and
+// safe for concurrent use.
+type Damage struct {
 	mu   sync.Mutex
 	keys map[string]error // storage key -> why it cannot be read
 }
 
-// note records why an entry cannot be read. A nil error means that the entry is readable or deleted.
-func (d *damage) note(key string, err error) {
+// NoteDamage records why an entry cannot be read. A nil error means that the entry is readable or deleted.
+func (d *Damage) NoteDamage(key string, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err == nil {
@@ -29,20 +30,20 @@ func (d *damage) note(key string, err error) {
 }
 
 // Damaged returns the storage keys of the unreadable entries, each with the reason.
-func (d *damage) Damaged() map[string]error {
+func (d *Damage) Damaged() map[string]error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return maps.Clone(d.keys)
 }
 
 // DropDamaged deletes an unreadable entry.
-func (d *damage) DropDamaged(ctx context.Context, s logical.Storage, key string) error {
+func (d *Damage) DropDamaged(ctx context.Context, s logical.Storage, key string) error {
 	if d.Damaged()[key] == nil {
 		return nil
 	}
 	if err := s.Delete(ctx, key); err != nil {
 		return err
 	}
-	d.note(key, nil)
+	d.NoteDamage(key, nil)
 	return nil
 }
