@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/vault/sdk/logical"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
@@ -106,29 +108,20 @@ func (st *State) heldBy(entity string) (native, services []token.ID, more bool) 
 	return native, services, false
 }
 
-// inParallel calls do for each ID, and returns the number of calls without an error, and the errors.
+// inParallel calls do for each ID, and returns the number of calls without an error, and one error that stands for all.
 func inParallel(ctx context.Context, ids []token.ID, do func(context.Context, token.ID) error) (done int, failed error) {
-	var mu sync.Mutex
-	var running sync.WaitGroup
-	next := make(chan token.ID)
-	for range min(revokers, len(ids)) {
-		running.Go(func() {
-			for id := range next {
-				err := do(ctx, id)
-				mu.Lock()
-				if err == nil {
-					done++
-				} else if failed == nil {
-					failed = err // one error stands for all
-				}
-				mu.Unlock()
+	var succeeded atomic.Int64
+	var group errgroup.Group
+	group.SetLimit(revokers)
+	for _, id := range ids {
+		group.Go(func() error {
+			err := do(ctx, id)
+			if err == nil {
+				succeeded.Add(1)
 			}
+			return err
 		})
 	}
-	for _, id := range ids {
-		next <- id
-	}
-	close(next)
-	running.Wait()
-	return done, failed
+	failed = group.Wait()
+	return int(succeeded.Load()), failed
 }
