@@ -14,7 +14,7 @@ help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: ## build the plugin and the authorizer for gateways into bin/
+build: ## build the plugin, the command apitoken, and the authorizer for gateways into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ ./cmd/...
 
 .PHONY: vault
@@ -66,12 +66,7 @@ bench: ## measure the engine against a plugin that does nothing, and gateways un
 
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME
-	@set -e; for file in $$(grep -rl --include='*_test.go' '^func Fuzz' .); do \
-	  for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9]*\).*/\1/p' $$file); do \
-	    echo "$$(dirname $$file) $$target"; \
-	    $(GO) test $$(dirname $$file) -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x; \
-	  done; \
-	done
+	@GO=$(GO) FUZZTIME=$(FUZZTIME) ./scripts/fuzz.sh
 
 .PHONY: lint
 lint: ## check the code (.golangci.yml), the prose (.vale.ini), and known vulnerabilities where their database is reachable
