@@ -54,6 +54,23 @@ func (id ID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
 // UnmarshalText reads what MarshalText wrote.
 func (id *ID) UnmarshalText(text []byte) error { return parseHex(id[:], string(text)) }
 
+// MarshalCBOR returns a CBOR byte string. Without it an ID would be stored as an array of numbers.
+func (id ID) MarshalCBOR() ([]byte, error) {
+	return append([]byte{cborBytes | byte(len(id))}, id[:]...), nil
+}
+
+// UnmarshalCBOR reads what MarshalCBOR wrote.
+func (id *ID) UnmarshalCBOR(data []byte) error {
+	if len(data) != 1+len(id) || data[0] != cborBytes|byte(len(id)) {
+		return fmt.Errorf("an ID must be a CBOR string of %d bytes", len(id))
+	}
+	copy(id[:], data[1:])
+	return nil
+}
+
+// cborBytes is the major type of a byte string of less than 24 bytes, whose length is in the low bits (RFC 8949 section 3.1).
+const cborBytes = 2 << 5
+
 // IsZero reports whether id names nothing.
 func (id ID) IsZero() bool { return id == ID{} }
 
