@@ -7,6 +7,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
 func (e *engine) exp(c *creds) time.Time {
@@ -72,6 +74,35 @@ func TestRenewToTheLimit(t *testing.T) {
 			t.Errorf("%d deviations are kept of a token that has ended", n)
 		}
 		e.expect("expired", c.token, nil)
+	})
+}
+
+// A JWT states its end. Where a renewal shortens the lease, the status list shows the JWT as revoked once the lease has ended,
+// and as suspended as long as the JWT could be accepted.
+func TestStatusOfAJWTWhoseLeaseWasShortened(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newIssuer(t)
+		e.system.become("an-entity", &logical.Entity{ID: "an-entity"})
+		e.write("roles/orders", data{"token_format": "jwt", "scopes": "orders:read", "audience": "api", "ttl": "1h"})
+		c := e.credsAs("an-entity", "orders", nil)
+		shows := func(bits float64, want byte) {
+			t.Helper()
+			if b, got := e.listed(c.token); b != bits || got != want {
+				t.Errorf("the list of %v bits shows %d, want %d in %v bits", b, got, want, bits)
+			}
+		}
+		shows(1, token.StatusValid)
+		e.vaultRenews(c, time.Minute)
+		e.write("suspend", data{"subject": "an-entity"})
+		shows(2, token.StatusSuspended)
+		time.Sleep(time.Minute)
+		e.expect("expired", c.token, nil)
+		shows(2, token.StatusSuspended)
+		e.write("resume", data{"subject": "an-entity"})
+		e.revokeLease(c) // as Vault does at the end of the lease
+		shows(1, token.StatusInvalid)
+		e.expect("expired", c.token, nil)
+		shows(1, token.StatusInvalid)
 	})
 }
 

@@ -15,7 +15,7 @@ import (
 )
 
 // Every door of revocation leads to Deviations.Revoke, by revokeGrant or RevokeLease. Only a lease knows when the grant
-// expires: RevokeLease stores nothing for a grant that has expired. What is known elsewhere may be behind.
+// expires: RevokeLease stores nothing for a grant whose tokens have expired. What is known elsewhere may be behind.
 
 // Revoke revokes the grant of a token. A token that has expired is no error. A token that this mount did not make, or
 // whose grant no key can tell any more, is an error of Open.
@@ -95,12 +95,16 @@ func (t *Tokens) placed(ctx context.Context, s logical.Storage, id token.ID, sta
 	return deviates, status, nil
 }
 
-// RevokeLease revokes a grant that expires at ownEnd by itself, unless the grant has expired.
+// RevokeLease revokes a grant that expires at ownEnd by itself, unless the grant has expired. A grant of JWTs that a renewal
+// has shortened is revoked also after its end: the JWTs state a later end, and only status lists show the earlier end.
 func (t *Tokens) RevokeLease(ctx context.Context, s logical.Storage, grant token.ID, status token.StatusRef, ownEnd time.Time) error {
 	now := t.Now()
 	end := ownEnd
 	if d, ok := t.Deviations.Get(grant); ok {
 		end = time.Unix(d.ExpiresAt, 0)
+		if !status.IsZero() {
+			end = time.Unix(d.KeepUntil, 0)
+		}
 	}
 	if !now.Before(end) {
 		return nil
@@ -133,11 +137,16 @@ func (t *Tokens) Renew(ctx context.Context, s logical.Storage, grant token.ID, r
 	return err
 }
 
-// LiveJWTs yields the rows of grants that are alive or suspended, and have a place in a status list.
+// LiveJWTs yields the rows of grants with a place in a status list whose JWTs may be accepted by those who check JWTs offline,
+// or would be if they were not suspended.
 func (t *Tokens) LiveJWTs(now time.Time) iter.Seq[ledger.Row] {
 	return func(yield func(ledger.Row) bool) {
 		for row := range t.Inventory.WithStatus() {
-			if !t.Life(row.ID, row.ID, row.Subject, row.RoleID, row.ExpiresAt).Ended(now) && !yield(row) {
+			life := t.Life(row.ID, row.ID, row.Subject, row.RoleID, row.ExpiresAt)
+			if d, ok := t.Deviations.Get(row.ID); ok { // the JWTs may state an end before a renewal
+				life.ExpiresAt = time.Unix(d.KeepUntil, 0)
+			}
+			if !life.Ended(now) && !yield(row) {
 				return
 			}
 		}

@@ -113,9 +113,8 @@ func (t *Tokens) suspendedIn(list uint32) []uint32 {
 	if len(subjects) == 0 {
 		return places
 	}
-	now := t.Now()
-	for row := range t.Inventory.WithStatus() {
-		if row.Status.List == list && subjects[row.Subject] && !t.Life(row.ID, row.ID, "", row.RoleID, row.ExpiresAt).Ended(now) {
+	for row := range t.LiveJWTs(t.Now()) {
+		if row.Status.List == list && subjects[row.Subject] {
 			places = append(places, row.Status.Index)
 		}
 	}

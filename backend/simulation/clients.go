@@ -232,7 +232,7 @@ func (w *world) renewSome(r *rand.Rand) {
 	if l := w.someLease(r); l != nil {
 		increment := time.Duration(0)
 		if r.IntN(2) == 0 {
-			increment = time.Duration(10+r.IntN(1200)) * time.Second
+			increment = time.Duration(10+r.IntN([]int{60, 1200}[r.IntN(2)])) * time.Second // the former may shorten the lease
 		}
 		w.renew(w.active, l, increment)
 	}

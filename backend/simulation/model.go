@@ -13,6 +13,11 @@ type mark struct {
 	at  time.Time
 }
 
+// before reports whether something was acknowledged before a moment, and a node must know of it.
+func (m mark) before(began uint64, n *node) bool {
+	return m.seq != 0 && m.seq < began && n.knows(m.seq, m.by)
+}
+
 // moment is a value from one acknowledged change to the next. Where doubt is set, the change was not acknowledged: it
 // may have happened or not, or may yet.
 type moment[V any] struct {
@@ -81,7 +86,9 @@ type grant struct {
 	lease     *lease   // nil: none
 	ends      timeline[period]
 	revoked   mark
-	doubtful  bool // a revocation was tried, and was not acknowledged
+	over      mark      // its lease was revoked, maybe after its end
+	overAt    time.Time // by the clock of the node that revoked it
+	doubtful  bool      // a revocation was tried, and was not acknowledged
 	upstream  *upstreamToken
 	refreshes []*issued // refresh tokens, oldest first
 

@@ -27,16 +27,26 @@ func (w *world) revokeLease(n *node, l *lease) {
 	w.say("revoke lease %d at node %d: %s", l.n, n.n, a)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if a.ok() {
-		if n.now().Before(g.period(n).lo) { // else it has expired, by this clock
-			g.revoked = a.mark()
+	if !a.ok() {
+		l.failed(n.now())
+		if l.expires.After(n.now()) {
+			l.expires = n.now() // Vault revokes it from now on
 		}
-		w.leases.drop(l)
 		return
 	}
-	l.failed(n.now())
-	if l.expires.After(n.now()) {
-		l.expires = n.now() // Vault revokes it from now on
+	early := n.now().Before(g.period(n).lo) // else it has expired, by this clock
+	if early {
+		g.revoked = a.mark()
+	}
+	g.over, g.overAt = a.mark(), n.now()
+	w.leases.drop(l)
+	for _, tok := range g.tokens {
+		if !early && tok.list != "" && n.now().Before(tok.end) { // rare: a renewal has shortened the grant
+			w.mu.Unlock()
+			w.checkStatus(n, tok)
+			w.mu.Lock()
+			break
+		}
 	}
 }
 

@@ -21,7 +21,9 @@ func (w *world) checkStatus(n *node, tok *issued) {
 	defer w.mu.Unlock()
 	g := tok.grant
 	_, maybe := w.roleAlive(n, g)
-	dead := g.revoked.seq != 0 && g.revoked.seq < a.began && n.knows(g.revoked.seq, g.revoked.by) || !maybe
+	// A JWT may state a later end than its grant has: a renewal may have shortened the grant.
+	over := g.over.before(a.began, n) && g.overAt.Before(tok.end)
+	dead := g.revoked.before(a.began, n) || over || !maybe
 	dead = dead && !g.unlisted
 	held := w.mustBeListed(n, g, a.began, nil)
 	live := w.surelyLive(n, g) && n.knows(tok.seq, tok.by)
@@ -93,7 +95,7 @@ func (w *world) someListed(n *node, r *rand.Rand) *issued {
 		if tok == nil || tok.list == "" || !n.now().Before(tok.end) {
 			continue
 		}
-		if _, maybe := w.roleAlive(n, tok.grant); !maybe || tok.grant.revoked.seq != 0 || len(tok.grant.suspended.suspends) > 0 || len(w.entity(tok.grant.subject).suspends) > 0 {
+		if _, maybe := w.roleAlive(n, tok.grant); !maybe || tok.grant.revoked.seq != 0 || tok.grant.over.seq != 0 || len(tok.grant.suspended.suspends) > 0 || len(w.entity(tok.grant.subject).suspends) > 0 {
 			return tok
 		}
 	}
