@@ -50,7 +50,8 @@ type Config struct {
 	// ShareRate divides the rate_limit of a token by the number of processes that report uses to the engine. Default: each
 	// process allows the full rate.
 	ShareRate bool
-	// ReportInterval is how often uses are reported to the engine (path usage); zero: 30s, at most 5m; negative: never.
+	// ReportInterval is how often uses are reported to the engine (path usage); zero: 30s, at most 5m; negative: never. A token
+	// that is used in another network than in the last minute is reported at once, or PollInterval after the last such report.
 	ReportInterval time.Duration
 
 	HTTPClient *http.Client     // for keys, status lists, Vault, and FeedFrom without files; nil: own clients. Redirects are never followed

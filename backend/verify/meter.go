@@ -86,7 +86,9 @@ func (v *impl) count(f *facts, use *Use, now time.Time, reason access.Reason) {
 	}
 	m := v.metered(f)
 	m.mu.Lock()
+	var moved bool
 	if reason == access.Good {
+		moved = m.addr != use.Client && otherNetwork(m.addr, use.Client)
 		m.uses++
 		m.last, m.addr, m.region = now, use.Client, use.Region
 		for _, scope := range use.Scopes {
@@ -103,4 +105,22 @@ func (v *impl) count(f *facts, use *Use, now time.Time, reason access.Reason) {
 	if fresh {
 		v.usage.list(f.id(), m)
 	}
+	if moved {
+		v.usage.move(f.id(), m)
+	}
+}
+
+// otherNetwork reports whether two addresses are known, and are in different networks: an IPv4 /24 or an IPv6 /48, as in the
+// engine's rules of misuse.
+func otherNetwork(a, b netip.Addr) bool {
+	if !a.IsValid() || !b.IsValid() {
+		return false
+	}
+	a, b = a.Unmap().WithZone(""), b.Unmap().WithZone("")
+	bits := 48
+	if a.Is4() {
+		bits = 24
+	}
+	network, err := a.Prefix(bits)
+	return err != nil || !network.Contains(b)
 }

@@ -72,6 +72,7 @@ func open(ctx context.Context, c Config) (*Verifier, error) {
 	i.work.Go(func() { i.every(background, sweepInterval, i.sweep) })
 	if !i.config.silent {
 		i.work.Go(func() { i.every(background, i.config.ReportInterval, i.report) })
+		i.work.Go(func() { i.reportMoves(background) })
 	}
 	return v, nil
 }

@@ -18,6 +18,7 @@ import (
 
 const (
 	maxReportRows  = 10_000  // the engine takes no more in a batch
+	maxMoved       = 1000    // tokens of an early report; further tokens wait for the next report
 	maxReportBytes = 3 << 20 // likewise
 	maxActive      = 1 << 20 // tokens of the next reports; uses of further tokens are not counted
 	maxAddresses   = 10_000  // addresses of unknown tokens
@@ -25,12 +26,14 @@ const (
 
 // usage collects what is reported to the engine (path usage).
 type usage struct {
-	name      string       // of this process, new at each start
-	most      int          // number of tokens in active
-	reporters atomic.Int64 // number of processes that report, this one included
+	name      string        // of this process, new at each start
+	most      int           // number of tokens in active
+	reporters atomic.Int64  // number of processes that report, this one included
+	movement  chan struct{} // wakes reportMoves
 
 	mu      sync.Mutex
 	active  []active          // of the next report
+	moved   []active          // of the next early report; all are in active, too
 	due     []active          // of the report that is being sent
 	dead    map[string]*meter // refused tokens that are not kept, by name
 	unknown map[netip.Addr]uint64
@@ -44,10 +47,14 @@ type usage struct {
 type active struct {
 	id    string
 	meter *meter
+	early bool // the token is reported because it has moved
 }
 
 func newUsage(c *Config) *usage {
-	u := &usage{name: "verify-" + rand.Text(), most: maxActive, dead: make(map[string]*meter), unknown: make(map[netip.Addr]uint64)}
+	u := &usage{
+		name: "verify-" + rand.Text(), most: maxActive, movement: make(chan struct{}, 1),
+		dead: make(map[string]*meter), unknown: make(map[netip.Addr]uint64),
+	}
 	if c.silent {
 		u.most = 0
 	}
@@ -65,7 +72,20 @@ func (u *usage) list(id string, m *meter) {
 		m.mu.Unlock()
 		return
 	}
-	u.active = append(u.active, active{id, m})
+	u.active = append(u.active, active{id: id, meter: m})
+}
+
+// move has the next early report contain a listed meter.
+func (u *usage) move(id string, m *meter) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if len(u.moved) < maxMoved {
+		u.moved = append(u.moved, active{id: id, meter: m, early: true})
+	}
+	select {
+	case u.movement <- struct{}{}:
+	default:
+	}
 }
 
 // reported are the reasons that a report has, besides those of a use.
@@ -92,7 +112,7 @@ func (u *usage) refused(r *refusal, client netip.Addr) {
 			}
 			m = &meter{listed: true}
 			u.dead[r.id] = m
-			u.active = append(u.active, active{r.id, m})
+			u.active = append(u.active, active{id: r.id, meter: m})
 		}
 		m.mu.Lock()
 		m.refuse(r.reason)
@@ -126,10 +146,42 @@ type unknownRow struct {
 // report sends what was counted before report was called: what is counted meanwhile waits for the next report, or a report
 // would have no end while tokens are used. A batch that was not answered is sent again with its number, so that it counts once.
 func (v *impl) report(ctx context.Context) error {
+	v.usage.sending.Lock()
+	defer v.usage.sending.Unlock()
+	v.usage.begin()
+	return v.send(ctx)
+}
+
+// reportMoves reports tokens that are used in another network than before, without a wait for the next report: the engine may
+// find that a token was stolen. There is at most one such report in each PollInterval.
+func (v *impl) reportMoves(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-v.usage.movement:
+		}
+		_ = v.reportMoved(ctx) // the next report sends the batch again, and logs an error
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(v.config.PollInterval):
+		}
+	}
+}
+
+func (v *impl) reportMoved(ctx context.Context) error {
+	v.usage.sending.Lock()
+	defer v.usage.sending.Unlock()
+	if !v.usage.beginMoved() {
+		return nil
+	}
+	return v.send(ctx)
+}
+
+// send sends what is due. The caller holds sending.
+func (v *impl) send(ctx context.Context) error {
 	u := v.usage
-	u.sending.Lock()
-	defer u.sending.Unlock()
-	u.begin()
 	for more := true; more || u.pending != nil; {
 		if u.pending == nil {
 			u.pending, more = u.next(v.config.GeoIP)
@@ -162,7 +214,18 @@ func (v *impl) report(ctx context.Context) error {
 func (u *usage) begin() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.due, u.active = append(u.due, u.active...), nil
+	u.due, u.active, u.moved = append(u.due, u.active...), nil, nil
+}
+
+// beginMoved has the report contain the tokens that have moved, and reports whether there are any. The caller holds sending.
+func (u *usage) beginMoved() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if len(u.moved) == 0 {
+		return false
+	}
+	u.due, u.moved = append(u.due, u.moved...), nil
+	return true
 }
 
 // next returns the next batch, and whether the report has more; nil: there is nothing to report. The caller holds sending.
@@ -179,7 +242,10 @@ func (u *usage) next(region func(netip.Addr) string) (b *batch, more bool) {
 		one := u.due[len(u.due)-1]
 		u.due = u.due[:len(u.due)-1]
 		delete(u.dead, one.id)
-		row := one.meter.take(one.id, region)
+		row := one.meter.take(&one, region)
+		if row.Uses == 0 && len(row.Refusals) == 0 {
+			continue // an early report had the uses
+		}
 		size += 200
 		for _, scope := range row.Scopes {
 			size += len(scope)
@@ -193,14 +259,18 @@ func (u *usage) next(region func(netip.Addr) string) (b *batch, more bool) {
 		b.Unknown = append(b.Unknown, unknownRow{addr.String(), n})
 	}
 	clear(u.unknown)
+	if len(b.Tokens) == 0 && len(b.Unknown) == 0 {
+		u.sequence--
+		return nil, false
+	}
 	return b, len(u.due) > 0
 }
 
-// take returns the counts of a meter, and sets them to zero.
-func (m *meter) take(id string, region func(netip.Addr) string) tokenRow {
+// take returns the counts of a meter, and sets them to zero. The meter of an early report stays in the next report.
+func (m *meter) take(of *active, region func(netip.Addr) string) tokenRow {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	row := tokenRow{ID: id, Uses: m.uses, Region: m.region, Refusals: maps.Clone(m.refusals), Scopes: m.scopes}
+	row := tokenRow{ID: of.id, Uses: m.uses, Region: m.region, Refusals: maps.Clone(m.refusals), Scopes: m.scopes}
 	if m.uses > 0 {
 		row.LastUse = m.last.UTC().Format(time.RFC3339)
 		if m.addr.IsValid() {
@@ -213,7 +283,7 @@ func (m *meter) take(id string, region func(netip.Addr) string) tokenRow {
 	if !isRegion(row.Region) {
 		row.Region = ""
 	}
-	m.uses, m.scopes, m.refusals, m.listed = 0, nil, nil, false
+	m.uses, m.scopes, m.refusals, m.listed = 0, nil, nil, of.early && m.listed
 	return row
 }
 

@@ -106,6 +106,64 @@ func TestUsageIsCountedOnce(t *testing.T) {
 	})
 }
 
+// A token that is used in another network is reported at once, and each use counts once.
+func TestUsageOfATokenThatMoves(t *testing.T) {
+	each(t, func(t *testing.T, i *verifytest.Issuer, issue func(verifytest.Token) string) {
+		v := start(t, i.Config())
+		text, other := issue(verifytest.Token{Scopes: []string{"a"}}), issue(verifytest.Token{Scopes: []string{"a"}})
+		use := func(text, client string) {
+			t.Helper()
+			expect(t, v, text, &verify.Use{Client: netip.MustParseAddr(client)}, access.Good)
+		}
+		use(text, "192.0.2.7")
+		use(text, "192.0.2.99")
+		use(other, "192.0.2.8")
+		time.Sleep(2 * time.Second)
+		if n := i.Calls("usage"); n != 0 {
+			t.Fatalf("%d reports of tokens that stay in one network, want 0", n)
+		}
+		use(text, "203.0.113.5")
+		time.Sleep(100 * time.Millisecond)
+		if got := i.Reported(text); got.Uses != 3 || got.LastIP != "203.0.113.5" {
+			t.Errorf("%+v, want three uses, the last from 203.0.113.5", got)
+		}
+		use(text, "192.0.2.7")
+		use(text, "198.51.100.1")
+		time.Sleep(800 * time.Millisecond)
+		if n := i.Calls("usage"); n != 1 {
+			t.Errorf("%d reports within a second, want 1", n)
+		}
+		time.Sleep(200 * time.Millisecond)
+		if got := i.Reported(text); got.Uses != 5 || got.LastIP != "198.51.100.1" {
+			t.Errorf("%+v, want five uses, the last from 198.51.100.1", got)
+		}
+		if n := i.Reported(other).Uses; n != 0 || i.Calls("usage") != 2 {
+			t.Errorf("%d uses of the other token in %d reports, want 0 in 2", n, i.Calls("usage"))
+		}
+		use(text, "198.51.100.2")
+		time.Sleep(30 * time.Second)
+		if i.Reported(text).Uses != 6 || i.Reported(other).Uses != 1 || i.Calls("usage") != 3 {
+			t.Errorf("%+v, %+v in %d reports", i.Reported(text), i.Reported(other), i.Calls("usage"))
+		}
+		time.Sleep(time.Minute)
+		if n := i.Calls("usage"); n != 3 {
+			t.Errorf("%d reports, want 3: an early report left something to report", n)
+		}
+		use(text, "2001:db8::1")
+		time.Sleep(100 * time.Millisecond)
+		use(text, "2001:db8:0:1::1")
+		time.Sleep(2 * time.Second)
+		if n := i.Calls("usage"); n != 3 {
+			t.Errorf("%d reports, want 3: both addresses are of one network", n)
+		}
+		use(text, "2001:db8:1::1")
+		time.Sleep(100 * time.Millisecond)
+		if n := i.Reported(text).Uses; n != 9 || i.Calls("usage") != 4 {
+			t.Errorf("%d uses in %d reports, want 9 in 4", n, i.Calls("usage"))
+		}
+	})
+}
+
 // A report has at most 10,000 rows, and what is left is reported when the Verifier closes.
 func TestUsageInParts(t *testing.T) {
 	inTime(t, func(t *testing.T, i *verifytest.Issuer) {
