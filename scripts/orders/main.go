@@ -4,12 +4,16 @@
 //	orders serve ADDRESS           serves the API, which checks no token and says who asks
 //	orders get URL TOKEN           prints the status and what the API or the gateway answered; an empty TOKEN: none
 //	orders until STATUS URL TOKEN  asks again and again, for ten seconds at most, and prints how long the status took
+//	orders places FILE             writes a database of the places of addresses on loopback
+//
+// The client asks from the address in ORDERS_FROM, such as 127.0.20.7.
 package main
 
 import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"strconv"
@@ -45,8 +49,10 @@ func run(args []string) error {
 		return err
 	case len(args) == 4 && args[0] == "until":
 		return until(args[1], args[2], args[3])
+	case len(args) == 2 && args[0] == "places":
+		return writePlaces(args[1])
 	}
-	return errors.New("usage: orders ports N | serve ADDRESS | get URL TOKEN | until STATUS URL TOKEN")
+	return errors.New("usage: orders ports N | serve ADDRESS | get URL TOKEN | until STATUS URL TOKEN | places FILE")
 }
 
 func serve(w http.ResponseWriter, r *http.Request) {
@@ -64,7 +70,12 @@ func get(url, token string) (status int, body string, err error) {
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
-	resp, err := http.DefaultClient.Do(req)
+	dialer := &net.Dialer{}
+	if from := os.Getenv("ORDERS_FROM"); from != "" {
+		dialer.LocalAddr = &net.TCPAddr{IP: net.ParseIP(from)}
+	}
+	client := &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext, DisableKeepAlives: true}}
+	resp, err := client.Do(req)
 	if err != nil {
 		return 0, "", err
 	}
