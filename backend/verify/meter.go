@@ -24,6 +24,18 @@ type meter struct {
 	region   string
 	scopes   []string
 	refusals map[access.Reason]uint64 // nil: none
+	left     []visit                  // before the uses above, in networks that the token was used in since the last report
+}
+
+// maxVisits is the number of networks that are remembered of a token until the next report. More are counted as the last.
+const maxVisits = 5
+
+// visit is a number of uses in one network.
+type visit struct {
+	uses   uint64
+	last   time.Time
+	addr   netip.Addr
+	region string
 }
 
 // meterOf returns the meter of facts: that of earlier facts if there are any. Nil: nothing is counted yet.
@@ -88,7 +100,10 @@ func (v *impl) count(f *facts, use *Use, now time.Time, reason access.Reason) {
 	m.mu.Lock()
 	var moved bool
 	if reason == access.Good {
-		moved = m.addr != use.Client && otherNetwork(m.addr, use.Client)
+		if moved = m.addr != use.Client && otherNetwork(m.addr, use.Client); moved && m.uses > 0 && len(m.left) < maxVisits-1 {
+			m.left = append(m.left, visit{m.uses, m.last, m.addr, m.region})
+			m.uses = 0
+		}
 		m.uses++
 		m.last, m.addr, m.region = now, use.Client, use.Region
 		for _, scope := range use.Scopes {

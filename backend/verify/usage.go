@@ -238,19 +238,17 @@ func (u *usage) next(region func(netip.Addr) string) (b *batch, more bool) {
 	u.sequence++
 	b = &batch{Reporter: u.name, Sequence: u.sequence, Tokens: []tokenRow{}, Unknown: []unknownRow{}}
 	size := 0
-	for len(u.due) > 0 && len(b.Tokens) < maxReportRows && size < maxReportBytes {
+	for len(u.due) > 0 && len(b.Tokens) <= maxReportRows-maxVisits && size < maxReportBytes {
 		one := u.due[len(u.due)-1]
 		u.due = u.due[:len(u.due)-1]
 		delete(u.dead, one.id)
-		row := one.meter.take(&one, region)
-		if row.Uses == 0 && len(row.Refusals) == 0 {
-			continue // an early report had the uses
+		for _, row := range one.meter.take(&one, region) {
+			size += 200
+			for _, scope := range row.Scopes {
+				size += len(scope)
+			}
+			b.Tokens = append(b.Tokens, row)
 		}
-		size += 200
-		for _, scope := range row.Scopes {
-			size += len(scope)
-		}
-		b.Tokens = append(b.Tokens, row)
 	}
 	if len(u.due) == 0 {
 		u.due = nil // the list may have been long
@@ -266,24 +264,38 @@ func (u *usage) next(region func(netip.Addr) string) (b *batch, more bool) {
 	return b, len(u.due) > 0
 }
 
-// take returns the counts of a meter, and sets them to zero. The meter of an early report stays in the next report.
-func (m *meter) take(of *active, region func(netip.Addr) string) tokenRow {
+// take returns the counts of a meter, and sets them to zero: a row for each network, the oldest first, and none if nothing was
+// counted. The meter of an early report stays in the next report.
+func (m *meter) take(of *active, region func(netip.Addr) string) (rows []tokenRow) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	row := tokenRow{ID: of.id, Uses: m.uses, Region: m.region, Refusals: maps.Clone(m.refusals), Scopes: m.scopes}
-	if m.uses > 0 {
-		row.LastUse = m.last.UTC().Format(time.RFC3339)
-		if m.addr.IsValid() {
-			row.LastIP = m.addr.String()
-			if row.Region == "" && region != nil {
-				row.Region = region(m.addr)
-			}
+	for _, v := range append(m.left, visit{m.uses, m.last, m.addr, m.region}) {
+		if v.uses > 0 {
+			rows = append(rows, v.row(of.id, region))
+		}
+	}
+	if len(rows) == 0 && len(m.refusals) > 0 {
+		rows = []tokenRow{{ID: of.id}}
+	}
+	if len(rows) > 0 {
+		last := &rows[len(rows)-1]
+		last.Refusals, last.Scopes = maps.Clone(m.refusals), m.scopes
+	}
+	m.uses, m.scopes, m.refusals, m.left, m.listed = 0, nil, nil, nil, of.early && m.listed
+	return rows
+}
+
+func (v *visit) row(id string, region func(netip.Addr) string) tokenRow {
+	row := tokenRow{ID: id, Uses: v.uses, LastUse: v.last.UTC().Format(time.RFC3339), Region: v.region}
+	if v.addr.IsValid() {
+		row.LastIP = v.addr.String()
+		if row.Region == "" && region != nil {
+			row.Region = region(v.addr)
 		}
 	}
 	if !isRegion(row.Region) {
 		row.Region = ""
 	}
-	m.uses, m.scopes, m.refusals, m.listed = 0, nil, nil, of.early && m.listed
 	return row
 }
 

@@ -124,8 +124,8 @@ func TestUsageOfATokenThatMoves(t *testing.T) {
 		}
 		use(text, "203.0.113.5")
 		time.Sleep(100 * time.Millisecond)
-		if got := i.Reported(text); got.Uses != 3 || got.LastIP != "203.0.113.5" {
-			t.Errorf("%+v, want three uses, the last from 203.0.113.5", got)
+		if got := i.Reported(text); got.Uses != 3 || !slices.Equal(got.IPs, []string{"192.0.2.99", "203.0.113.5"}) {
+			t.Errorf("%+v, want three uses, from 192.0.2.99 and then from 203.0.113.5", got)
 		}
 		use(text, "192.0.2.7")
 		use(text, "198.51.100.1")
@@ -134,32 +134,42 @@ func TestUsageOfATokenThatMoves(t *testing.T) {
 			t.Errorf("%d reports within a second, want 1", n)
 		}
 		time.Sleep(200 * time.Millisecond)
-		if got := i.Reported(text); got.Uses != 5 || got.LastIP != "198.51.100.1" {
-			t.Errorf("%+v, want five uses, the last from 198.51.100.1", got)
+		if got := i.Reported(text); got.Uses != 5 || !slices.Equal(got.IPs[2:], []string{"192.0.2.7", "198.51.100.1"}) {
+			t.Errorf("%+v, want five uses, the last from 192.0.2.7 and 198.51.100.1", got)
 		}
-		if n := i.Reported(other).Uses; n != 0 || i.Calls("usage") != 2 {
-			t.Errorf("%d uses of the other token in %d reports, want 0 in 2", n, i.Calls("usage"))
+		time.Sleep(time.Second)
+		calls := i.Calls("usage")
+		for _, n := range "0123456789" {
+			use(text, "10."+string(n)+".0.1")
 		}
-		use(text, "198.51.100.2")
+		time.Sleep(2 * time.Second)
+		if got := i.Reported(text); got.Uses != 15 || got.LastIP != "10.9.0.1" || i.Calls("usage") > calls+2 {
+			t.Errorf("%+v in %d reports, want 15 uses in at most two", got, i.Calls("usage")-calls)
+		}
+		if n := i.Reported(other).Uses; n != 0 {
+			t.Errorf("%d uses of the other token were reported, want 0", n)
+		}
+		calls = i.Calls("usage")
+		use(text, "10.9.0.2")
 		time.Sleep(30 * time.Second)
-		if i.Reported(text).Uses != 6 || i.Reported(other).Uses != 1 || i.Calls("usage") != 3 {
-			t.Errorf("%+v, %+v in %d reports", i.Reported(text), i.Reported(other), i.Calls("usage"))
+		if i.Reported(text).Uses != 16 || i.Reported(other).Uses != 1 || i.Calls("usage") != calls+1 {
+			t.Errorf("%+v, %+v in %d reports", i.Reported(text), i.Reported(other), i.Calls("usage")-calls)
 		}
 		time.Sleep(time.Minute)
-		if n := i.Calls("usage"); n != 3 {
-			t.Errorf("%d reports, want 3: an early report left something to report", n)
+		if n := i.Calls("usage") - calls; n != 1 {
+			t.Errorf("%d reports, want 1: an early report left something to report", n)
 		}
 		use(text, "2001:db8::1")
 		time.Sleep(100 * time.Millisecond)
 		use(text, "2001:db8:0:1::1")
 		time.Sleep(2 * time.Second)
-		if n := i.Calls("usage"); n != 3 {
-			t.Errorf("%d reports, want 3: both addresses are of one network", n)
+		if n := i.Calls("usage") - calls; n != 1 {
+			t.Errorf("%d reports, want 1: both addresses are of one network", n)
 		}
 		use(text, "2001:db8:1::1")
 		time.Sleep(100 * time.Millisecond)
-		if n := i.Reported(text).Uses; n != 9 || i.Calls("usage") != 4 {
-			t.Errorf("%d uses in %d reports, want 9 in 4", n, i.Calls("usage"))
+		if n := i.Reported(text).Uses; n != 19 || i.Calls("usage") != calls+2 {
+			t.Errorf("%d uses in %d reports, want 19 in 2", n, i.Calls("usage")-calls)
 		}
 	})
 }

@@ -19,6 +19,7 @@ type usage struct {
 type Usage struct {
 	Uses     uint64
 	LastIP   string
+	IPs      []string // the last_ip of each row
 	Region   string
 	Scopes   []string
 	Refusals map[access.Reason]uint64
@@ -54,6 +55,7 @@ func (i *Issuer) report(r *http.Request) map[string]any {
 			one := u.uses[row.ID]
 			one.Uses += row.Uses
 			one.LastIP, one.Region, one.Scopes = row.LastIP, row.Region, row.Scopes
+			one.IPs = append(one.IPs, row.LastIP)
 			if one.Refusals == nil {
 				one.Refusals = make(map[access.Reason]uint64)
 			}
