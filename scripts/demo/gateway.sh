@@ -22,11 +22,11 @@ stop() {
 trap stop EXIT
 trap 'exit 1' INT TERM
 
-printf '\nNow for a gateway. Building the authorizer and a small API: up to a minute the first time.\n'
-go build -o "$dir" ./scripts/orders ./cmd/apitoken-authz
+printf '\nNow for a gateway. Building the authorizer, the scanner and a small API: up to a minute the first time.\n'
+go build -o "$dir" ./scripts/orders ./cmd/apitoken-authz ./cmd/apitoken
 PATH=$dir:$PATH
-set -- $(orders ports 4)
-web=127.0.0.1:$1 api=127.0.0.1:$2 authz=127.0.0.1:$3 admin=127.0.0.1:$4
+set -- $(orders ports 5)
+web=127.0.0.1:$1 api=127.0.0.1:$2 authz=127.0.0.1:$3 admin=127.0.0.1:$4 hook=127.0.0.1:$5
 
 # copy writes a file of bootstrap/authz with the addresses of the demo.
 copy() {
@@ -110,3 +110,5 @@ ask_until 401 /orders/7 "$jwt" "the JWT"
 say "The log of the authorizer has the id of the token, and never the token. The last line about the first token:"
 if grep -q -e "$token" -e "$jwt" "$dir/authz.log"; then echo "A token is in the log!"; exit 1; fi
 grep "$id" "$dir/authz.log" | tail -n 1
+
+. "$(dirname "$0")/insight.sh"

@@ -5,6 +5,9 @@
 //	orders get URL TOKEN           prints the status and what the API or the gateway answered; an empty TOKEN: none
 //	orders until STATUS URL TOKEN  asks again and again, for ten seconds at most, and prints how long the status took
 //	orders places FILE             writes a database of the places of addresses on loopback
+//	orders receive ADDRESS SECRETFILE FILE
+//	                               serves a webhook, and writes a line for each event to FILE
+//	orders wait FILE TYPE          waits for an event of a type, and prints its line
 //
 // The client asks from the address in ORDERS_FROM, such as 127.0.20.7.
 package main
@@ -51,8 +54,13 @@ func run(args []string) error {
 		return until(args[1], args[2], args[3])
 	case len(args) == 2 && args[0] == "places":
 		return writePlaces(args[1])
+	case len(args) == 4 && args[0] == "receive":
+		return receive(args[1], args[2], args[3])
+	case len(args) == 3 && args[0] == "wait":
+		return wait(args[1], args[2])
 	}
-	return errors.New("usage: orders ports N | serve ADDRESS | get URL TOKEN | until STATUS URL TOKEN | places FILE")
+	return errors.New("usage: orders ports N | serve ADDRESS | get URL TOKEN | until STATUS URL TOKEN | places FILE | " +
+		"receive ADDRESS SECRETFILE FILE | wait FILE TYPE")
 }
 
 func serve(w http.ResponseWriter, r *http.Request) {
