@@ -12,14 +12,6 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
-// Target is what a request suspends or resumes: the grant of a token, by the text of the token or by the ID of the grant,
-// or a Vault entity with all its grants. Exactly one field is set.
-type Target struct {
-	Text    string
-	Grant   token.ID
-	Subject string
-}
-
 // Suspend suspends a grant or an entity. Suspend refuses a text that is no token of this mount, and a token of a service. It
 // warns where a token is not suspended.
 func (m *Mount) Suspend(ctx context.Context, s logical.Storage, st *State, t Target, note string) (warnings []string, _ error) {
