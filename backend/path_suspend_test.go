@@ -1,6 +1,8 @@
 package backend
 
 import (
+	"errors"
+	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -14,6 +16,14 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/verify"
 )
+
+// codeOf returns the status code of an error; 0 if the error has none.
+func codeOf(err error) int {
+	if coded := logical.HTTPCodedError(nil); errors.As(err, &coded) {
+		return coded.Code()
+	}
+	return 0
+}
 
 // warned makes a request that must succeed with a warning.
 func (e *engine) warned(path string, d data, want string) {
@@ -184,6 +194,9 @@ func TestSuspendSubject(t *testing.T) {
 		for _, role := range []string{"reader", "leaseless"} {
 			resp, err := e.request(&logical.Request{Operation: logical.ReadOperation, Path: "creds/" + role, EntityID: entityAnn})
 			e.saysNo(resp, err, `the Vault entity "`+entityAnn+`" is suspended`)
+			if codeOf(err) != http.StatusForbidden {
+				t.Errorf("%v is no 403", err)
+			}
 		}
 		e.credsAs(bob, "reader", nil)
 	}

@@ -70,7 +70,7 @@ func (t *Tokens) CheckSuspended(subject string) error {
 		return err
 	}
 	if t.Suspensions.Subject(subject).Suspended() {
-		return refusal.New("the Vault entity %q is suspended, and gets no token until an operator resumes the entity", subject)
+		return refusal.Denied("the Vault entity %q is suspended, and gets no token until an operator resumes the entity", subject)
 	}
 	return nil
 }
