@@ -21,7 +21,7 @@ func (b *backend) pathsLookup() []*framework.Path {
 }
 
 func (b *backend) pathLookupUpdate(ctx context.Context, st *state, req *request, d *input) (*response, error) {
-	target, err := given[mount.TargetRequest](d).TokenTarget("give either token or token_id")
+	target, err := given[mount.TargetRequest](d).TokenTarget("give exactly one of token and token_id")
 	if err != nil {
 		return nil, err
 	}
