@@ -204,14 +204,25 @@ func TestSuspendSubject(t *testing.T) {
 	e.saysNo(resp, err, "the token is suspended")
 	for _, by := range []data{{"token": ann.token}, {"token_id": ann.id}} {
 		got := e.write("lookup", by)
-		if got["state"] != "suspended" || !strings.HasSuffix(got["detail"].(string), ": laptop stolen") {
+		if got["state"] != "suspended" || got["detail"] != "the Vault entity that requested the token is suspended; note: laptop stolen" {
 			t.Errorf("%v", got)
 		}
 	}
+	explained := func(want string) {
+		t.Helper()
+		for _, path := range []string{"lookup", "introspect"} {
+			if got, _ := e.write(path, data{"token": ann.token})["detail"].(string); strings.TrimSuffix(got, "; note: laptop stolen") != want {
+				t.Errorf("%s: %q, want %q", path, got, want)
+			}
+		}
+	}
+	explained("the Vault entity that requested the token is suspended")
 	e.warned("resume", data{"token": ann.token}, "the token stays suspended, since the Vault entity")
 	e.write("suspend", data{"token": ann.token})
+	explained("the token is suspended, and so is the Vault entity that requested the token")
 	e.write("resume", data{"subject": entityAnn})
 	e.expect("suspended", ann.token, nil) // by itself
+	explained("the token is suspended")
 	e.expect("active", signed.token, nil)
 	e.write("resume", data{"token": ann.token})
 	e.expect("active", ann.token, nil)

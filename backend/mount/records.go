@@ -1,6 +1,7 @@
 package mount
 
 import (
+	"cmp"
 	"context"
 	"strings"
 	"time"
@@ -145,17 +146,23 @@ func (m *Mount) Describe(ctx context.Context, st *State, row *ledger.Row) (*Reco
 	if err := st.unreadable(row); err != nil && !life.Revoked {
 		record.State, record.Detail = string(access.Unknown), err.Error()
 	} else {
-		record.judge(life.Alive(m.now()), st.SuspensionNote(row.ID, row.Subject))
+		record.judge(st, life.Alive(m.now()), row.ID)
 	}
 	return record, nil
 }
 
-// judge sets the state of a token that is not active. note is that of a suspension.
-func (r *Record) judge(reason access.Reason, note string) {
-	if reason != access.Good {
-		r.State, r.Detail = string(reason), access.Explain(reason, nil, nil)
+// judge sets the state of a token that is not active. Of a suspended token, the detail says what is suspended, and has the
+// note.
+func (r *Record) judge(st *State, reason access.Reason, grant token.ID) {
+	if reason == access.Good {
+		return
 	}
-	if reason == access.Suspended && note != "" {
+	r.State, r.Detail = string(reason), access.Explain(reason, nil, nil)
+	if reason != access.Suspended {
+		return
+	}
+	what, note := st.ExplainSuspension(grant, r.EntityID)
+	if r.Detail = cmp.Or(what, r.Detail); note != "" {
 		r.Detail += "; note: " + note
 	}
 }
@@ -191,7 +198,7 @@ func (m *Mount) Lookup(
 	}
 	if err == nil && v.Claims.Grant != v.Claims.ID { // the row is that of the grant
 		record.TokenID, record.IssuedAt, record.ExpiresAt = v.Claims.Name(), v.Claims.IssuedAt, v.Life.ExpiresAt
-		record.judge(v.Life.Alive(m.now()), st.SuspensionNote(v.Claims.Grant, v.Claims.Subject))
+		record.judge(st, v.Life.Alive(m.now()), v.Claims.Grant)
 	}
 	return record, v.Reason, err
 }
