@@ -17,14 +17,6 @@ const (
 	secretTypeUpstream = "upstream_token"
 )
 
-// secretType returns the type of the lease of a token.
-func secretType(issued *mount.Issued) string {
-	if issued.Upstream {
-		return secretTypeUpstream
-	}
-	return secretTypeToken
-}
-
 // lifetimes returns the TTL of a token of a role if a TTL is asked for (0: none), and the token's longest lifetime, renewals
 // included.
 func (b *backend) lifetimes(r *role.Role, asked time.Duration) (ttl, lifetime time.Duration, warnings []string, _ error) {

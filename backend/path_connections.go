@@ -21,7 +21,8 @@ func (b *backend) pathsConnections() []*framework.Path {
 		"A connection holds the URL of an upstream service and the engine's credential. Roles with the connection issue tokens of "+
 			"the service. Write the connection, then verify the credential by check."),
 		path("connections/"+framework.GenericNameRegex("name")+"/check", "check", "connection", named("Name of the connection."),
-			only(logical.UpdateOperation, b.answer(b.pathConnectionsCheck, "Verify the credential of a connection.", ok(upstream.CheckAnswer))),
+			only(logical.UpdateOperation,
+				b.answer(b.pathConnectionsCheck, "Verify the credential of a connection.", ok(upstream.CheckAnswer))),
 			"Verify the credential of a connection, and return its permissions.",
 			"Asks the service for the account of the credential, and retries the queue. The check changes nothing at the service, with "+
 				"two exceptions: provider vault renews the credential's token, and oauth2 requests a token."),

@@ -56,7 +56,11 @@ func (b *backend) pathCredsUpdate(ctx context.Context, st *state, req *request, 
 	}
 	resp := &logical.Response{Data: issued.Answer}
 	if issued.Lease != nil {
-		resp = b.Secret(secretType(issued)).Response(issued.Answer, issued.Lease)
+		kind := secretTypeToken
+		if issued.Upstream {
+			kind = secretTypeUpstream
+		}
+		resp = b.Secret(kind).Response(issued.Answer, issued.Lease)
 		resp.Secret.TTL, resp.Secret.MaxTTL, resp.Secret.Renewable = issued.TTL, issued.Lifetime, issued.Renewable
 	}
 	resp.Warnings = issued.Warnings

@@ -63,7 +63,8 @@ func (b *backend) pathsReports() []*framework.Path {
 			"Returns tokens that have neither expired nor been revoked, and static roles. One page asks Vault about at most 1,000 "+
 				"entities."),
 		path("report/summary", "read", "summary", nil,
-			only(logical.ReadOperation, forward(b.answer(b.pathReportSummary, "Read the numbers of the mount.", ok(report.SummaryAnswer)))),
+			only(logical.ReadOperation,
+				forward(b.answer(b.pathReportSummary, "Read the numbers of the mount.", ok(report.SummaryAnswer)))),
 			"Read the numbers of the mount.",
 			"Counts the tokens of the inventory, their uses, and what needs attention. On a mount with many tokens, an answer may be up to "+
 				"20 times as old as counting takes; as_of is the time of the count."),

@@ -11,7 +11,8 @@ import (
 
 func (b *backend) pathsUsage() []*framework.Path {
 	return []*framework.Path{path("usage", "report", "usage", insight.ReportFields,
-		only(logical.UpdateOperation, forward(b.answer(b.pathUsageUpdate, "Report uses and refusals of tokens.", ok(insight.OutcomeAnswer)))),
+		only(logical.UpdateOperation,
+			forward(b.answer(b.pathUsageUpdate, "Report uses and refusals of tokens.", ok(insight.OutcomeAnswer)))),
 		"Report how tokens were used, for verifiers that do not ask introspect for each use.",
 		"A verifier reports in batches what it has seen of each token since the last batch. A batch counts once: the verifier "+
 			"repeats a batch with the same sequence until the engine answers, and only then sends the next batch. \"tokens\" and "+

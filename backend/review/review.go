@@ -156,6 +156,6 @@ func (r *Review) Refuse(what, path string, now time.Time) error {
 	if r.Owner != "" {
 		owner = " by " + r.Owner
 	}
-	return refusal.Denied("%s was to be reviewed%s until %s, and enforce_review in config is set. If it is still needed: vault write "+
-		"-force %s", what, owner, r.ReviewBy, path)
+	return refusal.Denied("%s was to be reviewed%s until %s, and enforce_review in config is set. If it is still needed: "+
+		"vault write -force %s", what, owner, r.ReviewBy, path)
 }
