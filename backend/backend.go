@@ -81,7 +81,6 @@ func newBackend() *backend {
 			b.pathsOAuthIntrospect(),
 			b.pathsOAuthPublic(),
 			b.pathsConnections(),
-			b.pathsRotateRoot(),
 			b.pathsProviders(),
 			b.pathsStaticRoles(),
 			b.pathsStaticCreds(),
@@ -100,14 +99,6 @@ func newBackend() *backend {
 		PeriodicFunc:   func(ctx context.Context, req *logical.Request) error { return b.Maintain(ctx, req.Storage) },
 		Invalidate:     func(_ context.Context, key string) { b.Mount.Invalidate(key) },
 		Clean:          func(ctx context.Context) { b.Close(ctx) },
-	}
-	for _, path := range b.Paths {
-		if strings.HasPrefix(path.Pattern, oauthPrefix) {
-			continue // RFC 6749 section 3.2: unknown parameters must be ignored
-		}
-		for operation, handler := range path.Operations {
-			path.Operations[operation] = strict(path.Pattern, handler)
-		}
 	}
 	return b
 }

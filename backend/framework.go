@@ -2,8 +2,7 @@ package backend
 
 import (
 	"context"
-	"math"
-	"slices"
+	"fmt"
 	"strings"
 	"time"
 
@@ -11,7 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/mount"
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/schema"
 )
 
 // The arguments of a handler, and the answer.
@@ -78,8 +77,13 @@ func crud(read, write, remove *framework.PathOperation) operations {
 
 // path returns a path. verb and suffix make the OpenAPI operation ids; "" stands for Vault's own word.
 func path(pattern, verb, suffix string, f fields, operations operations, synopsis, description string) *framework.Path {
+	if !strings.HasPrefix(pattern, oauthPrefix) { // RFC 6749 section 3.2: unknown parameters must be ignored
+		for operation, handler := range operations {
+			operations[operation] = strict(pattern, f, handler)
+		}
+	}
 	return &framework.Path{
-		Pattern: pattern, Fields: f, Operations: operations, HelpSynopsis: synopsis, HelpDescription: description,
+		Pattern: pattern, Fields: rendered(f), Operations: operations, HelpSynopsis: synopsis, HelpDescription: description,
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: verb, OperationSuffix: suffix},
 	}
 }
@@ -109,39 +113,26 @@ func (b *backend) pathsEntries(
 func (b *backend) listPath(kind string, names func(*state) []string) *framework.Path {
 	words := strings.ReplaceAll(kind, "-", " ")
 	key := strings.TrimSuffix(words, "s") + " name"
-	list := func(_ context.Context, st *state, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-		after, limit, err := pageOf(d)
+	list := func(_ context.Context, st *state, _ *request, d *input) (*response, error) {
+		page, err := given[schema.PageRequest](d).Of(names(st))
 		if err != nil {
 			return nil, err
 		}
-		return logical.ListResponse(page(names(st), after, limit)), nil
+		return logical.ListResponse(page), nil
 	}
-	return path(kind+"/?$", "", kind, pageFields(key),
-		only(logical.ListOperation, b.answer(list, "List the "+words+".", ok(listAnswer(key)))),
+	return path(kind+"/?$", "", kind, schema.Page(key),
+		only(logical.ListOperation, b.answer(list, "List the "+words+".", ok(schema.List(key)))),
 		"List the "+words+".",
 		"Returns the names in alphabetical order. after and limit select a page.")
 }
 
-// pageOf returns the values of the fields of pageFields. Without a limit in the request, limit is math.MaxInt.
-func pageOf(d *input) (after string, limit int, _ error) {
-	after = d.Get("after").(string)
-	limit = math.MaxInt
-	if v, given := d.GetOk("limit"); given {
-		if limit = v.(int); limit < 1 {
-			return "", 0, refusal.Field("limit", "must be at least 1")
-		}
+// listed returns a page of a list with a row for each key. what is what the path lists.
+func listed(what string, keys []string, rows map[string]any, more bool) *response {
+	resp := logical.ListResponseWithInfo(keys, rows)
+	if more {
+		resp.AddWarning(fmt.Sprintf("there are more %s: list again with after=%s", what, keys[len(keys)-1]))
 	}
-	return after, limit, nil
-}
-
-// page returns at most limit of the sorted names after a name.
-func page(names []string, after string, limit int) []string {
-	i, found := slices.BinarySearch(names, after)
-	if found {
-		i++
-	}
-	names = names[i:]
-	return names[:min(limit, len(names))]
+	return resp
 }
 
 // warned returns the answer of a change with its warnings.
@@ -151,9 +142,6 @@ func warned(warnings []string, err error) (*response, error) {
 	}
 	return &logical.Response{Warnings: warnings}, nil
 }
-
-// rfc3339 returns a time as answers show it.
-func rfc3339(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 // seconds returns the value of a field of seconds.
 func seconds(d *input, field string) time.Duration {

@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -141,6 +142,9 @@ func TestSuspendedEntityReadsNoStaticToken(t *testing.T) {
 	e.write("suspend", data{"subject": entityBob})
 	resp, err := e.request(&logical.Request{Operation: logical.ReadOperation, Path: "static-creds/s", EntityID: entityBob})
 	e.saysNo(resp, err, "is suspended")
+	if codeOf(err) != http.StatusForbidden {
+		t.Errorf("%v is no 403", err)
+	}
 	e.read("static-creds/s")
 	e.write("resume", data{"subject": entityBob})
 	if resp, err := e.request(&logical.Request{Operation: logical.ReadOperation, Path: "static-creds/s", EntityID: entityBob}); err != nil || resp.IsError() {

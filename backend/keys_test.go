@@ -287,7 +287,7 @@ func TestDestroyASigningKey(t *testing.T) {
 		published := len(e.keySet().Keys)
 		behind := mountOn(t, e.storage, e.system)
 		resp := e.do(logical.DeleteOperation, "keys/"+e.kid(first), nil)
-		if len(resp.Warnings) != 1 || !strings.Contains(resp.Warnings[0], "may not know the key that signs from now on until "+rfc3339(time.Now().Add(5*time.Minute))) {
+		if len(resp.Warnings) != 1 || !strings.Contains(resp.Warnings[0], "may not know the key that signs from now on until "+time.Now().Add(5*time.Minute).UTC().Format(time.RFC3339)) {
 			t.Errorf("%q", resp.Warnings)
 		}
 		second := e.creds("app", nil)

@@ -49,12 +49,9 @@ func refused(status int, body map[string]string) *response {
 // maxAge returns the Cache-Control of an answer that may be cached for d.
 func maxAge(d time.Duration) string { return fmt.Sprintf("public, max-age=%d", int(d.Seconds())) }
 
-// sent returns the value of a parameter; nil if the client did not send the parameter, or sent no value (RFC 6749 section 3.1).
-func sent(d *input, parameter string) *string {
-	if value := d.Get(parameter).(string); value != "" {
-		return &value
-	}
-	return nil
+// parameters returns a function that returns the value of a parameter; empty if the client did not send the parameter.
+func parameters(d *input) func(name string) string {
+	return func(name string) string { return d.Get(name).(string) }
 }
 
 // oauthForm rejects a parameter that is not text, before the framework answers with a Vault error. RFC 6749 section 3.2

@@ -7,25 +7,25 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/schema"
 )
 
 // An entry that cannot be read, after a failed upgrade or a disk fault, affects only the requests that need the entry. The
 // paths of this file list and delete such entries.
 
 func (b *backend) pathsBroken() []*framework.Path {
-	list := b.listPath("broken", func(st *state) []string { return slices.Sorted(maps.Keys(st.Broken())) })
-	list.Operations[logical.ListOperation] = b.answer(b.pathBrokenList, "List the stored entries that cannot be read.", ok(fields{
-		"keys":     strs("Storage keys; absent if empty."),
-		"key_info": object("Storage key to error: why the entry cannot be read."),
-	}))
-	list.DisplayAttrs.OperationSuffix = "broken-entries"
-	list.HelpSynopsis = "List the stored entries that cannot be read."
-	list.HelpDescription = "An entry that cannot be decoded or compiled affects only the requests that need the entry. Write the " +
-		"role, connection, provider, static role or config again, or delete the entry."
 	return []*framework.Path{
-		list,
+		path("broken/?$", "", "broken-entries", schema.Page("broken name"),
+			only(logical.ListOperation, b.answer(b.pathBrokenList, "List the stored entries that cannot be read.", ok(fields{
+				"keys":     schema.Strs("Storage keys; absent if empty."),
+				"key_info": schema.Object("Storage key to error: why the entry cannot be read."),
+			}))),
+			"List the stored entries that cannot be read.",
+			"An entry that cannot be decoded or compiled affects only the requests that need the entry. Write the "+
+				"role, connection, provider, static role or config again, or delete the entry."),
 		path("broken/(?P<key>.+)", "", "broken-entry", fields{
-			"key": must(str("Storage key of the entry, as listed.")),
+			"key": schema.Str("Storage key of the entry, as listed.").Must(),
 		},
 			only(logical.DeleteOperation, b.change(b.pathBrokenDelete, "Delete a stored entry that cannot be read.")),
 			"Delete a stored entry that cannot be read.",
@@ -35,12 +35,11 @@ func (b *backend) pathsBroken() []*framework.Path {
 }
 
 func (b *backend) pathBrokenList(ctx context.Context, st *state, req *request, d *input) (*response, error) {
-	after, limit, err := pageOf(d)
+	reasons := st.Broken()
+	keys, err := given[schema.PageRequest](d).Of(slices.Sorted(maps.Keys(reasons)))
 	if err != nil {
 		return nil, err
 	}
-	reasons := st.Broken()
-	keys := page(slices.Sorted(maps.Keys(reasons)), after, limit)
 	info := make(map[string]any, len(keys))
 	for _, key := range keys {
 		info[key] = map[string]any{"error": reasons[key].Error()}

@@ -5,39 +5,30 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
 )
 
-// keysAnswer are the names of the current keys.
-var keysAnswer = fields{
-	"key":         str("Number of the key that now seals opaque tokens; absent if the mount has issued no token."),
-	"signing_key": str("The \"kid\" of the key that now signs JWTs; absent if no role issues JWTs."),
-}
-
 func (b *backend) pathsKeys() []*framework.Path {
-	list := listAnswer("key number, or \"kid\" of a signing key, oldest first")
-	list["key_info"] = object("Key to its algorithm, use (enc: seals opaque tokens, sig: signs JWTs), state (successor, current, " +
-		"retired, expired, destroyed or broken) and created_at; of a retired key also retired_at and needed_until.")
 	return []*framework.Path{
 		path("keys/rotate", "rotate", "key", nil,
 			only(logical.UpdateOperation,
-				forward(b.answer(b.pathKeysRotateUpdate, "Rotate the keys that seal and sign new tokens.", ok(keysAnswer)))),
+				forward(b.answer(b.pathKeysRotateUpdate, "Rotate the keys that seal and sign new tokens.", ok(native.KeysAnswer)))),
 			"Rotate the keys that seal and sign new tokens.",
 			"The former key still opens its tokens until the last of these tokens must have expired. Then the engine deletes the key's "+
 				"secret. "+
 				"JWTs are signed with the key that was published as the successor. While API servers may not know the successor yet, the "+
 				"signing key stays, and a warning says when to rotate again."),
-		path(`keys/(?P<key>[\w-]+)`, "destroy", "key", fields{
-			"key": must(str("Number of the key, or \"kid\" of a signing key.")),
-		},
+		path(`keys/(?P<key>[\w-]+)`, "destroy", "key", native.KeyFields,
 			only(logical.DeleteOperation, forward(b.answer(b.pathKeysDelete, "Destroy a compromised key, and revoke all tokens made "+
-				"with the key.", ok(keysAnswer)))),
+				"with the key.", ok(native.KeysAnswer)))),
 			"Destroy a compromised key.",
 			"Revokes all tokens made with the key at once, for good. The leases of these tokens remain until they expire. Tokens of "+
 				"the same grants made with another key stay valid. Another key replaces a destroyed current key. "+
 				"A signing key leaves the published keys: API servers that cache the published keys accept its JWTs, and may not know the "+
 				"next key, for up to jwks_max_age."),
 		path("keys/?$", "", "keys", nil,
-			only(logical.ListOperation, b.answer(b.pathKeysList, "List the keys without their secrets.", ok(list))),
+			only(logical.ListOperation, b.answer(b.pathKeysList, "List the keys without their secrets.", ok(native.KeysListAnswer))),
 			"List the keys without their secrets.",
 			"The current key seals new tokens. A retired key opens the tokens that it sealed. The engine stores only the public part "+
 				"of expired and destroyed keys."),
@@ -60,7 +51,7 @@ func keysInUse(st *state, warnings []string, err error) (*response, error) {
 	if err != nil {
 		return nil, err
 	}
-	resp := members(keysAnswer, st.KeysInUse())
+	resp := members(native.KeysAnswer, st.KeysInUse())
 	resp.Warnings = warnings
 	return resp, nil
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/mount"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
@@ -19,31 +19,15 @@ import (
 const mediaIntrospectionJWT = "application/" + token.TypeTokenIntrospection
 
 func (b *backend) pathsOAuthIntrospect() []*framework.Path {
-	hint := str("Ignored.")
 	return []*framework.Path{
-		path("oauth/introspect", "introspect", "oauth-token", fields{
-			"token":           must(secret(str("Token that the API received."))),
-			"token_type_hint": hint,
-			"scope":           str("Scopes that the API call requires, separated by spaces; an extension of this engine. Default: none."),
-			"audience":        str("Audience of the API; an extension of this engine. Default: not checked."),
-			"client_ip": str("Address of the API's client; an extension of this engine. Required for a token with " +
-				"token_bound_cidrs: otherwise the token is not active."),
-			"region": str("Country of the API's client, an ISO 3166-1 alpha-2 code in upper case; an extension of this engine. " +
-				"Required for a token with bound_regions: otherwise the token is not active. Default: the country of client_ip in " +
-				"geoip_database of config."),
-			"host": str("Host header of the API call; an extension of this engine. Required for a token with bound_hosts: " +
-				"otherwise the token is not active."),
-		},
+		path("oauth/introspect", "introspect", "oauth-token", native.IntrospectFields,
 			only(logical.UpdateOperation, b.answer(b.pathOAuthIntrospectUpdate, "Check whether a token is active (RFC 7662).",
 				raw(mediaJSON, "Introspection response of RFC 7662 section 2.2"))),
 			"OAuth 2.0 token introspection (RFC 7662).",
 			"Takes form-encoded parameters; Vault authenticates the caller. An inactive token returns only active=false; "+
 				"\"introspect\" returns the reason. With \"Accept: application/token-introspection+jwt\" the answer is signed (RFC 9701), "+
 				"if the mount passes that header on."),
-		path("oauth/revoke", "revoke", "oauth-token", fields{
-			"token":           must(secret(str("Token or refresh token."))),
-			"token_type_hint": hint,
-		},
+		path("oauth/revoke", "revoke", "oauth-token", native.RevokeFields,
 			only(logical.UpdateOperation, forward(b.answer(b.pathOAuthRevokeUpdate, "Revoke a token and its grant (RFC 7009).",
 				raw(mediaJSON, "Empty, also for an unknown token")))),
 			"OAuth 2.0 token revocation (RFC 7009).",
@@ -57,43 +41,17 @@ func (b *backend) pathOAuthIntrospectUpdate(ctx context.Context, st *state, req 
 	if text == "" {
 		return nil, refusal.OAuth(refusal.InvalidRequest, "token is missing")
 	}
-	scopes, err := access.ParseScopes(strings.Fields(d.Get("scope").(string)))
-	if err != nil {
-		return nil, refusal.OAuth(refusal.InvalidRequest, "%s", err)
-	}
-	asked := &native.UseRequest{
-		Audience: sent(d, "audience"), ClientIP: sent(d, "client_ip"), Region: sent(d, "region"), Host: sent(d, "host"),
-	}
-	use, err := asked.Parse()
+	use, err := native.ReadUseForm(parameters(d))
 	if err != nil {
 		return nil, err
 	}
-	use.Scopes = scopes
-	v, err := st.Verify(ctx, req.Storage, text, use)
+	answer, signed, err := b.IntrospectOAuth(ctx, req.Storage, st, &mount.OAuthIntrospection{
+		Text: text, Use: use, Signed: wantsSigned(req), Caller: cmp.Or(req.EntityID, req.DisplayName),
+	})
 	if err != nil {
 		return nil, err
 	}
-	if b.WriteSafeReplicationState() {
-		b.NoteUse(v, use, text)
-	}
-	c, err := st.Config.Get()
-	if err != nil {
-		if wantsSigned(req) {
-			return nil, err
-		}
-		c = st.Config.OrDefaults()
-	}
-	answer := map[string]any{"active": false}
-	if v.Reason == access.Good {
-		answer = v.Members(c)
-		answer["active"] = true
-	}
-	if wantsSigned(req) && c.Issuer != "" {
-		audience := cmp.Or(req.EntityID, req.DisplayName) // the caller
-		signed, err := st.SignIntrospection(ctx, req.Storage, c, audience, answer)
-		if err != nil {
-			return nil, err
-		}
+	if signed != "" {
 		return rawResponse(http.StatusOK, mediaIntrospectionJWT, private, []byte(signed)), nil
 	}
 	return document(mediaJSON, private, answer)

@@ -3,11 +3,11 @@ package backend
 import (
 	"context"
 	"net/http"
-	"strconv"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/schema"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
@@ -37,7 +37,7 @@ func (b *backend) pathsOAuthPublic() []*framework.Path {
 		return read(pattern, suffix, mediaJSON, b.pathWellKnownRead, nil, "The issuer's metadata.",
 			"Lists the endpoints and their features (RFC 8414, OpenID Connect Discovery 1.0).")
 	}
-	number := fields{"number": must(str("Number of the list, from the URI in the token's status."))}
+	number := fields{"number": schema.Str("Number of the list, from the URI in the token's status.").Must()}
 	return []*framework.Path{
 		read("oauth/jwks", "jwks", mediaJWKS, b.pathOAuthJWKSRead, nil, "The public keys of JWTs.",
 			"Returns a JWK set (RFC 7517): the current key, the next key, and the former keys whose tokens may still be live."),
@@ -86,11 +86,11 @@ func (b *backend) pathOAuthStatusRead(ctx context.Context, st *state, req *reque
 	if err != nil {
 		return nil, err
 	}
-	number, err := strconv.ParseUint(d.Get("number").(string), 10, 32)
-	if err != nil || strconv.FormatUint(number, 10) != d.Get("number").(string) || !st.StatusIndexes.Has(uint32(number)) {
+	number, known := st.StatusIndexes.Named(d.Get("number").(string))
+	if !known {
 		return refused(http.StatusNotFound, map[string]string{"error": "there is no such status list"}), nil
 	}
-	body, err := b.StatusLists.Get(ctx, req.Storage, &st.Tokens, c, uint32(number))
+	body, err := b.StatusLists.Get(ctx, req.Storage, &st.Tokens, c, number)
 	if err != nil {
 		return nil, err
 	}

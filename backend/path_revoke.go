@@ -7,18 +7,14 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/mount"
 )
 
 func (b *backend) pathsRevoke() []*framework.Path {
 	operation := b.change(b.pathRevokeUpdate, "Revoke a token and its grant, or all tokens of an entity.")
-	operation.Responses = maps.Clone(operation.Responses)
-	maps.Copy(operation.Responses, ok(fields{
-		"revoked": num("Number of revoked grants, tokens of services and static tokens; only with subject."),
-	}))
-	return []*framework.Path{path("revoke", "revoke", "token", joined(tokenOrIDFields(), fields{
-		"subject": str("ID of a Vault entity, whose tokens are all revoked. A request has one of token, token_id and subject."),
-	}),
+	operation.Responses = ok(mount.RevokeAnswer)
+	maps.Copy(operation.Responses, noContent)
+	return []*framework.Path{path("revoke", "revoke", "token", mount.RevokeFields,
 		only(logical.UpdateOperation, operation),
 		"Revoke a token, by the token or its token_id, or all tokens of an entity.",
 		"For a leaked token: the caller needs no lease. Any token_id of a grant revokes the whole grant. Revoking an expired or "+
@@ -31,20 +27,16 @@ func (b *backend) pathsRevoke() []*framework.Path {
 }
 
 func (b *backend) pathRevokeUpdate(ctx context.Context, st *state, req *request, d *input) (*response, error) {
-	if subject, bySubject := d.GetOk("subject"); bySubject {
-		_, byToken := d.GetOk("token")
-		if _, byID := d.GetOk("token_id"); byToken || byID {
-			return nil, refusal.New("give one of token, token_id and subject")
-		}
-		revoked, warnings, err := b.RevokeSubject(ctx, req.Storage, st, subject.(string))
-		if err != nil {
-			return nil, err
-		}
-		return &response{Data: map[string]any{"revoked": revoked}, Warnings: warnings}, nil
-	}
-	text, id, err := tokenOrID(d)
+	target, err := given[mount.TargetRequest](d).Target()
 	if err != nil {
 		return nil, err
 	}
-	return warned(b.Revoke(ctx, req.Storage, st, text, id))
+	if target.Subject == "" {
+		return warned(b.Revoke(ctx, req.Storage, st, target.Text, target.Grant))
+	}
+	revoked, warnings, err := b.RevokeSubject(ctx, req.Storage, st, target.Subject)
+	if err != nil {
+		return nil, err
+	}
+	return &response{Data: map[string]any{"revoked": revoked}, Warnings: warnings}, nil
 }

@@ -35,8 +35,8 @@ func TestRevokeByTokenAndByID(t *testing.T) {
 			t.Errorf("%s shows the token: %s", path, resp.Error())
 		}
 	}
-	e.refused(logical.UpdateOperation, "revoke", data{"token": a.token, "token_id": a.id}, "give either token or token_id")
-	e.refused(logical.UpdateOperation, "revoke", nil, "give either token or token_id")
+	e.refused(logical.UpdateOperation, "revoke", data{"token": a.token, "token_id": a.id}, "give exactly one of token, token_id and subject")
+	e.refused(logical.UpdateOperation, "revoke", nil, "give exactly one of token, token_id and subject")
 }
 
 // A node whose clock is ahead takes a token for ended that is live by the clock of its successor: a revocation is
@@ -100,5 +100,5 @@ func TestLookup(t *testing.T) {
 	if got := e.write("lookup", data{"token_id": c.id}); got["state"] != "revoked" {
 		t.Errorf("%v", got)
 	}
-	e.refused(logical.UpdateOperation, "lookup", nil, "give either token or token_id")
+	e.refused(logical.UpdateOperation, "lookup", nil, "give exactly one of token and token_id")
 }

@@ -1,6 +1,8 @@
 package backend
 
 import (
+	"errors"
+	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -14,6 +16,14 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/verify"
 )
+
+// codeOf returns the status code of an error; 0 if the error has none.
+func codeOf(err error) int {
+	if coded := logical.HTTPCodedError(nil); errors.As(err, &coded) {
+		return coded.Code()
+	}
+	return 0
+}
 
 // warned makes a request that must succeed with a warning.
 func (e *engine) warned(path string, d data, want string) {
@@ -84,9 +94,9 @@ func TestSuspendRefusals(t *testing.T) {
 			"token: was not made by this mount: use the mount that issued the token. Nothing was " + did: {"token": stranger.token},
 			"token: is no token: the checksum is wrong, so the token may be mistyped or cut short":       {"token": c.token[:30]},
 			"token_id: must be 24":                                                                 {"token_id": c.token},
-			"give one of token, token_id and subject":                                              {},
-			"give one of token, token_id and subject ":                                             {"token": c.token, "token_id": c.id},
-			"give one of token, token_id and subject  ":                                            {"subject": entityAnn, "token_id": c.id},
+			"give exactly one of token, token_id and subject":                                      {},
+			"give exactly one of token, token_id and subject ":                                     {"token": c.token, "token_id": c.id},
+			"give exactly one of token, token_id and subject  ":                                    {"subject": entityAnn, "token_id": c.id},
 			"subject: is empty, the ID of a Vault entity is required":                              {"subject": ""},
 			"subject: is 129 bytes long, the longest ID of a Vault entity has 128":                 {"subject": strings.Repeat("x", 129)},
 			"subject: has bytes that are not printable ASCII":                                      {"subject": "é"},
@@ -184,6 +194,9 @@ func TestSuspendSubject(t *testing.T) {
 		for _, role := range []string{"reader", "leaseless"} {
 			resp, err := e.request(&logical.Request{Operation: logical.ReadOperation, Path: "creds/" + role, EntityID: entityAnn})
 			e.saysNo(resp, err, `the Vault entity "`+entityAnn+`" is suspended`)
+			if codeOf(err) != http.StatusForbidden {
+				t.Errorf("%v is no 403", err)
+			}
 		}
 		e.credsAs(bob, "reader", nil)
 	}
@@ -191,14 +204,25 @@ func TestSuspendSubject(t *testing.T) {
 	e.saysNo(resp, err, "the token is suspended")
 	for _, by := range []data{{"token": ann.token}, {"token_id": ann.id}} {
 		got := e.write("lookup", by)
-		if got["state"] != "suspended" || !strings.HasSuffix(got["detail"].(string), ": laptop stolen") {
+		if got["state"] != "suspended" || got["detail"] != "the Vault entity that requested the token is suspended; note: laptop stolen" {
 			t.Errorf("%v", got)
 		}
 	}
+	explained := func(want string) {
+		t.Helper()
+		for _, path := range []string{"lookup", "introspect"} {
+			if got, _ := e.write(path, data{"token": ann.token})["detail"].(string); strings.TrimSuffix(got, "; note: laptop stolen") != want {
+				t.Errorf("%s: %q, want %q", path, got, want)
+			}
+		}
+	}
+	explained("the Vault entity that requested the token is suspended")
 	e.warned("resume", data{"token": ann.token}, "the token stays suspended, since the Vault entity")
 	e.write("suspend", data{"token": ann.token})
+	explained("the token is suspended, and so is the Vault entity that requested the token")
 	e.write("resume", data{"subject": entityAnn})
 	e.expect("suspended", ann.token, nil) // by itself
+	explained("the token is suspended")
 	e.expect("active", signed.token, nil)
 	e.write("resume", data{"token": ann.token})
 	e.expect("active", ann.token, nil)

@@ -46,7 +46,7 @@ func TestRevokeSubject(t *testing.T) {
 	}
 	e.refused(logical.UpdateOperation, "revoke", data{"subject": ""}, "subject: is empty")
 	e.refused(logical.UpdateOperation, "revoke", data{"subject": strings.Repeat("x", 200)}, "subject: ")
-	e.refused(logical.UpdateOperation, "revoke", data{"subject": entityBob, "token_id": ended.id}, "give one of token, token_id and subject")
+	e.refused(logical.UpdateOperation, "revoke", data{"subject": entityBob, "token_id": ended.id}, "give exactly one of token, token_id and subject")
 
 	c := e.credsAs(entityBob, "opaque", nil)
 	e.storage.broken.Store(true)

@@ -3,61 +3,20 @@ package backend
 import (
 	"context"
 	"strings"
-	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
-	"github.com/hashicorp/vault/sdk/logical"
 
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/schema"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
 
-// secretTypeUpstream is the lease type of upstream tokens. The type must stay registered for ever.
-const secretTypeUpstream = "upstream_token"
-
 func (b *backend) secretUpstream() *framework.Secret {
 	return &framework.Secret{
-		Type: secretTypeUpstream,
-		Fields: fields{
-			"token": str("API token of the upstream service"),
-		},
+		Type:   secretTypeUpstream,
+		Fields: rendered(fields{"token": schema.Str("API token of the upstream service")}),
 		Renew:  b.on(b.upstreamRenew),
 		Revoke: b.on(b.upstreamRevoke),
 	}
-}
-
-// credsUpstream issues a token of the role's connection.
-func (b *backend) credsUpstream(ctx context.Context, req *request, d *input, st *state, r *role.Role) (*response, error) {
-	for field := range d.Raw {
-		if field != "role" && field != "ttl" {
-			return nil, refusal.Field(field, "is for native tokens; role %q issues tokens of connection %q, which the role's params "+
-				"narrow", r.Name(), r.Connection)
-		}
-	}
-	ttl, lifetime, warnings, err := b.lifetimes(r, d)
-	if err != nil {
-		return nil, err
-	}
-	now := b.Now().UTC()
-	made, err := b.Upstreams.Issue(ctx, &upstream.IssueRequest{
-		Role: r, MountPoint: req.MountPoint, Subject: req.EntityID, DisplayName: req.DisplayName, Now: now, End: now.Add(ttl),
-		Inventory: st.Inventory, Reserve: func() (*role.Place, error) { return b.Reserve(st, r) },
-	})
-	b.FlushSoon() // a token may be in the inventory that this requester did not get
-	if err != nil {
-		return nil, err
-	}
-	warnings = append(warnings, made.Warnings...)
-	data := made.Answer()
-	if r.NoLease {
-		return &logical.Response{Data: data, Warnings: warnings}, nil
-	}
-	l := &upstream.Lease{LeaseTerms: role.LeaseTerms{TTL: made.TTL, Lifetime: lifetime}, ID: made.ID, Hold: made.Hold}
-	resp := b.Secret(secretTypeUpstream).Response(data, l.InternalData())
-	resp.Secret.TTL, resp.Secret.MaxTTL, resp.Secret.Renewable = made.TTL, lifetime, made.Renewable
-	resp.Warnings = warnings
-	return resp, nil
 }
 
 // upstreamRenew renews a lease, and extends its token.
@@ -66,18 +25,10 @@ func (b *backend) upstreamRenew(ctx context.Context, _ *state, req *request, _ *
 	if err != nil {
 		return nil, err
 	}
-	var maxTTL time.Duration
 	ttl, err := b.Upstreams.Renew(ctx, &upstream.Renewal{
-		ID: l.ID, Hold: l.Hold, Now: b.Now().UTC(),
-		TTL: func(r *role.Role) (ttl time.Duration, err error) {
-			ttl, maxTTL, err = b.renewal(req.Secret, l.LeaseTerms, r)
-			return ttl, err
-		},
+		ID: l.ID, Hold: l.Hold, Now: b.Now().UTC(), TTL: b.renewal(req.Secret, l.LeaseTerms),
 	})
-	if err != nil {
-		return nil, err
-	}
-	return renewed(req.Secret, ttl, maxTTL), nil
+	return renewed(req.Secret, ttl, err)
 }
 
 // upstreamRevoke revokes the token. If the service fails, the queue retries the revocation: Vault would give up after some

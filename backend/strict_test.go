@@ -110,3 +110,14 @@ func TestExistenceIsAMatterOfNames(t *testing.T) {
 		}
 	}
 }
+
+// Every path but those of OAuth rejects unknown fields: clients of OAuth may send parameters of other extensions.
+func TestEveryPathIsStrict(t *testing.T) {
+	for _, path := range newEngine(t).b.Paths {
+		for operation, handler := range path.Operations {
+			if _, is := handler.(strictHandler); is == strings.HasPrefix(path.Pattern, oauthPrefix) {
+				t.Errorf("%s %s: strict is %v", operation, path.Pattern, is)
+			}
+		}
+	}
+}

@@ -166,3 +166,14 @@ func ParseClientIP(s string) (netip.Addr, error) {
 	}
 	return netip.Addr{}, fmt.Errorf("%q is not an IP address", clip(s))
 }
+
+// ClientRange returns the range of addresses that belong to one client: an IPv4 address, or a /64 network of IPv6. The range
+// of an invalid address is the zero Prefix.
+func ClientRange(addr netip.Addr) netip.Prefix {
+	bits := 64
+	if addr = addr.Unmap(); addr.Is4() {
+		bits = 32
+	}
+	p, _ := addr.Prefix(bits)
+	return p
+}

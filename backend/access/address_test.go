@@ -169,3 +169,20 @@ func FuzzAddresses(f *testing.F) {
 		}
 	})
 }
+
+func TestClientRange(t *testing.T) {
+	for addr, want := range map[string]string{
+		"192.0.2.7":           "192.0.2.7/32",
+		"::ffff:192.0.2.7":    "192.0.2.7/32",
+		"2001:db8:1:2:3::4":   "2001:db8:1:2::/64",
+		"fe80::1:2%eth0":      "fe80::/64",
+		"2001:db8:1:2:ffff::": "2001:db8:1:2::/64",
+	} {
+		if got := ClientRange(netip.MustParseAddr(addr)); got.String() != want {
+			t.Errorf("%s: %s, want %s", addr, got, want)
+		}
+	}
+	if got := ClientRange(netip.Addr{}); got != (netip.Prefix{}) {
+		t.Errorf("without an address: %s", got)
+	}
+}

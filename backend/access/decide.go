@@ -205,6 +205,9 @@ func Explain(reason Reason, permissions *Permissions, use *Use) string {
 	case WrongAudience:
 		return fmt.Sprintf("the token is for audience %q, not for %q", permissions.Audience, use.Audience)
 	case InsufficientScope:
+		if len(permissions.Scopes) == 0 {
+			return fmt.Sprintf("the token grants no scopes, and %q is required", permissions.Scopes.Missing(use.Scopes))
+		}
 		return fmt.Sprintf("the token grants %q, which does not cover %q", permissions.Scopes, permissions.Scopes.Missing(use.Scopes))
 	case AddressNotAllowed:
 		if !use.ClientIP.IsValid() {

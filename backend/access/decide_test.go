@@ -193,6 +193,9 @@ func TestExplain(t *testing.T) {
 			t.Errorf("%s: %q, want %q", c.reason, got, c.want)
 		}
 	}
+	if got := Explain(InsufficientScope, new(Permissions), elsewhere); got != `the token grants no scopes, and ["a" "b"] is required` {
+		t.Errorf("without scopes: %q", got)
+	}
 }
 
 func TestDecide(t *testing.T) {

@@ -82,6 +82,21 @@ func (s *Sight) Members() map[string]any {
 	return data
 }
 
+// Members returns the members of a finding that answers show otherwise than the Finding holds them. mount is the path of the
+// mount with a slash at the end.
+func (f *Finding) Members(mount string) map[string]any {
+	numbers, evidence := make(map[string]any, len(f.Numbers)), make([]any, len(f.Evidence))
+	for name, n := range f.Numbers {
+		numbers[name] = n
+	}
+	for i := range f.Evidence {
+		evidence[i] = f.Evidence[i].Members()
+	}
+	return map[string]any{
+		"count": int64(min(f.Count, 1<<62)), "numbers": numbers, "evidence": evidence, "commands": f.Advice(mount),
+	}
+}
+
 // key is the identity of a finding.
 type key struct {
 	rule    Rule

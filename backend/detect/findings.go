@@ -5,9 +5,16 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/schema"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/store"
 )
 
 const (
+	// MaxPage is the maximum number of findings on a page.
+	MaxPage = 1000
+
 	// maxFindings is the maximum number of findings: about 8 MB.
 	maxFindings = 4096
 
@@ -149,6 +156,53 @@ type Filter struct {
 	Role  string
 	State string
 	Since time.Time // of the last event
+}
+
+// Query asks for a page of findings. A nil field has its default.
+type Query struct {
+	After *string    `json:"after"` // ID of a finding; nil: from the newest finding on
+	Limit *int       `json:"limit"` // nil: MaxPage
+	Rule  *string    `json:"rule"`  // only findings of this rule; nil: all
+	Role  *string    `json:"role"`  // only findings about tokens of this role; nil: all
+	State *string    `json:"state"` // only findings in this state; nil: all
+	Since *time.Time `json:"since"` // only findings with an event at this time or later; nil: all
+}
+
+// filter returns which findings the query selects.
+func (q *Query) filter() (*Filter, error) {
+	f := new(Filter)
+	if q.Rule != nil {
+		f.Rule = Rule(*q.Rule)
+	}
+	store.Set(&f.Role, q.Role)
+	store.Set(&f.State, q.State)
+	store.Set(&f.Since, q.Since)
+	if f.Rule != "" && !f.Rule.Valid() {
+		return nil, refusal.Field("rule", "%q is no rule of config/detection", refusal.Clip(string(f.Rule)))
+	}
+	if f.State != "" && f.State != Open && f.State != Acknowledged {
+		return nil, refusal.Field("state", "%q is not one of: %s, %s", refusal.Clip(f.State), Open, Acknowledged)
+	}
+	return f, nil
+}
+
+// Page returns the findings of a page, the newest first, and whether there are more.
+func (d *Detector) Page(q *Query) (page []Finding, more bool, _ error) {
+	limit, err := schema.Limit(q.Limit, MaxPage)
+	if err != nil {
+		return nil, false, err
+	}
+	filter, err := q.filter()
+	if err != nil {
+		return nil, false, err
+	}
+	after := ""
+	store.Set(&after, q.After)
+	page, more, known := d.List(filter, after, limit)
+	if !known {
+		return nil, false, refusal.Field("after", "%q is not the id of a finding: list from the start", refusal.Clip(after))
+	}
+	return page, more, nil
 }
 
 func (f *Filter) takes(it *item) bool {

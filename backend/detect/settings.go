@@ -157,6 +157,28 @@ type Change struct {
 	Networks *[]string
 }
 
+// NewChange returns the change that a request asks for. given returns the value of a field that the request gives.
+func NewChange(given func(field string) (value any, ok bool)) *Change {
+	c := &Change{Modes: make(map[Rule]Mode), Numbers: make(map[string]int64)}
+	for _, r := range Rules {
+		if mode, ok := given(string(r.Rule)); ok {
+			c.Modes[r.Rule] = Mode(mode.(string))
+		}
+	}
+	for _, t := range Thresholds {
+		if n, ok := given(t.Name); ok {
+			c.Numbers[t.Name] = int64(n.(int))
+		}
+	}
+	for field, into := range map[string]**[]string{KnownRanges: &c.Ranges, HostingNetworks: &c.Networks} {
+		if list, ok := given(field); ok {
+			texts := list.([]string)
+			*into = &texts
+		}
+	}
+	return c
+}
+
 // Change changes the settings as storage holds them. It warns if the stored settings could not be read.
 func (d *Detector) Change(ctx context.Context, s logical.Storage, c *Change) (warnings []string, _ error) {
 	d.writes.settings.Lock()

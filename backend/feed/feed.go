@@ -45,6 +45,11 @@ type Position struct {
 	Cursor uint64
 }
 
+// AddTo adds the position to the members of an answer.
+func (p Position) AddTo(members map[string]any) {
+	members["epoch"], members["cursor"] = p.Epoch, int64(p.Cursor) //nolint:gosec // no process counts 2^63 events
+}
+
 // Capacity is how many events the feed holds. A verifier that is further behind resyncs.
 const Capacity = 1 << 17
 

@@ -47,32 +47,13 @@ func (d Deviation) merge(o Deviation) Deviation {
 // Deviations holds the revocations and renewals of tokens and grants. A deviation is dropped after its KeepUntil: the
 // token has then expired by its own claims.
 type Deviations struct {
-	pages[Deviation]
-	revision atomic.Uint64 // counts changes that may concern any status list
-	lists    sync.Map      // number of a status list -> *atomic.Uint64, counts the changes of this list
+	revised[Deviation]
+	lists sync.Map // number of a status list -> *atomic.Uint64, counts the changes of this list
 }
 
 // NewDeviations returns empty Deviations of a writer. Load fills them.
 func NewDeviations(writer string) *Deviations {
-	return &Deviations{pages: pages[Deviation]{prefix: DeviationsPrefix, writer: writer}}
-}
-
-// Load reads all deviations from storage. Another call brings memory up to date.
-func (d *Deviations) Load(ctx context.Context, s logical.Storage, now time.Time) error {
-	defer d.revision.Add(1)
-	return d.pages.Load(ctx, s, now)
-}
-
-// Reload reads a file that another process has written. It returns an error if the key is not the key of a file.
-func (d *Deviations) Reload(ctx context.Context, s logical.Storage, key string, now time.Time) error {
-	defer d.revision.Add(1)
-	return d.pages.Reload(ctx, s, key, now)
-}
-
-// DropDamaged deletes an unreadable file. The revocations in the file are lost.
-func (d *Deviations) DropDamaged(ctx context.Context, s logical.Storage, key string) error {
-	defer d.revision.Add(1)
-	return d.pages.DropDamaged(ctx, s, key)
+	return &Deviations{revised: revised[Deviation]{pages: pages[Deviation]{prefix: DeviationsPrefix, writer: writer}}}
 }
 
 // OnTightened has f told of each token that memory learns to be revoked, or to expire earlier than before: by a change, or

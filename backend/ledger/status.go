@@ -220,6 +220,15 @@ func (x *StatusIndexes) Has(number uint32) bool {
 	return x.lists[number] != nil
 }
 
+// Named returns the number of a list from the text of the number, and reports whether the list exists. A number has one text.
+func (x *StatusIndexes) Named(text string) (number uint32, exists bool) {
+	n, err := strconv.ParseUint(text, 10, 32)
+	if err != nil || strconv.FormatUint(n, 10) != text {
+		return 0, false
+	}
+	return uint32(n), x.Has(uint32(n))
+}
+
 // Find is Has for a list that another process may have begun: Find reads a list that memory does not have.
 func (x *StatusIndexes) Find(ctx context.Context, s logical.Storage, number uint32, now time.Time) (bool, error) {
 	if x.Has(number) {

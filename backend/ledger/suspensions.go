@@ -106,33 +106,14 @@ func parseMarks(text string) []mark {
 
 // Suspensions holds the suspensions of grants and of subjects, and the resumes until no older suspension can come back.
 type Suspensions struct {
-	pages[Suspension]
+	revised[Suspension]
 	last     atomic.Uint64 // number of the last suspension by this writer; a number is not used twice, even after a failure
-	revision atomic.Uint64
-	doubtful sync.Map // token.ID -> KeepUntil (int64): a suspension whose write failed, and which storage may have all the same
+	doubtful sync.Map      // token.ID -> KeepUntil (int64): a suspension whose write failed, and which storage may have all the same
 }
 
 // NewSuspensions returns empty Suspensions of a writer. Load fills them.
 func NewSuspensions(writer string) *Suspensions {
-	return &Suspensions{pages: pages[Suspension]{prefix: SuspensionsPrefix, writer: writer}}
-}
-
-// Load reads all suspensions from storage. Another call brings memory up to date.
-func (x *Suspensions) Load(ctx context.Context, s logical.Storage, now time.Time) error {
-	defer x.revision.Add(1)
-	return x.pages.Load(ctx, s, now)
-}
-
-// Reload reads a file that another process has written. It returns an error if the key is not the key of a file.
-func (x *Suspensions) Reload(ctx context.Context, s logical.Storage, key string, now time.Time) error {
-	defer x.revision.Add(1)
-	return x.pages.Reload(ctx, s, key, now)
-}
-
-// DropDamaged deletes an unreadable file. The suspensions in the file are lost.
-func (x *Suspensions) DropDamaged(ctx context.Context, s logical.Storage, key string) error {
-	defer x.revision.Add(1)
-	return x.pages.DropDamaged(ctx, s, key)
+	return &Suspensions{revised: revised[Suspension]{pages: pages[Suspension]{prefix: SuspensionsPrefix, writer: writer}}}
 }
 
 // OnChange has f told of each grant or subject that memory learns to be suspended or resumed: by a change, or from the

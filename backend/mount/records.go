@@ -1,6 +1,7 @@
 package mount
 
 import (
+	"cmp"
 	"context"
 	"strings"
 	"time"
@@ -10,6 +11,8 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/schema"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
@@ -46,6 +49,48 @@ func (m *Mount) Page(
 	return records, more, nil
 }
 
+// ListRequest asks for a page of the inventory. A nil field has its default.
+type ListRequest struct {
+	After     *string        `json:"after"` // token_id; nil: from the first token on
+	Limit     *int           `json:"limit"` // nil: MaxPage
+	Role      *string        `json:"role"`  // only tokens of this role; nil: all
+	UnusedFor *time.Duration `json:"unused_for"`
+	UsedSince *time.Time     `json:"used_since"`
+}
+
+// List returns the records of a page, and whether there are more.
+func (m *Mount) List(ctx context.Context, st *State, q *ListRequest) (_ []*Record, more bool, err error) {
+	limit, err := schema.Limit(q.Limit, MaxPage)
+	if err != nil {
+		return nil, false, err
+	}
+	var after token.ID
+	if q.After != nil && *q.After != "" {
+		if after, err = token.ParseID(*q.After); err != nil {
+			return nil, false, refusal.Field("after", "%s", err)
+		}
+	}
+	role := ""
+	if q.Role != nil {
+		role = *q.Role
+	}
+	return m.Page(ctx, st, after, limit, role, &UsageFilter{UnusedFor: q.UnusedFor, UsedSince: q.UsedSince})
+}
+
+// Find returns the record of a token by its public name; nil if the inventory does not have the token. A record is that of
+// the grant.
+func (m *Mount) Find(ctx context.Context, st *State, name string) (*Record, error) {
+	_, id, err := token.ParseName(name)
+	if err != nil {
+		return nil, refusal.Field("token_id", "%s", err)
+	}
+	row, known := st.Inventory.Get(id)
+	if !known {
+		return nil, nil
+	}
+	return m.Describe(ctx, st, &row)
+}
+
 // Record is what a mount knows of an issued token.
 type Record struct {
 	TokenID     string    `json:"token_id"`
@@ -58,9 +103,28 @@ type Record struct {
 	DisplayName string    `json:"display_name"`
 	IssuedAt    time.Time `json:"issued_at"`
 	ExpiresAt   time.Time `json:"expires_at"` // renewals included
-	Usage       any       `json:"usage"`      // members of insight.Record
+	Usage       any       `json:"usage"`      // members of insight.Record, see Totals
 
 	Limits map[string]any `json:"-"` // by native.AddLimits; nil if Lookup was not given the token
+}
+
+// Totals returns the main members of Usage for the row of a list: the command line cannot show a member of a member in a
+// column.
+func (r *Record) Totals() map[string]any {
+	usage, _ := r.Usage.(map[string]any)
+	refused := uint64(0)
+	refusals, _ := usage["refusals"].(map[string]any)
+	for _, n := range refusals {
+		count, _ := n.(uint32)
+		refused += uint64(count)
+	}
+	totals := map[string]any{"refused": refused}
+	for _, name := range []string{"uses", "last_used_at", "last_ip"} {
+		if value, known := usage[name]; known {
+			totals[name] = value
+		}
+	}
+	return totals
 }
 
 // Describe returns the record of a row of the inventory.
@@ -82,17 +146,23 @@ func (m *Mount) Describe(ctx context.Context, st *State, row *ledger.Row) (*Reco
 	if err := st.unreadable(row); err != nil && !life.Revoked {
 		record.State, record.Detail = string(access.Unknown), err.Error()
 	} else {
-		record.judge(life.Alive(m.now()), st.SuspensionNote(row.ID, row.Subject))
+		record.judge(st, life.Alive(m.now()), row.ID)
 	}
 	return record, nil
 }
 
-// judge sets the state of a token that is not active. note is that of a suspension.
-func (r *Record) judge(reason access.Reason, note string) {
-	if reason != access.Good {
-		r.State, r.Detail = string(reason), access.Explain(reason, nil, nil)
+// judge sets the state of a token that is not active. Of a suspended token, the detail says what is suspended, and has the
+// note.
+func (r *Record) judge(st *State, reason access.Reason, grant token.ID) {
+	if reason == access.Good {
+		return
 	}
-	if reason == access.Suspended && note != "" {
+	r.State, r.Detail = string(reason), access.Explain(reason, nil, nil)
+	if reason != access.Suspended {
+		return
+	}
+	what, note := st.ExplainSuspension(grant, r.EntityID)
+	if r.Detail = cmp.Or(what, r.Detail); note != "" {
 		r.Detail += "; note: " + note
 	}
 }
@@ -128,7 +198,7 @@ func (m *Mount) Lookup(
 	}
 	if err == nil && v.Claims.Grant != v.Claims.ID { // the row is that of the grant
 		record.TokenID, record.IssuedAt, record.ExpiresAt = v.Claims.Name(), v.Claims.IssuedAt, v.Life.ExpiresAt
-		record.judge(v.Life.Alive(m.now()), st.SuspensionNote(v.Claims.Grant, v.Claims.Subject))
+		record.judge(st, v.Life.Alive(m.now()), v.Claims.Grant)
 	}
 	return record, v.Reason, err
 }

@@ -18,7 +18,8 @@ func (m *Mount) Report(st *State, mountPoint string) *report.View {
 		Now: m.now(), MountPoint: mountPoint, Roles: st.Roles, Connections: st.Connections, Statics: st.Statics,
 		Upstreams: st.Upstreams, Inventory: st.Inventory, Refreshes: st.Refreshes, Usage: m.Usage, Watch: m.Watch,
 		Privileged: st.Config.OrDefaults().PrivilegedScopes, MaxTTL: m.System.MaxLeaseTTL(),
-		Life: func(row *ledger.Row) access.State { return st.rowLife(row, destroyed) },
+		Disabled: m.World.Subjects.Disabled,
+		Life:     func(row *ledger.Row) access.State { return st.rowLife(row, destroyed) },
 		Used: func() map[token.RoleID]*report.Used {
 			return m.used.get(m.now, func() map[token.RoleID]*report.Used { return report.UsedByRole(st.Inventory, m.Usage) })
 		},

@@ -2,7 +2,6 @@ package mount
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -10,28 +9,28 @@ import (
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
 
 // RevokeOAuth revokes the grant of a native token, or an upstream token, by the rules of RFC 7009. Revoking an unknown token is
 // a success (section 2.2).
 func (m *Mount) RevokeOAuth(ctx context.Context, s logical.Storage, st *State, text string) error {
 	defer m.Statics.Wake() // a static role may have kept the token
-	t, isUpstream, err := revokeText(ctx, s, st, text)
+	f, err := st.find(ctx, s, text)
 	switch {
-	case isUpstream:
-		_, err := m.Upstreams.Revoke(ctx, t.ID)
-		return err
 	case foreign(err):
 		return nil
-	case errors.Is(err, token.ErrExpiredKey), errors.Is(err, token.ErrDestroyedKey):
-		// The token is dead, but other tokens of the grant may be alive. By section 2.1 a client takes a success for the
-		// revocation of the grant. The answer is therefore the error of section 2.2.1.
+	case keyGone(err):
+		// By section 2.1 a client takes a success for the revocation of the grant. The answer is therefore the error of section
+		// 2.2.1.
 		return refusal.OAuth(refusal.UnsupportedTokenType, "the token is not active, but its key is gone: the grant of the token is "+
 			"unknown, and no other token was revoked")
-	default:
+	case err != nil:
+		return err
+	case f.claims == nil:
+		_, err := m.Upstreams.Revoke(ctx, f.service)
 		return err
 	}
+	return st.RevokeClaims(ctx, s, f.claims)
 }
 
 // Revoke revokes the grant of a token, by the text of a token or, if the text is empty, by the ID of the grant. Revoke
@@ -50,43 +49,18 @@ func (m *Mount) Revoke(
 		}
 		return revokeID(ctx, s, st, id)
 	}
-	t, isUpstream, err := revokeText(ctx, s, st, text)
+	f, err := st.find(ctx, s, text)
 	switch {
-	case isUpstream:
-		return m.revokeUpstream(ctx, t.ID)
-	case errors.Is(err, token.ErrMalformed):
-		return nil, refusal.Field("token", "is no token: the checksum is wrong, so the token may be mistyped or cut short. Nothing "+
-			"was revoked")
-	case errors.Is(err, token.ErrExpiredKey), errors.Is(err, token.ErrDestroyedKey):
-		return revokeUnopened(ctx, s, st, text, err)
 	case foreign(err):
-		return nil, refusal.Field("token", "was not made by this mount: revoke the token at the mount that issued it. Nothing was "+
-			"revoked")
-	default:
+		return nil, notFound(err, "revoked", "revoke the token at the mount that issued it")
+	case keyGone(err):
+		return revokeUnopened(ctx, s, st, text, err)
+	case err != nil:
 		return nil, err
+	case f.claims == nil:
+		return m.revokeUpstream(ctx, f.service)
 	}
-}
-
-// revokeText revokes the grant of a native token. If the text is no native token of this mount, revokeText looks for the
-// upstream token that another process may have issued, and returns the token. The caller revokes an upstream token.
-func revokeText(ctx context.Context, s logical.Storage, st *State, text string) (_ upstream.Token, isUpstream bool, _ error) {
-	if t, known := st.Upstreams.Known(text); known {
-		return t, true, nil
-	}
-	err := st.Revoke(ctx, s, text)
-	if !foreign(err) {
-		return upstream.Token{}, false, err
-	}
-	t, isUpstream, unread := st.Upstreams.Discover(ctx, text)
-	if unread != nil {
-		return upstream.Token{}, false, unread
-	}
-	return t, isUpstream, err
-}
-
-// foreign reports whether an error says that a text is no native token of this mount.
-func foreign(err error) bool {
-	return errors.Is(err, token.ErrMalformed) || errors.Is(err, token.ErrUnknownKey) || errors.Is(err, token.ErrForged)
+	return nil, st.RevokeClaims(ctx, s, f.claims)
 }
 
 // revokeID revokes the grant with an ID, and warns if the ID is unknown.

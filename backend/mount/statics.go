@@ -60,3 +60,33 @@ func (m staticMount) FlushInventory() { m.m.FlushSoon() }
 
 // WakeQueue implements static.Mount.
 func (m staticMount) WakeQueue() { m.m.queue.Wake() }
+
+// StaticRequest asks for the token of a static role.
+type StaticRequest struct {
+	Name       string // of the static role
+	MountPoint string
+	RemoteAddr string // address of the requester; empty if unknown
+	EntityID   string // Vault entity of the requester; empty: none
+}
+
+// ReadStatic returns the token of a static role; nil if there is no such static role. ReadStatic refuses a suspended entity
+// and an overdue review, and warns if the token is suspended.
+func (m *Mount) ReadStatic(
+	ctx context.Context, s logical.Storage, st *State, q *StaticRequest,
+) (_ *static.Status, warnings []string, _ error) {
+	if err := st.CheckSuspended(q.EntityID); err != nil {
+		return nil, nil, err
+	}
+	status, err := m.Statics.ReadToken(ctx, s, q.Name, q.RemoteAddr)
+	if status == nil || err != nil {
+		return nil, nil, err
+	}
+	if err := m.ReviewedStatic(st, q.Name, q.MountPoint); err != nil {
+		return nil, nil, err
+	}
+	m.NoteRead(q.Name)
+	if e := st.Statics.Get(q.Name); e != nil && !e.Current.Upstream && st.IsSuspended(e.Current.ID, e.EntityID) {
+		warnings = []string{"the token is suspended: API servers refuse the token until an operator resumes the token or its entity"}
+	}
+	return status, warnings, nil
+}

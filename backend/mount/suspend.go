@@ -2,7 +2,6 @@ package mount
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -11,14 +10,6 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
-
-// Target is what a request suspends or resumes: the grant of a token, by the text of the token or by the ID of the grant,
-// or a Vault entity with all its grants. Exactly one field is set.
-type Target struct {
-	Text    string
-	Grant   token.ID
-	Subject string
-}
 
 // Suspend suspends a grant or an entity. Suspend refuses a text that is no token of this mount, and a token of a service. It
 // warns where a token is not suspended.
@@ -112,33 +103,22 @@ func grantOf(
 		}
 		return t.Grant, status, err
 	}
-	if _, isUpstream := st.Upstreams.Known(t.Text); isUpstream {
-		return grant, status, notSuspendable("token", did)
-	}
-	claims, err := st.Open(ctx, s, t.Text)
+	f, err := st.find(ctx, s, t.Text)
 	switch {
-	case err == nil:
-		return claims.Grant, claims.Status, nil
-	case errors.Is(err, token.ErrExpiredKey), errors.Is(err, token.ErrDestroyedKey):
+	case foreign(err):
+		return grant, status, notFound(err, did, "use the mount that issued the token")
+	case keyGone(err):
 		if id, ok := token.PlainGrant(t.Text); ok {
 			return id, status, nil
 		}
 		return grant, status, refusal.Field("token", "was %s and is not valid, but its grant is unknown: name the grant by token_id. "+
 			"Nothing was %s", err, did)
-	case !foreign(err):
+	case err != nil:
 		return grant, status, err
-	}
-	if _, isUpstream, unread := st.Upstreams.Discover(ctx, t.Text); unread != nil {
-		return grant, status, unread
-	} else if isUpstream {
+	case f.claims == nil:
 		return grant, status, notSuspendable("token", did)
 	}
-	if errors.Is(err, token.ErrMalformed) {
-		return grant, status, refusal.Field("token", "is no token: the checksum is wrong, so the token may be mistyped or cut short. "+
-			"Nothing was %s", did)
-	}
-	return grant, status, refusal.Field("token", "was not made by this mount: use the mount that issued the token. Nothing was %s",
-		did)
+	return f.claims.Grant, f.claims.Status, nil
 }
 
 // notSuspendable refuses a token of a service. No provider has an operation that suspends.

@@ -43,3 +43,17 @@ func (s *SystemView) ReplicationState() consts.ReplicationState {
 	s.replication.Store(r)
 	return r.state
 }
+
+// onceView asks Vault once for the mount's maximum lease TTL.
+type onceView struct {
+	logical.SystemView
+	max func() time.Duration
+}
+
+// AskOnce returns a view for one request, which asks Vault at most once for the mount's maximum lease TTL.
+func AskOnce(sys logical.SystemView) logical.SystemView {
+	return &onceView{SystemView: sys, max: sync.OnceValue(sys.MaxLeaseTTL)}
+}
+
+// MaxLeaseTTL implements logical.SystemView.
+func (v *onceView) MaxLeaseTTL() time.Duration { return v.max() }

@@ -1,9 +1,14 @@
 package native
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"time"
 
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
@@ -49,4 +54,27 @@ func ParseLease(data map[string]any) (*Lease, error) {
 		return nil, fmt.Errorf("the lease's expires_at: %w", err)
 	}
 	return l, nil
+}
+
+// RenewLease moves the end of the grant of a lease, and returns the TTL of the renewed lease. ttl computes the TTL for the role
+// of the grant. RenewLease refuses a grant that is not alive, and a grant whose role was deleted.
+func (t *Tokens) RenewLease(
+	ctx context.Context, s logical.Storage, l *Lease, ttl func(*role.Role) (time.Duration, error),
+) (time.Duration, error) {
+	if err := t.Unreadable(l.Grant, l.Grant, "", l.RoleID); err != nil {
+		return 0, err
+	}
+	r := t.Roles.ByID(l.RoleID)
+	if r == nil {
+		return 0, refusal.New("the token cannot be renewed: role %q was deleted after the token was issued", l.Role)
+	}
+	renewed, err := ttl(r)
+	if err != nil {
+		return 0, refusal.New("the token cannot be renewed: %s", err)
+	}
+	err = t.Renew(ctx, s, l.Grant, l.RoleID, l.ExpiresAt, t.Now().Add(renewed))
+	if refused := (*NotRenewedError)(nil); errors.As(err, &refused) {
+		return 0, refusal.New("the token cannot be renewed: the token is %s", refused.Reason)
+	}
+	return renewed, err
 }

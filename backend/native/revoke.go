@@ -17,16 +17,6 @@ import (
 // Every door of revocation leads to Deviations.Revoke, by revokeGrant or RevokeLease. Only a lease knows when the grant
 // expires: RevokeLease stores nothing for a grant whose tokens have expired. What is known elsewhere may be behind.
 
-// Revoke revokes the grant of a token. A token that has expired is no error. A token that this mount did not make, or
-// whose grant no key can tell any more, is an error of Open.
-func (t *Tokens) Revoke(ctx context.Context, s logical.Storage, text string) error {
-	claims, err := t.Open(ctx, s, text)
-	if err != nil {
-		return err
-	}
-	return t.RevokeClaims(ctx, s, claims)
-}
-
 // RevokeUnopened revokes the grant of a token whose key is gone, as far as the token says in plain text which grant that
 // is, and reports whether anything is known of that grant. The caller may revoke any ID, so the text need not be
 // trusted.

@@ -1,6 +1,7 @@
 package native
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -70,21 +71,24 @@ func (t *Tokens) CheckSuspended(subject string) error {
 		return err
 	}
 	if t.Suspensions.Subject(subject).Suspended() {
-		return refusal.New("the Vault entity %q is suspended, and gets no token until an operator resumes the entity", subject)
+		return refusal.Denied("the Vault entity %q is suspended, and gets no token until an operator resumes the entity", subject)
 	}
 	return nil
 }
 
-// SuspensionNote returns the note of the suspension of a grant, or else of the suspension of its subject; empty if there
-// is none.
-func (t *Tokens) SuspensionNote(grant token.ID, subject string) string {
-	if by := t.Suspensions.Grant(grant); by.Suspended() {
-		return by.Note
+// ExplainSuspension says in a sentence what is suspended, the grant or the Vault entity that holds the grant, and returns the
+// note of the suspension. Both are empty if nothing is suspended.
+func (t *Tokens) ExplainSuspension(grant token.ID, subject string) (what, note string) {
+	byGrant, bySubject := t.Suspensions.Grant(grant), t.Suspensions.Subject(subject)
+	switch grant, subject := byGrant.Suspended(), bySubject.Suspended(); {
+	case grant && subject:
+		return "the token is suspended, and so is the Vault entity that requested the token", cmp.Or(byGrant.Note, bySubject.Note)
+	case grant:
+		return "the token is suspended", byGrant.Note
+	case subject:
+		return "the Vault entity that requested the token is suspended", bySubject.Note
 	}
-	if by := t.Suspensions.Subject(subject); by.Suspended() {
-		return by.Note
-	}
-	return ""
+	return "", ""
 }
 
 // IsSuspended reports whether a grant, or the Vault entity that holds the grant, is suspended. An empty subject is none.

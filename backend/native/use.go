@@ -13,6 +13,13 @@ type UseRequest struct {
 	ClientIP       *string   `json:"client_ip"`
 	Region         *string   `json:"region"`
 	Host           *string   `json:"host"`
+	MinCursor      *int64    `json:"min_cursor"` // of a verifier that reads the feed
+}
+
+// IsLookUp reports whether the request is no use of a token: a verifier that reads the feed asks what a token is, and reports
+// the uses itself.
+func (q *UseRequest) IsLookUp() bool {
+	return q.MinCursor != nil && *q == UseRequest{MinCursor: q.MinCursor}
 }
 
 // Parse returns the use, or a refusal.

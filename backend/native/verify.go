@@ -1,6 +1,7 @@
 package native
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -20,6 +21,7 @@ type Verdict struct {
 	Role        *role.Role
 	Permissions *access.Permissions
 	Metadata    map[string]string
+	Suspended   string      // what is suspended, in a sentence; empty unless the Reason is access.Suspended
 	Use         *access.Use // the use that Verify decided on, with the region of its address; nil if the token is not good for any use
 }
 
@@ -28,7 +30,7 @@ func (v *Verdict) Explain() string {
 	if v.Claims != nil && v.Claims.Generation > 0 && v.Reason == access.WrongAudience {
 		return "this is a refresh token, which is for oauth/token and for no API"
 	}
-	return access.Explain(v.Reason, v.Permissions, v.Use)
+	return cmp.Or(v.Suspended, access.Explain(v.Reason, v.Permissions, v.Use))
 }
 
 // Open opens a token of either format. A key that memory does not have is read from storage: another process may have
@@ -56,7 +58,10 @@ func (t *Tokens) Verify(ctx context.Context, s logical.Storage, text string, use
 	if err := t.Unreadable(claims.ID, claims.Grant, claims.Subject, claims.Role); err != nil && !life.Revoked {
 		return nil, err
 	}
-	if v.Reason = life.Alive(now); v.Reason != access.Good {
+	if v.Reason = life.Alive(now); v.Reason == access.Suspended {
+		v.Suspended, _ = t.ExplainSuspension(claims.Grant, claims.Subject)
+	}
+	if v.Reason != access.Good {
 		return v, nil
 	}
 	if claims.Generation > 0 {

@@ -46,6 +46,11 @@ func New(format string, args ...any) *Error {
 	return e
 }
 
+// Denied returns the refusal of a request that the requester may not make: 403, as Vault answers where a policy denies.
+func Denied(format string, args ...any) *Error {
+	return &Error{Text: fmt.Sprintf(format, args...), HTTP: 403}
+}
+
 // Wrap returns the refusal of a request as a whole with the text of an error; nil if err is nil.
 func Wrap(err error) error {
 	if err == nil {

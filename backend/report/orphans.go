@@ -34,15 +34,15 @@ var OrphanCaveats = []string{
 }
 
 // Orphans returns tokens that have not expired or been revoked, and whose entity, role, connection or static role is gone;
-// and static roles whose role or entity is gone. disabled reports whether a Vault entity is disabled or deleted.
-func (v *View) Orphans(ctx context.Context, q *Query, disabled func(ctx context.Context, entity string) (bool, error)) (*Page, error) {
+// and static roles whose role or entity is gone.
+func (v *View) Orphans(ctx context.Context, q *Query) (*Page, error) {
 	asked := make(map[string]bool)
 	gone := func(i *Item) {
 		if i.EntityID == "" {
 			return
 		}
 		asked[i.EntityID] = true
-		switch off, err := disabled(ctx, i.EntityID); {
+		switch off, err := v.Disabled(ctx, i.EntityID); {
 		case err != nil:
 			i.because(ReasonEntityUnknown, "Vault did not answer about entity %s", i.EntityID)
 		case off:

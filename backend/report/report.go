@@ -3,6 +3,7 @@
 package report
 
 import (
+	"context"
 	"fmt"
 	"iter"
 	"slices"
@@ -57,6 +58,9 @@ type View struct {
 
 	// Life returns the life of a token of the inventory.
 	Life func(*ledger.Row) access.State
+
+	// Disabled reports whether a Vault entity is disabled or deleted.
+	Disabled func(ctx context.Context, entity string) (bool, error)
 
 	// Used returns what the uses of the tokens in the inventory needed, by role. The answer may be some seconds old.
 	Used func() map[token.RoleID]*Used

@@ -5,12 +5,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
-	"maps"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/store"
 )
 
 // Prefix is the prefix of the storage keys of a Watch.
@@ -44,17 +45,18 @@ func (s Subject) bucket() string {
 //
 // Watch is safe for concurrent use.
 type Watch struct {
+	store.Damage
+
 	mu      sync.Mutex
 	records map[Subject]*Record
 	dirty   map[string]time.Time // storage key -> first change that is not stored
-	damaged map[string]error     // storage key -> why the entry cannot be read
 
 	writing sync.Mutex // held while storage is written
 }
 
 // NewWatch returns a Watch without records. Load reads the records from storage.
 func NewWatch() *Watch {
-	return &Watch{records: make(map[Subject]*Record), dirty: make(map[string]time.Time), damaged: make(map[string]error)}
+	return &Watch{records: make(map[Subject]*Record), dirty: make(map[string]time.Time)}
 }
 
 // Note remembers an issue of a role or a connection, or a read of a static role's token.
@@ -143,13 +145,13 @@ func (w *Watch) Reload(ctx context.Context, s logical.Storage, key string, now t
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	delete(w.damaged, key)
+	w.NoteDamage(key, nil)
 	if entry == nil {
 		return nil
 	}
 	var stored map[string]*Record
 	if err := json.Unmarshal(entry.Value, &stored); err != nil {
-		w.damaged[key] = err
+		w.NoteDamage(key, err)
 		return nil
 	}
 	for name, record := range stored {
@@ -190,7 +192,7 @@ func (w *Watch) due(all bool, now time.Time) map[string]map[string]Record {
 	defer w.mu.Unlock()
 	due := make(map[string]map[string]Record)
 	for key, since := range w.dirty {
-		if w.damaged[key] == nil && (all || now.Sub(since) >= writeDelay && len(due) < maxWrites) {
+		if w.DamageOf(key) == nil && (all || now.Sub(since) >= writeDelay && len(due) < maxWrites) {
 			due[key] = make(map[string]Record)
 			delete(w.dirty, key)
 		}
@@ -214,22 +216,9 @@ func write(ctx context.Context, s logical.Storage, key string, records map[strin
 	return s.Put(ctx, entry)
 }
 
-// Damaged returns the storage keys of the entries that cannot be read, each with the reason.
-func (w *Watch) Damaged() map[string]error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return maps.Clone(w.damaged)
-}
-
 // DropDamaged deletes an entry that cannot be read. Reports then know nothing of the time before.
 func (w *Watch) DropDamaged(ctx context.Context, s logical.Storage, key string) error {
 	w.writing.Lock()
 	defer w.writing.Unlock()
-	if err := s.Delete(ctx, key); err != nil {
-		return err
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	delete(w.damaged, key)
-	return nil
+	return w.Damage.DropDamaged(ctx, s, key)
 }

@@ -131,6 +131,21 @@ func (r *Review) Attest(a *Attestation, now time.Time) error {
 	return nil
 }
 
+// Attested returns the last attestation as answers show it; nil if there is none.
+func (r *Review) Attested() map[string]any {
+	if r.AttestedAt.IsZero() {
+		return nil
+	}
+	last := map[string]any{"at": r.AttestedAt.UTC().Format(time.RFC3339), "by": r.AttestedBy}
+	if r.AttestedByEntity != "" {
+		last["entity_id"] = r.AttestedByEntity
+	}
+	if r.AttestedNote != "" {
+		last["note"] = r.AttestedNote
+	}
+	return last
+}
+
 // Refuse returns the refusal to issue from an entry whose review is overdue; nil if the review is not overdue. what names
 // the entry, path is the path that attests.
 func (r *Review) Refuse(what, path string, now time.Time) error {
@@ -141,6 +156,6 @@ func (r *Review) Refuse(what, path string, now time.Time) error {
 	if r.Owner != "" {
 		owner = " by " + r.Owner
 	}
-	return &refusal.Error{HTTP: 403, Text: what + " was to be reviewed" + owner + " until " + r.ReviewBy + ", and enforce_review in config " +
-		"is set. If it is still needed: vault write -force " + path}
+	return refusal.Denied("%s was to be reviewed%s until %s, and enforce_review in config is set. If it is still needed: "+
+		"vault write -force %s", what, owner, r.ReviewBy, path)
 }

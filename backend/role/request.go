@@ -152,18 +152,17 @@ func (r *Role) CheckRequester(remoteAddr string) error {
 		return nil
 	}
 	if remoteAddr == "" {
-		return &refusal.Error{HTTP: 403, Text: r.forbids("and this request has no address")}
+		return r.forbids("and this request has no address")
 	}
 	addr, err := access.ParseClientIP(remoteAddr)
 	if err != nil || !r.requestAllowed.Contains(addr) {
-		return &refusal.Error{HTTP: 403, Text: r.forbids("not from " + remoteAddr)}
+		return r.forbids("not from " + remoteAddr)
 	}
 	return nil
 }
 
-func (r *Role) forbids(what string) string {
-	e := refusal.New("role %q may be requested from %s, %s", r.name, r.RequestBoundCIDRs, what)
-	return e.Text
+func (r *Role) forbids(what string) error {
+	return refusal.Denied("role %q may be requested from %s, %s", r.name, r.RequestBoundCIDRs, what)
 }
 
 // Lives returns the default TTL and the maximum TTL of a token; zero stands for the mount's value. Lives rejects a requested

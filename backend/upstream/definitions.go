@@ -11,16 +11,21 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 )
 
-// WriteProvider defines a provider of an operator's own; definition is nil if the request gives none.
-func (k *Keeper) WriteProvider(ctx context.Context, s logical.Storage, name string, definition *string) error {
+// ProviderChange is a request to define a provider.
+type ProviderChange struct {
+	Definition *string `json:"definition"` // in YAML; required
+}
+
+// WriteProvider defines a provider of an operator's own.
+func (k *Keeper) WriteProvider(ctx context.Context, s logical.Storage, name string, change *ProviderChange) error {
 	cs := k.Connections
 	if cs.Providers.builtin[name] != nil {
 		return refusal.Field("name", "%q comes with the engine and cannot be changed; write yours under another name", name)
 	}
-	if definition == nil {
+	if change.Definition == nil {
 		return refusal.Field("definition", "is needed, in YAML: definition=@file.yaml")
 	}
-	p, err := connector.Compile([]byte(*definition))
+	p, err := connector.Compile([]byte(*change.Definition))
 	if err != nil {
 		return refusal.Field("definition", "%s", err)
 	}

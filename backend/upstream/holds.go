@@ -143,11 +143,11 @@ func (ts *Tokens) rereadHold(ctx context.Context, id token.ID, name string) (*ho
 	if entry != nil {
 		h = new(hold)
 		if err := json.Unmarshal(entry.Value, h); err != nil {
-			ts.damage(key, fmt.Errorf("%w: %w", errDamaged, err))
+			ts.damaged.NoteDamage(key, fmt.Errorf("%w: %w", errDamaged, err))
 			return nil, nil
 		}
 	}
-	ts.mend(key)
+	ts.damaged.NoteDamage(key, nil)
 	ts.setHold(id, name, h)
 	return h, nil
 }
@@ -270,7 +270,7 @@ func (ts *Tokens) dropHold(ctx context.Context, id token.ID, name string) (left 
 	if err := ts.storage.Delete(ctx, holdKey(id, name)); err != nil {
 		return 0, err
 	}
-	ts.mend(holdKey(id, name))
+	ts.damaged.NoteDamage(holdKey(id, name), nil)
 	return ts.setHold(id, name, nil), nil
 }
 

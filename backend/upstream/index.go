@@ -12,7 +12,7 @@ import (
 
 // show puts a stored token into memory, or removes a forgotten one if t is nil. The caller has locked the token.
 func (ts *Tokens) show(id token.ID, t *Token) {
-	ts.mend(Prefix + id.String())
+	ts.damaged.NoteDamage(Prefix+id.String(), nil)
 	ts.mu.Lock()
 	old := ts.all[id]
 	was, is := old != nil && old.State == Live, t != nil && t.State == Live

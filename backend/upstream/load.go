@@ -64,7 +64,7 @@ func (ts *Tokens) issuedElsewhere(stored string) bool {
 	ts.mu.RLock()
 	defer ts.mu.RUnlock()
 	i := ts.all[id]
-	return i == nil && ts.damaged[Prefix+stored] == nil || i != nil && i.State == Creating && !ts.busy[id]
+	return i == nil && ts.damaged.DamageOf(Prefix+stored) == nil || i != nil && i.State == Creating && !ts.busy[id]
 }
 
 // syncParts is in how many parts the queue reads the tokens again that storage and memory both have.
@@ -165,7 +165,7 @@ func (ts *Tokens) Reload(ctx context.Context, key string) error {
 	defer ts.lock(id)()
 	t, err := ts.read(ctx, id)
 	if errors.Is(err, errDamaged) {
-		ts.damage(key, err)
+		ts.damaged.NoteDamage(key, err)
 		return nil
 	}
 	if err != nil {

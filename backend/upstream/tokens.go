@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/tidwall/btree"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/store"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
@@ -42,13 +43,14 @@ type Tokens struct {
 	// service is called. Changes of holds take a read lock, so that they do not wait for each other.
 	locks [stripes]sync.RWMutex
 
-	mu      sync.RWMutex
-	all     map[token.ID]*item
-	holds   map[token.ID]*holds
-	busy    map[token.ID]bool // claimed tokens; true while a request creates the token
-	hashes  map[string]*item  // by Hash
-	damaged map[string]error  // storage key of an unreadable entry -> reason
-	shared  map[string]*item  // by shareKey: the newest Live token
+	damaged store.Damage
+
+	mu     sync.RWMutex
+	all    map[token.ID]*item
+	holds  map[token.ID]*holds
+	busy   map[token.ID]bool // claimed tokens; true while a request creates the token
+	hashes map[string]*item  // by Hash
+	shared map[string]*item  // by shareKey: the newest Live token
 
 	connections map[string]*line // by connection ID
 	roles       map[token.RoleID]map[token.ID]*item
@@ -83,7 +85,7 @@ func newTokens(s logical.Storage, timings *Timings, soon func(time.Time)) *Token
 	return &Tokens{
 		storage: s, timings: timings, soon: soon,
 		all: make(map[token.ID]*item), holds: make(map[token.ID]*holds), busy: make(map[token.ID]bool),
-		damaged: make(map[string]error), hashes: make(map[string]*item), shared: make(map[string]*item), connections: make(map[string]*line),
+		hashes: make(map[string]*item), shared: make(map[string]*item), connections: make(map[string]*line),
 		roles: make(map[token.RoleID]map[token.ID]*item), subjects: make(map[string]map[token.ID]int),
 	}
 }
@@ -157,7 +159,7 @@ func (ts *Tokens) change(ctx context.Context, id token.ID, state State, change f
 func (ts *Tokens) reread(ctx context.Context, id token.ID) (Token, error) {
 	t, err := ts.read(ctx, id)
 	if errors.Is(err, errDamaged) {
-		ts.damage(Prefix+id.String(), err)
+		ts.damaged.NoteDamage(Prefix+id.String(), err)
 	}
 	if err != nil {
 		return Token{}, err

@@ -160,12 +160,7 @@ func newGate(perSecond int) *gate {
 // enter counts a question for an address, and reports whether it may be asked. giveBack takes a question back that was
 // about a good token.
 func (g *gate) enter(addr netip.Addr, now time.Time) (giveBack func(), retry time.Duration, ok bool) {
-	bits := 64 // an IPv6 network of one owner
-	if addr = addr.Unmap().WithZone(""); addr.Is4() {
-		bits = 32
-	}
-	network, _ := addr.Prefix(bits) // of an invalid address: the zero Prefix, which all such uses share
-	v, _ := g.addrs.SetIfAbsent(network, new(visitor))
+	v, _ := g.addrs.SetIfAbsent(access.ClientRange(addr), new(visitor)) // all uses without an address share one visitor
 	if _, retry, ok = v.asked.Take(g.one, now); !ok {
 		return nil, retry, false
 	}

@@ -36,7 +36,7 @@ func (l *limiters) take(rule *rules.Rule, token string, client netip.Addr) time.
 	}
 	u := user{rule: rule, token: token}
 	if token == "" {
-		u.addr = network(client)
+		u.addr = access.ClientRange(client)
 	}
 	bucket, ok := l.cache.GetIfPresent(u)
 	if !ok {
@@ -44,14 +44,4 @@ func (l *limiters) take(rule *rules.Rule, token string, client netip.Addr) time.
 	}
 	_, wait, _ := bucket.Take(rule.Rate, time.Now())
 	return wait
-}
-
-// network returns the range of one client: an IPv4 address, or 64 bits of an IPv6 address.
-func network(addr netip.Addr) netip.Prefix {
-	bits := 64
-	if addr.Is4() {
-		bits = 32
-	}
-	p, _ := addr.Prefix(bits)
-	return p
 }
