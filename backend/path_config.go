@@ -37,8 +37,8 @@ var configFields = fields{
 		"again when the file changes. Default: none.")),
 	"enforce_review": titled("Enforce review", flag("Issue no tokens from roles, connections and static roles whose review_by "+
 		"has passed, until an attestation. Default: false.")),
-	"public_revocation": preset(titled("Public revocation", flag("Let whoever has a token report the token at \"leaked\", without "+
-		"a Vault token: a live token is revoked with its grant. Default: true.")), defaults.PublicRevocation),
+	"public_revocation": preset(titled("Public revocation", flag("Take reports of leaked tokens at \"leaked\" without a Vault "+
+		"token: a live token is revoked with its grant. Default: true.")), defaults.PublicRevocation),
 }
 
 // configAnswer are the settings of the mount as read.

@@ -14,8 +14,8 @@ import (
 
 func (b *backend) pathsLeaked() []*framework.Path {
 	return []*framework.Path{path("leaked", "report", "leaked-tokens", fields{
-		"tokens": must(secret(slice(fmt.Sprintf("Tokens that were found, at most %d: an array of tokens, or of objects with token, and "+
-			"if known type, url and source, as GitHub's secret scanning sends them.", leaks.MaxReports)))),
+		"tokens": must(secret(slice(fmt.Sprintf("Tokens that were found, at most %d: an array of tokens, or of objects with token, "+
+			"and if known type, url and source, as GitHub's secret scanning sends them.", leaks.MaxReports)))),
 	},
 		only(logical.UpdateOperation, forward(b.answer(b.pathLeakedUpdate, "Report leaked tokens, and revoke those that are alive.",
 			ok(fields{
@@ -23,7 +23,7 @@ func (b *backend) pathsLeaked() []*framework.Path {
 					"token_type, and label: true_positive if the mount made the token, false_positive if not.")),
 			})))),
 		"Report leaked tokens, and revoke those that are alive.",
-		"For whoever finds a token: the path needs no Vault token, since the token in the request is the credential. A live token, "+
+		"For the finder of a token: the path needs no Vault token, since the token in the request is the credential. A live token, "+
 			"also a refresh token, is revoked with its grant, and yields a finding of the rule leaked. The answer does not say whether "+
 			"a token was alive. public_revocation of config turns the path off.")}
 }

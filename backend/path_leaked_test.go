@@ -84,7 +84,7 @@ func TestLeaked(t *testing.T) {
 	})
 }
 
-// A second report has the same answer, and changes nothing: whoever reports does not learn whether the token was alive.
+// A second report has the same answer, and changes nothing: the reporter does not learn whether the token was alive.
 func TestLeakedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)

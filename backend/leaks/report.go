@@ -1,5 +1,5 @@
-// Package leaks has the reports of leaked tokens: which form a report has, and what of a report may be kept. Whoever finds a
-// token may report the token. Nothing in a report is trusted, and a report costs a bounded amount of memory.
+// Package leaks has the reports of leaked tokens: which form a report has, and what of a report may be kept. The finder of a
+// token reports the token, without a Vault token. Nothing in a report is trusted. A report costs a bounded amount of memory.
 package leaks
 
 import (

@@ -20,7 +20,7 @@ import (
 const maxUnknownKeys = 8
 
 // Leaked revokes the live tokens that reports name, each with its grant, and makes a finding of each. It returns for each
-// report whether this mount made the token, alive or not: whoever reports a token learns nothing about the token's state. client
+// report whether this mount made the token, alive or not: the reporter learns nothing about the state of a token. client
 // is the address of the request. If a revocation fails, Leaked revokes the others, and returns an error: the caller repeats the
 // request.
 func (m *Mount) Leaked(

@@ -36,7 +36,7 @@ type Config struct {
 
 	EnforceReview bool `json:"enforce_review,omitempty"` // an overdue review stops issuing
 
-	PublicRevocation bool `json:"public_revocation"` // who has a token may report the token as leaked, without a Vault token
+	PublicRevocation bool `json:"public_revocation"` // leaked takes reports without a Vault token
 
 	// PastPrefixes maps a former token prefix to the time when the last token with that prefix expires.
 	PastPrefixes map[string]time.Time `json:"past_prefixes,omitempty"`

@@ -76,7 +76,7 @@ const (
 	byToken = iota
 	byID
 	byOAuth
-	byLeak // a report of whoever has the token
+	byLeak // a report of a leak, without a Vault token
 	doors
 )
 

@@ -57,8 +57,8 @@ func (v *Verifier) ReportLeaked(ctx context.Context, list []Leak) ([]LeakFeedbac
 	return feedback, nil
 }
 
-// Alive asks the engine whether a token is alive: good for some use, or suspended. Alive is for scanners, and counts no use of the
-// token. A text that is no token by its checksum is not asked about.
+// Alive asks the engine whether a token is alive: good for some use, or suspended. Alive is for scanners, and counts no use of
+// the token. A text that is no token by its checksum is not asked about.
 func (v *Verifier) Alive(ctx context.Context, text string) (bool, error) {
 	if v.vault == nil {
 		return false, errNoVault

@@ -40,6 +40,7 @@ func (f *File) checkScanner(d *document) {
 	case (s.Certificate == "") != (s.Key == ""):
 		d.fail(at{"scanner"}, "certificate and key are both required, or neither")
 	case s.Certificate == "" && host != "localhost" && (parseErr != nil || !addr.IsLoopback()):
-		d.fail(at{"scanner", "listen"}, "%q is not on loopback, and plain HTTP shows tokens to the network: set certificate and key", s.Listen)
+		d.fail(at{"scanner", "listen"}, "%q is not on loopback, and plain HTTP shows tokens to the network: set certificate and key",
+			s.Listen)
 	}
 }

@@ -111,7 +111,8 @@ func (f *finder) sorted() []*finding {
 		list = append(list, one)
 	}
 	slices.SortFunc(list, func(a, b *finding) int {
-		return cmp.Or(cmp.Compare(a.file, b.file), cmp.Compare(a.line, b.line), cmp.Compare(a.commit, b.commit), cmp.Compare(a.text, b.text))
+		return cmp.Or(cmp.Compare(a.file, b.file), cmp.Compare(a.line, b.line), cmp.Compare(a.commit, b.commit),
+			cmp.Compare(a.text, b.text))
 	})
 	return list
 }

@@ -93,7 +93,7 @@ func parse(args []string, stdout, stderr io.Writer) (*options, error) {
 	flags := flag.NewFlagSet("scan", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.BoolVar(&o.git, "git", false, "scan the history of git repositories, by default of the current folder")
-	flags.StringVar(&o.commits, "commits", "", `commits to scan with -git, such as "origin/main..HEAD"; default: all of all branches`)
+	flags.StringVar(&o.commits, "commits", "", "commits to scan with -git, such as origin/main..HEAD; default: all of all branches")
 	flags.StringVar(&o.format, "format", formatText, "text or sarif")
 	flags.StringVar(&prefixes, "prefix", "apt", `prefixes of opaque tokens, separated by commas; "any" finds all, and is slower`)
 	flags.StringVar(&o.mount, "mount", "apitoken", "path of the engine in Vault")
