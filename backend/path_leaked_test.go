@@ -14,8 +14,8 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/detect"
 )
 
-// report reports tokens without a Vault token, and returns the labels.
-func (e *engine) report(tokens ...any) []string {
+// leaks reports tokens without a Vault token, and returns the labels.
+func (e *engine) leaks(tokens ...any) []string {
 	e.t.Helper()
 	answer := e.write("leaked", data{"tokens": tokens})
 	results := answer["results"].([]any)
@@ -58,7 +58,7 @@ func TestLeaked(t *testing.T) {
 		jwt, bound, suspended, kept := e.creds("jwt", nil), e.creds("bound", nil), e.creds("opaque", nil), e.creds("opaque", nil)
 		e.write("suspend", data{"token": suspended.token})
 
-		e.expectLabels("true true true true true true", e.report(
+		e.expectLabels("true true true true true true", e.leaks(
 			data{"token": opaque.token, "type": "apitoken", "url": "https://ann:pw@example.com/x?y#L5", "source": "content"},
 			pair.token, refresh.data["refresh_token"], jwt.token, bound.token, suspended.token))
 		for _, c := range []*creds{opaque, pair, refresh, jwt, bound, suspended} {
@@ -121,11 +121,11 @@ func TestLeakedNoise(t *testing.T) {
 	mine, strange := e.creds("r", nil), other.creds("r", nil)
 	forged := strings.Replace(mine.token, "apt_", "two_", 1)
 	reads, writes := e.storage.reads.Load(), e.storage.writes.Load()
-	e.expectLabels("false false false false false false", e.report("x", mine.token[:40], forged, strings.Repeat("a", 5000), "a\nb", "a.b.c"))
+	e.expectLabels("false false false false false false", e.leaks("x", mine.token[:40], forged, strings.Repeat("a", 5000), "a\nb", "a.b.c"))
 	if n := e.storage.reads.Load() - reads; n > 0 {
 		t.Errorf("%d reads for noise", n)
 	}
-	e.expectLabels("false false true", e.report(strange.token, strange.token, mine.token))
+	e.expectLabels("false false true", e.leaks(strange.token, strange.token, mine.token))
 	if n := e.storage.reads.Load() - reads; n > 10 {
 		t.Errorf("%d reads for an unknown key, twice, and a revocation", n)
 	}
@@ -136,7 +136,7 @@ func TestLeakedNoise(t *testing.T) {
 		stranger.write("roles/r", data{"scopes": "a"})
 		many = append(many, stranger.creds("r", nil).token)
 	}
-	if got := e.report(many...); strings.Contains(fmt.Sprint(got), "true") {
+	if got := e.leaks(many...); strings.Contains(fmt.Sprint(got), "true") {
 		t.Errorf("labels %q", got)
 	}
 	if n := e.storage.reads.Load() - reads; n > 16 {
@@ -186,7 +186,7 @@ func TestLeakedWhileStorageFails(t *testing.T) {
 		t.Error("a finding of a token that was not revoked")
 	}
 	e.storage.broken.Store(false)
-	e.expectLabels("false true", e.report("noise", c.token))
+	e.expectLabels("false true", e.leaks("noise", c.token))
 	e.expect("revoked", c.token, nil)
 }
 
@@ -197,7 +197,7 @@ func TestLeakedWithoutTheRule(t *testing.T) {
 	e.write("config/detection", data{"leaked": "off"})
 	e.refused(logical.UpdateOperation, "config/detection", data{"leaked": string(detect.Suspend)}, "leaked: ")
 	c := e.creds("r", nil)
-	e.expectLabels("true", e.report(c.token))
+	e.expectLabels("true", e.leaks(c.token))
 	e.expect("revoked", c.token, nil)
 	if list := e.findings(nil); len(list) > 0 {
 		t.Errorf("found %v", list)
@@ -216,11 +216,11 @@ func TestLeakedOfAGrantThatLivesOn(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(50 * time.Minute)
-		e.expectLabels("true", e.report(c.token))
+		e.expectLabels("true", e.leaks(c.token))
 		_, pair := e.form("oauth/token", data{"grant_type": "refresh_token", "refresh_token": c.data["refresh_token"]})
 		fresh := pair["access_token"].(string)
 		e.expect("active", fresh, nil)
-		e.expectLabels("true", e.report(pair["refresh_token"]))
+		e.expectLabels("true", e.leaks(pair["refresh_token"]))
 		e.expect("revoked", fresh, nil)
 	})
 }
@@ -230,7 +230,7 @@ func TestLeakedOfAService(t *testing.T) {
 	s := newShelf(t)
 	e := onShelf(t, s)
 	c := e.creds("reader", nil)
-	e.expectLabels("true false", e.report(c.token, c.token+"x"))
+	e.expectLabels("true false", e.leaks(c.token, c.token+"x"))
 	e.settled()
 	if s.live() != 0 {
 		t.Error("the leaked token lives on at the service")
@@ -238,7 +238,7 @@ func TestLeakedOfAService(t *testing.T) {
 	if list := e.findings(data{"rule": "leaked"}); len(list) != 1 || list[0]["token_id"] != c.id || list[0]["role"] != "reader" {
 		t.Errorf("found %v", list)
 	}
-	e.expectLabels("false", e.report(c.token)) // the service has confirmed, and the engine has forgotten the token
+	e.expectLabels("false", e.leaks(c.token)) // the service has confirmed, and the engine has forgotten the token
 }
 
 // A leaked token of a static role is replaced at once.
@@ -249,7 +249,7 @@ func TestLeakedOfAStaticRole(t *testing.T) {
 		e.write("static-roles/box", data{"role": "reader", "rotation_period": "24h"})
 		first := e.read("static-creds/box")["token"].(string)
 		time.Sleep(90 * time.Second)
-		e.report(first)
+		e.leaks(first)
 		time.Sleep(2 * time.Second)
 		if second := e.read("static-creds/box")["token"].(string); second == first {
 			t.Error("the leaked token is still given out")

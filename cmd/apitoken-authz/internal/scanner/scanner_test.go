@@ -30,10 +30,10 @@ import (
 
 // engine knows the texts that are alive.
 type engine struct {
-	alive    map[string]bool
-	reported []verify.Leak
-	fails    error
-	hold     chan struct{} // nil, or answers wait until it is closed
+	alive map[string]bool
+	leaks []verify.Leak
+	fails error
+	hold  chan struct{} // nil, or answers wait until it is closed
 }
 
 func (e *engine) ReportLeaked(ctx context.Context, list []verify.Leak) ([]verify.LeakFeedback, error) {
@@ -43,7 +43,7 @@ func (e *engine) ReportLeaked(ctx context.Context, list []verify.Leak) ([]verify
 	if e.fails != nil {
 		return nil, e.fails
 	}
-	e.reported = append(e.reported, list...)
+	e.leaks = append(e.leaks, list...)
 	feedback := make([]verify.LeakFeedback, len(list))
 	for i := range list {
 		feedback[i] = verify.LeakFeedback{TokenHash: "hash", TokenType: list[i].Type, Label: "false_positive"}
@@ -133,8 +133,8 @@ func TestGitHub(t *testing.T) {
 	if status != 200 || strings.TrimSpace(answer) != want {
 		t.Errorf("%d %s", status, answer)
 	}
-	if len(w.reported) != 2 || w.reported[0] != (verify.Leak{Token: "good", Type: "some_type", URL: "https://example.com/base-repo-url/", Source: "commit"}) {
-		t.Errorf("reported %+v", w.reported)
+	if len(w.leaks) != 2 || w.leaks[0] != (verify.Leak{Token: "good", Type: "some_type", URL: "https://example.com/base-repo-url/", Source: "commit"}) {
+		t.Errorf("reported %+v", w.leaks)
 	}
 	if strings.Contains(w.log.String(), "good") {
 		t.Errorf("the log shows a token: %s", &w.log)
@@ -171,8 +171,8 @@ func TestGitHubRefuses(t *testing.T) {
 			t.Errorf("%s: %d %s, want %d", c.name, status, answer, c.status)
 		}
 	}
-	if len(w.reported) > 0 {
-		t.Errorf("reported %+v", w.reported)
+	if len(w.leaks) > 0 {
+		t.Errorf("reported %+v", w.leaks)
 	}
 	if status, _ := w.ask("GET", "/scanner/github", ""); status != 405 {
 		t.Errorf("GET: %d", status)
