@@ -51,7 +51,7 @@ func TestLeaked(t *testing.T) {
 		e := newEngine(t)
 		e.write("config", data{"issuer": "https://vault.example.com/v1/apitoken"})
 		e.write("roles/opaque", data{"scopes": "a"})
-		e.write("roles/refresh", data{"scopes": "a", "refresh": true})
+		e.write("roles/refresh", data{"scopes": "a", "refresh": true, "access_ttl": "10m"})
 		e.write("roles/jwt", data{"scopes": "a", "token_format": "jwt", "audience": "x"})
 		e.write("roles/bound", data{"scopes": "a", "token_bound_cidrs": "10.0.0.0/8"})
 		opaque, pair, refresh := e.creds("opaque", nil), e.creds("refresh", nil), e.creds("refresh", nil)
@@ -114,37 +114,40 @@ func TestLeakedAgain(t *testing.T) {
 
 // Noise is answered as noise, and costs two reads for each of at most eight unknown keys.
 func TestLeakedNoise(t *testing.T) {
-	e, other := newEngine(t), newEngine(t)
-	for _, mount := range []*engine{e, other} {
-		mount.write("roles/r", data{"scopes": "a"})
-	}
-	mine, strange := e.creds("r", nil), other.creds("r", nil)
-	forged := strings.Replace(mine.token, "apt_", "two_", 1)
-	reads, writes := e.storage.reads.Load(), e.storage.writes.Load()
-	e.expectLabels("false false false false false false", e.leaks("x", mine.token[:40], forged, strings.Repeat("a", 5000), "a\nb", "a.b.c"))
-	if n := e.storage.reads.Load() - reads; n > 0 {
-		t.Errorf("%d reads for noise", n)
-	}
-	e.expectLabels("false false true", e.leaks(strange.token, strange.token, mine.token))
-	if n := e.storage.reads.Load() - reads; n > 10 {
-		t.Errorf("%d reads for an unknown key, twice, and a revocation", n)
-	}
-	reads, writes = e.storage.reads.Load(), e.storage.writes.Load()
-	var many []any
-	for range 20 {
-		stranger := newEngine(t)
-		stranger.write("roles/r", data{"scopes": "a"})
-		many = append(many, stranger.creds("r", nil).token)
-	}
-	if got := e.leaks(many...); strings.Contains(fmt.Sprint(got), "true") {
-		t.Errorf("labels %q", got)
-	}
-	if n := e.storage.reads.Load() - reads; n > 16 {
-		t.Errorf("%d reads for 20 unknown keys", n)
-	}
-	if n := e.storage.writes.Load() - writes; n > 0 {
-		t.Errorf("%d writes for noise", n)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		e, other := newEngine(t), newEngine(t)
+		for _, mount := range []*engine{e, other} {
+			mount.write("roles/r", data{"scopes": "a"})
+		}
+		mine, strange := e.creds("r", nil), other.creds("r", nil)
+		forged := strings.Replace(mine.token, "apt_", "two_", 1)
+		reads, writes := e.storage.reads.Load(), e.storage.writes.Load()
+		e.expectLabels("false false false false false false", e.leaks("x", mine.token[:40], forged, strings.Repeat("a", 5000), "a\nb", "a.b.c"))
+		if n := e.storage.reads.Load() - reads; n > 0 {
+			t.Errorf("%d reads for noise", n)
+		}
+		e.expectLabels("false false true", e.leaks(strange.token, strange.token, mine.token))
+		if n := e.storage.reads.Load() - reads; n > 10 {
+			t.Errorf("%d reads for an unknown key, twice, and a revocation", n)
+		}
+		time.Sleep(time.Minute) // the finding is stored
+		reads, writes = e.storage.reads.Load(), e.storage.writes.Load()
+		var many []any
+		for range 20 {
+			stranger := newEngine(t)
+			stranger.write("roles/r", data{"scopes": "a"})
+			many = append(many, stranger.creds("r", nil).token)
+		}
+		if got := e.leaks(many...); strings.Contains(fmt.Sprint(got), "true") {
+			t.Errorf("labels %q", got)
+		}
+		if n := e.storage.reads.Load() - reads; n > 16 {
+			t.Errorf("%d reads for 20 unknown keys", n)
+		}
+		if n := e.storage.writes.Load() - writes; n > 0 {
+			t.Errorf("%d writes for noise", n)
+		}
+	})
 }
 
 func TestLeakedRefuses(t *testing.T) {

@@ -23,9 +23,6 @@ const (
 	ruleJWT    = "vault-apitoken-jwt"
 )
 
-// decodeDepth is how often the detector decodes base64, hexadecimal and percent-encoding.
-const decodeDepth = 2
-
 // anyPrefix matches every prefix of a token.
 const anyPrefix = `[a-z][a-z0-9_]{1,15}`
 
@@ -44,8 +41,9 @@ type location struct {
 	line               int
 }
 
-// newFinder returns a finder of tokens with some prefixes; nil: any.
-func newFinder(ctx context.Context, prefixes []string) *finder {
+// newFinder returns a finder of tokens with some prefixes; nil: any. The finder decodes base64, hexadecimal and percent-encoding up
+// to decode times.
+func newFinder(ctx context.Context, prefixes []string, decode int) *finder {
 	pattern := anyPrefix
 	var keywords []string
 	if prefixes != nil {
@@ -71,7 +69,7 @@ func newFinder(ctx context.Context, prefixes []string) *finder {
 		}
 	}
 	d := detect.NewDetectorContext(ctx, c)
-	d.MaxDecodeDepth = decodeDepth
+	d.MaxDecodeDepth = decode
 	d.IgnoreGitleaksAllow = true // a comment does not make a live token harmless
 	return &finder{detector: d, secrets: make(map[string]*secret), found: make(map[location]*finding)}
 }

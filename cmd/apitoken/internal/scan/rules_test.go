@@ -174,6 +174,8 @@ func TestTruffleHogVerifies(t *testing.T) {
 
 var modcache = flag.Duration("scan.modcache", 3*time.Second, "how long the module cache is searched for false positives; 0: all of it")
 
+var decode = flag.Int("scan.decode", 2, "how often the search for false positives decodes")
+
 // Nothing in the source code of others is taken for a token. Each run looks at other modules, for a bounded time.
 func TestNoFalsePositives(t *testing.T) {
 	out, err := exec.Command("go", "env", "GOMODCACHE").Output()
@@ -197,7 +199,7 @@ func TestNoFalsePositives(t *testing.T) {
 	}
 	rand.Shuffle(len(modules), func(i, j int) { modules[i], modules[j] = modules[j], modules[i] })
 	rules := ofGitleaks(t, "gitleaks.toml") // betterleaks.toml has the same
-	finder := newFinder(context.Background(), nil)
+	finder := newFinder(context.Background(), nil, *decode)
 	began, seen, files := time.Now(), int64(0), 0
 	for _, module := range modules {
 		if *modcache > 0 && time.Since(began) > *modcache {

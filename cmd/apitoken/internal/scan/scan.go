@@ -11,6 +11,9 @@ import (
 	"os"
 	"strings"
 
+	"github.com/rs/zerolog"
+	"github.com/zricethezav/gitleaks/v8/logging"
+
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
@@ -28,6 +31,7 @@ type options struct {
 	commits  string
 	format   string
 	prefixes []string // nil: any
+	decode   int
 	mount    string
 	offline  bool
 	revoke   bool
@@ -62,6 +66,9 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 			return exitError
 		}
 	}
+	// At lower levels the detector logs what it finds.
+	logging.Logger = zerolog.New(zerolog.ConsoleWriter{Out: stderr, NoColor: true, PartsExclude: []string{"time", "level"}}).
+		Level(zerolog.ErrorLevel)
 	found, err := o.run(ctx, stdin, mount)
 	if o.format == formatSARIF {
 		err = errors.Join(err, writeSARIF(stdout, found))
@@ -81,6 +88,9 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	return exitNone
 }
 
+// maxDecode is the largest value of -decode.
+const maxDecode = 5
+
 // Formats of the output.
 const (
 	formatText  = "text"
@@ -96,6 +106,7 @@ func parse(args []string, stdout, stderr io.Writer) (*options, error) {
 	flags.StringVar(&o.commits, "commits", "", "commits to scan with -git, such as origin/main..HEAD; default: all of all branches")
 	flags.StringVar(&o.format, "format", formatText, "text or sarif")
 	flags.StringVar(&prefixes, "prefix", "apt", `prefixes of opaque tokens, separated by commas; "any" finds all, and is slower`)
+	flags.IntVar(&o.decode, "decode", 2, "how often to decode base64, hexadecimal and percent-encoding, 0 to 5; 0 is several times faster")
 	flags.StringVar(&o.mount, "mount", "apitoken", "path of the engine in Vault")
 	flags.BoolVar(&o.offline, "offline", false, "do not ask the mount")
 	flags.BoolVar(&o.revoke, "revoke", false, "revoke the tokens that are found, with their grants")
@@ -129,6 +140,8 @@ func (o *options) check() error {
 		return errors.New("-commits: is only for -git")
 	case o.commits != "" && !revisions.MatchString(o.commits):
 		return fmt.Errorf(`-commits: %q is not a range of commits such as "origin/main..HEAD"`, o.commits)
+	case o.decode < 0 || o.decode > maxDecode:
+		return fmt.Errorf("-decode: must be between 0 and %d", maxDecode)
 	case o.revoke && o.offline:
 		return errors.New("-revoke: needs the mount, which -offline leaves out")
 	}
@@ -147,7 +160,7 @@ func (o *options) check() error {
 
 // run scans, asks the mount, and revokes. It returns what was found also if there is an error. A nil mount is not asked.
 func (o *options) run(ctx context.Context, stdin io.Reader, m *mount) ([]*finding, error) {
-	f := newFinder(ctx, o.prefixes)
+	f := newFinder(ctx, o.prefixes, o.decode)
 	var failed error
 	for _, path := range o.paths {
 		var err error

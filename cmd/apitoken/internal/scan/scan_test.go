@@ -157,7 +157,7 @@ func TestLongFiles(t *testing.T) {
 	for _, fill := range []string{" ", "\n", "x"} {
 		for _, at := range []int{0, chunk - len(text), chunk - len(text)/2, chunk - 1, chunk, chunk + 1, 2*chunk - overlap - 10, 3 * chunk} {
 			before := strings.Repeat(fill, at)
-			code, out, _ := scan(t, before+"-"+text+" "+strings.Repeat(fill, chunk/2), "-")
+			code, out, _ := scan(t, before+"-"+text+" "+strings.Repeat(fill, chunk/2), "-decode", "0", "-")
 			if want := fmt.Sprintf("stdin:%d: ", 1+strings.Count(before, "\n")); code != exitFound || strings.Count(out, "\n") != 1 || !strings.HasPrefix(out, want) {
 				t.Errorf("at %d after %q: exit code %d, %s", at, fill, code, out)
 			}
@@ -227,7 +227,7 @@ func TestHistory(t *testing.T) {
 	if code, out, _ := scan(t, "", "-git", "-commits", "old", dir); code != exitFound || strings.Count(out, "\n") != 2 {
 		t.Errorf("exit code %d\n%s", code, out)
 	}
-	if code, _, problems := scan(t, "", "-git", t.TempDir()); code != exitError || !strings.Contains(problems, "git log of") {
+	if code, _, problems := scan(t, "", "-git", t.TempDir()); code != exitError || !strings.Contains(problems, "not a git repository") || strings.Contains(problems, "\x1b") {
 		t.Errorf("no repository: exit code %d, %s", code, problems)
 	}
 	if code, _, _ := scan(t, "", "-git", "-commits", "missing..main", dir); code != exitError {
@@ -247,6 +247,7 @@ func TestArguments(t *testing.T) {
 		"-commits: is only for -git":                 {"-commits", "HEAD", "."},
 		"-commits: \"--output=x\" is not a range":    {"-git", "-commits", "--output=x"},
 		"-commits: \"HEAD --output=x\" is not a":     {"-git", "-commits", "HEAD --output=x"},
+		"-decode: must be between 0 and 5":           {"-decode", "6", "."},
 		"-revoke: needs the mount":                   {"-revoke", "-offline", "."},
 		"- stands for standard input":                {"-", "x"},
 		"-prefix: \"A\" must be 2 to 16":             {"-prefix", "A", "."},
@@ -393,7 +394,7 @@ func TestSARIF(t *testing.T) {
 func FuzzFinds(f *testing.F) {
 	f.Add([]byte("apt_" + strings.Repeat("0", 90)))
 	f.Add([]byte("eyJhbGciOiJFUzI1NiJ9.eyJ1cm46dmF1bHQtYXBpdG9rZW4iOnt9fQ." + strings.Repeat("a", 60)))
-	finder := newFinder(context.Background(), nil)
+	finder := newFinder(context.Background(), nil, 2)
 	f.Fuzz(func(t *testing.T, text []byte) {
 		if err := finder.stream(t.Context(), "f", bytes.NewReader(text)); err != nil {
 			t.Fatal(err)

@@ -117,6 +117,7 @@ func (f *finder) history(ctx context.Context, repository, commits string) error 
 			failed = fmt.Errorf("git log of %s failed: see the error of git above", repository)
 			return nil
 		}
+		fragment.CommitInfo = nil // the author and the message are nobody's business
 		f.inspect(ctx, fragment)
 		return nil
 	})
