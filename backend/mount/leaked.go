@@ -16,7 +16,7 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
 
-// maxUnknownKeys is how many keys that memory does not have a request of reports looks up in storage. Each takes two reads.
+// maxUnknownKeys is how many keys that memory does not have a request of reports reads from storage. Each takes two reads.
 const maxUnknownKeys = 8
 
 // Leaked revokes the live tokens that reports name, each with its grant, and makes a finding of each. It returns for each

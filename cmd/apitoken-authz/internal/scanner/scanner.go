@@ -38,7 +38,7 @@ type Engine interface {
 	Alive(ctx context.Context, token string) (bool, error)
 }
 
-// Scanner answers secret scanners. It is safe for concurrent use.
+// Scanner answers secret scanners. A Scanner is safe for concurrent use.
 type Scanner struct {
 	engine  Engine
 	logger  *slog.Logger

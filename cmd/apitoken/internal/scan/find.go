@@ -26,7 +26,7 @@ const (
 // anyPrefix matches every prefix of a token.
 const anyPrefix = `[a-z][a-z0-9_]{1,15}`
 
-// finder finds tokens in fragments of text. It is safe for concurrent use.
+// finder finds tokens in fragments of text. A finder is safe for concurrent use.
 type finder struct {
 	detector *detect.Detector
 
@@ -35,7 +35,7 @@ type finder struct {
 	found   map[location]*finding
 }
 
-// location tells findings apart.
+// location identifies a finding.
 type location struct {
 	text, file, commit string
 	line               int
@@ -74,8 +74,9 @@ func newFinder(ctx context.Context, prefixes []string, decode int) *finder {
 	return &finder{detector: d, secrets: make(map[string]*secret), found: make(map[location]*finding)}
 }
 
-// inspect looks for tokens in a fragment.
+// inspect finds the tokens of a fragment.
 func (f *finder) inspect(ctx context.Context, fragment sources.Fragment) {
+	//nolint:staticcheck // version 8 has no other type for a fragment, which version 9 is to replace
 	for _, hit := range f.detector.DetectContext(ctx, detect.Fragment(fragment)) {
 		text, ok := opaque(hit.Secret)
 		if hit.RuleID == ruleJWT {
@@ -115,8 +116,8 @@ func (f *finder) sorted() []*finding {
 	return list
 }
 
-// opaque returns the opaque token at the end of a match. Letters before the prefix belong to the match if the finder looks for
-// any prefix.
+// opaque returns the opaque token at the end of a match. Letters before the prefix belong to the match if any prefix is
+// allowed.
 func opaque(match string) (string, bool) {
 	end := strings.LastIndexByte(match, '_')
 	for begin := range max(end-1, 0) {

@@ -23,7 +23,7 @@ type finding struct {
 	commit string // empty: not of a git history
 }
 
-// secret is a token that was found. It is never printed.
+// secret is a token that was found. No output has the text.
 type secret struct {
 	text    string
 	kind    string // ruleOpaque or ruleJWT

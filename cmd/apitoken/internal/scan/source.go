@@ -26,7 +26,7 @@ const (
 	overlap = 16 << 10
 )
 
-// files looks at a file, or at all files below a folder but those of git.
+// files reads a file, or all files below a folder but those of git.
 func (f *finder) files(ctx context.Context, root string) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(runtime.GOMAXPROCS(0))
@@ -74,7 +74,7 @@ func (f *finder) file(ctx context.Context, path string) error {
 	return f.stream(ctx, filepath.ToSlash(path), file)
 }
 
-// stream looks at what a reader has.
+// stream reads a reader to its end.
 func (f *finder) stream(ctx context.Context, name string, r io.Reader) error {
 	buffer, line := make([]byte, 0, chunk), 1
 	for {
@@ -100,7 +100,7 @@ func (f *finder) stream(ctx context.Context, name string, r io.Reader) error {
 // revisions is the form of a commit or a range of commits: no option of git.
 var revisions = regexp.MustCompile(`^[0-9A-Za-z_][0-9A-Za-z_./@{}~^-]*$`)
 
-// history looks at what the commits of a repository have added: all commits of all branches and tags, or some.
+// history reads what the commits of a repository have added: all commits of all branches and tags, or some.
 func (f *finder) history(ctx context.Context, repository, commits string) error {
 	options := ""
 	if commits != "" {
