@@ -74,6 +74,7 @@ func newBackend() *backend {
 			b.pathsIntrospect(),
 			b.pathsLookup(),
 			b.pathsRevoke(),
+			b.pathsLeaked(),
 			b.pathsSuspend(),
 			b.pathsTokens(),
 			b.pathsKeys(),

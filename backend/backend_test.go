@@ -71,6 +71,7 @@ func TestOpenAPI(t *testing.T) {
 		"post /introspect":       "apitoken-introspect-token",
 		"post /lookup":           "apitoken-look-up-token",
 		"post /revoke":           "apitoken-revoke-token",
+		"post /leaked":           "apitoken-report-leaked-tokens",
 		"get /tokens/":           "apitoken-list-issued-tokens",
 		"get /tokens/{token_id}": "apitoken-read-issued-token",
 		"get /keys/":             "apitoken-list-keys",

@@ -153,7 +153,7 @@ func TestFindingsErrors(t *testing.T) {
 		"known_ranges: ":                                                  {"known_ranges": "10.0.0.0/33"},
 		`hosting_networks: "x" is not the number of an autonomous system`: {"hosting_networks": "x"},
 		"impossible_travel_speed: takes a whole number":                   {"impossible_travel_speed": "fast"},
-		"speed: is not a field of this path, which has 39 fields":         {"speed": 1},
+		"speed: is not a field of this path, which has 40 fields":         {"speed": 1},
 	} {
 		e.refused(logical.UpdateOperation, "config/detection", d, want)
 	}

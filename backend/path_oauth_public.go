@@ -17,9 +17,10 @@ const (
 	mediaStatusList = "application/" + token.TypeStatusList
 )
 
-// unauthenticated are the paths that need no Vault token: the documents that verifiers read, and the token endpoint. The
-// credential at the token endpoint is the token in the request.
+// unauthenticated are the paths that need no Vault token: the documents that verifiers read, the token endpoint, and the
+// reports of leaked tokens. The credential at the last two is the token in the request.
 var unauthenticated = []string{
+	"leaked",
 	"oauth/token",
 	"oauth/jwks",
 	"oauth/status",

@@ -29,7 +29,7 @@ import (
 )
 
 // What the stories use: files in bin/. There may be no gitea.
-var root, vault, plugin, gitea string
+var root, vault, plugin, gitea, apitoken string
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -57,7 +57,10 @@ func prepare() (err error) {
 	} else if err != nil {
 		return err
 	}
-	plugin, err = vaultserver.BuildPlugin(ctx, root, "./cmd/"+vaultserver.PluginName)
+	if plugin, err = vaultserver.BuildPlugin(ctx, root, "./cmd/"+vaultserver.PluginName); err != nil {
+		return err
+	}
+	apitoken, err = vaultserver.BuildPlugin(ctx, root, "./cmd/apitoken")
 	return err
 }
 
@@ -158,6 +161,7 @@ func setup(env *testscript.Env) error {
 		"ROOT":        root,
 		"PYTHON":      python(),
 		"PLUGIN":      plugin,
+		"APITOKEN":    apitoken,
 		"PATH":        filepath.Dir(vault) + string(os.PathListSeparator) + env.Getenv("PATH"),
 		"HOME":        env.WorkDir,
 		"PROVIDER":    filepath.Dir(os.Getenv("TERRAFORM_PROVIDER_VAULT")),

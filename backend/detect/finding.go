@@ -69,12 +69,18 @@ type Sight struct {
 	Address string    `json:"address,omitempty"` // or a range
 	Region  string    `json:"region,omitempty"`
 	Network string    `json:"network,omitempty"`
+
+	// Of a report of a leaked token: where the token was found, and by whom, as the report says. Nobody has checked either.
+	URL    string `json:"url,omitempty"`
+	Source string `json:"source,omitempty"`
 }
 
 // Members returns a piece of evidence as answers show it.
 func (s *Sight) Members() map[string]any {
 	data := map[string]any{"at": s.At.UTC().Format(time.RFC3339)}
-	for name, value := range map[string]string{"address": s.Address, "region": s.Region, "network": s.Network} {
+	for name, value := range map[string]string{
+		"address": s.Address, "region": s.Region, "network": s.Network, "url": s.URL, "source": s.Source,
+	} {
 		if value != "" {
 			data[name] = value
 		}
@@ -130,6 +136,9 @@ func (f *Finding) Advice(mount string) []string {
 	case RefreshReuse:
 		add("vault list -detailed %stokens # the grant was revoked: have the holder, entity %s, request a new token", mount,
 			orUnknown(f.EntityID))
+	case Leaked:
+		add("vault read %stokens/%s # the token was revoked: have the holder, entity %s, request a new token, and remove the old "+
+			"token from where it was found", mount, f.TokenID, orUnknown(f.EntityID))
 	default:
 		add("vault read %stokens/%s # who holds the token", mount, f.TokenID)
 		if f.Response == Revoked {

@@ -20,6 +20,7 @@ const (
 	RefreshReuse     Rule = "refresh_reuse"
 	ProofFailed      Rule = "proof_failed"
 	WrongEnvironment Rule = "wrong_environment"
+	Leaked           Rule = "leaked"
 )
 
 // Rules are all rules, with what each finds.
@@ -40,6 +41,7 @@ var Rules = []struct {
 	{RefreshReuse, "a refresh token that was used before"},
 	{ProofFailed, "a token shown without a good proof of its key"},
 	{WrongEnvironment, "a token of another mount"},
+	{Leaked, "a token that somebody has reported as leaked; the engine revokes the token in any case"},
 }
 
 // number returns the place of a rule in Rules; -1 if there is no such rule.
@@ -58,6 +60,10 @@ func (r Rule) Valid() bool { return r.number() >= 0 }
 // ofAddress are the rules whose findings concern an address, and no token that could be revoked.
 func (r Rule) ofAddress() bool { return r == Guessing || r == WrongEnvironment }
 
+// responds reports whether a rule can act on the token of a finding. The engine has revoked a leaked token before the rule
+// fires.
+func (r Rule) responds() bool { return !r.ofAddress() && r != Leaked }
+
 // Mode is what a rule does.
 type Mode string
 
@@ -71,7 +77,7 @@ const (
 
 // Modes returns the modes that a rule can have.
 func (r Rule) Modes() []Mode {
-	if r.ofAddress() {
+	if !r.responds() {
 		return []Mode{Off, On}
 	}
 	return []Mode{Off, On, Suspend, Revoke}

@@ -347,6 +347,9 @@ func TestThresholds(t *testing.T) {
 		{ProofFailed, "reasons", func(b *bench) { b.refuse(1, "use_dpop_nonce", 1) }, func(b *bench) { b.refuse(1, "proof_replayed", 1) }},
 		{WrongEnvironment, "any", func(*bench) {}, func(b *bench) { b.Foreign(ip(sydney)) }},
 		{RefreshReuse, "any", func(*bench) {}, func(b *bench) { b.RefreshReused(idOf(1), "r", "ann", sydney) }},
+		{Leaked, "any", func(*bench) {}, func(b *bench) {
+			b.Leaked(&Leak{Grant: idOf(1), Role: "r", Subject: "ann", URL: "https://example.com/x#L5", Source: "content", Client: sydney})
+		}},
 	} {
 		covered[c.rule] = true
 		t.Run(string(c.rule)+"/"+c.name, func(t *testing.T) {

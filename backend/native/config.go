@@ -36,6 +36,8 @@ type Config struct {
 
 	EnforceReview bool `json:"enforce_review,omitempty"` // an overdue review stops issuing
 
+	PublicRevocation bool `json:"public_revocation"` // leaked takes reports without a Vault token
+
 	// PastPrefixes maps a former token prefix to the time when the last token with that prefix expires.
 	PastPrefixes map[string]time.Time `json:"past_prefixes,omitempty"`
 }
@@ -49,6 +51,7 @@ func DefaultConfig() *Config {
 		SigningAlgorithm:  token.Algorithms[0],
 		JWKSMaxAge:        5 * time.Minute,
 		StatusListTTL:     time.Minute,
+		PublicRevocation:  true,
 	}
 }
 

@@ -42,6 +42,7 @@ type ConfigChange struct {
 	StatusListTTL     *time.Duration `json:"status_list_ttl"`
 	GeoIPDatabase     *string        `json:"geoip_database"`
 	EnforceReview     *bool          `json:"enforce_review"`
+	PublicRevocation  *bool          `json:"public_revocation"`
 }
 
 // Change applies a request to the config, and refuses what is not allowed. longest is how long a token that was made up
@@ -70,6 +71,7 @@ func (c *Config) Change(change *ConfigChange, mountPoint string, longest time.Du
 		}
 	}
 	store.Set(&c.EnforceReview, change.EnforceReview)
+	store.Set(&c.PublicRevocation, change.PublicRevocation)
 	if change.GeoIPDatabase != nil {
 		if err := c.changeGeoIPDatabase(*change.GeoIPDatabase); err != nil {
 			return err

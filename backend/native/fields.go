@@ -34,6 +34,8 @@ var ConfigFields = schema.Fields{
 		"file changes. Default: none.").Titled("GeoIP database"),
 	"enforce_review": schema.Flag("Issue no tokens from roles, connections and static roles whose review_by has passed, " +
 		"until an attestation. Default: false.").Titled("Enforce review"),
+	"public_revocation": schema.Flag("Take reports of leaked tokens at \"leaked\" without a Vault token: a live token is revoked with " +
+		"its grant. Default: true.").Titled("Public revocation").Preset(defaults.PublicRevocation),
 }
 
 // ConfigAnswer are the members of Config, and the pattern of tokens.

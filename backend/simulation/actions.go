@@ -271,7 +271,7 @@ func (w *world) zombieActs(r *rand.Rand) {
 		g := pick(r, w.model.grants)
 		w.mu.Unlock()
 		if g != nil && g.upstream == nil {
-			w.revokeGrant(n, g, r.IntN(3), r)
+			w.revokeGrant(n, g, r.IntN(doors), r)
 		}
 	case 5:
 		w.issueFrom(n, "opaque", "", nil)

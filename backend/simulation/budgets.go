@@ -26,6 +26,7 @@ var worst = []budget{
 	{"", "creds/", 12, 14}, // three tries at a service, a writer, a key, a block of a status list
 	{"", "oauth/token", 12, 6},
 	{"", "revoke", 8, 5},
+	{"", "leaked", 8, 5}, // of one token
 	{"", "suspend", 2, 1},
 	{"", "resume", 2, 1},
 	{"", "oauth/revoke", 8, 5},

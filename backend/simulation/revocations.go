@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 )
@@ -76,7 +77,7 @@ func (w *world) revokeBy(r *rand.Rand) {
 	g := pick(r, w.model.grants)
 	w.mu.Unlock()
 	if g != nil {
-		w.revokeGrant(n, g, r.IntN(3), r)
+		w.revokeGrant(n, g, r.IntN(doors), r)
 	}
 }
 
@@ -85,6 +86,8 @@ const (
 	byToken = iota
 	byID
 	byOAuth
+	byLeak // a report of a leak, without a Vault token
+	doors
 )
 
 func (w *world) revokeGrant(n *node, g *grant, door int, r *rand.Rand) {
@@ -112,6 +115,9 @@ func (w *world) revokeGrant(n *node, g *grant, door int, r *rand.Rand) {
 		req.Data = map[string]any{"token_id": ids[r.IntN(len(ids))]}
 	case byOAuth:
 		req.Path, req.Data = "oauth/revoke", map[string]any{"token": texts[r.IntN(len(texts))]}
+	case byLeak:
+		w.reportLeak(n, g, texts[r.IntN(len(texts))])
+		return
 	}
 	what := fmt.Sprint(req.Data)
 	a := w.ask(n, req)
@@ -125,14 +131,51 @@ func (w *world) revokeGrant(n *node, g *grant, door int, r *rand.Rand) {
 		return // likewise, and oauth/revoke does not say so
 	}
 	if g.upstream != nil {
-		g.upstream.revoked = a.mark()
-		for _, other := range g.upstream.grants {
-			other.revoked = a.mark()
-		}
+		g.upstream.revokedBy(a)
 		return
 	}
 	g.revoked = a.mark()
 	g.unlisted = a.resp != nil && strings.Contains(strings.Join(a.resp.Warnings, " "), "status list does not show it")
+}
+
+// reportLeak reports a token of a grant as leaked. The engine revokes the grant if it knows the token, and the token is alive:
+// a token that has expired is no danger, though its grant may live on.
+func (w *world) reportLeak(n *node, g *grant, text string) {
+	a := w.ask(n, &logical.Request{Operation: logical.UpdateOperation, Path: "leaked", Data: map[string]any{"tokens": []any{text}}})
+	w.say("report a token of grant %d at node %d as leaked: %s", g.n, n.n, a)
+	results, _ := a.data()["results"].([]any)
+	if !a.ok() || len(results) != 1 {
+		return
+	}
+	label, _ := results[0].(map[string]any)["label"].(string)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case label != "true_positive": // another node issued the token, or its key is gone
+	case g.upstream != nil:
+		g.upstream.revokedBy(a)
+	case n.now().Before(w.firstEnd(n, g, text)):
+		g.revoked = a.mark()
+	}
+}
+
+// firstEnd is when a token of a grant expires at the earliest. The caller holds mu.
+func (w *world) firstEnd(n *node, g *grant, text string) time.Time {
+	first := g.period(n).lo
+	for _, tok := range slices.Concat(g.tokens, g.refreshes) {
+		if tok.text == text && !tok.moves && !tok.end.IsZero() && tok.end.Before(first) {
+			first = tok.end
+		}
+	}
+	return first
+}
+
+// revokedBy notes that an answer has revoked a token, and with it all its grants.
+func (u *upstreamToken) revokedBy(a *answer) {
+	u.revoked = a.mark()
+	for _, g := range u.grants {
+		g.revoked = a.mark()
+	}
 }
 
 // revokeSubject revokes all tokens of an entity. A native token counts as revoked if the node surely has its row: a crash
@@ -163,10 +206,7 @@ func (w *world) revokeSubject(r *rand.Rand) {
 		switch {
 		case g.revoked.seq != 0 || !n.now().Before(g.period(n).lo):
 		case g.upstream != nil:
-			g.upstream.revoked = a.mark()
-			for _, other := range g.upstream.grants {
-				other.revoked = a.mark()
-			}
+			g.upstream.revokedBy(a)
 		case listed && g.lease != nil:
 			g.revoked = a.mark()
 		}

@@ -516,10 +516,19 @@ func budgets(w *world) {
 	for name, most := range map[string]int{"opaque": 0, "refreshed": 0, "signed": 0, "signed-refreshed": 0, "leaseless": 0, "upstream": 2, "upstream-leaseless": 2, "shared": 1} {
 		measure("creds of "+name, most, func() { issued[name] = w.issueFrom(w.active, name, "", nil) })
 	}
+	noise := map[string]any{"tokens": []any{"apt_noise", issued["opaque"].tokens[0].text[:60], issued["upstream"].upstream.text + "x"}}
+	measure("a report of noise", 0, func() { w.asked(logical.UpdateOperation, "leaked", noise) })
 	measure("introspect", 0, func() { w.checkToken(w.active, issued["opaque"].tokens[0]) })
 	measure("a refresh", 1, func() { w.refresh(w.active, issued["refreshed"].refreshes[0]) })
 	measure("a renewal", 1, func() { w.renew(w.active, issued["opaque"].lease, 0) })
 	for name, most := range map[string]int{"opaque": 1, "refreshed": 1, "signed": 1, "upstream": 2} {
 		measure("a revocation of "+name, most, func() { w.revokeLease(w.active, issued[name].lease) })
+	}
+	for name, most := range map[string]int{"opaque": 2, "refreshed": 2, "signed": 2, "leaseless": 2, "upstream": 3} { // with the finding
+		g := w.issueFrom(w.active, name, "", nil)
+		report := func() { w.revokeGrant(w.active, g, byLeak, someRand()) }
+		measure("a report of "+name, most, report)
+		time.Sleep(time.Minute) // the finding is stored
+		measure("a second report of "+name, 0, report)
 	}
 }

@@ -42,7 +42,7 @@ func (w *world) fly(r *rand.Rand) {
 	case choice == 2 && l != nil:
 		do = func() { w.revokeLease(n, l) }
 	case choice == 3 && g != nil:
-		do = func() { w.revokeGrant(n, g, own.IntN(3), own) }
+		do = func() { w.revokeGrant(n, g, own.IntN(doors), own) }
 	default:
 		name := []string{"upstream", "shared", "upstream-leaseless"}[r.IntN(3)]
 		do = func() { w.issueFrom(n, name, "", own) }

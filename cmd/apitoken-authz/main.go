@@ -19,6 +19,7 @@ import (
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/verify"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/cmd/apitoken-authz/internal/config"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/cmd/apitoken-authz/internal/scanner"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/cmd/apitoken-authz/internal/server"
 )
 
@@ -83,7 +84,8 @@ func run(o options, stdin io.Reader, stdout io.Writer) error {
 	defer verifier.Close()
 	lines := server.NewLines(os.Stderr)
 	defer lines.Close()
-	s := server.New(verifier, f, logger, lines, prometheus.NewRegistry())
+	registry := prometheus.NewRegistry()
+	s := server.New(verifier, f, logger, lines, registry)
 	if o.explain != "" {
 		return explain(ctx, s, o, stdin, stdout)
 	}
@@ -102,7 +104,31 @@ func run(o options, stdin io.Reader, stdout io.Writer) error {
 			_ = traces.Shutdown(ctx) // logged
 		}()
 	}
-	return serve(ctx, s, f, o.config, logger)
+	scanning, err := scan(s, verifier, f, logger, registry)
+	if err != nil {
+		return err
+	}
+	return serve(ctx, s, f, o.config, logger, scanning)
+}
+
+// scan has the server serve secret scanners, if the configuration says so. It returns the certificates for them; nil if there are
+// none.
+func scan(
+	s *server.Server, v *verify.Verifier, f *config.File, logger *slog.Logger, registry *prometheus.Registry,
+) (*server.Certificates, error) {
+	if f.Scanner == nil {
+		return nil, nil
+	}
+	handler, err := scanner.New(v, f.Scanner, logger, registry)
+	if err != nil {
+		return nil, err
+	}
+	certificates, err := certificatesOf(f.Scanner.TLS())
+	if err != nil {
+		return nil, fmt.Errorf("scanner: %w", err)
+	}
+	s.Scan(handler, certificates)
+	return certificates, nil
 }
 
 // newLogger logs in JSON. An explanation is not mixed with logs.
@@ -127,7 +153,9 @@ func explain(ctx context.Context, s *server.Server, o options, stdin io.Reader, 
 	return s.Explain(ctx, stdout, method, address, o.client, strings.TrimSpace(token))
 }
 
-func serve(ctx context.Context, s *server.Server, f *config.File, path string, logger *slog.Logger) error {
+func serve(
+	ctx context.Context, s *server.Server, f *config.File, path string, logger *slog.Logger, scanning *server.Certificates,
+) error {
 	certificates, err := certificatesOf(f.TLS)
 	if err != nil {
 		return err
@@ -151,7 +179,7 @@ func serve(ctx context.Context, s *server.Server, f *config.File, path string, l
 	go func() {
 		for range hangup {
 			_ = s.Reload(path) // logged
-			for _, c := range []*server.Certificates{certificates, relay} {
+			for _, c := range []*server.Certificates{certificates, relay, scanning} {
 				if c == nil {
 					continue
 				}

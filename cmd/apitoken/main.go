@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/cmd/apitoken/internal/scan"
 )
 
 // Exit codes of all commands.
@@ -26,7 +28,9 @@ type command struct {
 }
 
 // commands are in the order in which the help lists them. Each lives in a package of its name below internal.
-var commands = []command{}
+var commands = []command{
+	{"scan", "find leaked tokens in files, git histories and streams, and revoke them", scan.Run},
+}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

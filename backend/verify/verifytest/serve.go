@@ -50,6 +50,8 @@ func (i *Issuer) answer(r *http.Request) (status int, mediaType string, body []b
 		return http.StatusOK, "application/statuslist+jwt", i.statusList()
 	case ours && path == ".well-known/openid-configuration":
 		return http.StatusOK, "application/json", encode(map[string]any{"issuer": i.URL})
+	case ours && path == "leaked":
+		return http.StatusOK, "application/json", encode(map[string]any{"data": i.leaked(r)})
 	case strings.HasPrefix(path, "auth/") && strings.HasSuffix(path, "/login"):
 		id := "login-" + strconv.Itoa(i.calls[path])
 		i.logins[id] = true

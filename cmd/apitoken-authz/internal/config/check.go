@@ -19,6 +19,7 @@ func (f *File) check(d *document) {
 	f.checkGateways(d)
 	f.checkVault(d)
 	f.checkFeed(d)
+	f.checkScanner(d)
 	f.checkLog(d)
 	f.checkRules(d)
 }

@@ -32,6 +32,7 @@ type File struct {
 	Vault    *Vault    `yaml:"vault"`
 	FeedFrom *FeedFrom `yaml:"feed_from"` // an authorizer that relays the feed; nil: Vault has the feed
 	Relay    *Relay    `yaml:"relay"`     // nil: the feed is not relayed
+	Scanner  *Scanner  `yaml:"scanner"`   // nil: no scanner may ask
 
 	Issuer      string   `yaml:"issuer"`
 	Environment string   `yaml:"environment"`

@@ -77,6 +77,10 @@ func TestParseRefuses(t *testing.T) {
 		{"gateways: [nginx]", "gateways: [nginx]\nfeed_from: {ca_cert: x}", "authz.yaml:3: feed_from.url: is required"},
 		{"gateways: [nginx]", "gateways: [nginx]\nrelay: {listen: here, certificate: c, key: k, client_ca: a}", `authz.yaml:3: relay.listen: "here" is not an address`},
 		{"gateways: [nginx]", "gateways: [nginx]\nrelay: {listen: '127.0.0.1:1', certificate: c, key: k}", "authz.yaml:3: relay: certificate, key and client_ca are required"},
+		{"gateways: [nginx]", "gateways: [nginx]\nscanner: {listen: here}", `authz.yaml:3: scanner.listen: "here" is not an address with a port`},
+		{"gateways: [nginx]", "gateways: [nginx]\nscanner: {listen: '10.0.0.5:9194'}", `authz.yaml:3: scanner.listen: "10.0.0.5:9194" is not on loopback`},
+		{"gateways: [nginx]", "gateways: [nginx]\nscanner: {listen: ':9194'}", `scanner.listen: ":9194" is not on loopback`},
+		{"gateways: [nginx]", "gateways: [nginx]\nscanner: {listen: 'localhost:9194', key: k}", "authz.yaml:3: scanner: certificate and key are both required, or neither"},
 		{"gateways: [nginx]", "gateways: [nginx]\ntls: {key: k}", "authz.yaml:3: tls: certificate and key"},
 		{"gateways: [nginx]", "gateways: [caddy]\nclient_certificates: true", "authz.yaml:3: client_certificates: is only for gateways nginx"},
 		{"token_file: /run/token", "approle: {role_id: a}\n  token_file: x", "authz.yaml:3: vault: want exactly one of token_file, approle, kubernetes and jwt, not 2"},
@@ -109,6 +113,19 @@ func TestParseRefuses(t *testing.T) {
 		_, err := Parse("authz.yaml", []byte(text))
 		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "config.") {
 			t.Errorf("%q for %q:\n%v\nwant %s", c.new, c.old, err, c.want)
+		}
+	}
+}
+
+func TestParseScanner(t *testing.T) {
+	for text, tls := range map[string]bool{
+		"{listen: 'localhost:9194'}":                             false,
+		"{listen: '[::1]:9194', secret_file: s, github_keys: g}": false,
+		"{listen: ':9194', certificate: c, key: k}":              true,
+	} {
+		f, err := Parse("authz.yaml", []byte(good+"scanner: "+text+"\n"))
+		if err != nil || (f.Scanner.TLS() != nil) != tls {
+			t.Errorf("%s: %v", text, err)
 		}
 	}
 }

@@ -2,6 +2,8 @@ package server
 
 import (
 	"encoding/json"
+	"log/slog"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -19,6 +21,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/cmd/apitoken-authz/internal/config"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/cmd/apitoken-authz/internal/scanner"
 )
 
 const repository = "../../../../"
@@ -51,6 +54,11 @@ func TestDocs(t *testing.T) {
 	// Every metric and every field of a rule is in the docs, and what the docs name exists.
 	w := start(t)
 	w.allows(t, "caddy", get("/orders", "good").with("X-Token-Id: x"))
+	scanners, err := scanner.New(nil, &config.Scanner{}, slog.New(slog.DiscardHandler), w.registry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	scanners.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
 	families, err := prometheus.Gatherers{w.registry}.Gather()
 	if err != nil {
 		t.Fatal(err)

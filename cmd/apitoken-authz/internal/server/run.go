@@ -26,21 +26,24 @@ const (
 )
 
 // Listeners are the sockets of a server. A nil one is not used.
-type Listeners struct{ HTTP, GRPC, Admin, Relay net.Listener }
+type Listeners struct{ HTTP, GRPC, Admin, Relay, Scanner net.Listener }
 
 // Listen opens the sockets of a configuration.
 func Listen(f *config.File) (*Listeners, error) {
 	l := &Listeners{}
-	relay := ""
+	relay, scanner := "", ""
 	if f.Relay != nil {
 		relay = f.Relay.Listen
+	}
+	if f.Scanner != nil {
+		scanner = f.Scanner.Listen
 	}
 	for _, socket := range []struct {
 		name, address string
 		listener      *net.Listener
 	}{
 		{"listen.http", f.Listen.HTTP, &l.HTTP}, {"listen.grpc", f.Listen.GRPC, &l.GRPC}, {"listen.admin", f.Listen.Admin, &l.Admin},
-		{"relay.listen", relay, &l.Relay},
+		{"relay.listen", relay, &l.Relay}, {"scanner.listen", scanner, &l.Scanner},
 	} {
 		if socket.address == "" {
 			continue
@@ -56,7 +59,7 @@ func Listen(f *config.File) (*Listeners, error) {
 
 // Close closes the sockets.
 func (l *Listeners) Close() {
-	for _, listener := range []net.Listener{l.HTTP, l.GRPC, l.Admin, l.Relay} {
+	for _, listener := range []net.Listener{l.HTTP, l.GRPC, l.Admin, l.Relay, l.Scanner} {
 		if listener != nil {
 			_ = listener.Close()
 		}
@@ -69,7 +72,7 @@ func (s *Server) Run(ctx context.Context, l *Listeners, certificates, relay *Cer
 	if certificates != nil {
 		secure = certificates.Config()
 	}
-	failed := make(chan error, 4)
+	failed := make(chan error, 5)
 	var stops []func(context.Context)
 	serve := func(listener net.Listener, handler http.Handler, secure *tls.Config) {
 		server := newHTTP(handler)
@@ -87,6 +90,13 @@ func (s *Server) Run(ctx context.Context, l *Listeners, certificates, relay *Cer
 	}
 	if l.Relay != nil {
 		serve(l.Relay, s.relayed(), relay.Config())
+	}
+	if l.Scanner != nil && s.scanner != nil {
+		var secure *tls.Config
+		if s.scannerTLS != nil {
+			secure = s.scannerTLS.Config()
+		}
+		serve(l.Scanner, s.scanner, secure)
 	}
 	if l.GRPC != nil {
 		server := s.newGRPC(secure)

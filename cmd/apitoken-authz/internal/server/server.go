@@ -41,7 +41,10 @@ type Server struct {
 	rules    atomic.Pointer[rules.Set]
 	limits   *limiters
 	draining atomic.Bool
-	reload   sync.Mutex
+
+	scanner    http.Handler  // of secret scanners; nil: none
+	scannerTLS *Certificates // nil: plain HTTP
+	reload     sync.Mutex
 }
 
 // New returns a server for a configuration. access takes the access log.
@@ -115,6 +118,11 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, k *kind) {
 func (s *Server) panicked(gateway string, p any) {
 	s.metrics.panics.Inc()
 	s.logger.Error("request handler failed; request refused", "gateway", gateway, "panic", p)
+}
+
+// Scan has the server serve secret scanners with a handler. certificates may be nil. Scan is called before Run.
+func (s *Server) Scan(handler http.Handler, certificates *Certificates) {
+	s.scanner, s.scannerTLS = handler, certificates
 }
 
 // Drain makes /readyz answer 503, before the server is stopped.

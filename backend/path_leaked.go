@@ -1,0 +1,59 @@
+package backend
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/leaks"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/schema"
+)
+
+func (b *backend) pathsLeaked() []*framework.Path {
+	return []*framework.Path{path("leaked", "report", "leaked-tokens", fields{
+		"tokens": schema.Slice(fmt.Sprintf("Tokens that were found, at most %d: an array of tokens, or of objects with token, "+
+			"and if known type, url and source, as GitHub's secret scanning sends them.", leaks.MaxReports)).Secret().Must(),
+	},
+		only(logical.UpdateOperation, forward(b.answer(b.pathLeakedUpdate, "Report leaked tokens, and revoke those that are alive.",
+			ok(fields{
+				"results": schema.Slice("Feedback on each token, in the order of the request: token_hash (SHA-256 in hexadecimal), " +
+					"token_type, and label: true_positive if the mount made the token, false_positive if not.").Must(),
+			})))),
+		"Report leaked tokens, and revoke those that are alive.",
+		"For the finder of a token: the path needs no Vault token, since the token in the request is the credential. A live token, "+
+			"also a refresh token, is revoked with its grant, and yields a finding of the rule leaked. The answer does not say whether "+
+			"a token was alive. public_revocation of config turns the path off.")}
+}
+
+func (b *backend) pathLeakedUpdate(ctx context.Context, st *state, req *request, d *input) (*response, error) {
+	c, err := st.Config.Get()
+	if err != nil {
+		return nil, err
+	}
+	if !c.PublicRevocation {
+		off := refusal.New("public_revocation of config is off: revoke a leaked token by \"revoke\", which needs a Vault token")
+		off.HTTP = http.StatusForbidden
+		return nil, off
+	}
+	value, given := d.Raw["tokens"]
+	if !given {
+		return nil, refusal.Field("tokens", "is required: 1 to %d tokens", leaks.MaxReports)
+	}
+	reports, err := leaks.Parse("tokens", value)
+	if err != nil {
+		return nil, err
+	}
+	ours, err := b.Leaked(ctx, req.Storage, st, reports, remoteAddr(req))
+	if err != nil {
+		return nil, err
+	}
+	results := make([]any, len(reports))
+	for i := range reports {
+		results[i] = reports[i].Answer(ours[i])
+	}
+	return &response{Data: map[string]any{"results": results}}, nil
+}

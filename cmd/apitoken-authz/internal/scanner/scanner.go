@@ -1,0 +1,235 @@
+// Package scanner serves secret scanners: GitHub reports tokens that it has found, and TruffleHog and Betterleaks ask whether a
+// token is alive. Requests are bounded in size, number and time, and no log line has a token.
+package scanner
+
+import (
+	"context"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/verify"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/cmd/apitoken-authz/internal/config"
+)
+
+const (
+	maxReportBody   = 4 << 20  // of GitHub
+	maxReports      = 1000     // in a request of GitHub
+	maxQuestionBody = 64 << 10 // of TruffleHog
+	maxTexts        = 8        // in a question
+	maxRequests     = 16       // that are handled at once
+	minSecret       = 16       // bytes
+
+	// requestTime is less than the 30 s that GitHub waits for an answer.
+	requestTime = 25 * time.Second
+)
+
+// Engine is the engine as scanners need it. *verify.Verifier is one.
+type Engine interface {
+	ReportLeaked(ctx context.Context, list []verify.Leak) ([]verify.LeakFeedback, error)
+	Alive(ctx context.Context, token string) (bool, error)
+}
+
+// Scanner answers secret scanners. A Scanner is safe for concurrent use.
+type Scanner struct {
+	engine  Engine
+	logger  *slog.Logger
+	keys    *file[keys]   // nil: reports need no signature
+	secret  *file[[]byte] // nil: nobody may ask
+	places  chan struct{} // full while maxRequests are handled
+	answers *prometheus.CounterVec
+}
+
+// New returns a Scanner for a configuration. Its error says which file cannot be used.
+func New(engine Engine, c *config.Scanner, logger *slog.Logger, registry *prometheus.Registry) (*Scanner, error) {
+	s := &Scanner{
+		engine: engine, logger: logger, places: make(chan struct{}, maxRequests),
+		answers: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "apitoken_authz_scanner_requests_total", Help: "Requests of secret scanners, by path and status.",
+		}, []string{"path", "status"}),
+	}
+	registry.MustRegister(s.answers)
+	var err error
+	if c.GitHubKeys != "" {
+		if s.keys, err = openFile("scanner.github_keys", c.GitHubKeys, logger, parseKeys); err != nil {
+			return nil, err
+		}
+	}
+	if c.SecretFile != "" {
+		if s.secret, err = openFile("scanner.secret_file", c.SecretFile, logger, parseSecret); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func parseSecret(text []byte) ([]byte, error) {
+	secret := strings.TrimSpace(string(text))
+	if len(secret) < minSecret {
+		return nil, errors.New("the secret has fewer than " + strconv.Itoa(minSecret) + " bytes")
+	}
+	return []byte(secret), nil
+}
+
+// answer is what a handler answers. A nil body is an empty body.
+type answer struct {
+	status int
+	body   any
+}
+
+func problem(status int, text string) answer {
+	return answer{status, map[string]string{"error": text}}
+}
+
+// ServeHTTP implements http.Handler.
+func (s *Scanner) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	var handle func(context.Context, http.ResponseWriter, *http.Request) answer
+	path := "other"
+	switch r.URL.Path {
+	case "/scanner/github":
+		path, handle = "github", s.reported
+	case "/scanner/verify":
+		if s.secret != nil {
+			path, handle = "verify", s.asked
+		}
+	}
+	a := problem(http.StatusNotFound, "the paths are /scanner/github, and /scanner/verify if scanner.secret_file is set")
+	switch {
+	case handle == nil:
+	case r.Method != http.MethodPost:
+		w.Header().Set("Allow", http.MethodPost)
+		a = problem(http.StatusMethodNotAllowed, "the method is POST")
+	default:
+		select {
+		case s.places <- struct{}{}:
+			ctx, cancel := context.WithTimeout(r.Context(), requestTime)
+			a = handle(ctx, w, r)
+			cancel()
+			<-s.places
+		default:
+			w.Header().Set("Retry-After", "1")
+			a = problem(http.StatusServiceUnavailable, "too many requests are being handled")
+		}
+	}
+	s.answers.WithLabelValues(path, strconv.Itoa(a.status)).Inc()
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(a.status)
+	if a.body != nil {
+		_ = json.NewEncoder(w).Encode(a.body)
+	}
+}
+
+// read reads a body of at most some bytes.
+func read(w http.ResponseWriter, r *http.Request, most int64) ([]byte, *answer) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
+	if err == nil {
+		return body, nil
+	}
+	a := problem(http.StatusBadRequest, "the body cannot be read")
+	if tooLarge, is := errors.AsType[*http.MaxBytesError](err); is {
+		a = problem(http.StatusRequestEntityTooLarge, "the body is larger than "+strconv.FormatInt(tooLarge.Limit, 10)+" bytes")
+	}
+	return nil, &a
+}
+
+// reported takes the reports of GitHub's secret scanning partner program.
+func (s *Scanner) reported(ctx context.Context, w http.ResponseWriter, r *http.Request) answer {
+	body, failed := read(w, r, maxReportBody)
+	if failed != nil {
+		return *failed
+	}
+	if s.keys != nil {
+		if err := s.keys.get().check(r.Header, body); err != nil {
+			s.logger.Warn("report of leaked tokens refused", "error", err.Error(), "client", r.RemoteAddr)
+			return problem(http.StatusForbidden, err.Error())
+		}
+	}
+	var list []verify.Leak
+	if err := json.Unmarshal(body, &list); err != nil { // without the error, which may show a token
+		return problem(http.StatusBadRequest, "the body is no JSON array of objects with token, type, url and source")
+	}
+	if len(list) == 0 || len(list) > maxReports {
+		return problem(http.StatusBadRequest, "the array has "+strconv.Itoa(len(list))+" objects, 1 to "+strconv.Itoa(maxReports)+
+			" are allowed")
+	}
+	for i := range list {
+		if list[i].Token == "" {
+			return problem(http.StatusBadRequest, "object "+strconv.Itoa(i)+" of the array has no token")
+		}
+	}
+	feedback, err := s.engine.ReportLeaked(ctx, list)
+	if err != nil {
+		s.logger.Error("leaked tokens not revoked", "reports", len(list), "error", err.Error())
+		return problem(http.StatusServiceUnavailable, "the tokens cannot be revoked now: repeat the request later")
+	}
+	ours := 0
+	for i := range feedback {
+		if feedback[i].Label == "true_positive" {
+			ours++
+		}
+	}
+	s.logger.Info("leaked tokens reported", "reports", len(list), "tokens_of_this_mount", ours)
+	return answer{http.StatusOK, feedback}
+}
+
+// asked answers whether a token is alive, in the form of TruffleHog's custom detectors: the name of the detector, and of each
+// of its regular expressions the texts that it matched.
+func (s *Scanner) asked(ctx context.Context, w http.ResponseWriter, r *http.Request) answer {
+	given, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if !bearer || subtle.ConstantTimeCompare([]byte(given), s.secret.get()) != 1 {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+		return problem(http.StatusUnauthorized, "Authorization must be Bearer and the secret of scanner.secret_file")
+	}
+	body, failed := read(w, r, maxQuestionBody)
+	if failed != nil {
+		return *failed
+	}
+	texts, err := matches(body)
+	if err != nil {
+		return problem(http.StatusBadRequest, err.Error())
+	}
+	for _, text := range texts {
+		alive, err := s.engine.Alive(ctx, text)
+		if err != nil {
+			s.logger.Error("question of a scanner not answered", "error", err.Error())
+			return problem(http.StatusServiceUnavailable, "Vault does not answer")
+		}
+		if alive {
+			return answer{http.StatusOK, map[string]bool{"alive": true}}
+		}
+	}
+	return answer{http.StatusNotFound, map[string]bool{"alive": false}}
+}
+
+// matches returns the different texts of a question.
+func matches(body []byte) ([]string, error) {
+	var detectors map[string]map[string][]string
+	if err := json.Unmarshal(body, &detectors); err != nil { // without the error, which may show a token
+		return nil, errors.New(`the body is not of the form {"DETECTOR": {"REGEX": ["MATCH"]}}`)
+	}
+	seen := make(map[string]bool)
+	var texts []string
+	for _, patterns := range detectors {
+		for _, list := range patterns {
+			for _, text := range list {
+				if text = strings.TrimSpace(text); text != "" && !seen[text] {
+					seen[text], texts = true, append(texts, text)
+				}
+			}
+		}
+	}
+	if len(texts) == 0 || len(texts) > maxTexts {
+		return nil, errors.New("the body has " + strconv.Itoa(len(texts)) + " different matches, 1 to " + strconv.Itoa(maxTexts) +
+			" are allowed")
+	}
+	return texts, nil
+}

@@ -1,0 +1,46 @@
+package scan
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"unicode"
+)
+
+// writeText writes a line for each finding.
+func writeText(w io.Writer, found []*finding) error {
+	for _, f := range found {
+		if _, err := fmt.Fprintf(w, "%s: %s: %s\n", f.place(), f.shown(), f.describe()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// summary returns the numbers of what was found.
+func summary(found []*finding) string {
+	tokens, alive := make(map[*secret]bool), 0
+	for _, f := range found {
+		if !tokens[f.secret] && f.counts() {
+			alive++
+		}
+		tokens[f.secret] = true
+	}
+	switch {
+	case len(found) == 0:
+		return "no tokens found"
+	case alive == 0:
+		return fmt.Sprintf("%d tokens found at %d places, all of them dead", len(tokens), len(found))
+	}
+	return fmt.Sprintf("%d tokens found at %d places: replace %d of them, and remove them from where they were found", len(tokens),
+		len(found), alive)
+}
+
+// printable returns a name of a file that a terminal can show.
+func printable(name string) string {
+	if strings.ContainsFunc(name, func(c rune) bool { return !unicode.IsPrint(c) }) {
+		return strconv.Quote(name)
+	}
+	return name
+}
