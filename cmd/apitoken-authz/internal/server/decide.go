@@ -44,9 +44,10 @@ func (s *Server) decide(ctx context.Context, r *Request) *Answer {
 	if p := s.inspectIdentity(r, &found); p != nil {
 		return s.refuse(p)
 	}
-	rule := s.rules.Load().Match(r.host, r.Method, &r.target)
+	set := s.rules.Load()
+	rule := set.Match(r.host, r.Method, &r.target)
 	if rule == nil {
-		return s.refuse(&problem{http.StatusForbidden, reasonNoRule, "no rule matches the host, method and path"})
+		return s.refuse(&problem{http.StatusForbidden, reasonNoRule, set.Unmatched(r.host, r.Method, &r.target)})
 	}
 	var a *Answer
 	if rule.Public {

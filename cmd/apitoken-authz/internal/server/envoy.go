@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"net/netip"
 	"net/textproto"
@@ -30,8 +31,7 @@ func (e Envoy) Check(ctx context.Context, q *authv3.CheckRequest) (response *aut
 		}
 	}()
 	a := e.handle(ctx, e.kinds["envoy"], func() (*Request, *problem) {
-		from, ok := peer.FromContext(ctx)
-		if !ok || !e.fromGateway(from.Addr.String()) {
+		if !e.fromEnvoy(ctx) {
 			return nil, &problem{http.StatusForbidden, reasonGateway, "the peer is not in gateway_addresses"}
 		}
 		return e.readEnvoy(q.GetAttributes())
@@ -40,6 +40,18 @@ func (e Envoy) Check(ctx context.Context, q *authv3.CheckRequest) (response *aut
 		return allowed(a), nil
 	}
 	return denied(a), nil
+}
+
+// fromEnvoy reports whether the peer of a call may ask.
+func (s *Server) fromEnvoy(ctx context.Context) bool {
+	from, ok := peer.FromContext(ctx)
+	if !ok {
+		return false
+	}
+	if tcp, ok := from.Addr.(*net.TCPAddr); ok && len(s.gateways) > 0 {
+		return s.isGateway(tcp.AddrPort().Addr()) // without a text of the address
+	}
+	return s.fromGateway(from.Addr.String())
 }
 
 // readEnvoy reads the attributes of a request. Envoy does not decode the path, and leaves the query in it.

@@ -20,7 +20,9 @@ func (s *Server) newKind(name string) *kind {
 		k.read, k.write = readNginx, writeNginx
 	case "nginx_headers":
 		k.read, k.write = readNginxHeaders, writeNginx
-	case "caddy", "traefik":
+	case "caddy":
+		k.read = readCaddy
+	case "traefik":
 		k.read = readForwarded
 	}
 	return k

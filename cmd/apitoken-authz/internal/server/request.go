@@ -110,7 +110,7 @@ func (r *Request) parse() *problem {
 		return bad(reasonBadRequest, "the host is not a host name, with or without a port")
 	}
 	r.host = host
-	if r.target, err = target.Parse(r.Target); err != nil {
+	if err = r.target.Set(r.Target); err != nil {
 		return bad(reasonBadTarget, err.Error())
 	}
 	if inQuery(r.target.Query, overrideParameter) {

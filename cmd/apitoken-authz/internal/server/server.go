@@ -66,7 +66,12 @@ func (s *Server) fromGateway(peer string) bool {
 		return true
 	}
 	addr, err := netip.ParseAddrPort(peer)
-	return err == nil && slices.ContainsFunc(s.gateways, func(p netip.Prefix) bool { return p.Contains(addr.Addr().Unmap()) })
+	return err == nil && s.isGateway(addr.Addr())
+}
+
+func (s *Server) isGateway(addr netip.Addr) bool {
+	addr = addr.Unmap()
+	return slices.ContainsFunc(s.gateways, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
 // ServeHTTP answers gateways that ask by HTTP. It looks at the request target as sent: a mux would clean the target.
