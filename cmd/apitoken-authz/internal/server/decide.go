@@ -25,7 +25,9 @@ func (s *Server) handle(ctx context.Context, k *kind, read func() (*Request, *pr
 		a = s.refuse(p)
 	} else {
 		r.Gateway = k.name
-		a = s.decide(ctx, r)
+		if a = s.decide(ctx, r); a == &r.answer {
+			a.request = r
+		}
 	}
 	end(a)
 	s.record(k, r, a, start)

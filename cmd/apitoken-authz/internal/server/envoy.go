@@ -30,16 +30,19 @@ func (e Envoy) Check(ctx context.Context, q *authv3.CheckRequest) (response *aut
 			response = denied(&Answer{Status: http.StatusServiceUnavailable, Reason: reasonInternal})
 		}
 	}()
-	a := e.handle(ctx, e.kinds["envoy"], func() (*Request, *problem) {
+	a := e.handle(ctx, e.kinds.of("envoy"), func() (*Request, *problem) {
 		if !e.fromEnvoy(ctx) {
 			return nil, &problem{http.StatusForbidden, reasonGateway, "the peer is not in gateway_addresses"}
 		}
 		return e.readEnvoy(q.GetAttributes())
 	})
 	if a.Allowed {
-		return allowed(a), nil
+		response = allowed(a)
+	} else {
+		response = denied(a)
 	}
-	return denied(a), nil
+	a.free()
+	return response, nil
 }
 
 // fromEnvoy reports whether the peer of a call may ask.
@@ -93,10 +96,9 @@ func (s *Server) readEnvoy(attributes *authv3.AttributeContext) (*Request, *prob
 	if p != nil {
 		return nil, p
 	}
-	r := &Request{
-		Method: h.GetMethod(), Target: h.GetPath(), Host: h.GetHost(), Scheme: strings.ToLower(h.GetScheme()),
-		Client: client, Header: header,
-	}
+	r := newRequest()
+	r.Method, r.Target, r.Host, r.Scheme = h.GetMethod(), h.GetPath(), h.GetHost(), strings.ToLower(h.GetScheme())
+	r.Client, r.Header = client, header
 	if s.settings.ClientCertificates {
 		if r.Certificate, p = parseCertificate(source.GetCertificate()); p != nil {
 			return nil, p

@@ -22,10 +22,8 @@ func readForwarded(s *Server, r *http.Request) (*Request, *problem) {
 	if p != nil {
 		return nil, p
 	}
-	q := &Request{
-		Method: values[0], Target: values[1], Host: values[2], Scheme: values[3],
-		Client: client, Header: r.Header,
-	}
+	q := newRequest()
+	q.Method, q.Target, q.Host, q.Scheme, q.Client, q.Header = values[0], values[1], values[2], values[3], client, r.Header
 	if q.Certificate, p = s.certificateOf(r.Header); p != nil {
 		return nil, p
 	}

@@ -40,7 +40,8 @@ func (s *Server) fromNginx(r *http.Request, method, target, host, proto, addr st
 	if p != nil {
 		return nil, p
 	}
-	q := &Request{Method: method, Target: target, Host: host, Scheme: proto, Client: client, Header: r.Header}
+	q := newRequest()
+	q.Method, q.Target, q.Host, q.Scheme, q.Client, q.Header = method, target, host, proto, client, r.Header
 	if s.settings.ClientCertificates {
 		if q.Certificate, p = oneCertificate(r.Header, originalCert, parseCertificate); p != nil {
 			return nil, p
