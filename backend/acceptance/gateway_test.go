@@ -37,8 +37,16 @@ type gateway struct {
 	alias   int // status of a request with another spelling of an identity header: 200 if the gateway drops the header itself
 }
 
-func caddy(binary, dir string) *exec.Cmd {
-	return exec.Command(binary, "run", "--adapter", "caddyfile", "--config", filepath.Join(dir, "Caddyfile"))
+func caddy(file string) func(binary, dir string) *exec.Cmd {
+	return func(binary, dir string) *exec.Cmd {
+		return exec.Command(binary, "run", "--adapter", "caddyfile", "--config", filepath.Join(dir, file))
+	}
+}
+
+func traefik(file string) func(binary, dir string) *exec.Cmd {
+	return func(binary, dir string) *exec.Cmd {
+		return exec.Command(binary, "--configFile="+filepath.Join(dir, file))
+	}
 }
 
 func nginx(file string) func(binary, dir string) *exec.Cmd {
@@ -50,11 +58,9 @@ func nginx(file string) func(binary, dir string) *exec.Cmd {
 var gateways = []gateway{
 	{"nginx", "nginx", "nginx", []string{"nginx.conf"}, nginx("nginx.conf"), 200},
 	{"nginx with headers", "nginx_headers", "nginx", []string{"nginx-headers.conf"}, nginx("nginx-headers.conf"), 200},
-	{"Caddy on PATH", "caddy", "caddy", []string{"Caddyfile"}, caddy, 400},
-	{"Caddy of bootstrap", "caddy", "bin/caddy", []string{"Caddyfile"}, caddy, 200},
-	{"Traefik", "traefik", "traefik", []string{"traefik.yaml", "traefik-api.yaml"}, func(binary, dir string) *exec.Cmd {
-		return exec.Command(binary, "--configFile="+filepath.Join(dir, "traefik.yaml"))
-	}, 200},
+	{"Caddy on PATH", "caddy", "caddy", []string{"Caddyfile"}, caddy("Caddyfile"), 400},
+	{"Caddy of bootstrap", "caddy", "bin/caddy", []string{"Caddyfile"}, caddy("Caddyfile"), 200},
+	{"Traefik", "traefik", "traefik", []string{"traefik.yaml", "traefik-api.yaml"}, traefik("traefik.yaml"), 200},
 }
 
 // find returns the path of a gateway's binary.
@@ -245,8 +251,9 @@ func (g *gateway) startWith(t *testing.T, s *shop, binary, dir string, ask func(
 		t.Fatal(err)
 	}
 	address := "127.0.0.1:" + ports[0]
-	configuration(t, dir, g.files, "127.0.0.1:8000", address, "http://:8000", "http://:"+ports[0], "127.0.0.1:8080", s.api.Listener.Addr().String(),
-		"127.0.0.1:9191", s.authz, "traefik-api.yaml", filepath.Join(dir, "traefik-api.yaml"), "/etc/nginx/tls", dir)
+	configuration(t, dir, g.files, "127.0.0.1:8000", address, "http://:8000", "http://:"+ports[0], "orders.example.com:8000", "orders.example.com:"+ports[0], "127.0.0.1:8080", s.api.Listener.Addr().String(),
+		"127.0.0.1:9191", s.authz, "traefik-api.yaml", filepath.Join(dir, "traefik-api.yaml"),
+		"traefik-certificates-api.yaml", filepath.Join(dir, "traefik-certificates-api.yaml"), "/etc/nginx/tls", dir, "/etc/caddy/tls", dir, "/etc/traefik/tls", dir)
 	cmd := g.command(binary, dir)
 	cmd.Env = append(os.Environ(), "HOME="+dir, "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir)
 	p, err := process.Start(g.name, cmd, filepath.Join(dir, "gateway.log"))

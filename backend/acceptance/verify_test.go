@@ -107,6 +107,27 @@ func TestVerify(t *testing.T) {
 			t.Fatalf("%s: %q, %v", kind, reason, err)
 		}
 	}
+
+	// A mount that gets its issuer after a verifier has started.
+	if err := c.Sys().MountWithContext(ctx, "later", &api.MountInput{Type: vaultserver.PluginName}); err != nil {
+		t.Fatal(err)
+	}
+	late, err := verify.New(ctx, verify.Config{
+		Audience: "api", Logger: slog.New(slog.DiscardHandler),
+		Vault: &verify.VaultConfig{Address: server.Addr, Mount: "later", Token: c.Token()},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = late.Close() })
+	write("later/config", map[string]any{"issuer": server.Addr + "/v1/later", "jwks_max_age": "1s"})
+	write("later/roles/jwt", map[string]any{"scopes": "a", "audience": "api", "ttl": "1h", "token_format": "jwt"})
+	time.Sleep(1100 * time.Millisecond) // until the first signing key may sign
+	lately := write("later/creds/jwt", nil).Data["token"].(string)
+	if d, err := late.Check(ctx, lately, nil); err != nil || d.Reason != access.WrongEnvironment {
+		t.Errorf("before the issuer is read: %q, %v", d.Reason, err)
+	}
+
 	if err := server.Restart(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -116,4 +137,8 @@ func TestVerify(t *testing.T) {
 			t.Errorf("%s after a restart: %q, %v", kind, reason, err)
 		}
 	}
+	within("a JWT of the new issuer is good", 30*time.Second, func() bool {
+		d, err := late.Check(ctx, lately, nil)
+		return err == nil && d.Allowed
+	})
 }

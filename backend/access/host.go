@@ -60,11 +60,13 @@ func isHostName(s string) bool {
 // ParseHost returns the host name of a Host header. The header may have a port.
 func ParseHost(s string) (string, error) {
 	host := s
-	if name, port, err := net.SplitHostPort(s); err == nil {
-		if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-			return "", fmt.Errorf("%q is not a host name with a port", clip(s))
+	if strings.Contains(s, ":") { // otherwise SplitHostPort allocates an error
+		if name, port, err := net.SplitHostPort(s); err == nil {
+			if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+				return "", fmt.Errorf("%q is not a host name with a port", clip(s))
+			}
+			host = name
 		}
-		host = name
 	}
 	host = strings.TrimSuffix(strings.ToLower(host), ".")
 	if !isHostName(host) {

@@ -15,6 +15,9 @@ func NoneIn(text string) error {
 
 // Redact replaces the tokens in a text, opaque ones and JWTs, by "[token]": for logs of what clients send.
 func Redact(text string) string {
+	if len(text) < minTokenLen {
+		return text
+	}
 	var b strings.Builder
 	kept := 0 // bytes of text that are in b
 	for begin := 0; begin < len(text); {

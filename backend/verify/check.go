@@ -167,7 +167,7 @@ func (v *impl) refused(sum digest, r *refusal, now time.Time) found {
 // learnJWT finds out what a JWT is, without Vault. concerned is true for a good JWT about which the feed has said
 // something: only Vault knows what the JWT is now.
 func (v *impl) learnJWT(ctx context.Context, q *question, now time.Time) (is found, concerned bool, err error) {
-	if v.issuer == "" {
+	if v.issuer.get() == "" {
 		return found{refusal: refuse(access.WrongEnvironment, "the mount has no issuer, and no JWTs")}, false, nil
 	}
 	f, no, err := v.openJWT(ctx, q.text, now)

@@ -10,8 +10,8 @@ import (
 
 // Config says whose tokens are checked, and for which API. Only Issuer or Vault, and Audience, must be set.
 type Config struct {
-	// Issuer is the "iss" of JWTs: the URL of the mount. Empty: the mount's metadata has the issuer, and JWTs are refused if
-	// the metadata has none.
+	// Issuer is the "iss" of JWTs: the URL of the mount. Empty: the mount's metadata has the issuer, which is read again once a
+	// minute and after a failover of Vault. JWTs are refused while the metadata has none.
 	Issuer string
 	// Vault says how to reach the mount as a client of Vault, for opaque tokens and the feed. Nil: only JWTs are checked,
 	// and a revocation is noticed when the status list is read again.

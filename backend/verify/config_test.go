@@ -30,6 +30,8 @@ func TestConfigErrors(t *testing.T) {
 			"ClockSkew: 1h0m0s":              func(c *verify.Config) { c.ClockSkew = time.Hour },
 			"PollInterval: -1s":              func(c *verify.Config) { c.PollInterval = -time.Second },
 			"MaxTokens: -1 is negative":      func(c *verify.Config) { c.MaxTokens = -1 },
+			"Vault.Address: \"vault:8200\"":  func(c *verify.Config) { c.Vault.Address = "vault:8200" },
+			"without user":                   func(c *verify.Config) { c.Vault.Address = "https://a:b@vault.test" },
 			"0 ways to log in":               func(c *verify.Config) { c.Vault = &verify.VaultConfig{} },
 			"2 ways to log in":               func(c *verify.Config) { c.Vault = &verify.VaultConfig{Token: "a", TokenFile: "b"} },
 			"Vault.AppRole: RoleID":          func(c *verify.Config) { c.Vault = &verify.VaultConfig{AppRole: &verify.AppRole{}} },

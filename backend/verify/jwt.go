@@ -127,7 +127,7 @@ func (v *impl) readJWT(ctx context.Context, p *token.JWT, k *key, now time.Time)
 	}
 	skew := int64(v.config.ClockSkew / time.Second)
 	switch {
-	case p.Issuer != v.issuer:
+	case p.Issuer != v.issuer.get():
 		return say(access.WrongEnvironment, "the JWT has another issuer")
 	case v.config.Environment != "" && p.Environment != v.config.Environment:
 		return say(access.WrongEnvironment, fmt.Sprintf("the JWT is of environment %q, not %q", p.Environment, v.config.Environment))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -31,6 +32,22 @@ func (c *VaultConfig) check() error {
 		return wrong("Vault.Kubernetes", "Role is required")
 	case c.JWT != nil && (c.JWT.Role == "" || c.JWT.JWTFile == ""):
 		return wrong("Vault.JWT", "Role and JWTFile are required")
+	}
+	return nil
+}
+
+// CheckVaultAddress reports what is wrong with the address of a Vault server. An empty address stands for VAULT_ADDR.
+func CheckVaultAddress(address string) error {
+	if address == "" {
+		return nil
+	}
+	u, err := url.Parse(address)
+	switch {
+	case err != nil, u.Scheme != "https" && u.Scheme != "http" && u.Scheme != "unix",
+		u.Scheme == "unix" && u.Path == "", u.Scheme != "unix" && u.Hostname() == "":
+		return fmt.Errorf("%q is not a URL with https://, such as https://vault.example.com:8200", address)
+	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
+		return errors.New("must be a URL without user, query and fragment, such as https://vault.example.com:8200")
 	}
 	return nil
 }

@@ -2,13 +2,11 @@ package verify
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/netip"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,7 +25,7 @@ type impl struct {
 	proxies []netip.Prefix
 	public  *http.Client // for public documents
 	base    string       // URL of the mount
-	issuer  string       // "iss" of JWTs; empty: the mount has no JWTs
+	issuer  issuer       // "iss" of JWTs
 
 	vault  *vault  // nil: only JWTs
 	source *source // of the feed; nil: vault
@@ -89,8 +87,8 @@ func (v *impl) configure(c Config) error {
 	if v.proxies, err = ParseProxies(c.TrustedProxies); err != nil {
 		return wrong("TrustedProxies", "%w", err)
 	}
-	v.issuer = strings.TrimSuffix(c.Issuer, "/")
-	v.base = v.issuer
+	v.issuer.set(c.Issuer)
+	v.base = v.issuer.get()
 	client := c.HTTPClient
 	if c.Vault != nil {
 		if v.vault, err = newVault(&c); err != nil {
@@ -112,7 +110,7 @@ func (v *impl) configure(c Config) error {
 		return v.fetch(ctx, "/oauth/jwks", "application/jwk-set+json", maxJWKS)
 	}}
 	v.keys.known.Store(&map[string]*key{})
-	v.lists = &listSet{fetch: v.fetch, keys: v.keys, issuer: v.issuer, now: c.Now, lists: make(map[string]*statusList)}
+	v.lists = &listSet{fetch: v.fetch, keys: v.keys, issuer: &v.issuer, now: c.Now, lists: make(map[string]*statusList)}
 	// To wake another thread for the upkeep of the cache would take longer than the upkeep.
 	here := func(upkeep func()) { upkeep() }
 	v.tokens = otter.Must(&otter.Options[digest, *facts]{MaximumSize: c.MaxTokens, Executor: here})
@@ -130,40 +128,18 @@ func (v *impl) start(ctx context.Context) error {
 		if err := v.poll(ctx); err != nil {
 			return err
 		}
-		if v.issuer == "" {
-			if err := v.discover(ctx); err != nil {
-				return err
-			}
-		}
 	}
 	v.relist.Store(false) // no list was read yet
-	if v.issuer == "" {
-		return nil
+	if v.config.Issuer == "" {
+		return v.discover(ctx)
 	}
+	return v.refreshKeys(ctx)
+}
+
+func (v *impl) refreshKeys(ctx context.Context) error {
 	if err := v.keys.refresh(ctx); err != nil {
 		return fmt.Errorf("reading the keys of JWTs: %w", err)
 	}
-	return nil
-}
-
-// discover reads the issuer from the mount's metadata (OpenID Connect Discovery 1.0 section 4). A mount without an issuer
-// has no JWTs.
-func (v *impl) discover(ctx context.Context) error {
-	body, _, err := v.fetch(ctx, "/.well-known/openid-configuration", "application/json", maxJWKS)
-	if status, ok := errors.AsType[*statusError](err); ok && status.status == http.StatusNotFound {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("reading the issuer: %w", err)
-	}
-	var metadata struct {
-		Issuer string `json:"issuer"`
-	}
-	if err := json.Unmarshal(body, &metadata); err != nil {
-		return fmt.Errorf("reading the issuer: %w", err)
-	}
-	v.issuer = strings.TrimSuffix(metadata.Issuer, "/")
-	v.lists.issuer = v.issuer
 	return nil
 }
 
@@ -199,16 +175,17 @@ func (v *impl) tick(ctx context.Context) error {
 	return errors.Join(v.vault.keepUp(ctx), v.poll(ctx))
 }
 
-// refresh keeps keys and status lists up to date.
+// refresh keeps the issuer, keys and status lists up to date.
 func (v *impl) refresh(ctx context.Context) error {
-	if v.issuer == "" {
-		return nil
+	issuerErr := v.rediscover(ctx)
+	if v.issuer.get() == "" {
+		return issuerErr
 	}
 	err := v.keys.refreshDue(ctx)
 	if err != nil {
 		err = fmt.Errorf("reading the keys of JWTs: %w", err)
 	}
-	return errors.Join(err, v.lists.refreshDue(ctx, v.relist.Swap(false)))
+	return errors.Join(issuerErr, err, v.lists.refreshDue(ctx, v.relist.Swap(false)))
 }
 
 // poll reads the feed up to its end.
@@ -230,6 +207,9 @@ func (v *impl) poll(ctx context.Context) error {
 		if resync || len(destroyed) > 0 {
 			v.keys.again()
 			v.relist.Store(true)
+		}
+		if resync {
+			v.issuer.dueAt.Store(0)
 		}
 		if !a.More {
 			began = began.Add(-time.Duration(a.Age) * time.Millisecond)

@@ -23,7 +23,7 @@ func (v *impl) state() State {
 				"the feed was last read %s ago: opaque tokens are asked about again after %s", s.FeedAge.Round(time.Second), outMaxAge))
 		}
 	}
-	if v.issuer != "" {
+	if v.issuer.get() != "" {
 		s.KeysAt = time.Unix(0, v.keys.readAt.Load())
 		s.KeysAge = now.Sub(s.KeysAt)
 		if s.KeysAge > maxKeysAge {

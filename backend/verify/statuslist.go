@@ -90,7 +90,7 @@ func (l *statusList) status(place uint32, now time.Time) (access.Reason, error) 
 type listSet struct {
 	fetch  func(ctx context.Context, path, mediaType string, limit int64) ([]byte, time.Duration, error)
 	keys   *keySet
-	issuer string
+	issuer *issuer
 	now    func() time.Time
 
 	mu    sync.RWMutex
@@ -106,7 +106,7 @@ func (s *listSet) at(ctx context.Context, uri string) (*statusList, error) {
 	}
 	s.mu.RUnlock()
 	if l == nil {
-		path, ok := strings.CutPrefix(uri, s.issuer)
+		path, ok := strings.CutPrefix(uri, s.issuer.get())
 		number, isList := strings.CutPrefix(path, "/oauth/status/")
 		if !ok || !isList || number == "" || strings.Trim(number, "0123456789") != "" {
 			return nil, fmt.Errorf("the token points to a status list outside the issuer")

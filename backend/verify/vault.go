@@ -46,6 +46,9 @@ func newVault(c *Config) (*vault, error) {
 	if c.Vault.Address != "" {
 		settings.Address = c.Vault.Address
 	}
+	if err := CheckVaultAddress(settings.Address); err != nil { // of the configuration, or VAULT_ADDR
+		return nil, wrong("Vault.Address", "%w", err)
+	}
 	if c.Vault.CACert != "" {
 		if err := settings.ConfigureTLS(&api.TLSConfig{CACert: c.Vault.CACert}); err != nil {
 			return nil, wrong("Vault.CACert", "%w", err)

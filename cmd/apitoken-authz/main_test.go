@@ -35,8 +35,10 @@ func TestCheckConfig(t *testing.T) {
 		t.Errorf("%v, %s", err, &out)
 	}
 	bad := configuration(t, i, "scope: [a]")
-	if err := run(options{config: bad, check: true}, nil, &out); err == nil || !strings.Contains(err.Error(), bad+`:6: there is no field "scope" here`) {
+	if err := run(options{config: bad, check: true}, nil, &out); err == nil || !strings.Contains(err.Error(), bad+`:6: there is no field "scope" here: want one of name, hosts,`) {
 		t.Error(err)
+	} else if strings.Contains(err.Error(), "nothing of the file") {
+		t.Errorf("a check uses no file: %v", err)
 	}
 }
 

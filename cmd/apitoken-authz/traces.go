@@ -6,46 +6,63 @@ import (
 	"os"
 
 	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 )
 
-// traced reports whether traces are configured, by the variables of OpenTelemetry. Its error names the variable that has a
-// value which is not supported.
-func traced(getenv func(string) string) (bool, error) {
+// Protocols of OTLP, as OTEL_EXPORTER_OTLP_PROTOCOL has them.
+const (
+	overHTTP = "http/protobuf"
+	overGRPC = "grpc"
+)
+
+// traced returns the protocol by which traces are sent, by the variables of OpenTelemetry; empty: there are no traces. Its error names
+// the variable that has a value which is not supported.
+func traced(getenv func(string) string) (protocol string, err error) {
 	if getenv("OTEL_SDK_DISABLED") == "true" {
-		return false, nil
+		return "", nil
 	}
 	exporter := getenv("OTEL_TRACES_EXPORTER")
 	switch exporter {
 	case "none":
-		return false, nil
+		return "", nil
 	case "", "otlp":
 	default:
-		return false, fmt.Errorf("OTEL_TRACES_EXPORTER: %q is not supported: want otlp or none", exporter)
+		return "", fmt.Errorf("OTEL_TRACES_EXPORTER: %q is not supported: want otlp or none", exporter)
 	}
 	if exporter == "" && getenv("OTEL_EXPORTER_OTLP_ENDPOINT") == "" && getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") == "" {
-		return false, nil
+		return "", nil
 	}
+	// The variable of traces counts before the variable of all signals.
 	for _, name := range []string{"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"} {
-		if protocol := getenv(name); protocol != "" {
-			if protocol != "http/protobuf" {
-				return false, fmt.Errorf("%s: %q is not supported: want http/protobuf", name, protocol)
-			}
-			break // the variable of traces counts
+		switch protocol := getenv(name); protocol {
+		case "":
+		case overHTTP, overGRPC:
+			return protocol, nil
+		default:
+			return "", fmt.Errorf("%s: %q is not supported: want %s or %s", name, protocol, overHTTP, overGRPC)
 		}
 	}
-	return true, nil
+	return overHTTP, nil
 }
 
-// newTraces returns a provider of spans that are sent by OTLP over HTTP; nil if traces are not configured. The exporter and the
-// SDK read the other variables of OpenTelemetry: endpoint, headers, certificates, sampler, resource.
+// newTraces returns a provider of spans that are sent by OTLP; nil if traces are not configured. The exporter and the SDK read the other
+// variables of OpenTelemetry: endpoint, headers, certificates, sampler, resource.
 func newTraces(ctx context.Context) (*sdktrace.TracerProvider, error) {
-	if on, err := traced(os.Getenv); err != nil || !on {
+	protocol, err := traced(os.Getenv)
+	if err != nil || protocol == "" {
 		return nil, err
 	}
-	exporter, err := otlptracehttp.New(ctx)
+	var client otlptrace.Client
+	if protocol == overGRPC {
+		client = otlptracegrpc.NewClient()
+	} else {
+		client = otlptracehttp.NewClient()
+	}
+	exporter, err := otlptrace.New(ctx, client)
 	if err != nil {
 		return nil, fmt.Errorf("traces: %w", err)
 	}

@@ -26,12 +26,38 @@ type Checker interface {
 // Scopes returns the scopes that a method such as "/shop.Orders/List" requires. A method for which ok is false is refused.
 type Scopes func(method string) (scopes []string, ok bool)
 
+// Option changes an interceptor.
+type Option func(*interceptor)
+
+// Observe has a function called with each decision on a call, allowed or refused, and the context of the call: for traces and
+// metrics, as verify.Observe. The function must not block. A call of a method that Scopes refuses has no decision, nor has a call
+// on which no decision can be made.
+func Observe(observe func(context.Context, verify.Decision)) Option {
+	return func(i *interceptor) { i.observers = append(i.observers, observe) }
+}
+
+// interceptor checks the tokens of calls.
+type interceptor struct {
+	checker   Checker
+	scopes    Scopes
+	observers []func(context.Context, verify.Decision)
+}
+
+func newInterceptor(c Checker, scopes Scopes, options []Option) *interceptor {
+	i := &interceptor{checker: c, scopes: scopes}
+	for _, o := range options {
+		o(i)
+	}
+	return i
+}
+
 // Unary returns an interceptor that checks the token of each call, in the metadata "authorization". The peer is the
 // client. A refused call has the code Unauthenticated, PermissionDenied or ResourceExhausted, and Unavailable if no
 // decision can be made. verify.From returns the Decision about an allowed call.
-func Unary(c Checker, scopes Scopes) grpc.UnaryServerInterceptor {
+func Unary(c Checker, scopes Scopes, options ...Option) grpc.UnaryServerInterceptor {
+	i := newInterceptor(c, scopes, options)
 	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-		ctx, err := check(ctx, c, scopes, info.FullMethod)
+		ctx, err := i.check(ctx, info.FullMethod)
 		if err != nil {
 			return nil, err
 		}
@@ -40,9 +66,10 @@ func Unary(c Checker, scopes Scopes) grpc.UnaryServerInterceptor {
 }
 
 // Stream is Unary for streams. The token is checked when the stream begins.
-func Stream(c Checker, scopes Scopes) grpc.StreamServerInterceptor {
+func Stream(c Checker, scopes Scopes, options ...Option) grpc.StreamServerInterceptor {
+	i := newInterceptor(c, scopes, options)
 	return func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-		ctx, err := check(stream.Context(), c, scopes, info.FullMethod)
+		ctx, err := i.check(stream.Context(), info.FullMethod)
 		if err != nil {
 			return err
 		}
@@ -58,17 +85,46 @@ type checked struct {
 // Context returns the context with the Decision.
 func (s *checked) Context() context.Context { return s.ctx }
 
-func check(ctx context.Context, c Checker, scopes Scopes, method string) (context.Context, error) {
-	required, ok := scopes(method)
+// check decides on a call. The context that it returns has the decision.
+func (i *interceptor) check(ctx context.Context, method string) (context.Context, error) {
+	required, ok := i.scopes(method)
 	if !ok {
 		return nil, status.Error(codes.PermissionDenied, "the method is not open to tokens")
 	}
+	d, err := i.decide(ctx, method, required)
+	if err != nil {
+		return nil, status.Error(codes.Unavailable, "the token cannot be checked now")
+	}
+	for _, observe := range i.observers {
+		observe(ctx, d)
+	}
+	switch {
+	case d.Reason == verify.BadRequest:
+		return nil, status.Error(codes.Unauthenticated, d.Detail)
+	case !d.Allowed:
+		return nil, status.Error(codeOf(d.Reason), "the token is not good for this call")
+	}
+	return verify.NewContext(ctx, d), nil
+}
+
+func (i *interceptor) decide(ctx context.Context, method string, required []string) (verify.Decision, error) {
 	headers, _ := metadata.FromIncomingContext(ctx)
 	values := headers.Get("authorization")
 	if len(values) > 1 {
-		return nil, status.Error(codes.Unauthenticated, "the call has more than one token")
+		return verify.Decision{Reason: verify.BadRequest, Detail: "the call has more than one token"}, nil
 	}
-	use := &verify.Use{Scopes: required, Method: "POST", Proofs: headers.Get("dpop")}
+	use := useOf(ctx, headers, method)
+	use.Scopes = required
+	token := ""
+	if len(values) == 1 {
+		use.Scheme, token, _ = strings.Cut(values[0], " ")
+	}
+	return i.checker.Check(ctx, strings.TrimLeft(token, " "), use)
+}
+
+// useOf returns what the call says of the use of its token: the peer is the client.
+func useOf(ctx context.Context, headers metadata.MD, method string) *verify.Use {
+	use := &verify.Use{Method: "POST", Proofs: headers.Get("dpop")}
 	if hosts := headers.Get(":authority"); len(hosts) == 1 {
 		use.Host = hosts[0]
 	}
@@ -85,18 +141,7 @@ func check(ctx context.Context, c Checker, scopes Scopes, method string) (contex
 		}
 	}
 	use.URL = scheme + "://" + use.Host + method
-	token := ""
-	if len(values) == 1 {
-		use.Scheme, token, _ = strings.Cut(values[0], " ")
-	}
-	d, err := c.Check(ctx, strings.TrimLeft(token, " "), use)
-	switch {
-	case err != nil:
-		return nil, status.Error(codes.Unavailable, "the token cannot be checked now")
-	case !d.Allowed:
-		return nil, status.Error(codeOf(d.Reason), "the token is not good for this call")
-	}
-	return verify.NewContext(ctx, d), nil
+	return use
 }
 
 func codeOf(reason access.Reason) codes.Code {

@@ -35,7 +35,14 @@ func TestInterceptors(t *testing.T) {
 		}
 		return nil, false
 	}
-	server := grpc.NewServer(grpc.UnaryInterceptor(verifygrpc.Unary(v, scopes)), grpc.StreamInterceptor(verifygrpc.Stream(v, scopes)))
+	var seen []verify.Decision // of a test that makes one call at a time
+	observe := verifygrpc.Observe(func(ctx context.Context, d verify.Decision) {
+		if _, ok := metadata.FromIncomingContext(ctx); !ok {
+			t.Error("the context is not that of the call")
+		}
+		seen = append(seen, d)
+	})
+	server := grpc.NewServer(grpc.UnaryInterceptor(verifygrpc.Unary(v, scopes, observe)), grpc.StreamInterceptor(verifygrpc.Stream(v, scopes, observe)))
 	healthpb.RegisterHealthServer(server, health.NewServer())
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -56,7 +63,7 @@ func TestInterceptors(t *testing.T) {
 		values []string
 		want   codes.Code
 	}{
-		{"good", []string{"Bearer " + good}, codes.OK},
+		{"good", []string{"Bearer " + good}, codes.OK}, // the observer sees each of these decisions once
 		{"no token", nil, codes.Unauthenticated},
 		{"no scheme", []string{good}, codes.Unauthenticated},
 		{"two tokens", []string{"Bearer " + good, "Bearer " + good}, codes.Unauthenticated},
@@ -65,6 +72,7 @@ func TestInterceptors(t *testing.T) {
 		{"bound to a key", []string{"Bearer " + i.JWT(t, verifytest.Token{Scopes: []string{"*"}, JKT: "x"})}, codes.Unauthenticated},
 	} {
 		ctx := metadata.NewOutgoingContext(context.Background(), metadata.MD{"authorization": c.values})
+		seen = nil
 		_, err := client.Check(ctx, &healthpb.HealthCheckRequest{})
 		if got := status.Code(err); got != c.want {
 			t.Errorf("%s: %v, want %s", c.name, err, c.want)
@@ -78,7 +86,11 @@ func TestInterceptors(t *testing.T) {
 		if got := status.Code(err); got != c.want {
 			t.Errorf("%s, stream: %v, want %s", c.name, err, c.want)
 		}
+		if len(seen) != 2 || seen[0].Allowed != (c.want == codes.OK) || seen[0].Reason != seen[1].Reason || seen[0].TokenID != seen[1].TokenID {
+			t.Errorf("%s: the observer saw %+v", c.name, seen)
+		}
 	}
+	seen = nil
 	ctx := metadata.AppendToOutgoingContext(context.Background(), "authorization", "Bearer "+good)
 	if _, err := client.List(ctx, &healthpb.HealthListRequest{}); status.Code(err) != codes.PermissionDenied {
 		t.Errorf("a method without a rule: %v", err)
@@ -87,6 +99,9 @@ func TestInterceptors(t *testing.T) {
 	ctx = metadata.AppendToOutgoingContext(context.Background(), "authorization", "Bearer "+i.Opaque(t, verifytest.Token{Scopes: []string{"*"}}))
 	if _, err := client.Check(ctx, &healthpb.HealthCheckRequest{}); status.Code(err) != codes.Unavailable {
 		t.Errorf("while Vault is down: %v", err)
+	}
+	if len(seen) > 0 {
+		t.Errorf("calls without a decision: the observer saw %+v", seen)
 	}
 	i.SetDown(false)
 }

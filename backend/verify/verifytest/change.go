@@ -119,5 +119,13 @@ func (i *Issuer) DestroyKey() {
 	i.feed.Add(feed.Event{Kind: feed.Key, ID: current.Name})
 }
 
+// SetIssuer changes the "iss" of later JWTs and of the metadata, as a change of config does. An empty url takes the issuer
+// away, and later JWTs have none. The feed does not tell.
+func (i *Issuer) SetIssuer(url string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.issuer = url
+}
+
 // Restart begins a new epoch of the feed, as a restart or failover of Vault does.
 func (i *Issuer) Restart() { i.feed.Restart() }

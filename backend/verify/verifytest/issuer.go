@@ -46,7 +46,7 @@ type Token struct {
 
 // Issuer is a mount of the engine as its verifiers see it. It is safe for concurrent use.
 type Issuer struct {
-	URL     string // of the mount; the "iss" of JWTs
+	URL     string // of the mount; the "iss" of JWTs until SetIssuer
 	address string // of Vault
 	client  *http.Client
 
@@ -54,6 +54,7 @@ type Issuer struct {
 	now       func() time.Time
 	sealing   *token.Ring
 	signing   *token.SigningRing
+	issuer    string // "iss" of JWTs; empty: the mount has none
 	feed      *feed.Feed
 	issued    map[string]*issued // by text
 	places    uint32
@@ -84,6 +85,7 @@ func New(t testing.TB) *Issuer {
 	server := httptest.NewServer(i)
 	t.Cleanup(server.Close)
 	i.address, i.URL, i.client = server.URL, server.URL+mount, server.Client()
+	i.issuer = i.URL
 	return i
 }
 
@@ -95,7 +97,7 @@ func NewAt(t testing.TB, now func() time.Time) *Issuer {
 		address: "http://vault.test", URL: "http://vault.test" + mount, now: now, feed: feed.New(), issued: make(map[string]*issued),
 		revoked: make(map[token.ID]bool), suspended: make(map[string]bool), logins: make(map[string]bool), calls: make(map[string]int),
 	}
-	i.client = &http.Client{Transport: direct{i}}
+	i.client, i.issuer = &http.Client{Transport: direct{i}}, i.URL
 	key, err := token.NewKey(rand.Reader, now())
 	if err != nil {
 		t.Fatal(err)
@@ -170,7 +172,7 @@ func (i *Issuer) JWT(t testing.TB, spec Token) string {
 			return "", err
 		}
 		c.ID, c.Grant = id, id
-		payload, err := token.NewJWT(c, i.URL, Environment, one.role, i.URL+"/oauth/status/7")
+		payload, err := token.NewJWT(c, i.issuer, Environment, one.role, i.issuer+"/oauth/status/7")
 		if err != nil {
 			return "", err
 		}

@@ -48,8 +48,10 @@ func (i *Issuer) answer(r *http.Request) (status int, mediaType string, body []b
 		return http.StatusOK, "application/jwk-set+json", encode(i.signing.PublicKeys())
 	case ours && path == "oauth/status/"+strconv.Itoa(statusList):
 		return http.StatusOK, "application/statuslist+jwt", i.statusList()
+	case ours && path == ".well-known/openid-configuration" && i.issuer != "":
+		return http.StatusOK, "application/json", encode(map[string]any{"issuer": i.issuer})
 	case ours && path == ".well-known/openid-configuration":
-		return http.StatusOK, "application/json", encode(map[string]any{"issuer": i.URL})
+		return problem(http.StatusNotFound, "the mount has no issuer")
 	case ours && path == "leaked":
 		return http.StatusOK, "application/json", encode(map[string]any{"data": i.leaked(r)})
 	case strings.HasPrefix(path, "auth/") && strings.HasSuffix(path, "/login"):
@@ -200,7 +202,7 @@ func (i *Issuer) statusList() []byte {
 	}
 	now := i.now()
 	signed, err := i.signing.Sign(token.TypeStatusList, encode(map[string]any{
-		"sub": i.URL + "/oauth/status/" + strconv.Itoa(statusList), "iat": now.Unix(), "exp": now.Add(3 * listTTL).Unix(),
+		"sub": i.issuer + "/oauth/status/" + strconv.Itoa(statusList), "iat": now.Unix(), "exp": now.Add(3 * listTTL).Unix(),
 		"ttl": int64(listTTL.Seconds()), "status_list": map[string]any{"bits": bits, "lst": lst},
 	}))
 	if err != nil {

@@ -63,10 +63,7 @@ func (f *File) checkGateways(d *document) {
 			d.fail(at{"gateways", i}, "%q is listed twice", kind)
 		}
 	}
-	if f.ClientCertificates && !f.Serves("nginx") && !f.Serves("nginx_headers") && !f.Serves("envoy") {
-		d.fail(at{"client_certificates"},
-			"is only for gateways nginx, nginx_headers and envoy: no other states the client's certificate")
-	}
+	f.checkCertificates(d)
 	addresses := f.GatewayAddresses
 	if len(addresses) == 0 && (f.TLS == nil || f.TLS.ClientCA == "") {
 		addresses = []string{"127.0.0.0/8", "::1"}
@@ -115,6 +112,12 @@ func (f *File) checkVault(d *document) {
 		if ways != 1 {
 			d.fail(at{"vault"}, "want exactly one of token_file, approle, kubernetes and jwt, not %d", ways)
 		}
+		if err := verify.CheckVaultAddress(f.Vault.Address); err != nil {
+			d.fail(at{"vault", "address"}, "%v", err)
+		}
+	}
+	if f.Issuer != "" && !strings.HasPrefix(f.Issuer, "https://") && !strings.HasPrefix(f.Issuer, "http://") {
+		d.fail(at{"issuer"}, "%q is not a URL such as https://vault.example.com:8200/v1/apitoken", f.Issuer)
 	}
 	if f.Audience == "" && !f.AnyAudience {
 		d.fail(at{"audience"}, "is required: the audience of the API, as in the roles. any_audience: true accepts tokens without one")

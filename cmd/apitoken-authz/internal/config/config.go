@@ -25,9 +25,11 @@ type File struct {
 	Gateways         []string `yaml:"gateways"`          // kinds of gateways that may ask: see Kinds
 	GatewayAddresses []string `yaml:"gateway_addresses"` // who may ask; empty: loopback, or all with a certificate of client_ca
 	TrustedProxies   []string `yaml:"trusted_proxies"`   // in front of the gateway; empty: the gateway sees the client itself
-	// ClientCertificates says that the gateway states the client's certificate (RFC 8705): X-Original-Cert of nginx.
-	ClientCertificates bool   `yaml:"client_certificates"`
-	IdentityHeaders    string `yaml:"identity_headers"` // what happens to requests that have them: strip (default) or refuse
+	// ClientCertificates says that the gateway states the client's certificate (RFC 8705): X-Original-Cert of nginx, an attribute
+	// of Envoy, CertificateHeader of Caddy and Traefik.
+	ClientCertificates bool               `yaml:"client_certificates"`
+	CertificateHeader  *CertificateHeader `yaml:"certificate_header"` // nil: Caddy and Traefik state no certificate
+	IdentityHeaders    string             `yaml:"identity_headers"`   // what happens to requests that have them: strip (default) or refuse
 
 	Vault    *Vault    `yaml:"vault"`
 	FeedFrom *FeedFrom `yaml:"feed_from"` // an authorizer that relays the feed; nil: Vault has the feed
@@ -68,6 +70,19 @@ type TLS struct {
 	Key         string `yaml:"key"`
 	ClientCA    string `yaml:"client_ca"` // the gateway needs a certificate of this authority; empty: none
 }
+
+// CertificateHeader is the header in which Caddy or Traefik states the client's certificate. The gateway replaces or deletes what a
+// client sends under this name.
+type CertificateHeader struct {
+	Name     string `yaml:"name"`     // in Go's canonical form after the check
+	Encoding string `yaml:"encoding"` // EncodingBase64 (default) or EncodingPEM
+}
+
+// Encodings of a certificate in a header.
+const (
+	EncodingBase64 = "base64" // DER in base64; of several, separated by commas, the first is the client's
+	EncodingPEM    = "pem"    // PEM, percent-encoded
+)
 
 // Vault says how to reach the engine. Exactly one of the ways to log in is set.
 type Vault struct {
@@ -161,11 +176,7 @@ func Load(path string) (*File, error) {
 	if len(text) > maxFile {
 		return nil, fmt.Errorf("%s: the file is larger than %d bytes", path, maxFile)
 	}
-	f, err := Parse(path, text)
-	if err != nil {
-		return nil, fmt.Errorf("%w\nnothing of the file is used", err)
-	}
-	return f, nil
+	return Parse(path, text)
 }
 
 // GatewayRanges returns who may ask; nil: all who have a certificate of client_ca.

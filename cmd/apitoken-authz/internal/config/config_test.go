@@ -82,7 +82,21 @@ func TestParseRefuses(t *testing.T) {
 		{"gateways: [nginx]", "gateways: [nginx]\nscanner: {listen: ':9194'}", `scanner.listen: ":9194" is not on loopback`},
 		{"gateways: [nginx]", "gateways: [nginx]\nscanner: {listen: 'localhost:9194', key: k}", "authz.yaml:3: scanner: certificate and key are both required, or neither"},
 		{"gateways: [nginx]", "gateways: [nginx]\ntls: {key: k}", "authz.yaml:3: tls: certificate and key"},
-		{"gateways: [nginx]", "gateways: [caddy]\nclient_certificates: true", "authz.yaml:3: client_certificates: is only for gateways nginx"},
+		{"gateways: [nginx]", "gateways: [caddy]\nclient_certificates: true", "authz.yaml:3: client_certificates: needs certificate_header"},
+		{"gateways: [nginx]", "gateways: [nginx]\nclient_certificates: true\ncertificate_header: {name: X-Client-Cert}", "authz.yaml:4: certificate_header: is only for gateways caddy and traefik"},
+		{"gateways: [nginx]", "gateways: [caddy]\ncertificate_header: {name: X-Client-Cert}", "authz.yaml:3: certificate_header: needs client_certificates: true"},
+		{"gateways: [nginx]", "gateways: [caddy]\nclient_certificates: true\ncertificate_header: {encoding: pem}", `certificate_header.name: "" is not the name of a header`},
+		{"gateways: [nginx]", "gateways: [caddy]\nclient_certificates: true\ncertificate_header: {name: X_Client_Cert}", `certificate_header.name: "X_Client_Cert" is not the name of a header`},
+		{"gateways: [nginx]", "gateways: [caddy]\nclient_certificates: true\ncertificate_header: {name: X-Client-Cert, encoding: der}", `certificate_header.encoding: "der" is not known: want base64 or pem`},
+		{"gateways: [nginx]", "gateways: [caddy]\nclient_certificates: true\ncertificate_header: {name: x-forwarded-uri}", `certificate_header.name: X-Forwarded-Uri has another meaning here`},
+		{"gateways: [nginx]", "gateways: [caddy]\nclient_certificates: true\ncertificate_header: {name: x-token-id}", `certificate_header.name: X-Token-Id has another meaning here`},
+		{"gateways: [nginx]", "gateways: [caddy, traefik]\nclient_certificates: true\ncertificate_header: {name: X-Client-Cert}", `certificate_header.name: must be X-Forwarded-Tls-Client-Cert for gateway traefik`},
+		{"https://vault.example.com:8200", "vault.example.com:8200", `vault.address: "vault.example.com:8200" is not a URL with https://, such as https://vault.example.com:8200`},
+		{"https://vault.example.com:8200", "vault.example.com", `vault.address: "vault.example.com" is not a URL with https://`},
+		{"https://vault.example.com:8200", "https://:8200", `vault.address: "https://:8200" is not a URL with https://`},
+		{"token_file: /run/token", "token_file: /run/token\n  adress: https://vault", `there is no field "adress" here: want one of address, namespace, mount, ca_cert, token_file, approle, kubernetes, jwt`},
+		{"gateways: [nginx]", "gateways: [nginx]\nissuer: vault.example.com", `authz.yaml:3: issuer: "vault.example.com" is not a URL`},
+		{"[GET]", "[GET]\n    scope: [a]", `authz.yaml:12: there is no field "scope" here: want one of name, hosts, methods, paths, allow_encoded_slash, public, any_token, scopes, audience, rate`},
 		{"token_file: /run/token", "approle: {role_id: a}\n  token_file: x", "authz.yaml:3: vault: want exactly one of token_file, approle, kubernetes and jwt, not 2"},
 		{"  token_file: /run/token\n", "", "authz.yaml:3: vault: want exactly one"},
 		{"10s", "soon", `authz.yaml:7: want a duration such as 30s, not "soon"`},
@@ -141,6 +155,25 @@ func TestParseRate(t *testing.T) {
 		}
 		if got := f.RuleSet().Match("api.example.com", "GET", &target.Target{Segments: []string{"status"}}); got == nil || got.Rate != want {
 			t.Errorf("%s: %+v", text, got)
+		}
+	}
+}
+
+// The header of a certificate has a canonical name and an encoding.
+func TestCertificateHeader(t *testing.T) {
+	text := strings.Replace(good, "gateways: [nginx]", "gateways: [nginx, traefik]\nclient_certificates: true\ncertificate_header: {name: x-forwarded-tls-client-cert}", 1)
+	f, err := Parse("authz.yaml", []byte(text))
+	if err != nil || *f.CertificateHeader != (CertificateHeader{Name: "X-Forwarded-Tls-Client-Cert", Encoding: EncodingBase64}) {
+		t.Errorf("%+v, %v", f, err)
+	}
+}
+
+// Addresses of Vault that the client of Vault takes.
+func TestVaultAddress(t *testing.T) {
+	for _, address := range []string{"https://vault.example.com:8200", "https://vault.example.com/prefix/", "http://127.0.0.1:8200", "https://[::1]:8200", "unix:///run/vault.sock"} {
+		text := strings.Replace(good, "https://vault.example.com:8200", address, 1)
+		if _, err := Parse("authz.yaml", []byte(text)); err != nil {
+			t.Error(err)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"regexp"
 	"strings"
 
@@ -44,7 +45,7 @@ func Parse(name string, text []byte) (*File, error) {
 
 var (
 	lineOf      = regexp.MustCompile(`^(?:yaml: )?(?:line (\d+): )?(.*)$`)
-	unknownName = regexp.MustCompile(`^field (\S+) not found in type config\.\w+$`)
+	unknownName = regexp.MustCompile(`^field (\S+) not found in type config\.(\w+)$`)
 	wrongType   = regexp.MustCompile("^cannot unmarshal !!(\\w+)(?: `(.*)`)? into (\\S+)$")
 	goTypes     = map[string]string{
 		"bool": "true or false", "int": "a whole number", "string": "a text", "time.Duration": "a duration such as 30s",
@@ -63,7 +64,7 @@ func (d *document) decoding(err error) error {
 		m := lineOf.FindStringSubmatch(text)
 		line, what := m[1], m[2]
 		if u := unknownName.FindStringSubmatch(what); u != nil {
-			what = fmt.Sprintf("there is no field %q here", u[1])
+			what = fmt.Sprintf("there is no field %q here: want one of %s", u[1], strings.Join(fieldsOf(u[2]), ", "))
 		} else if u := wrongType.FindStringSubmatch(what); u != nil {
 			want, ok := goTypes[u[3]]
 			if !ok {
@@ -82,6 +83,34 @@ func (d *document) decoding(err error) error {
 		d.errs = append(d.errs, fmt.Errorf("%s:%s: %s", d.name, line, what))
 	}
 	return errors.Join(d.errs...)
+}
+
+// fieldsOf returns the fields of a type of this package by its name, in the order of the type.
+func fieldsOf(name string) []string {
+	return fieldsBelow(reflect.TypeFor[File](), name)
+}
+
+// fieldsBelow finds a struct by its name in a type and in the types of its fields.
+func fieldsBelow(t reflect.Type, name string) []string {
+	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
+		t = t.Elem()
+	}
+	if t.Kind() != reflect.Struct {
+		return nil
+	}
+	var fields []string
+	for i := range t.NumField() {
+		tag := t.Field(i).Tag.Get("yaml")
+		if tag == "" {
+			continue
+		}
+		if t.Name() == name {
+			fields = append(fields, tag)
+		} else if below := fieldsBelow(t.Field(i).Type, name); below != nil {
+			return below
+		}
+	}
+	return fields
 }
 
 // at is the place of a value: names of fields, and indexes of lists.

@@ -2,6 +2,7 @@
 package rules
 
 import (
+	"fmt"
 	"reflect"
 	"slices"
 
@@ -59,6 +60,26 @@ func (s *Set) Match(host, method string, t *target.Target) *Rule {
 		return nil
 	}
 	return rule
+}
+
+// Unmatched explains why no rule matches a request, for the operator.
+func (s *Set) Unmatched(host, method string, t *target.Target) string {
+	const none = "no rule matches the host, method and path"
+	if !t.EncodedSlash {
+		return none
+	}
+	allowed := s.first(host, method, t.Segments, true)
+	would := s.first(host, method, t.Segments, false)
+	other := s.first(host, method, t.Split(), false)
+	switch {
+	case allowed != nil: // and other is another rule
+		would = allowed
+	case would == nil:
+		return none
+	case other == nil || other == would:
+		return fmt.Sprintf(`the path has "%%2f": rule %q matches such paths with allow_encoded_slash: true only`, would.Name)
+	}
+	return fmt.Sprintf(`the path has "%%2f": rule %q matches the path, and rule %q the path with a slash instead`, would.Name, other.Name)
 }
 
 // first returns the first rule that matches. encodedSlash leaves out the rules that do not allow encoded slashes.

@@ -14,7 +14,7 @@ func parse(t *testing.T, raw string) *target.Target {
 	if err != nil {
 		t.Fatal(raw, err)
 	}
-	return &parsed
+	return parsed
 }
 
 func pattern(t *testing.T, s string) Pattern {
@@ -133,6 +133,36 @@ func TestMatchEncodedSlash(t *testing.T) {
 		}
 		if got != want {
 			t.Errorf("%s: rule %q, want %q", raw, got, want)
+		}
+	}
+}
+
+// Why no rule matches a path with an encoded slash: the operator learns of the setting that a rule lacks, or of the other rule.
+func TestUnmatched(t *testing.T) {
+	set := NewSet([]*Rule{
+		{Name: "files", Methods: []string{"GET"}, Paths: []Pattern{pattern(t, "/files/*")}},
+		{Name: "open", Methods: []string{"GET"}, Paths: []Pattern{pattern(t, "/open/*")}, AllowEncodedSlash: true},
+		{Name: "deep", Methods: []string{"GET"}, Paths: []Pattern{pattern(t, "/open/*/*"), pattern(t, "/files/x/*")}},
+	})
+	const none = "no rule matches the host, method and path"
+	for raw, want := range map[string]string{
+		"/other":         none,
+		"/other%2fa":     none,
+		"/files/a%2fb":   `the path has "%2f": rule "files" matches such paths with allow_encoded_slash: true only`,
+		"/files/x%2Fb":   `the path has "%2f": rule "files" matches the path, and rule "deep" the path with a slash instead`,
+		"/open/a%2fb":    `the path has "%2f": rule "open" matches the path, and rule "deep" the path with a slash instead`,
+		"/open/a/b%2fc":  `the path has "%2f": rule "deep" matches such paths with allow_encoded_slash: true only`,
+		"/files/a/b%2fc": none,
+	} {
+		parsed := parse(t, raw)
+		if r := set.Match("api.example.com", "GET", parsed); r != nil {
+			t.Errorf("%s: rule %s matches", raw, r.Name)
+		}
+		if got := set.Unmatched("api.example.com", "GET", parsed); got != want {
+			t.Errorf("%s: %s", raw, got)
+		}
+		if got := set.Unmatched("api.example.com", "DELETE", parsed); got != none {
+			t.Errorf("DELETE %s: %s", raw, got)
 		}
 	}
 }

@@ -20,8 +20,16 @@ type Answer struct {
 	Header   http.Header // challenges and limits, for the client; nil: none
 	Remove   []string    // headers of the client that must not reach the API
 
-	secret   string // the token, to keep it out of logs
+	request  *Request // that the answer is a part of; nil: of none
+	secret   string   // the token, to keep it out of logs
 	identity [len(identityHeaders)]string
+}
+
+// free frees the request that the answer is a part of, after the answer was written.
+func (a *Answer) free() {
+	if a.request != nil {
+		a.request.free()
+	}
 }
 
 func (a *Answer) set(name, value string) { a.header().Set(name, value) }

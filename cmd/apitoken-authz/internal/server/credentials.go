@@ -71,6 +71,9 @@ func bytesOf(text string) (table [256]bool) {
 
 // inQuery reports whether a query has a parameter, in any encoding. Some servers separate parameters by semicolons too.
 func inQuery(query, parameter string) bool {
+	if !strings.Contains(query, parameter) && strings.IndexByte(query, '%') < 0 && strings.IndexByte(query, '+') < 0 {
+		return false // nothing is encoded
+	}
 	for query != "" {
 		pair := query
 		if end := strings.IndexAny(query, "&;"); end >= 0 {

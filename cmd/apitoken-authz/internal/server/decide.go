@@ -25,7 +25,9 @@ func (s *Server) handle(ctx context.Context, k *kind, read func() (*Request, *pr
 		a = s.refuse(p)
 	} else {
 		r.Gateway = k.name
-		a = s.decide(ctx, r)
+		if a = s.decide(ctx, r); a == &r.answer {
+			a.request = r
+		}
 	}
 	end(a)
 	s.record(k, r, a, start)
@@ -44,9 +46,10 @@ func (s *Server) decide(ctx context.Context, r *Request) *Answer {
 	if p := s.inspectIdentity(r, &found); p != nil {
 		return s.refuse(p)
 	}
-	rule := s.rules.Load().Match(r.host, r.Method, &r.target)
+	set := s.rules.Load()
+	rule := set.Match(r.host, r.Method, &r.target)
 	if rule == nil {
-		return s.refuse(&problem{http.StatusForbidden, reasonNoRule, "no rule matches the host, method and path"})
+		return s.refuse(&problem{http.StatusForbidden, reasonNoRule, set.Unmatched(r.host, r.Method, &r.target)})
 	}
 	var a *Answer
 	if rule.Public {

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"net/netip"
 	"net/textproto"
@@ -29,17 +30,31 @@ func (e Envoy) Check(ctx context.Context, q *authv3.CheckRequest) (response *aut
 			response = denied(&Answer{Status: http.StatusServiceUnavailable, Reason: reasonInternal})
 		}
 	}()
-	a := e.handle(ctx, e.kinds["envoy"], func() (*Request, *problem) {
-		from, ok := peer.FromContext(ctx)
-		if !ok || !e.fromGateway(from.Addr.String()) {
+	a := e.handle(ctx, e.kinds.of("envoy"), func() (*Request, *problem) {
+		if !e.fromEnvoy(ctx) {
 			return nil, &problem{http.StatusForbidden, reasonGateway, "the peer is not in gateway_addresses"}
 		}
 		return e.readEnvoy(q.GetAttributes())
 	})
 	if a.Allowed {
-		return allowed(a), nil
+		response = allowed(a)
+	} else {
+		response = denied(a)
 	}
-	return denied(a), nil
+	a.free()
+	return response, nil
+}
+
+// fromEnvoy reports whether the peer of a call may ask.
+func (s *Server) fromEnvoy(ctx context.Context) bool {
+	from, ok := peer.FromContext(ctx)
+	if !ok {
+		return false
+	}
+	if tcp, ok := from.Addr.(*net.TCPAddr); ok && len(s.gateways) > 0 {
+		return s.isGateway(tcp.AddrPort().Addr()) // without a text of the address
+	}
+	return s.fromGateway(from.Addr.String())
 }
 
 // readEnvoy reads the attributes of a request. Envoy does not decode the path, and leaves the query in it.
@@ -81,10 +96,9 @@ func (s *Server) readEnvoy(attributes *authv3.AttributeContext) (*Request, *prob
 	if p != nil {
 		return nil, p
 	}
-	r := &Request{
-		Method: h.GetMethod(), Target: h.GetPath(), Host: h.GetHost(), Scheme: strings.ToLower(h.GetScheme()),
-		Client: client, Header: header,
-	}
+	r := newRequest()
+	r.Method, r.Target, r.Host, r.Scheme = h.GetMethod(), h.GetPath(), h.GetHost(), strings.ToLower(h.GetScheme())
+	r.Client, r.Header = client, header
 	if s.settings.ClientCertificates {
 		if r.Certificate, p = parseCertificate(source.GetCertificate()); p != nil {
 			return nil, p

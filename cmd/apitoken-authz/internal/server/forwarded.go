@@ -22,8 +22,21 @@ func readForwarded(s *Server, r *http.Request) (*Request, *problem) {
 	if p != nil {
 		return nil, p
 	}
-	return &Request{
-		Method: values[0], Target: values[1], Host: values[2], Scheme: values[3],
-		Client: client, Header: r.Header,
-	}, nil
+	q := newRequest()
+	q.Method, q.Target, q.Host, q.Scheme, q.Client, q.Header = values[0], values[1], values[2], values[3], client, r.Header
+	if q.Certificate, p = s.certificateOf(r.Header); p != nil {
+		return nil, p
+	}
+	return q, nil
+}
+
+// readCaddy reads a request like readForwarded. Caddy sets the header of the certificate on every request, so that a missing one
+// shows a Caddyfile without header_up: clients could send the header themselves.
+func readCaddy(s *Server, r *http.Request) (*Request, *problem) {
+	if h := s.settings.CertificateHeader; h != nil {
+		if _, set := r.Header[h.Name]; !set {
+			return nil, bad(reasonBadRequest, "the gateway has not set "+h.Name)
+		}
+	}
+	return readForwarded(s, r)
 }

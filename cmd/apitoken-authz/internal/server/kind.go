@@ -13,6 +13,19 @@ type kind struct {
 	allowed counters
 }
 
+// kinds are so few that a search is quicker than a map.
+type kinds []*kind
+
+// of returns a kind by its name in config.Kinds; nil: the configuration does not serve the kind.
+func (all kinds) of(name string) *kind {
+	for _, k := range all {
+		if k.name == name {
+			return k
+		}
+	}
+	return nil
+}
+
 func (s *Server) newKind(name string) *kind {
 	k := &kind{name: name, write: writeAny, allowed: s.metrics.of(name, reasonAllowed)}
 	switch name {
@@ -20,7 +33,9 @@ func (s *Server) newKind(name string) *kind {
 		k.read, k.write = readNginx, writeNginx
 	case "nginx_headers":
 		k.read, k.write = readNginxHeaders, writeNginx
-	case "caddy", "traefik":
+	case "caddy":
+		k.read = readCaddy
+	case "traefik":
 		k.read = readForwarded
 	}
 	return k

@@ -1,11 +1,6 @@
 package server
 
-import (
-	"crypto/x509"
-	"encoding/pem"
-	"net/http"
-	"net/url"
-)
+import "net/http"
 
 // Headers that nginx sets by proxy_set_header.
 const (
@@ -45,43 +40,12 @@ func (s *Server) fromNginx(r *http.Request, method, target, host, proto, addr st
 	if p != nil {
 		return nil, p
 	}
-	q := &Request{Method: method, Target: target, Host: host, Scheme: proto, Client: client, Header: r.Header}
+	q := newRequest()
+	q.Method, q.Target, q.Host, q.Scheme, q.Client, q.Header = method, target, host, proto, client, r.Header
 	if s.settings.ClientCertificates {
-		if q.Certificate, p = certificate(r.Header[originalCert]); p != nil {
+		if q.Certificate, p = oneCertificate(r.Header, originalCert, parseCertificate); p != nil {
 			return nil, p
 		}
 	}
 	return q, nil
-}
-
-// certificate reads a header with a certificate in PEM, percent-encoded. nginx leaves out the header if the client has no
-// certificate, and then removes what the client sent under the name.
-func certificate(values []string) (*x509.Certificate, *problem) {
-	switch len(values) {
-	case 0:
-		return nil, nil
-	case 1:
-		return parseCertificate(values[0])
-	}
-	return nil, bad(reasonBadRequest, originalCert+" was sent more than once")
-}
-
-// parseCertificate parses a certificate in PEM, percent-encoded. An empty text is no certificate.
-func parseCertificate(escaped string) (*x509.Certificate, *problem) {
-	if escaped == "" {
-		return nil, nil
-	}
-	text, err := url.PathUnescape(escaped)
-	if err != nil {
-		return nil, bad(reasonBadRequest, "the client's certificate is not percent-encoded PEM")
-	}
-	block, _ := pem.Decode([]byte(text))
-	if block == nil {
-		return nil, bad(reasonBadRequest, "the client's certificate is not PEM")
-	}
-	cert, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
-		return nil, bad(reasonBadRequest, "the client's certificate cannot be parsed")
-	}
-	return cert, nil
 }

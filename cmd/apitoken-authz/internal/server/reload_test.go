@@ -51,6 +51,9 @@ func TestReload(t *testing.T) {
 	if !strings.Contains(w.log.String(), `authz.yaml:14: rules[8].paths[0]: \"new\" must begin`) {
 		t.Errorf("the log does not say what is wrong:\n%s", w.log)
 	}
+	if strings.Contains(w.log.String(), "nothing of the file is used") {
+		t.Error("the log says twice that the file is not used")
+	}
 	w.allows(t, "caddy", get("/new/a/b", ""))
 	if text := metricsOf(t, w); !strings.Contains(text, "apitoken_authz_config_last_reload_successful 0") {
 		t.Error("the metric does not show the error")
@@ -168,6 +171,7 @@ func TestExplain(t *testing.T) {
 		{"GET", "https://api.example.com/a/../b", "10.1.2.3", "s3cr3t", "rule         none\ndecision     refused, status 400\nreason       ambiguous_target\ndetail       the path contains a dot segment\n"},
 		{"GET", "https://api.example.com", "10.1.2.3", "s3cr3t", "rule         none\ndecision     refused, status 403\nreason       no_rule\n"},
 		{"POST", "https://api.example.com/x", "10.1.2.3", "s3cr3t", "reason       no_rule\n"},
+		{"GET", "https://api.example.com/orders%2F7", "10.1.2.3", "s3cr3t", "reason       no_rule\ndetail       the path has \"%2f\": rule \"read\" matches such paths with allow_encoded_slash: true only\n"},
 		{"GET", "https://api.example.com/other", "10.1.2.3", "s3cr3t", "audience     other\n"},
 	} {
 		var out strings.Builder

@@ -34,8 +34,8 @@ type Server struct {
 	tracer   trace.Tracer // nil: no traces
 	logs     string       // which requests are in the access log: all, refused or none
 	metrics  *metrics
-	kinds    map[string]*kind // by the names of config.Kinds; only those that the configuration serves
-	settings *config.File     // as at the start; only its rules are replaced
+	kinds    kinds        // that the configuration serves
+	settings *config.File // as at the start; only its rules are replaced
 	gateways []netip.Prefix
 	proxies  []netip.Prefix
 	rules    atomic.Pointer[rules.Set]
@@ -56,9 +56,8 @@ func New(checker Checker, f *config.File, logger *slog.Logger, access *Lines, re
 	s.gateways, s.proxies = f.GatewayRanges(), f.ProxyRanges()
 	s.rules.Store(f.RuleSet())
 	s.metrics = newMetrics(registry, s)
-	s.kinds = make(map[string]*kind, len(f.Gateways))
 	for _, name := range f.Gateways {
-		s.kinds[name] = s.newKind(name)
+		s.kinds = append(s.kinds, s.newKind(name))
 	}
 	return s
 }
@@ -69,13 +68,18 @@ func (s *Server) fromGateway(peer string) bool {
 		return true
 	}
 	addr, err := netip.ParseAddrPort(peer)
-	return err == nil && slices.ContainsFunc(s.gateways, func(p netip.Prefix) bool { return p.Contains(addr.Addr().Unmap()) })
+	return err == nil && s.isGateway(addr.Addr())
+}
+
+func (s *Server) isGateway(addr netip.Addr) bool {
+	addr = addr.Unmap()
+	return slices.ContainsFunc(s.gateways, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
 // ServeHTTP answers gateways that ask by HTTP. It looks at the request target as sent: a mux would clean the target.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path, _, _ := strings.Cut(r.RequestURI, "?")
-	k := s.kinds[kindAt(path)]
+	k := s.kinds.of(kindAt(path))
 	switch {
 	case k != nil:
 		s.answer(w, r, k)
@@ -113,6 +117,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, k *kind) {
 	})
 	written = true
 	k.write(w, a)
+	a.free()
 }
 
 func (s *Server) panicked(gateway string, p any) {

@@ -166,7 +166,7 @@ func TestGatewaysOfTheConfiguration(t *testing.T) {
 	}, "gateway_addresses: [192.0.2.0/24]")
 
 	w := start(t)
-	w.kinds = map[string]*kind{"caddy": w.kinds["caddy"]}
+	w.kinds = kinds{w.kinds.of("caddy")}
 	w.allows(t, "caddy", get("/status", ""))
 	for _, mode := range []string{"nginx", "nginx_headers", "traefik"} {
 		if g := w.send(t, mode, get("/status", "")); g.allowed || g.status != 403 {

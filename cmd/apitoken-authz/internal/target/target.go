@@ -19,29 +19,46 @@ type Target struct {
 
 	// EncodedSlash reports whether a segment contains "%2f". Only a rule that allows encoded slashes matches such a target.
 	EncodedSlash bool
+
+	few [6]string // holds Segments of a short path, without an allocation
 }
 
 // Parse returns the parts of a target. Its errors state what is ambiguous. They do not repeat the target.
-func Parse(raw string) (Target, error) {
+func Parse(raw string) (*Target, error) {
+	t := new(Target)
+	return t, t.Set(raw)
+}
+
+// Set makes t the parts of a target, like Parse. A Target that was set must not be copied.
+func (t *Target) Set(raw string) error {
+	*t = Target{}
 	switch {
 	case raw == "":
-		return Target{}, errors.New("the request target is missing")
+		return errors.New("the request target is missing")
 	case len(raw) > maxLen:
-		return Target{}, fmt.Errorf("the request target is longer than %d bytes", maxLen)
+		return fmt.Errorf("the request target is longer than %d bytes", maxLen)
 	case raw[0] != '/':
-		return Target{}, errors.New("the request target does not begin with a slash")
+		return errors.New("the request target does not begin with a slash")
 	}
-	for _, c := range []byte(raw) {
-		switch {
+	for i := range len(raw) {
+		switch c := raw[i]; {
 		case c <= ' ' || c >= 0x7f:
-			return Target{}, errors.New("the request target contains a byte that must be percent-encoded")
+			return errors.New("the request target contains a byte that must be percent-encoded")
 		case c == '#':
-			return Target{}, errors.New(`the request target contains "#"`)
+			return errors.New(`the request target contains "#"`)
 		}
 	}
-	var t Target
 	t.Path, t.Query, _ = strings.Cut(raw, "?")
-	t.Segments = make([]string, 0, strings.Count(t.Path, "/"))
+	t.Segments = t.few[:0]
+	if err := t.split(); err != nil {
+		*t = Target{}
+		return err
+	}
+	return nil
+}
+
+// split sets the segments of the path.
+func (t *Target) split() error {
 	rest, last := t.Path[1:], false
 	for !last {
 		var segment string
@@ -49,19 +66,19 @@ func Parse(raw string) (Target, error) {
 		segment, rest, more = strings.Cut(rest, "/")
 		last = !more
 		if segment == "" && more {
-			return Target{}, errors.New("the path contains an empty segment")
+			return errors.New("the path contains an empty segment")
 		}
 		decoded, err := decode(segment)
 		if err != nil {
-			return Target{}, err
+			return err
 		}
 		if err := check(decoded); err != nil {
-			return Target{}, err
+			return err
 		}
 		t.EncodedSlash = t.EncodedSlash || strings.Contains(decoded, "/")
 		t.Segments = append(t.Segments, decoded)
 	}
-	return t, nil
+	return nil
 }
 
 // Split returns the segments as a server reads the path that takes "%2f" for a slash.
@@ -93,8 +110,21 @@ func decode(segment string) (string, error) {
 	return b.String(), nil
 }
 
+// ordinary reports whether a segment has only letters, digits, hyphens and underscores, and so nothing that check refuses.
+func ordinary(segment string) bool {
+	for i := range len(segment) {
+		if c := segment[i]; (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' {
+			return false
+		}
+	}
+	return true
+}
+
 // check refuses a decoded segment that servers read in more than one way.
 func check(segment string) error {
+	if ordinary(segment) {
+		return nil
+	}
 	if !utf8.ValidString(segment) {
 		return errors.New("the path is not UTF-8")
 	}
