@@ -88,17 +88,15 @@ func (b *backend) pathCredsUpdate(ctx context.Context, st *state, req *request, 
 	if err := b.ReviewedRole(st, r, req.MountPoint); err != nil {
 		return nil, err
 	}
-	if err := b.Fence.ProveWritable(ctx, req.Storage); err != nil {
-		return nil, err
-	}
 	issue := b.credsNative
 	if r.Connection != "" {
 		issue = b.credsUpstream
 	}
-	resp, err := issue(ctx, req, d, st, r)
-	if err == nil {
-		b.NoteIssued(st, r)
+	var resp *response
+	if err = b.Fence.ProveWritable(ctx, req.Storage); err == nil {
+		resp, err = issue(ctx, req, d, st, r)
 	}
+	b.NoteIssue(st, r, err)
 	return resp, err
 }
 

@@ -53,6 +53,7 @@ func (b *backend) pathFeedRead(_ context.Context, st *state, _ *request, d *inpu
 	}
 	from := feed.Position{Epoch: d.Get("epoch").(string), Cursor: uint64(cursor)}
 	events, next, more, known := st.Feed.After(from, limit)
+	b.NoteFeedRead(from, known)
 	listed := make([]any, len(events))
 	for i, e := range events {
 		listed[i] = e.Members()

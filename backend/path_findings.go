@@ -44,8 +44,9 @@ func (b *backend) pathsFindings() []*framework.Path {
 		rules[i] = string(r.Rule)
 	}
 	listFields := pageFields("id")
-	listFields["limit"].Description = fmt.Sprintf("Maximum number of entries to return, at most %d. Default: %[1]d.",
-		mount.MaxPage)
+	listFields["limit"].Description = fmt.Sprintf("Maximum number of entries to return, at most %d. Default: %[1]d. With "+
+		"format=jsonl: %d.", mount.MaxPage, maxLines)
+	listFields["format"] = formatField()
 	listFields["rule"] = query(oneOf(str("List only findings of this rule."), rules...))
 	listFields["role"] = query(str("List only findings about tokens of this role."))
 	listFields["state"] = query(oneOf(str("List only findings in this state: open or acknowledged."), states...))
@@ -66,7 +67,7 @@ func (b *backend) pathsFindings() []*framework.Path {
 			"A finding says which rule fired, with which numbers, on which evidence, and what to do. Later events of the "+
 				"same kind count in the same finding. An acknowledged finding stays acknowledged when it recurs."),
 		path("findings/?$", "", "findings", listFields,
-			only(logical.ListOperation, b.answer(b.pathFindingsList, "List the findings of misuse.", ok(listResponse))),
+			only(logical.ListOperation, b.answer(b.pathFindingsList, "List the findings of misuse.", orLines(ok(listResponse)))),
 			"List the findings of misuse.",
 			"Returns a page of findings, the newest first. For the next page, set after to the last id."),
 	}
@@ -106,6 +107,13 @@ func (b *backend) pathFindingsUpdate(ctx context.Context, _ *state, req *request
 }
 
 func (b *backend) pathFindingsList(_ context.Context, _ *state, req *request, d *input) (*response, error) {
+	inLines, err := wantsLines(d)
+	if err != nil {
+		return nil, err
+	}
+	if inLines {
+		return b.findingsLines(req, d)
+	}
 	after, limit, err := pageOf(d)
 	if err != nil {
 		return nil, err
@@ -120,9 +128,9 @@ func (b *backend) pathFindingsList(_ context.Context, _ *state, req *request, d 
 	if err != nil {
 		return nil, err
 	}
-	list, more, known := b.Detect.List(filter, after, limit)
-	if !known {
-		return nil, refusal.Field("after", "%q is not the id of a finding: list from the start", refusal.Clip(after))
+	list, more, err := b.listFindings(filter, after, limit)
+	if err != nil {
+		return nil, err
 	}
 	keys, info := make([]string, len(list)), make(map[string]any, len(list))
 	for i := range list {
@@ -133,6 +141,46 @@ func (b *backend) pathFindingsList(_ context.Context, _ *state, req *request, d 
 		resp.AddWarning(fmt.Sprintf("there are more findings: list again with after=%s", keys[len(keys)-1]))
 	}
 	return resp, nil
+}
+
+func (b *backend) listFindings(filter *detect.Filter, after string, limit int) (list []detect.Finding, more bool, _ error) {
+	list, more, known := b.Detect.List(filter, after, limit)
+	if !known {
+		return nil, false, refusal.Field("after", "%q is not the id of a finding: list from the start", refusal.Clip(after))
+	}
+	return list, more, nil
+}
+
+// findingsLines answers with findings in JSON Lines.
+func (b *backend) findingsLines(req *request, d *input) (*response, error) {
+	limit, err := linesLimit(d)
+	if err != nil {
+		return nil, err
+	}
+	filter, err := findingsFilter(d)
+	if err != nil {
+		return nil, err
+	}
+	list, more, err := b.listFindings(filter, d.Get("after").(string), limit)
+	if err != nil {
+		return nil, err
+	}
+	var l lines
+	next := ""
+	for i := range list {
+		if l.full() {
+			more = true
+			break
+		}
+		if err := l.add(findingMembers(&list[i], req.MountPoint).Data); err != nil {
+			return nil, err
+		}
+		next = list[i].ID
+	}
+	if !more {
+		next = ""
+	}
+	return l.answer(next)
 }
 
 func findingsFilter(d *input) (*detect.Filter, error) {

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/metrics"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
@@ -73,6 +74,7 @@ func (b *backend) pathOAuthIntrospectUpdate(ctx context.Context, st *state, req 
 	if err != nil {
 		return nil, err
 	}
+	b.Counters.Decided(metrics.Introspection, v.Reason, 1)
 	if b.WriteSafeReplicationState() {
 		b.NoteUse(v, use, text)
 	}

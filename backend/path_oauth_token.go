@@ -69,6 +69,7 @@ func (b *backend) oauthRefresh(ctx context.Context, st *state, req *request, d *
 	if err != nil {
 		return nil, err
 	}
+	b.Counters.Refreshed()
 	return document(mediaJSON, private, pair.Answer(b.Now()))
 }
 
@@ -89,6 +90,7 @@ func (b *backend) oauthExchange(ctx context.Context, st *state, req *request, d 
 	if err != nil {
 		return nil, err
 	}
+	b.Counters.Exchanged()
 	return document(mediaJSON, private, pair.Answer(b.Now()))
 }
 

@@ -29,18 +29,27 @@ func reportFields(kinds []string, more fields) fields {
 	}
 	return joined(fields{
 		"after": query(str("next of the previous page. Default: the first page.")),
-		"limit": query(num(fmt.Sprintf("Maximum number of items to return, at most %d. Default: %[1]d.", report.MaxLimit))),
-		"kind":  oneOf(query(str("Return only items of this kind: "+strings.Join(kinds, ", ")+". Default: all.")), allowed...),
+		"limit": query(num(fmt.Sprintf("Maximum number of items to return, at most %d. Default: %[1]d. With format=jsonl: %d.",
+			report.MaxLimit, maxLines))),
+		"format": formatField(),
+		"kind":   oneOf(query(str("Return only items of this kind: "+strings.Join(kinds, ", ")+". Default: all.")), allowed...),
 	}, more)
 }
 
 // reportPath returns the path of a report.
 func (b *backend) reportPath(
-	name string, f fields, of func(context.Context, *report.View, *input) (*report.Page, error), synopsis, description string,
+	name string, f fields, of reader, synopsis, description string,
 ) *framework.Path {
 	read := func(ctx context.Context, st *state, req *request, d *input) (*response, error) {
+		inLines, err := wantsLines(d)
+		if err != nil {
+			return nil, err
+		}
 		if err := b.Usage.Refresh(ctx); err != nil {
 			return nil, err
+		}
+		if inLines {
+			return reportLines(ctx, b.Report(st, req.MountPoint), d, of)
 		}
 		p, err := of(ctx, b.Report(st, req.MountPoint), d)
 		if err != nil {
@@ -50,21 +59,26 @@ func (b *backend) reportPath(
 	}
 	// The active node has counted the uses of the last minute.
 	return path("report/"+name, "read", name+"-report", f,
-		only(logical.ReadOperation, forward(b.answer(read, synopsis, ok(reportAnswer)))), synopsis, description)
+		only(logical.ReadOperation, forward(b.answer(read, synopsis, orLines(ok(reportAnswer))))), synopsis, description)
 }
 
 func reportPage(p *report.Page) *response {
 	items := make([]any, len(p.Items))
 	for i, item := range p.Items {
-		row := values.Members(item)
-		for name, value := range row {
-			if values.IsEmpty(value) {
-				delete(row, name)
-			}
-		}
-		items[i] = row
+		items[i] = itemMembers(item)
 	}
 	return members(reportAnswer, map[string]any{"items": items, "next": p.Next, "caveats": p.Caveats})
+}
+
+// itemMembers returns an item of a report as answers show the item.
+func itemMembers(item *report.Item) map[string]any {
+	row := values.Members(item)
+	for name, value := range row {
+		if values.IsEmpty(value) {
+			delete(row, name)
+		}
+	}
+	return row
 }
 
 // reportQuery returns the query of reportFields.
@@ -108,8 +122,9 @@ func (b *backend) pathsReports() []*framework.Path {
 			"Report tokens whose entity, role, connection or static role is gone.",
 			"Returns tokens that have neither expired nor been revoked, and static roles. One page asks Vault about at most 1,000 "+
 				"entities."),
-		path("report/summary", "read", "summary", nil,
-			only(logical.ReadOperation, forward(b.answer(b.pathReportSummary, "Read the numbers of the mount.", ok(summaryAnswer)))),
+		path("report/summary", "read", "summary", fields{"format": formatField()},
+			only(logical.ReadOperation,
+				forward(b.answer(b.pathReportSummary, "Read the numbers of the mount.", orLines(ok(summaryAnswer))))),
 			"Read the numbers of the mount.",
 			"Counts the tokens of the inventory, their uses, and what needs attention. On a mount with many tokens, an answer may be up to "+
 				"20 times as old as counting takes; as_of is the time of the count."),
@@ -200,9 +215,21 @@ var summaryAnswer = fields{
 	"top_roles":          must(slice("The ten roles with the most live grants: role, live_tokens.")),
 }
 
-func (b *backend) pathReportSummary(ctx context.Context, st *state, _ *request, _ *input) (*response, error) {
+func (b *backend) pathReportSummary(ctx context.Context, st *state, _ *request, d *input) (*response, error) {
+	inLines, err := wantsLines(d)
+	if err != nil {
+		return nil, err
+	}
 	if err := b.Usage.Refresh(ctx); err != nil {
 		return nil, err
 	}
-	return members(summaryAnswer, b.Summary(st)), nil
+	resp := members(summaryAnswer, b.Summary(st))
+	if inLines {
+		var l lines
+		if err := l.add(resp.Data); err != nil {
+			return nil, err
+		}
+		return l.answer("")
+	}
+	return resp, nil
 }

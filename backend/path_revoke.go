@@ -7,6 +7,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/metrics"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 )
 
@@ -46,5 +47,9 @@ func (b *backend) pathRevokeUpdate(ctx context.Context, st *state, req *request,
 	if err != nil {
 		return nil, err
 	}
-	return warned(b.Revoke(ctx, req.Storage, st, text, id))
+	warnings, err := b.Revoke(ctx, req.Storage, st, text, id)
+	if err == nil {
+		b.Counters.Revoked(metrics.ByRequest, 1)
+	}
+	return warned(warnings, err)
 }

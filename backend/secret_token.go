@@ -6,6 +6,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/metrics"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 )
@@ -50,6 +51,7 @@ func (b *backend) tokenRenew(ctx context.Context, st *state, req *request, _ *in
 	if err != nil {
 		return nil, err
 	}
+	b.Counters.Renewed(metrics.Native)
 	return renewed(req.Secret, ttl, maxTTL), nil
 }
 
@@ -60,5 +62,5 @@ func (b *backend) tokenRevoke(ctx context.Context, st *state, req *request, _ *i
 	if err != nil {
 		return nil, err
 	}
-	return nil, st.RevokeLease(ctx, req.Storage, l.Grant, l.Status, l.ExpiresAt)
+	return nil, b.RevokeLease(ctx, req.Storage, st, l)
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/metrics"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
@@ -77,21 +78,17 @@ func (b *backend) upstreamRenew(ctx context.Context, _ *state, req *request, _ *
 	if err != nil {
 		return nil, err
 	}
+	b.Counters.Renewed(metrics.Service)
 	return renewed(req.Secret, ttl, maxTTL), nil
 }
 
-// upstreamRevoke revokes the token. If the service fails, the queue retries the revocation: Vault would give up after some
-// tries.
-func (b *backend) upstreamRevoke(ctx context.Context, _ *state, req *request, _ *input) (*response, error) {
+// upstreamRevoke revokes the token.
+func (b *backend) upstreamRevoke(ctx context.Context, st *state, req *request, _ *input) (*response, error) {
 	l, err := upstream.ParseLease(leaseData(req))
 	if err != nil {
 		return nil, err
 	}
-	if l.Hold != "" {
-		return nil, b.Upstreams.Unhold(ctx, l.ID, l.Hold)
-	}
-	_, err = b.Upstreams.Revoke(ctx, l.ID)
-	return nil, err
+	return nil, b.RevokeUpstreamLease(ctx, st, l)
 }
 
 // userAgent returns the User-Agent of requests to upstream services.
