@@ -203,7 +203,6 @@ func TestMetricsOfServices(t *testing.T) {
 	}) {
 		t.Errorf("the queue: %v", e.metrics())
 	}
-	e.refused(logical.UpdateOperation, "rotate-root/shelf", nil, "not rotated")
 	s.setFault(nil)
 	e.settled()
 	if resp, err := e.request(&logical.Request{Operation: logical.UpdateOperation, Path: "rotate-root/shelf"}); err != nil || resp.IsError() {
@@ -212,6 +211,9 @@ func TestMetricsOfServices(t *testing.T) {
 	e.write("static-roles/kept", data{"role": "reader", "rotation_period": "1h"})
 	e.keptToken("kept")
 	e.write("rotate-role/kept", nil)
+	s.setFault(failing)
+	e.refused(logical.UpdateOperation, "rotate-root/shelf", nil, "not rotated")
+	s.setFault(nil)
 	e.measures(map[string]float64{
 		`apitoken_tokens_issued_total{kind="service"}`:                  1,
 		`apitoken_revocations_total{cause="lease"}`:                     1,
@@ -304,8 +306,8 @@ func TestMetricsDocs(t *testing.T) {
 		t.Fatal(err)
 	}
 	documented := make(map[string]string)
-	for _, row := range regexp.MustCompile("(?m)^\\| `(apitoken_\\w+)` \\| (\\w+) \\| (.*?) \\| .+ \\|$").FindAllStringSubmatch(string(text), -1) {
-		documented[row[1]] = row[2] + " " + strings.ReplaceAll(row[3], "`", "")
+	for _, row := range regexp.MustCompile("(?m)^\\| `(apitoken_\\w+)` \\| (\\w+) \\|(.*?)\\| .+ \\|$").FindAllStringSubmatch(string(text), -1) {
+		documented[row[1]] = row[2] + " " + strings.TrimSpace(strings.ReplaceAll(row[3], "`", ""))
 	}
 	exported := make(map[string]string)
 	for _, m := range metrics.All() {
