@@ -92,6 +92,7 @@ func newBackend() *backend {
 			b.pathsAttest(),
 			b.pathsDetection(),
 			b.pathsFindings(),
+			b.pathsMetrics(),
 		),
 		Secrets: []*framework.Secret{b.secretToken(), b.secretUpstream()},
 		// Vault initializes a mount once on every node, and again after a crash of the plugin. If that fails, Vault keeps the

@@ -121,6 +121,7 @@ func TestOpenAPI(t *testing.T) {
 		"post /suspend":                  "apitoken-suspend-token",
 		"post /resume":                   "apitoken-resume-token",
 		"get /broken/":                   "apitoken-list-broken-entries",
+		"get /metrics":                   "apitoken-read-metrics",
 		"delete /broken/{key}":           "apitoken-delete-broken-entry",
 	}
 	got := make(map[string]string)

@@ -22,7 +22,7 @@ func (b *backend) pathsFindings() []*framework.Path {
 			"A finding says which rule fired, with which numbers, on which evidence, and what to do. Later events of the "+
 				"same kind count in the same finding. An acknowledged finding stays acknowledged when it recurs."),
 		path("findings/?$", "", "findings", detect.QueryFields,
-			only(logical.ListOperation, b.answer(b.pathFindingsList, "List the findings of misuse.", ok(detect.ListAnswer))),
+			only(logical.ListOperation, b.answer(b.pathFindingsList, "List the findings of misuse.", orLines(ok(detect.ListAnswer)))),
 			"List the findings of misuse.",
 			"Returns a page of findings, the newest first. For the next page, set after to the last id."),
 	}
@@ -53,6 +53,13 @@ func (b *backend) pathFindingsUpdate(ctx context.Context, _ *state, req *request
 }
 
 func (b *backend) pathFindingsList(_ context.Context, _ *state, req *request, d *input) (*response, error) {
+	inLines, err := wantsLines(d)
+	if err != nil {
+		return nil, err
+	}
+	if inLines {
+		return b.findingsLines(req, given[detect.Query](d))
+	}
 	findings, more, err := b.Detect.Page(given[detect.Query](d))
 	if err != nil {
 		return nil, err
@@ -62,4 +69,28 @@ func (b *backend) pathFindingsList(_ context.Context, _ *state, req *request, d 
 		keys[i], info[findings[i].ID] = findings[i].ID, findingMembers(&findings[i], req.MountPoint).Data
 	}
 	return listed("findings", keys, info, more), nil
+}
+
+// findingsLines answers with findings in JSON Lines.
+func (b *backend) findingsLines(req *request, q *detect.Query) (*response, error) {
+	list, more, err := b.Detect.Lines(q)
+	if err != nil {
+		return nil, err
+	}
+	var l lines
+	next := ""
+	for i := range list {
+		if l.full() {
+			more = true
+			break
+		}
+		if err := l.add(findingMembers(&list[i], req.MountPoint).Data); err != nil {
+			return nil, err
+		}
+		next = list[i].ID
+	}
+	if !more {
+		next = ""
+	}
+	return l.answer(next)
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/metrics"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
 )
 
@@ -44,8 +45,11 @@ func (b *backend) pathIntrospectUpdate(ctx context.Context, req *request, d *inp
 	if err != nil {
 		return nil, err
 	}
-	if active && !asked.IsLookUp() {
-		b.NoteUse(v, use, text)
+	if !asked.IsLookUp() {
+		b.Counters.Decided(metrics.Introspection, v.Reason, 1)
+		if active {
+			b.NoteUse(v, use, text)
+		}
 	}
 	data := v.Answer(st.Config, req.MountPoint)
 	if active {

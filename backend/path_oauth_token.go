@@ -32,6 +32,11 @@ func (b *backend) pathOAuthTokenUpdate(ctx context.Context, st *state, req *requ
 	if err != nil {
 		return nil, err
 	}
+	if form.GrantType == native.GrantTypeRefresh {
+		b.Counters.Refreshed()
+	} else {
+		b.Counters.Exchanged()
+	}
 	return document(mediaJSON, private, pair.Answer(b.Now()))
 }
 

@@ -12,12 +12,18 @@ import (
 
 // reportPath returns the path of a report.
 func (b *backend) reportPath(
-	name string, f fields, of func(*report.Request, context.Context, *report.View) (*report.Page, error),
-	synopsis, description string,
+	name string, f fields, of reader, synopsis, description string,
 ) *framework.Path {
 	read := func(ctx context.Context, st *state, req *request, d *input) (*response, error) {
+		inLines, err := wantsLines(d)
+		if err != nil {
+			return nil, err
+		}
 		if err := b.Usage.Refresh(ctx); err != nil {
 			return nil, err
+		}
+		if inLines {
+			return reportLines(ctx, b.Report(st, req.MountPoint), given[report.Request](d), of)
 		}
 		p, err := of(given[report.Request](d), ctx, b.Report(st, req.MountPoint))
 		if err != nil {
@@ -27,21 +33,26 @@ func (b *backend) reportPath(
 	}
 	// The active node has counted the uses of the last minute.
 	return path("report/"+name, "read", name+"-report", f,
-		only(logical.ReadOperation, forward(b.answer(read, synopsis, ok(report.Answer)))), synopsis, description)
+		only(logical.ReadOperation, forward(b.answer(read, synopsis, orLines(ok(report.Answer))))), synopsis, description)
 }
 
 func reportPage(p *report.Page) *response {
 	items := make([]any, len(p.Items))
 	for i, item := range p.Items {
-		row := values.Members(item)
-		for name, value := range row {
-			if values.IsEmpty(value) {
-				delete(row, name)
-			}
-		}
-		items[i] = row
+		items[i] = itemMembers(item)
 	}
 	return members(report.Answer, map[string]any{"items": items, "next": p.Next, "caveats": p.Caveats})
+}
+
+// itemMembers returns an item of a report as answers show the item.
+func itemMembers(item *report.Item) map[string]any {
+	row := values.Members(item)
+	for name, value := range row {
+		if values.IsEmpty(value) {
+			delete(row, name)
+		}
+	}
+	return row
 }
 
 func (b *backend) pathsReports() []*framework.Path {
@@ -62,9 +73,9 @@ func (b *backend) pathsReports() []*framework.Path {
 			"Report tokens whose entity, role, connection or static role is gone.",
 			"Returns tokens that have neither expired nor been revoked, and static roles. One page asks Vault about at most 1,000 "+
 				"entities."),
-		path("report/summary", "read", "summary", nil,
+		path("report/summary", "read", "summary", report.SummaryFields,
 			only(logical.ReadOperation,
-				forward(b.answer(b.pathReportSummary, "Read the numbers of the mount.", ok(report.SummaryAnswer)))),
+				forward(b.answer(b.pathReportSummary, "Read the numbers of the mount.", orLines(ok(report.SummaryAnswer))))),
 			"Read the numbers of the mount.",
 			"Counts the tokens of the inventory, their uses, and what needs attention. On a mount with many tokens, an answer may be up to "+
 				"20 times as old as counting takes; as_of is the time of the count."),
@@ -75,9 +86,21 @@ func (b *backend) pathsReports() []*framework.Path {
 	}
 }
 
-func (b *backend) pathReportSummary(ctx context.Context, st *state, _ *request, _ *input) (*response, error) {
+func (b *backend) pathReportSummary(ctx context.Context, st *state, _ *request, d *input) (*response, error) {
+	inLines, err := wantsLines(d)
+	if err != nil {
+		return nil, err
+	}
 	if err := b.Usage.Refresh(ctx); err != nil {
 		return nil, err
 	}
-	return members(report.SummaryAnswer, b.Summary(st)), nil
+	resp := members(report.SummaryAnswer, b.Summary(st))
+	if inLines {
+		var l lines
+		if err := l.add(resp.Data); err != nil {
+			return nil, err
+		}
+		return l.answer("")
+	}
+	return resp, nil
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/metrics"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/mount"
 )
 
@@ -32,7 +33,11 @@ func (b *backend) pathRevokeUpdate(ctx context.Context, st *state, req *request,
 		return nil, err
 	}
 	if target.Subject == "" {
-		return warned(b.Revoke(ctx, req.Storage, st, target.Text, target.Grant))
+		warnings, err := b.Revoke(ctx, req.Storage, st, target.Text, target.Grant)
+		if err == nil {
+			b.Counters.Revoked(metrics.ByRequest, 1)
+		}
+		return warned(warnings, err)
 	}
 	revoked, warnings, err := b.RevokeSubject(ctx, req.Storage, st, target.Subject)
 	if err != nil {

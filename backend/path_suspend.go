@@ -6,6 +6,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/metrics"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/mount"
 )
 
@@ -30,7 +31,11 @@ func (b *backend) pathSuspendUpdate(ctx context.Context, st *state, req *request
 	if err != nil {
 		return nil, err
 	}
-	return warned(b.Suspend(ctx, req.Storage, st, target, d.Get("note").(string)))
+	warnings, err := b.Suspend(ctx, req.Storage, st, target, d.Get("note").(string))
+	if err == nil {
+		b.Counters.Suspended(metrics.ByRequest)
+	}
+	return warned(warnings, err)
 }
 
 func (b *backend) pathResumeUpdate(ctx context.Context, st *state, req *request, d *input) (*response, error) {

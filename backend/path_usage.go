@@ -30,5 +30,6 @@ func (b *backend) pathUsageUpdate(_ context.Context, _ *state, _ *request, d *in
 	if err != nil {
 		return nil, err
 	}
+	b.NoteReport(report, done)
 	return members(insight.OutcomeAnswer, done), nil
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/metrics"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/schema"
 )
@@ -25,6 +26,9 @@ func (b *backend) tokenRenew(ctx context.Context, st *state, req *request, _ *in
 		return nil, err
 	}
 	ttl, err := st.RenewLease(ctx, req.Storage, l, b.renewal(req.Secret, l.LeaseTerms))
+	if err == nil {
+		b.Counters.Renewed(metrics.Native)
+	}
 	return renewed(req.Secret, ttl, err)
 }
 
@@ -35,5 +39,5 @@ func (b *backend) tokenRevoke(ctx context.Context, st *state, req *request, _ *i
 	if err != nil {
 		return nil, err
 	}
-	return nil, st.RevokeLease(ctx, req.Storage, l.Grant, l.Status, l.ExpiresAt)
+	return nil, b.RevokeLease(ctx, req.Storage, st, l)
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/metrics"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/schema"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
@@ -28,21 +29,19 @@ func (b *backend) upstreamRenew(ctx context.Context, _ *state, req *request, _ *
 	ttl, err := b.Upstreams.Renew(ctx, &upstream.Renewal{
 		ID: l.ID, Hold: l.Hold, Now: b.Now().UTC(), TTL: b.renewal(req.Secret, l.LeaseTerms),
 	})
+	if err == nil {
+		b.Counters.Renewed(metrics.Service)
+	}
 	return renewed(req.Secret, ttl, err)
 }
 
-// upstreamRevoke revokes the token. If the service fails, the queue retries the revocation: Vault would give up after some
-// tries.
-func (b *backend) upstreamRevoke(ctx context.Context, _ *state, req *request, _ *input) (*response, error) {
+// upstreamRevoke revokes the token.
+func (b *backend) upstreamRevoke(ctx context.Context, st *state, req *request, _ *input) (*response, error) {
 	l, err := upstream.ParseLease(leaseData(req))
 	if err != nil {
 		return nil, err
 	}
-	if l.Hold != "" {
-		return nil, b.Upstreams.Unhold(ctx, l.ID, l.Hold)
-	}
-	_, err = b.Upstreams.Revoke(ctx, l.ID)
-	return nil, err
+	return nil, b.RevokeUpstreamLease(ctx, st, l)
 }
 
 // userAgent returns the User-Agent of requests to upstream services.

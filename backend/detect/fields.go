@@ -81,10 +81,13 @@ var FindingAnswer = schema.Fields{
 
 // QueryFields are the fields of Query.
 var QueryFields = schema.Joined(schema.BoundedPage("id", MaxPage), schema.Fields{
-	"rule":  schema.Str("List only findings of this rule.").OneOf(ruleNames()...).Query(),
-	"role":  schema.Str("List only findings about tokens of this role.").Query(),
-	"state": schema.Str("List only findings in this state: open or acknowledged.").OneOf(Open, Acknowledged).Query(),
-	"since": schema.Date("List only findings with an event at this time or later: RFC 3339, or seconds since 1970.").Query(),
+	"limit": schema.Num(fmt.Sprintf("Maximum number of entries to return, at most %d. Default: %[1]d. With format=jsonl: %d.",
+		MaxPage, schema.MaxLines)).Query(),
+	"format": schema.Format(),
+	"rule":   schema.Str("List only findings of this rule.").OneOf(ruleNames()...).Query(),
+	"role":   schema.Str("List only findings about tokens of this role.").Query(),
+	"state":  schema.Str("List only findings in this state: open or acknowledged.").OneOf(Open, Acknowledged).Query(),
+	"since":  schema.Date("List only findings with an event at this time or later: RFC 3339, or seconds since 1970.").Query(),
 })
 
 func ruleNames() (names []any) {

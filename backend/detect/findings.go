@@ -192,6 +192,19 @@ func (d *Detector) Page(q *Query) (page []Finding, more bool, _ error) {
 	if err != nil {
 		return nil, false, err
 	}
+	return d.page(q, limit)
+}
+
+// Lines is Page for an answer in JSON Lines.
+func (d *Detector) Lines(q *Query) (page []Finding, more bool, _ error) {
+	limit, err := schema.LinesLimit(q.Limit)
+	if err != nil {
+		return nil, false, err
+	}
+	return d.page(q, limit)
+}
+
+func (d *Detector) page(q *Query, limit int) (page []Finding, more bool, _ error) {
 	filter, err := q.filter()
 	if err != nil {
 		return nil, false, err

@@ -57,13 +57,14 @@ const Capacity = 1 << 17
 type Feed struct {
 	mu     sync.RWMutex
 	epoch  string
-	begun  uint64  // number of events of the epoch that happened before the feed knew the epoch
-	count  uint64  // number of events of the epoch
-	events []Event // the last events since begun; event i is at i-begun modulo Capacity
+	since  time.Time // when the epoch began in this process, by the clock of the process
+	begun  uint64    // number of events of the epoch that happened before the feed knew the epoch
+	count  uint64    // number of events of the epoch
+	events []Event   // the last events since begun; event i is at i-begun modulo Capacity
 }
 
 // New returns an empty feed with an epoch of its own.
-func New() *Feed { return &Feed{epoch: rand.Text()} }
+func New() *Feed { return &Feed{epoch: rand.Text(), since: time.Now()} }
 
 // Add adds an event. The caller adds the event after the change is in memory: an answer that does not know the change has
 // an earlier position.
@@ -82,14 +83,21 @@ func (f *Feed) Add(e Event) {
 func (f *Feed) Restart() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.epoch, f.begun, f.count, f.events = rand.Text(), 0, 0, nil
+	f.epoch, f.since, f.begun, f.count, f.events = rand.Text(), time.Now(), 0, 0, nil
 }
 
 // Follow makes the feed a copy of another feed from a position on: the caller adds the other feed's later events.
 func (f *Feed) Follow(p Position) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.epoch, f.begun, f.count, f.events = p.Epoch, p.Cursor, p.Cursor, nil
+	f.epoch, f.since, f.begun, f.count, f.events = p.Epoch, time.Now(), p.Cursor, p.Cursor, nil
+}
+
+// Since returns when the epoch began in this process.
+func (f *Feed) Since() time.Time {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return f.since
 }
 
 // Position returns the end of the feed. An answer has the position that was the end before the answer was made.

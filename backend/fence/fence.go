@@ -24,8 +24,10 @@ type Fence struct {
 	mu   sync.RWMutex  // read-held during a write
 	term atomic.Uint64 // incremented when storage rejects a write for lack of leadership
 
-	proven  atomic.Bool  // storage accepted a write, and rejected no write since
-	refused atomic.Bool  // storage rejected a write, and accepted no write since
+	proven                   atomic.Bool   // storage accepted a write, and rejected no write since
+	refused                  atomic.Bool   // storage rejected a write, and accepted no write since
+	written, rejected, bytes atomic.Uint64 // Stats
+
 	restful atomic.Int64 // until then another rejection does not make memory stale, in nanoseconds since 1970
 }
 
@@ -69,7 +71,11 @@ func (f *Fence) Background(s logical.Storage) logical.Storage {
 
 // Put implements logical.Storage.
 func (s *storage) Put(ctx context.Context, entry *logical.StorageEntry) error {
-	return s.write(ctx, func(ctx context.Context) error { return s.Storage.Put(ctx, entry) })
+	err := s.write(ctx, func(ctx context.Context) error { return s.Storage.Put(ctx, entry) })
+	if err == nil {
+		s.fence.bytes.Add(uint64(len(entry.Value)))
+	}
+	return err
 }
 
 // Delete implements logical.Storage.
@@ -97,6 +103,11 @@ func (s *storage) write(ctx context.Context, do func(context.Context) error) err
 	}
 	err := do(ctx)
 	f.mu.RUnlock()
+	if err == nil {
+		f.written.Add(1)
+	} else {
+		f.rejected.Add(1)
+	}
 	switch {
 	case ledger.NotLeader(err):
 		f.refused.Store(true)
@@ -107,6 +118,16 @@ func (s *storage) write(ctx context.Context, do func(context.Context) error) err
 	}
 	return err
 }
+
+// Stats are counts of the process since its start.
+type Stats struct {
+	Written  uint64 // writes and deletes that storage accepted
+	Rejected uint64 // writes and deletes that storage rejected
+	Bytes    uint64 // size of the written values
+}
+
+// Stats returns the counts of writes.
+func (f *Fence) Stats() Stats { return Stats{f.written.Load(), f.rejected.Load(), f.bytes.Load()} }
 
 // end ends a term: memory is stale. If memory was read again just now, end does nothing.
 func (f *Fence) end(term uint64) {

@@ -20,6 +20,9 @@ var reasons = [...]access.Reason{
 	access.Suspended,
 }
 
+// Reasons returns the reasons for which a known token is refused.
+func Reasons() []access.Reason { return slices.Clone(reasons[:]) }
+
 // reasonNumber returns the place of a reason in reasons; -1 if a known token is not refused for the reason.
 func reasonNumber(reason access.Reason) int { return slices.Index(reasons[:], reason) }
 

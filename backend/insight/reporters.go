@@ -72,6 +72,9 @@ func (rs *reporters) live(now time.Time) int {
 	return n
 }
 
+// Reporters returns the number of reporters that have reported lately.
+func (u *Usage) Reporters() int { return u.reporters.live(u.Now()) }
+
 func (rs *reporters) prune(now time.Time) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()

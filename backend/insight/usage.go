@@ -186,6 +186,13 @@ func (u *Usage) Len() int {
 	return n
 }
 
+// Segments returns the number of segments, which are entries in storage.
+func (u *Usage) Segments() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.segments)
+}
+
 // seconds returns a time in seconds since 1970, within 32 bits.
 func seconds(t time.Time) uint32 {
 	return uint32(min(max(t.Unix(), 0), math.MaxUint32))

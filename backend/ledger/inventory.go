@@ -214,6 +214,16 @@ func (inv *Inventory) snapshot() *btree.BTreeG[entry] {
 	return inv.rows.Copy()
 }
 
+// Stored returns the number of segments, which are entries in storage, and their size in bytes.
+func (inv *Inventory) Stored() (segments, bytes int) {
+	inv.mu.Lock()
+	defer inv.mu.Unlock()
+	for _, s := range inv.segments {
+		bytes += s.size
+	}
+	return len(inv.segments), bytes
+}
+
 // Len returns the number of rows.
 func (inv *Inventory) Len() int {
 	inv.mu.Lock()

@@ -36,6 +36,7 @@ func (m *Mount) ReadFeed(q *FeedRequest) (map[string]any, error) {
 		from.Cursor = uint64(cursor)
 	}
 	events, next, more, known := m.World.Feed.After(from, limit)
+	m.noteFeedRead(from, known)
 	listed := make([]any, len(events))
 	for i, e := range events {
 		listed[i] = e.Members()

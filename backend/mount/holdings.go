@@ -5,6 +5,8 @@ import (
 	"errors"
 	"maps"
 	"slices"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/metrics"
 )
 
 // holdings implements leavers.Holdings. The tokens of a mount that stay valid outside the engine until revoked are JWTs with
@@ -62,5 +64,6 @@ func (h holdings) Revoke(ctx context.Context, entities map[string]bool) (tokens 
 		}
 	}
 	kept, err := h.m.Statics.RevokeOf(ctx, entities)
+	h.m.Counters.Revoked(metrics.ByEntity, tokens+kept)
 	return tokens + kept, errors.Join(failed, err)
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/metrics"
 )
 
 // OAuthIntrospection is a standard introspection (RFC 7662).
@@ -25,6 +26,7 @@ func (m *Mount) IntrospectOAuth(
 	if err != nil {
 		return nil, "", err
 	}
+	m.Counters.Decided(metrics.Introspection, v.Reason, 1)
 	if m.MayWrite() {
 		m.NoteUse(v, q.Use, q.Text)
 	}

@@ -50,17 +50,15 @@ func (m *Mount) Issue(ctx context.Context, s logical.Storage, st *State, q *Issu
 	if err := m.ReviewedRole(st, r, q.MountPoint); err != nil {
 		return nil, err
 	}
-	if err := m.Fence.ProveWritable(ctx, s); err != nil {
-		return nil, err
-	}
 	issue := m.issueNative
 	if r.Connection != "" {
 		issue = m.issueUpstream
 	}
-	issued, err := issue(ctx, s, st, r, q)
-	if err == nil {
-		m.NoteIssued(st, r)
+	var issued *Issued
+	if err = m.Fence.ProveWritable(ctx, s); err == nil {
+		issued, err = issue(ctx, s, st, r, q)
 	}
+	m.noteIssue(st, r, err)
 	return issued, err
 }
 

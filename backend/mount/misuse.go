@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/detect"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/metrics"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
@@ -74,6 +75,9 @@ func (r responder) Suspend(ctx context.Context, grant token.ID, note string) err
 	}
 	warnings, err := r.Mount.Suspend(ctx, r.Storage, st, Target{Grant: grant}, note)
 	r.warn("token of a finding suspended", grant, warnings)
+	if err == nil {
+		r.Counters.Suspended(metrics.ByFinding)
+	}
 	return err
 }
 
@@ -85,6 +89,9 @@ func (r responder) Revoke(ctx context.Context, grant token.ID) error {
 	}
 	warnings, err := r.Mount.Revoke(ctx, r.Storage, st, "", grant)
 	r.warn("token of a finding revoked", grant, warnings)
+	if err == nil {
+		r.Counters.Revoked(metrics.ByFinding, 1)
+	}
 	return err
 }
 

@@ -65,6 +65,7 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/insight"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/leavers"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/metrics"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/report"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
@@ -100,6 +101,7 @@ type Mount struct {
 	Watch       *report.Watch
 	Detect      *detect.Detector
 	Fence       *fence.Fence
+	Counters    *metrics.Counters
 
 	queue  *worker.Worker // runs Upstreams.Run
 	writer string         // id of this process in the keys of the ledger
@@ -123,6 +125,7 @@ type Mount struct {
 // New returns a mount that has read nothing from storage yet.
 func New(c Config) *Mount {
 	m := &Mount{Config: c, Watch: report.NewWatch(), writer: ledger.NewWriter(), loading: make(chan struct{}, 1), queue: worker.New()}
+	m.Counters = newCounters(m.now)
 	m.Fence = fence.New(m.writer, m.now, m.staleEverything)
 	m.Storage = m.Fence.Background(c.Storage)
 	m.World = native.World{
@@ -143,6 +146,7 @@ func New(c Config) *Mount {
 		Storage: m.Storage, Now: m.now, Log: m.World.Log, Writer: m.writer, Detect: m.Detect, End: m.listedUntil,
 	})
 	m.Statics = static.New(m.Storage, m.now, c.Log, staticMount{m}, &m.Upstreams.Timings)
+	m.countEvents()
 	return m
 }
 

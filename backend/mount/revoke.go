@@ -7,8 +7,11 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/metrics"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
 
 // RevokeOAuth revokes the grant of a native token, or an upstream token, by the rules of RFC 7009. Revoking an unknown token is
@@ -27,10 +30,14 @@ func (m *Mount) RevokeOAuth(ctx context.Context, s logical.Storage, st *State, t
 	case err != nil:
 		return err
 	case f.claims == nil:
-		_, err := m.Upstreams.Revoke(ctx, f.service)
-		return err
+		_, err = m.Upstreams.Revoke(ctx, f.service)
+	default:
+		err = st.RevokeClaims(ctx, s, f.claims)
 	}
-	return st.RevokeClaims(ctx, s, f.claims)
+	if err == nil {
+		m.Counters.Revoked(metrics.ByRequest, 1)
+	}
+	return err
 }
 
 // Revoke revokes the grant of a token, by the text of a token or, if the text is empty, by the ID of the grant. Revoke
@@ -94,4 +101,36 @@ func (m *Mount) revokeUpstream(ctx context.Context, id token.ID) (warnings []str
 	}
 	return []string{fmt.Sprintf("the service of connection %q has not confirmed the revocation yet. The engine retries until the "+
 		"service confirms: see the queue of the connection", o.Service)}, nil
+}
+
+// RevokeLease revokes the grant of a native token whose lease Vault revokes, unless the grant has expired.
+func (m *Mount) RevokeLease(ctx context.Context, s logical.Storage, st *State, l *native.Lease) error {
+	before := st.Revoked(l.Grant)
+	if err := st.RevokeLease(ctx, s, l.Grant, l.Status, l.ExpiresAt); err != nil {
+		return err
+	}
+	if !before && st.Revoked(l.Grant) {
+		m.Counters.Revoked(metrics.ByLease, 1)
+	}
+	return nil
+}
+
+// RevokeUpstreamLease revokes the token of a service whose lease has expired or is revoked. If the service fails, the queue
+// retries the revocation: Vault would give up after some tries.
+func (m *Mount) RevokeUpstreamLease(ctx context.Context, st *State, l *upstream.Lease) error {
+	if l.Hold != "" { // others may hold the token
+		return m.Upstreams.Unhold(ctx, l.ID, l.Hold)
+	}
+	t, known := st.Upstreams.Get(l.ID)
+	if _, err := m.Upstreams.Revoke(ctx, l.ID); err != nil {
+		return err
+	}
+	switch {
+	case !known || t.State != upstream.Live: // revoked before
+	case m.now().Before(st.Upstreams.ExpiresAt(&t)):
+		m.Counters.Revoked(metrics.ByLease, 1)
+	default:
+		m.Counters.Revoked(metrics.ByExpiry, 1)
+	}
+	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/metrics"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
@@ -73,6 +74,7 @@ func (m *Mount) RevokeSubject(ctx context.Context, s logical.Storage, st *State,
 			break
 		}
 	}
+	m.Counters.Revoked(metrics.BySubject, revoked)
 	if revoked == 0 && failed == nil {
 		warnings = append(warnings, m.noEntity(entity)...)
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/metrics"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
@@ -31,7 +32,9 @@ func (m *Mount) WriteRole(
 
 // DeleteRole deletes a role and revokes its tokens. DeleteRole refuses a role whose token a static role keeps.
 func (m *Mount) DeleteRole(ctx context.Context, s logical.Storage, st *State, name string) error {
-	return st.DeleteRole(ctx, s, name, func(r *role.Role) error {
+	tokens := 0
+	err := st.DeleteRole(ctx, s, name, func(r *role.Role) error {
+		tokens = st.Inventory.Count(r.ID)
 		if err := st.Statics.ReloadAll(ctx, s); err != nil {
 			return err
 		}
@@ -40,4 +43,8 @@ func (m *Mount) DeleteRole(ctx context.Context, s logical.Storage, st *State, na
 		}
 		return nil
 	}, m.Upstreams)
+	if err == nil {
+		m.Counters.Revoked(metrics.ByRole, tokens)
+	}
+	return err
 }

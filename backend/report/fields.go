@@ -38,11 +38,16 @@ var (
 func fieldsOf(kinds []string, more schema.Fields) schema.Fields {
 	return schema.Joined(schema.Fields{
 		"after": schema.Str("next of the previous page. Default: the first page.").Query(),
-		"limit": schema.Num(fmt.Sprintf("Maximum number of items to return, at most %d. Default: %[1]d.", MaxLimit)).Query(),
+		"limit": schema.Num(fmt.Sprintf("Maximum number of items to return, at most %d. Default: %[1]d. With format=jsonl: %d.",
+			MaxLimit, schema.MaxLines)).Query(),
+		"format": schema.Format(),
 		"kind": schema.Str("Return only items of this kind: " + strings.Join(kinds, ", ") + ". Default: all.").
 			Query().OneOf(schema.Any(kinds)...),
 	}, more)
 }
+
+// SummaryFields are the fields of a request for a Summary.
+var SummaryFields = schema.Fields{"format": schema.Format()}
 
 // SummaryAnswer are the members of Summary.
 var SummaryAnswer = schema.Fields{

@@ -43,6 +43,7 @@ type Summary struct {
 	Privileged   int   `json:"privileged_roles"`
 
 	TopRoles []map[string]any `json:"top_roles"` // the roles with the most live tokens: role, live_tokens
+	OfRole   map[string]int   `json:"-"`         // live tokens by role
 }
 
 // Summary counts. It visits every token of the inventory once.
@@ -118,6 +119,7 @@ func (v *View) countTokens(s *Summary) {
 		}
 	}
 	roles := slices.SortedFunc(maps.Keys(of), func(a, b string) int { return cmp.Or(cmp.Compare(of[b], of[a]), cmp.Compare(a, b)) })
+	s.OfRole = of
 	for _, name := range roles[:min(topSize, len(roles))] {
 		s.TopRoles = append(s.TopRoles, map[string]any{"role": name, "live_tokens": of[name]})
 	}

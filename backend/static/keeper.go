@@ -21,6 +21,7 @@ import (
 type Keeper struct {
 	*worker.Worker
 	Interval time.Duration // minimum time between two runs of the worker; must not change after the first use
+	Rotated  func(error)   // receives the outcome of each rotation; nil: none. Set before the first use
 
 	storage logical.Storage // the mount's storage, for background work
 	now     func() time.Time
@@ -147,6 +148,7 @@ func (k *Keeper) Rotate(ctx context.Context, s logical.Storage, name string) err
 		return refusal.Field("name", "there is no static role %q", refusal.Clip(name))
 	}
 	err = t.rotate(ctx, t.stored)
+	k.report(ctx, err)
 	if ctx.Err() == nil { // a client that hung up says nothing about the next rotation
 		k.note(name, err)
 	}

@@ -59,7 +59,9 @@ func (t *task) keep(ctx context.Context) error {
 			return t.put(ctx, &skipped)
 		}
 	}
-	if err := t.rotate(ctx, e); err != nil {
+	err := t.rotate(ctx, e)
+	t.report(ctx, err)
+	if err != nil {
 		return err
 	}
 	t.log.Info("static role rotated", "static_role", t.name)

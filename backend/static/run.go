@@ -104,3 +104,10 @@ func (k *Keeper) lastError(name string) string {
 	}
 	return ""
 }
+
+// report passes on the outcome of a rotation, unless the client hung up or the mount is being removed.
+func (k *Keeper) report(ctx context.Context, err error) {
+	if k.Rotated != nil && ctx.Err() == nil {
+		k.Rotated(err)
+	}
+}

@@ -25,7 +25,8 @@ const RevokeWait = 10 * time.Second
 type Keeper struct {
 	Connections *Connections
 	Tokens      *Tokens
-	Timings     Timings // must not change after the first use
+	Timings     Timings     // must not change after the first use
+	Rotated     func(error) // receives the outcome of each rotation of a credential; nil: none. Set before the first use
 
 	storage  logical.Storage
 	now      func() time.Time

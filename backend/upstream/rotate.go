@@ -34,6 +34,9 @@ func (k *Keeper) RotateRoot(ctx context.Context, connection, mountPoint string) 
 		return "", err
 	}
 	warning, err = k.rotate(ctx, c, name)
+	if k.Rotated != nil && ctx.Err() == nil {
+		k.Rotated(err)
+	}
 	if isNotRotated(err) {
 		return "", refusal.New("connection %q: the credential was not rotated: %s", c.Name(), err)
 	}

@@ -1,0 +1,44 @@
+package detect
+
+import "time"
+
+// Kind is a kind of finding.
+type Kind struct {
+	Rule     Rule
+	Severity string
+}
+
+// Severities are all severities, the highest first.
+var Severities = []string{High, Medium, Low}
+
+// Stats are numbers of findings.
+type Stats struct {
+	Findings int          // all in memory
+	Open     map[Kind]int // that nobody has acknowledged
+	Due      int          // whose response is not done
+	DueSince time.Time    // first event of the oldest of these; zero: there are none
+	Failed   int          // whose last response failed
+}
+
+// Stats counts the findings in memory.
+func (d *Detector) Stats() Stats {
+	fs := &d.findings
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	st := Stats{Findings: len(fs.byID), Open: make(map[Kind]int)}
+	for _, it := range fs.byID {
+		if it.State == Open {
+			st.Open[Kind{it.Rule, it.Severity}]++
+		}
+		if it.respond != "" {
+			st.Due++
+			if st.DueSince.IsZero() || it.First.Before(st.DueSince) {
+				st.DueSince = it.First
+			}
+		}
+		if it.Response == Failed {
+			st.Failed++
+		}
+	}
+	return st
+}
