@@ -1,6 +1,9 @@
 package backend
 
-import "github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/schema"
+import (
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/review"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/schema"
+)
 
 // The constructors of package schema in the form of functions, for tables in path files.
 //
@@ -13,10 +16,8 @@ var (
 	preset, oneOf              = (*schema.Field).Preset, (*schema.Field).OneOf
 	pageFields, listAnswer     = schema.Page, schema.List
 	readFields, joined         = schema.Read, schema.Joined
+	ownerField, reviewByField  = review.Fields["owner"], review.Fields["review_by"]
 )
 
 //nolint:unused // as above
 func titled(title string, f *schema.Field) *schema.Field { return f.Titled(title) }
-
-//nolint:unused // as above
-func edited(by string, f *schema.Field) *schema.Field { return f.Edited(by) }
