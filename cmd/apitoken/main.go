@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/cmd/apitoken/internal/console"
 )
 
 // Exit codes of all commands.
@@ -26,7 +28,9 @@ type command struct {
 }
 
 // commands are in the order in which the help lists them. Each lives in a package of its name below internal.
-var commands = []command{}
+var commands = []command{
+	{"console", "serve a web page about a mount: tokens, findings, reports", console.Run},
+}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
