@@ -30,7 +30,7 @@ gateways: ## build Caddy and Traefik for the tests of apitoken-authz (10 minutes
 	@./bootstrap/gateways/build.sh
 
 .PHONY: dev
-dev: ## run a Vault server with the plugin until Ctrl-C
+dev: ## run a Vault server with the plugin and the console until Ctrl-C
 	@$(GO) build -o bin/dev ./scripts/dev
 	@exec bin/dev # go run would turn Ctrl-C into an error
 

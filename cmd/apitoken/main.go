@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/cmd/apitoken/internal/console"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/cmd/apitoken/internal/scan"
 )
 
@@ -30,6 +31,7 @@ type command struct {
 // commands are in the order in which the help lists them. Each lives in a package of its name below internal.
 var commands = []command{
 	{"scan", "find leaked tokens in files, git histories and streams, and revoke them", scan.Run},
+	{"console", "serve a web page about a mount: tokens, findings, reports", console.Run},
 }
 
 func main() {

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -19,6 +20,7 @@ import (
 	"github.com/hashicorp/vault/api"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/scripts/giteaserver"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/scripts/process"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/scripts/vaultserver"
 )
 
@@ -95,7 +97,7 @@ func run(ctx context.Context, mount bool, then string, command []string) error {
 	}
 	defer server.Stop()
 
-	audit := filepath.Join(dir, "audit.log")
+	audit := auditLog(dir)
 	if err := enable(ctx, server, audit, mount); err != nil {
 		return err
 	}
@@ -113,6 +115,16 @@ func run(ctx context.Context, mount bool, then string, command []string) error {
 		return runWithGitea(ctx, root, dir, env, then)
 	}
 
+	return hold(ctx, server, root, dir, binary)
+}
+
+// hold runs the console beside the server until ctx is done.
+func hold(ctx context.Context, server *vaultserver.Server, root, dir, binary string) error {
+	console, stop, err := startConsole(ctx, root, dir, server)
+	if err != nil {
+		return err
+	}
+	defer stop()
 	fmt.Printf(`
 A Vault server is running, with the plugin at apitoken/. In another terminal:
 
@@ -124,13 +136,18 @@ A Vault server is running, with the plugin at apitoken/. In another terminal:
   vault read apitoken/creds/billing-reader
   vault path-help apitoken
 
-Its log is %s, its audit log %s.
+The console is at %s: sign in with the Vault token above.
+
+The log of Vault is %s, the audit log %s.
 Ctrl-C stops it and deletes everything.
-`, server.Addr, server.Token, filepath.Dir(binary), server.Log, audit)
+`, server.Addr, server.Token, filepath.Dir(binary), console, server.Log, auditLog(dir))
 	<-ctx.Done()
 	fmt.Println("\nStopping.")
 	return nil
 }
+
+// auditLog returns the path of the audit log.
+func auditLog(dir string) string { return filepath.Join(dir, "audit.log") }
 
 // enable enables an audit log, and mounts the plugin.
 func enable(ctx context.Context, server *vaultserver.Server, audit string, mount bool) error {
@@ -144,6 +161,38 @@ func enable(ctx context.Context, server *vaultserver.Server, audit string, mount
 		return err
 	}
 	return sys.MountWithContext(ctx, "apitoken", &api.MountInput{Type: vaultserver.PluginName})
+}
+
+// startConsole runs the console of the mount until stop is called, and returns the address of the console.
+func startConsole(ctx context.Context, root, dir string, server *vaultserver.Server) (address string, stop func(), err error) {
+	binary, err := vaultserver.BuildPlugin(ctx, root, "./cmd/apitoken")
+	if err != nil {
+		return "", nil, err
+	}
+	ports, err := process.FreePorts(1)
+	if err != nil {
+		return "", nil, err
+	}
+	listen := "127.0.0.1:" + ports[0]
+	cmd := exec.Command(binary, "console", "-listen", listen)
+	cmd.Env = append(os.Environ(), "VAULT_ADDR="+server.Addr)
+	console, err := process.Start("console", cmd, filepath.Join(dir, "console.log"))
+	if err != nil {
+		return "", nil, err
+	}
+	address = "http://" + listen + "/"
+	err = console.Wait(ctx, func() bool {
+		resp, err := http.Get(address + "sign-in")
+		if err != nil {
+			return false
+		}
+		return resp.Body.Close() == nil && resp.StatusCode == http.StatusOK
+	})
+	if err != nil {
+		console.Stop()
+		return "", nil, err
+	}
+	return address, console.Stop, nil
 }
 
 // runWith runs a command with an environment on the terminal.
