@@ -47,6 +47,7 @@ func TestScenario(t *testing.T) {
 		{"answer-kept-again", native, nil, answerKeptAgain},
 		{"suspended-at-two-nodes", native, []time.Duration{150 * time.Second, -150 * time.Second}, suspendedAtTwo},
 		{"dies-suspending", native, nil, diesSuspending},
+		{"dies-alerting", native, nil, diesAlerting},
 		{"budgets", full, nil, budgets},
 		{"usage-kept", native, nil, usageKept},
 	} {
