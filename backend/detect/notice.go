@@ -132,16 +132,17 @@ func (d *Detector) announce(ctx context.Context, it *item) error {
 
 // logNotice writes a notice to the log. No field has a token.
 func (d *Detector) logNotice(n *Notice) {
-	f := &n.Finding
-	log := d.Log().Named("findings").With("finding", f.ID, "rule", string(f.Rule), "severity", f.Severity, "token_id", f.TokenID,
-		"role", f.Role, "entity_id", f.EntityID, "address", f.Address, "count", f.Count, "summary", f.Summary,
-		"response", f.Response)
+	f, log := &n.Finding, d.Log().Named("findings")
+	about := []any{
+		"finding", f.ID, "rule", string(f.Rule), "severity", f.Severity, "token_id", f.TokenID, "role", f.Role, "entity_id", f.EntityID,
+		"address", f.Address, "count", f.Count, "summary", f.Summary, "response", f.Response,
+	}
 	switch n.Kind {
 	case KindOpened:
-		log.Warn("misuse of a token found")
+		log.Warn("misuse of a token found", about...)
 	case KindEscalated:
-		log.Warn("finding escalated", "change", n.Change)
+		log.Warn("finding escalated", append(about, "change", n.Change)...)
 	case KindAcknowledged:
-		log.Info("finding acknowledged", "acknowledged_by", f.By)
+		log.Info("finding acknowledged", append(about, "acknowledged_by", f.By)...)
 	}
 }
