@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -70,9 +71,9 @@ func TestDelivery(t *testing.T) {
 func TestRetries(t *testing.T) {
 	in(t, func(t *testing.T, b *bench) {
 		secret := b.alert("ops", Change{})
-		fails := 0
+		var calls atomic.Int32
 		b.answer(func(w http.ResponseWriter, _ *delivery) {
-			switch fails++; fails {
+			switch calls.Add(1) {
 			case 1:
 				w.WriteHeader(http.StatusInternalServerError)
 			case 2: // the connection breaks off
