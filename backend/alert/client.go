@@ -188,7 +188,7 @@ func (a *Alert) excerpt(text string) string {
 	return printable(text, maxExcerpt)
 }
 
-// printable makes a text safe for a log and a terminal: at most so many bytes of printable ASCII.
+// printable makes a text safe for a log and a terminal: printable ASCII, at most a number of bytes.
 func printable(text string, most int) string {
 	text = strings.Join(strings.Fields(strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' {

@@ -225,7 +225,7 @@ func (as *Alerts) deliver(ctx context.Context, a *Alert, m *waiting) {
 	}
 }
 
-// again has the notices of an alert tried at once that have failed fewer times than so many. The caller holds mu.
+// again has an alert try its notices at once that have failed fewer times than a number. The caller holds mu.
 func (q *queue) again(id string, fewer int) {
 	for _, m := range q.byID {
 		if try := m.tries[id]; try != nil && try.failures < fewer {
