@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/alert"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/mount"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
@@ -26,7 +27,7 @@ const operationPrefix = "apitoken"
 // Options are the dependencies of a mount besides storage and Vault. Production uses the zero Options.
 type Options struct {
 	Now  func() time.Time   // the clock; nil: time.Now
-	Dial connector.DialFunc // opens connections to upstream services; nil: the network
+	Dial connector.DialFunc // opens connections to upstream services and receivers of alerts; nil: the network
 }
 
 type backend struct {
@@ -64,7 +65,7 @@ func newBackend() *backend {
 		BackendType:    logical.TypeLogical,
 		RunningVersion: Version,
 		PathsSpecial: &logical.Paths{
-			SealWrapStorage: []string{native.KeysPrefix, upstream.ConnectionsPrefix, upstream.Prefix, static.Prefix},
+			SealWrapStorage: []string{native.KeysPrefix, upstream.ConnectionsPrefix, upstream.Prefix, static.Prefix, alert.EntriesPrefix},
 			Unauthenticated: unauthenticated,
 		},
 		Paths: slices.Concat(
@@ -93,6 +94,7 @@ func newBackend() *backend {
 			b.pathsDetection(),
 			b.pathsFindings(),
 			b.pathsMetrics(),
+			b.pathsAlerts(),
 		),
 		Secrets: []*framework.Secret{b.secretToken(), b.secretUpstream()},
 		// Vault initializes a mount once on every node, and again after a crash of the plugin. If that fails, Vault keeps the

@@ -86,6 +86,13 @@ func TestOpenAPI(t *testing.T) {
 		"get /report/unowned":        "apitoken-read-unowned-report",
 		"post /attest/{kind}/{name}": "apitoken-attest-entry",
 
+		"get /alerts/":                      "apitoken-list-alerts",
+		"get /alerts/{name}":                "apitoken-read-alert",
+		"post /alerts/{name}":               "apitoken-write-alert",
+		"delete /alerts/{name}":             "apitoken-delete-alert",
+		"post /alerts/{name}/test":          "apitoken-test-alert",
+		"post /alerts/{name}/rotate-secret": "apitoken-rotate-alert-secret",
+
 		"get /feed":                                   "apitoken-read-feed",
 		"post /usage":                                 "apitoken-report-usage",
 		"get /config/detection":                       "apitoken-read-detection-configuration",

@@ -63,6 +63,7 @@ func TestWatchedTexts(t *testing.T) {
 		"tokens of disabled or deleted entities revoked",
 		"stored entry cannot be read",
 		"misuse of a token found",
+		"alert not delivered",
 		"upstream tokens not revoked",
 		"static role not rotated",
 		"geoip_database cannot be read",

@@ -2,7 +2,6 @@ package backend
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -10,19 +9,12 @@ import (
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/leaks"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
-	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/schema"
 )
 
 func (b *backend) pathsLeaked() []*framework.Path {
-	return []*framework.Path{path("leaked", "report", "leaked-tokens", fields{
-		"tokens": schema.Slice(fmt.Sprintf("Tokens that were found, at most %d: an array of tokens, or of objects with token, "+
-			"and if known type, url and source, as GitHub's secret scanning sends them.", leaks.MaxReports)).Secret().Must(),
-	},
+	return []*framework.Path{path("leaked", "report", "leaked-tokens", leaks.Fields,
 		only(logical.UpdateOperation, forward(b.answer(b.pathLeakedUpdate, "Report leaked tokens, and revoke those that are alive.",
-			ok(fields{
-				"results": schema.Slice("Feedback on each token, in the order of the request: token_hash (SHA-256 in hexadecimal), " +
-					"token_type, and label: true_positive if the mount made the token, false_positive if not.").Must(),
-			})))),
+			ok(leaks.Answer)))),
 		"Report leaked tokens, and revoke those that are alive.",
 		"For the finder of a token: the path needs no Vault token, since the token in the request is the credential. A live token, "+
 			"also a refresh token, is revoked with its grant, and yields a finding of the rule leaked. The answer does not say whether "+

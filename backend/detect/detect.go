@@ -22,7 +22,7 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/worker"
 )
 
-// Config has the dependencies of a Detector. All fields are required.
+// Config has the dependencies of a Detector. All fields but Notify are required.
 type Config struct {
 	Storage logical.Storage // of the mount, for background work
 	Now     func() time.Time
@@ -30,6 +30,9 @@ type Config struct {
 	Place   func(netip.Addr) Place                // where an address is, as far as a database says
 	Holder  func(token.ID) (_ Holder, known bool) // who holds a token
 	Respond Responder
+
+	// Notify takes a notice about a finding. If Notify returns an error, the Detector tries again. nil: nobody wants notices.
+	Notify func(context.Context, *Notice) error
 }
 
 // Responder acts on the grant of a token, because of a finding.

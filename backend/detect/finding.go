@@ -50,6 +50,7 @@ type Finding struct {
 	Evidence []Sight   `json:"evidence"` // uses, the oldest first
 	Response string    `json:"response,omitempty"`
 	Acknowledgement
+	Announced announced `json:"announced,omitzero"` // what notices have said
 }
 
 // Acknowledgement is the state of a finding, and what an operator wrote about the finding.

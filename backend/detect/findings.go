@@ -39,8 +39,8 @@ type item struct {
 	Finding
 	stored  bool      // an entry exists in storage
 	dirty   time.Time // since when changes wait for storage; zero: none wait
-	logged  bool
-	respond Mode // the response that is due; empty: none
+	notice  *Notice   // that Notify has not taken yet; nil: none
+	respond Mode      // the response that is due; empty: none
 }
 
 // raise notes n events of a rule. fill sets the severity, the summary, the numbers and the evidence of a finding; raise calls
@@ -70,10 +70,13 @@ func (d *Detector) raise(k key, at uint32, n uint64, fill func(*Finding)) {
 	if now.Before(it.First) {
 		it.First = now
 	}
+	news, _ := it.news()
 	if it.dirty.IsZero() {
 		it.dirty = d.Now()
-		d.Wake()
+	} else if news == "" {
+		return
 	}
+	d.Wake()
 }
 
 func (it *item) fill(k *key, fill func(*Finding)) {
@@ -121,7 +124,7 @@ func (fs *findings) makeRoom(now time.Time) bool {
 }
 
 func rank(it *item) int {
-	n := map[string]int{Low: 1, Medium: 2, High: 3}[it.Severity]
+	n := SeverityRank(it.Severity)
 	if it.State == Open {
 		n += 10
 	}

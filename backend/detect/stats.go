@@ -2,8 +2,8 @@ package detect
 
 import "time"
 
-// Kind is a kind of finding.
-type Kind struct {
+// Grade is a rule and a severity.
+type Grade struct {
 	Rule     Rule
 	Severity string
 }
@@ -13,11 +13,11 @@ var Severities = []string{High, Medium, Low}
 
 // Stats are numbers of findings.
 type Stats struct {
-	Findings int          // all in memory
-	Open     map[Kind]int // that nobody has acknowledged
-	Due      int          // whose response is not done
-	DueSince time.Time    // first event of the oldest of these; zero: there are none
-	Failed   int          // whose last response failed
+	Findings int           // all in memory
+	Open     map[Grade]int // that nobody has acknowledged
+	Due      int           // whose response is not done
+	DueSince time.Time     // first event of the oldest of these; zero: there are none
+	Failed   int           // whose last response failed
 }
 
 // Stats counts the findings in memory.
@@ -25,10 +25,10 @@ func (d *Detector) Stats() Stats {
 	fs := &d.findings
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	st := Stats{Findings: len(fs.byID), Open: make(map[Kind]int)}
+	st := Stats{Findings: len(fs.byID), Open: make(map[Grade]int)}
 	for _, it := range fs.byID {
 		if it.State == Open {
-			st.Open[Kind{it.Rule, it.Severity}]++
+			st.Open[Grade{it.Rule, it.Severity}]++
 		}
 		if it.respond != "" {
 			st.Due++

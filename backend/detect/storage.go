@@ -101,7 +101,7 @@ func (d *Detector) read(ctx context.Context, s logical.Storage, id string) error
 			delete(fs.byID, id) // deleted by another process
 		}
 	case it == nil:
-		fs.place(&item{Finding: stored, stored: true, logged: true}, d.Now())
+		fs.place(&item{Finding: stored, stored: true}, d.Now())
 	default:
 		it.merge(&stored)
 	}
@@ -110,7 +110,7 @@ func (d *Detector) read(ctx context.Context, s logical.Storage, id string) error
 
 // merge combines a finding in memory with what another process has stored.
 func (it *item) merge(stored *Finding) {
-	count, first := max(it.Count, stored.Count), stored.First
+	count, first, said := max(it.Count, stored.Count), stored.First, it.Announced
 	if it.First.Before(first) {
 		first = it.First
 	}
@@ -123,7 +123,10 @@ func (it *item) merge(stored *Finding) {
 	if stored.Response == Revoked || stored.Response == Suspended {
 		it.Response, it.respond = stored.Response, ""
 	}
-	it.Count, it.First, it.stored, it.logged = count, first, true, true
+	if stored.Announced.At.After(said.At) {
+		said = stored.Announced
+	}
+	it.Count, it.First, it.Announced, it.stored = count, first, said, true
 }
 
 // decode decodes a stored finding.
@@ -137,7 +140,7 @@ func decode(value []byte, id string) (f Finding, err error) {
 	return f, nil
 }
 
-// Run does one thing: it responds to a finding, logs a finding, or writes a finding. Run returns when to run again.
+// Run does one thing: it responds to a finding, announces a finding, and writes the finding. Run returns when to run again.
 func (d *Detector) Run(ctx context.Context) time.Duration {
 	d.writes.running.Lock()
 	defer d.writes.running.Unlock()
@@ -170,9 +173,10 @@ func (d *Detector) due(now time.Time) (string, time.Duration) {
 	var fresh, changed *item
 	for _, it := range fs.byID {
 		d.retry(it, now)
+		news, _ := it.news()
 		switch {
-		case it.dirty.IsZero():
-		case !it.stored:
+		case it.dirty.IsZero() && news == "":
+		case !it.stored || news != "":
 			if fresh == nil || it.respond != "" && fresh.respond == "" || it.respond == fresh.respond && it.dirty.Before(fresh.dirty) {
 				fresh = it
 			}
@@ -217,8 +221,7 @@ func (d *Detector) settle(ctx context.Context, id string) error {
 		fs.mu.Unlock()
 		return nil
 	}
-	respond, logged, f := it.respond, it.logged, it.copy()
-	it.logged = true
+	respond, f := it.respond, it.copy()
 	fs.mu.Unlock()
 	if respond != "" {
 		f.Response = d.respond(ctx, &f, respond)
@@ -229,9 +232,8 @@ func (d *Detector) settle(ctx context.Context, id string) error {
 		}
 		fs.mu.Unlock()
 	}
-	if !logged {
-		d.Log().Warn("misuse of a token found", "finding", f.ID, "rule", string(f.Rule), "severity", f.Severity, "token_id",
-			f.TokenID, "role", f.Role, "entity_id", f.EntityID, "address", f.Address, "summary", f.Summary, "response", f.Response)
+	if err := d.announce(ctx, it); err != nil {
+		return err
 	}
 	return d.write(ctx, d.Storage, id)
 }
@@ -331,6 +333,8 @@ func (d *Detector) Acknowledge(ctx context.Context, s logical.Storage, id, note,
 		fs.mu.Lock()
 		it.Acknowledgement = before
 		fs.mu.Unlock()
+		return err
 	}
-	return err
+	d.Wake() // Run announces the acknowledgement
+	return nil
 }

@@ -189,7 +189,7 @@ func (m *Mount) emitFindings(emit metrics.Emit) {
 	for i := range detect.Rules {
 		rule := detect.Rules[i].Rule
 		for _, severity := range detect.Severities {
-			emit(metrics.OpenFindings, float64(s.Open[detect.Kind{Rule: rule, Severity: severity}]), string(rule), severity)
+			emit(metrics.OpenFindings, float64(s.Open[detect.Grade{Rule: rule, Severity: severity}]), string(rule), severity)
 		}
 	}
 	emit(metrics.Findings, float64(s.Findings))

@@ -1,11 +1,13 @@
 package mount
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
 	"strings"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/alert"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/detect"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/metrics"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
@@ -59,6 +61,16 @@ func (m *Mount) Unavailable() map[string]any {
 		add(detect.SeveralNetworks, "autonomous_system_number", only)
 	}
 	return reasons
+}
+
+// originOf returns where the events of the mount come from: the issuer, or the path of the mount.
+func (m *Mount) originOf(mountPoint string) alert.Origin {
+	o := alert.Origin{Source: "/v1/" + strings.TrimSuffix(mountPoint, "/"), Environment: mountPoint}
+	if st := m.Loaded(); st != nil {
+		config := st.Config.OrDefaults()
+		o.Source, o.Environment = cmp.Or(config.Issuer, o.Source), config.EnvironmentOf(mountPoint)
+	}
+	return o
 }
 
 // responder acts on the tokens of findings.

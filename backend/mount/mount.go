@@ -24,6 +24,8 @@
 //	watch/<xx>              when roles issued, and what uses needed: for reports
 //	detect/settings         what the rules of misuse do
 //	detect/finding/<id>     a finding of misuse
+//	alert/entry/<name>      a webhook for findings and its secrets, seal-wrapped
+//	alert/queue/<id>        a notice about a finding that waits for a delivery
 //
 // <w> is the writer id of a process. Only that process rewrites a key with <w>. Loading merges the keys of all writers.
 // Large pages have one more digit in <xxx>.
@@ -44,6 +46,8 @@
 //	the locks of upstream tokens
 //	the locks of the ledger
 //
+// The locks of alerts come last. Package detect calls package alert with the lock of its writes held.
+//
 // Only the first two locks are held during a call to a service: while a static role's token or a credential is rotated.
 package mount
 
@@ -57,6 +61,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/alert"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/detect"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/feed"
@@ -86,7 +91,7 @@ type Config struct {
 	System    logical.SystemView
 	MayWrite  func() bool        // reports whether this process may write storage
 	UserAgent string             // of the requests to upstream services
-	Dial      connector.DialFunc // opens connections to upstream services; nil: the network
+	Dial      connector.DialFunc // opens connections to upstream services and to receivers of alerts; nil: the network
 }
 
 // Mount is one mount in one process.
@@ -100,6 +105,7 @@ type Mount struct {
 	Usage       *insight.Usage
 	Watch       *report.Watch
 	Detect      *detect.Detector
+	Alerts      *alert.Alerts
 	Fence       *fence.Fence
 	Counters    *metrics.Counters
 
@@ -138,8 +144,12 @@ func New(c Config) *Mount {
 	m.Upstreams = upstream.New(upstream.Config{
 		Storage: m.Storage, Now: m.now, Log: c.Log, Mount: upstreamMount{m}, Wake: m.queue.Wake, UserAgent: c.UserAgent, Dial: c.Dial,
 	})
+	m.Alerts = alert.New(alert.Config{
+		Storage: m.Storage, Now: m.now, Log: m.World.Log, Active: c.MayWrite, Origin: m.originOf, UserAgent: c.UserAgent, Dial: c.Dial,
+	})
 	m.Detect = detect.New(detect.Config{
 		Storage: m.Storage, Now: m.now, Log: m.World.Log, Place: m.placeOf, Holder: m.holderOf, Respond: responder{m},
+		Notify: m.Alerts.Notify,
 	})
 	m.World.Reused = m.Detect.RefreshReused
 	m.Usage = insight.New(insight.Config{
@@ -163,6 +173,7 @@ func (m *Mount) Start(ctx context.Context, s logical.Storage) error {
 		m.Leavers.Start(m.Leavers.Run)
 		m.Usage.Start(m.Usage.Run)
 		m.Detect.Start(m.Detect.Run)
+		m.Alerts.Start(m.Alerts.Run)
 	}
 	return err
 }
@@ -203,6 +214,7 @@ func (m *Mount) Close(ctx context.Context) {
 	m.flushWatch(ctx)
 	m.Detect.Close()
 	m.Detect.Flush(ctx)
+	m.Alerts.Close()
 	m.Statics.Close()
 	m.queue.Close()
 	m.Upstreams.Wait()

@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/alert"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/detect"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/feed"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/insight"
@@ -29,6 +30,7 @@ type State struct {
 	usage       *insight.Usage   // the same object for the life of the mount
 	watch       *report.Watch    // the same object for the life of the mount
 	detect      *detect.Detector // the same object for the life of the mount
+	Alerts      *alert.Alerts    // the same object for the life of the mount
 }
 
 // Loaded returns the state; nil before storage was read. Parts of the state may be stale.
@@ -115,6 +117,7 @@ func (st *State) rooms() map[string]room {
 		insight.Prefix:            st.usage,
 		report.Prefix:             st.watch,
 		detect.Prefix:             st.detect,
+		alert.Prefix:              st.Alerts,
 	}
 }
 
@@ -122,7 +125,7 @@ func (st *State) rooms() map[string]room {
 func (m *Mount) reload(ctx context.Context, s logical.Storage, old *State, stale []string, all bool) (*State, error) {
 	st := new(State)
 	if old == nil {
-		st.usage, st.watch, st.detect = m.Usage, m.Watch, m.Detect
+		st.usage, st.watch, st.detect, st.Alerts = m.Usage, m.Watch, m.Detect, m.Alerts
 		st.Tokens = native.Tokens{
 			World: &m.World, Deviations: ledger.NewDeviations(m.writer), Suspensions: ledger.NewSuspensions(m.writer), Refreshes: ledger.NewRefreshes(m.writer),
 			StatusIndexes: ledger.NewStatusIndexes(), DeletedRoles: ledger.NewDeletedRoles(), Inventory: ledger.NewInventory(m.writer),

@@ -46,6 +46,9 @@ func init() {
 		{name: "verify", weight: 6, do: (*world).verify},
 		{name: "poll", weight: 4, do: (*world).poll},
 		{name: "report", weight: 6, do: (*world).report},
+		{name: "misuse", weight: 2, do: (*world).misuse},
+		{name: "alerts", weight: 1, alone: true, do: (*world).tuneAlerts},
+		{name: "pager fails", weight: 1, alone: true, do: (*world).pagerFails},
 		{name: "advance", weight: 12, alone: true, do: (*world).advanceSome},
 		{name: "periodic", weight: 2, do: (*world).periodic},
 		{name: "crash", weight: 2, alone: true, do: (*world).crash},
@@ -280,28 +283,6 @@ func (w *world) zombieActs(r *rand.Rand) {
 	case 7:
 		n.storage.set(readOnly)
 		w.say("writes of node %d fail from now on", n.n)
-	}
-}
-
-// beStandby starts a standby, or ends it.
-func (w *world) beStandby(r *rand.Rand) {
-	if w.standby != nil {
-		w.stop(w.standby)
-		w.standby = nil
-		return
-	}
-	w.standby = w.start(true, plan{})
-	if w.standby != nil {
-		w.say("node %d is a standby", w.standby.n)
-	}
-}
-
-func (w *world) deliverSome(r *rand.Rand) {
-	if w.standby == nil {
-		return
-	}
-	for range 1 + r.IntN(8) {
-		w.standby.deliver(r.IntN)
 	}
 }
 

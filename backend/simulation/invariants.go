@@ -267,7 +267,7 @@ func (w *world) checkAll(n *node) {
 	w.checkList(n, map[string]any{"limit": 1000})
 }
 
-var secretForms = regexp.MustCompile(`svc-(?:tok|root)-\d+-secret|eyJ[A-Za-z0-9_-]{20,}\.|\b(?:apt|two|three_x)_[0-9A-Za-z]{60,}`)
+var secretForms = regexp.MustCompile(`svc-(?:tok|root)-\d+-secret|eyJ[A-Za-z0-9_-]{20,}\.|\b(?:apt|two|three_x)_[0-9A-Za-z]{60,}|whsec_[0-9A-Za-z+/]{20,}|pager-(?:path|header)-secret`)
 
 // answersWithTokens are the paths whose answers are tokens.
 var answersWithTokens = []string{"creds/", "static-creds/", "oauth/token", "oauth/status", "oauth/introspect"}

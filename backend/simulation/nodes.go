@@ -3,6 +3,7 @@ package simulation
 import (
 	"bytes"
 	"context"
+	"math/rand/v2"
 	"net"
 	"slices"
 	"sync"
@@ -257,4 +258,26 @@ func (l *logBuffer) take() string {
 	text := l.text.String()
 	l.text.Reset()
 	return text
+}
+
+// beStandby starts a standby, or ends it.
+func (w *world) beStandby(r *rand.Rand) {
+	if w.standby != nil {
+		w.stop(w.standby)
+		w.standby = nil
+		return
+	}
+	w.standby = w.start(true, plan{})
+	if w.standby != nil {
+		w.say("node %d is a standby", w.standby.n)
+	}
+}
+
+func (w *world) deliverSome(r *rand.Rand) {
+	if w.standby == nil {
+		return
+	}
+	for range 1 + r.IntN(8) {
+		w.standby.deliver(r.IntN)
+	}
 }

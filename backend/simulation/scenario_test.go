@@ -47,6 +47,8 @@ func TestScenario(t *testing.T) {
 		{"answer-kept-again", native, nil, answerKeptAgain},
 		{"suspended-at-two-nodes", native, []time.Duration{150 * time.Second, -150 * time.Second}, suspendedAtTwo},
 		{"dies-suspending", native, nil, diesSuspending},
+		{"dies-alerting", native, nil, diesAlerting},
+		{"alert-of-a-replaced-node", native, nil, alertOfReplaced},
 		{"budgets", full, nil, budgets},
 		{"usage-kept", native, nil, usageKept},
 	} {

@@ -57,3 +57,18 @@ func (w *world) checkLog(n *node) {
 		}
 	}
 }
+
+// rawBody is the body of an answer that is not Vault's, and its status; 0 where it is Vault's.
+func rawBody(resp *logical.Response) (string, int) {
+	if resp == nil || resp.Data[logical.HTTPRawBody] == nil {
+		return "", 0
+	}
+	status, _ := resp.Data[logical.HTTPStatusCode].(int)
+	switch body := resp.Data[logical.HTTPRawBody].(type) {
+	case []byte:
+		return string(body), status
+	case string:
+		return body, status
+	}
+	return "", status
+}

@@ -128,6 +128,9 @@ func (w *world) atRest() {
 	if w.service != nil {
 		w.service.heal()
 	}
+	if w.pager != nil {
+		w.pager.heal()
+	}
 	r := rand.New(rand.NewPCG(1, 1))
 	if w.zombie != nil {
 		w.stop(w.zombie)
@@ -156,6 +159,7 @@ func (w *world) atRest() {
 		return
 	}
 	w.checkAll(w.active)
+	w.checkAlerts()
 	if w.standby != nil {
 		for w.standby.deliver(r.IntN) {
 		}
@@ -232,7 +236,7 @@ func (w *world) checkHeld(n *node, u *upstreamToken) (held bool) {
 
 // mayRemain are the keys that storage may hold when all tokens have ended. Findings of misuse remain for 90 days.
 var mayRemain = []string{"config", "keys/", "role/", "provider/", "connection/", "static-role/", "ledger/writers/", "ledger/status/", "ledger/inventory/", "ledger/suspensions/", "usage/",
-	"watch/", "detect/finding/"}
+	"watch/", "detect/finding/", "detect/settings", "alert/entry/"}
 
 // atTheEnd has all tokens end: storage must be small again (invariant 6).
 func (w *world) atTheEnd() {

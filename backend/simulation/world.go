@@ -43,6 +43,7 @@ type world struct {
 
 	verifier verifier
 	reporter reporter
+	pager    *pager
 
 	nextHangUp atomic.Pointer[hangUp] // of the next request; nil: none
 	hanging    atomic.Pointer[hangUp] // of the request that goes on; nil: none
@@ -203,6 +204,7 @@ func (w *world) begin() {
 		return
 	}
 	w.must("config", map[string]any{"issuer": "https://vault.example.com/v1/apitoken"})
+	w.beAlerted()
 	if w.upstream {
 		w.must("providers/service", map[string]any{"definition": w.definition()})
 		w.connect(w.active, serviceHost, nil)
@@ -240,6 +242,9 @@ func (w *world) close() {
 		if n != nil {
 			w.stop(n)
 		}
+	}
+	if w.pager != nil {
+		w.pager.stop()
 	}
 	if w.service != nil {
 		w.service.stop()
@@ -328,19 +333,4 @@ func (w *world) ask(n *node, req *logical.Request) *answer {
 	w.checkBudget(operation, path, w.revokes(path, req.Data), a)
 	w.noticed(path, a)
 	return a
-}
-
-// rawBody is the body of an answer that is not Vault's, and its status; 0 where it is Vault's.
-func rawBody(resp *logical.Response) (string, int) {
-	if resp == nil || resp.Data[logical.HTTPRawBody] == nil {
-		return "", 0
-	}
-	status, _ := resp.Data[logical.HTTPStatusCode].(int)
-	switch body := resp.Data[logical.HTTPRawBody].(type) {
-	case []byte:
-		return string(body), status
-	case string:
-		return body, status
-	}
-	return "", status
 }
