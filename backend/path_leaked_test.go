@@ -121,7 +121,7 @@ func TestLeakedNoise(t *testing.T) {
 		}
 		mine, strange := e.creds("r", nil), other.creds("r", nil)
 		forged := strings.Replace(mine.token, "apt_", "two_", 1)
-		reads, writes := e.storage.reads.Load(), e.storage.writes.Load()
+		reads := e.storage.reads.Load()
 		e.expectLabels("false false false false false false", e.leaks("x", mine.token[:40], forged, strings.Repeat("a", 5000), "a\nb", "a.b.c"))
 		if n := e.storage.reads.Load() - reads; n > 0 {
 			t.Errorf("%d reads for noise", n)
@@ -131,7 +131,8 @@ func TestLeakedNoise(t *testing.T) {
 			t.Errorf("%d reads for an unknown key, twice, and a revocation", n)
 		}
 		time.Sleep(time.Minute) // the finding is stored
-		reads, writes = e.storage.reads.Load(), e.storage.writes.Load()
+		reads = e.storage.reads.Load()
+		writes := e.storage.writes.Load()
 		var many []any
 		for range 20 {
 			stranger := newEngine(t)
