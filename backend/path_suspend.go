@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -11,7 +12,21 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 )
 
+// suspendedAnswer are the members of a suspension in a list.
+var suspendedAnswer = fields{
+	"kind":         must(str("token or entity.")),
+	"suspended_at": must(str("Time of the last suspend.")),
+	"note":         str("Note of the last suspend."),
+	"role":         str("Role of the token, if the inventory has the token."),
+	"entity_id":    str("Vault entity of the token, or the suspended entity."),
+	"display_name": str("Display name of the Vault token that requested the token."),
+}
+
 func (b *backend) pathsSuspend() []*framework.Path {
+	listFields := pageFields("key")
+	listFields["limit"].Description = fmt.Sprintf("Maximum number of entries to return, at most %d. Default: %[1]d.", mount.MaxPage)
+	listResponse := listAnswer("key")
+	listResponse["key_info"] = object("For each key: kind (token or entity), suspended_at, note, role, entity_id, display_name.")
 	suspend := joined(tokenOrIDFields(), fields{
 		"subject": str("ID of a Vault entity, in place of a token: all tokens of the entity are meant, also tokens that are issued " +
 			"later."),
@@ -29,7 +44,38 @@ func (b *backend) pathsSuspend() []*framework.Path {
 			"Undo a suspension, by the token, its token_id or its entity.",
 			"resume undoes a suspension of the same kind: a token that was suspended by itself stays suspended after its entity is "+
 				"resumed. resume never undoes a revocation, and does not extend a token."),
+		path("suspended/?$", "", "suspensions", listFields,
+			only(logical.ListOperation, b.answer(b.pathSuspendedList, "List the suspended tokens and entities.", ok(listResponse))),
+			"List the suspended tokens and entities.",
+			"Returns a page of what resume can undo, in the order of the keys: the token_id of a suspended token, or the ID of a suspended "+
+				"Vault entity. Revoked tokens are left out. For the next page, set after to the last key."),
 	}
+}
+
+func (b *backend) pathSuspendedList(_ context.Context, st *state, _ *request, d *input) (*response, error) {
+	after, limit, err := pageOf(d)
+	if err != nil {
+		return nil, err
+	}
+	if _, given := d.GetOk("limit"); !given {
+		limit = mount.MaxPage
+	}
+	if limit > mount.MaxPage {
+		return nil, refusal.Field("limit", "%d is too large, at most %d is allowed", limit, mount.MaxPage)
+	}
+	list, more := b.Suspended(st, after, limit)
+	keys, info := make([]string, len(list)), make(map[string]any, len(list))
+	for i, one := range list {
+		keys[i], info[one.Key] = one.Key, members(suspendedAnswer, one).Data
+	}
+	resp := logical.ListResponseWithInfo(keys, info)
+	if more {
+		resp.AddWarning(fmt.Sprintf("there are more suspensions: list again with after=%s", keys[len(keys)-1]))
+	}
+	if n := len(st.Suspensions.Damaged()); n > 0 {
+		resp.AddWarning(fmt.Sprintf("%d stored entries of suspensions cannot be read, and may have more: see broken/", n))
+	}
+	return resp, nil
 }
 
 func (b *backend) pathSuspendUpdate(ctx context.Context, st *state, req *request, d *input) (*response, error) {

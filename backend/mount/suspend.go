@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
@@ -98,6 +101,42 @@ func (m *Mount) Resume(ctx context.Context, s logical.Storage, st *State, t Targ
 			row.Subject))
 	}
 	return warnings, nil
+}
+
+// Suspended is a suspended token or Vault entity.
+type Suspended struct {
+	Key         string    `json:"key"`  // ID of the grant, or of the entity
+	Kind        string    `json:"kind"` // token or entity
+	At          time.Time `json:"suspended_at"`
+	Note        string    `json:"note"`
+	Role        string    `json:"role"` // of a token of the inventory, as the rest
+	EntityID    string    `json:"entity_id"`
+	DisplayName string    `json:"display_name"`
+}
+
+// Suspended returns at most limit suspensions that a resume can undo, in the order of their keys after a key, and whether there
+// are more.
+func (m *Mount) Suspended(st *State, after string, limit int) (list []*Suspended, more bool) {
+	names := st.Suspensions.Names(m.now())
+	for _, key := range slices.Sorted(maps.Keys(names)) {
+		by := names[key]
+		one := &Suspended{Key: key, Kind: "entity", At: time.Unix(by.At, 0).UTC(), Note: by.Note, EntityID: by.Subject}
+		if id, err := token.ParseID(key); by.Subject == "" && err == nil {
+			if st.Revoked(id) {
+				continue
+			}
+			row, _ := st.Inventory.Get(id)
+			one.Kind, one.Role, one.EntityID, one.DisplayName = "token", row.Role, row.Subject, row.DisplayName
+		}
+		if key <= after {
+			continue
+		}
+		if len(list) == limit {
+			return list, true
+		}
+		list = append(list, one)
+	}
+	return list, false
 }
 
 // grantOf returns the grant of a target, and the place in a status list that the token states. did is what was to be done,
