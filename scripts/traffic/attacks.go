@@ -214,9 +214,9 @@ func (w *world) probing(a *attack) bool {
 // guess shows n unknown tokens from an address.
 func (w *world) guess(a *attack, n int, pause int64) {
 	from := w.net.address(w.net.clouds[w.rand.IntN(3)], w.net.cityWhere(anywhere))
-	server, first := w.server(), uint32(w.rand.IntN(1<<30)) //nolint:gosec // 30 bits
+	server, first := w.server(), uint32(w.rand.IntN(1<<30))
 	a.addresses[from] = true
-	w.tries(a, n, pause, func(i int) { w.unknown(server, from, first+uint32(i)) }) //nolint:gosec // few
+	w.tries(a, n, pause, func(i int) { w.unknown(server, from, first+uint32(i)) })
 }
 
 func (w *world) stuffing(a *attack) bool {

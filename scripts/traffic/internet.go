@@ -146,7 +146,7 @@ func (n *internet) address(of *network, city int) netip.Addr {
 	}
 	n.taken[block]++
 	var four [4]byte
-	binary.BigEndian.PutUint32(four[:], 20<<24+uint32(block)<<8+uint32(n.taken[block])) //nolint:gosec // far below
+	binary.BigEndian.PutUint32(four[:], 20<<24+uint32(block)<<8+uint32(n.taken[block]))
 	return netip.AddrFrom4(four)
 }
 
@@ -157,7 +157,7 @@ func (n *internet) placeOf(of *network, at int) detect.Place {
 	}
 	c := &cities[at]
 	p := detect.Place{
-		Region: c.country, City: uint32(at) + 1, Network: of.number, Located: true, Latitude: c.lat, Longitude: c.lon, //nolint:gosec // few
+		Region: c.country, City: uint32(at) + 1, Network: of.number, Located: true, Latitude: c.lat, Longitude: c.lon,
 		Radius: radii[n.rand.IntN(len(radii))],
 	}
 	switch of.kind {

@@ -162,7 +162,7 @@ func (p *pipeline) run() {
 	for i := range p.runners {
 		from = append(from, p.own)
 		if p.hosted {
-			from[i] = p.net.address(p.net.clouds[0], regions[(int(p.issues)+i%3)%len(regions)]) //nolint:gosec // a number of tokens
+			from[i] = p.net.address(p.net.clouds[0], regions[(int(p.issues)+i%3)%len(regions)])
 		}
 	}
 	for range p.between(4, 30) {

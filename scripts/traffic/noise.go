@@ -34,14 +34,14 @@ func (w *world) scanner() {
 	from := w.net.address(w.net.clouds[w.rand.IntN(3)], w.net.cityWhere(anywhere))
 	server := w.server()
 	for i := range w.between(1, 8) {
-		w.in(int64(i)*w.about(minute), func() { w.unknown(server, from, uint32(w.rand.IntN(1<<30))+1) }) //nolint:gosec // 30 bits
+		w.in(int64(i)*w.about(minute), func() { w.unknown(server, from, uint32(w.rand.IntN(1<<30))+1) })
 	}
 }
 
 // monitor shows a token that nobody knows any more, again and again.
 func (w *world) monitor() {
 	from := w.net.address(w.net.clouds[w.rand.IntN(3)], w.net.cityWhere(anywhere))
-	server, until, text := w.server(), w.now+w.lasting(day, 10*day), uint32(w.rand.IntN(1<<30))+1 //nolint:gosec // 30 bits
+	server, until, text := w.server(), w.now+w.lasting(day, 10*day), uint32(w.rand.IntN(1<<30))+1
 	var again func()
 	again = func() {
 		w.unknown(server, from, text)

@@ -81,7 +81,7 @@ func (v *verifier) row(id token.ID) *insight.TokenUse {
 // used counts uses, and keeps the circumstances of the last one, as package verify does.
 func (v *verifier) used(id token.ID, n int, from netip.Addr) {
 	row := v.row(id)
-	row.Uses += uint64(n) //nolint:gosec // positive
+	row.Uses += uint64(n)
 	row.At, row.Address = time.Unix(v.w.now+v.skew, 0), from
 }
 
@@ -89,11 +89,11 @@ func (v *verifier) refused(id token.ID, reason access.Reason, n int) {
 	row := v.row(id)
 	for i := range row.Refusals {
 		if row.Refusals[i].Reason == reason {
-			row.Refusals[i].Count += uint32(n) //nolint:gosec // positive
+			row.Refusals[i].Count += uint32(n)
 			return
 		}
 	}
-	row.Refusals = append(row.Refusals, insight.Refusals{Reason: reason, Count: uint32(n)}) //nolint:gosec // positive
+	row.Refusals = append(row.Refusals, insight.Refusals{Reason: reason, Count: uint32(n)})
 }
 
 // reject counts unknown tokens, which a verifier does not tell apart.

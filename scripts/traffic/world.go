@@ -140,7 +140,7 @@ func (w *world) localHour(city int) float64 {
 func (w *world) weekend() bool { return (w.now-begin)/day%7 >= 5 }
 
 func newWorld(s settings) *world {
-	r := rand.New(rand.NewPCG(s.seed, 1)) //nolint:gosec // repeatable, not secret
+	r := rand.New(rand.NewPCG(s.seed, 1))
 	w := &world{
 		settings: s, rand: r, net: newInternet(r), now: begin - 150*day, until: begin + int64(s.weeks)*7*day,
 		tokens: make(map[token.ID]*issued), findings: make(map[string]detect.Finding),
@@ -184,7 +184,7 @@ func (w *world) issue(kind, subject string, life int64, city int, at *verifier) 
 	w.issues++
 	var id token.ID
 	binary.BigEndian.PutUint64(id[:], w.issues*0x9e3779b97f4a7c15)
-	binary.BigEndian.PutUint32(id[8:], uint32(w.issues)*0x85ebca6b) //nolint:gosec // any bits will do
+	binary.BigEndian.PutUint32(id[8:], uint32(w.issues)*0x85ebca6b)
 	t := &issued{
 		id: id, holder: detect.Holder{Role: kind, Subject: subject, IssuedAt: time.Unix(w.now, 0)}, ends: w.now + life, at: at,
 		city: city, kind: kind,
