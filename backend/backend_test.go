@@ -127,6 +127,7 @@ func TestOpenAPI(t *testing.T) {
 		"delete /providers/{name}":       "apitoken-delete-provider",
 		"post /suspend":                  "apitoken-suspend-token",
 		"post /resume":                   "apitoken-resume-token",
+		"get /suspended/":                "apitoken-list-suspensions",
 		"get /broken/":                   "apitoken-list-broken-entries",
 		"get /metrics":                   "apitoken-read-metrics",
 		"delete /broken/{key}":           "apitoken-delete-broken-entry",

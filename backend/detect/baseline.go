@@ -2,17 +2,21 @@ package detect
 
 import (
 	"hash/maphash"
+	"slices"
 	"sync"
 )
 
 const (
-	// learnEvery is how often a use counts for learning, in seconds: an hour's uses count once.
-	learnEvery = hour
+	// learnEvery is how often a use counts for learning, in seconds: a day's uses count once, as a login does.
+	learnEvery = day
+
+	// familiarAfter is after how many days a network of a baseline is familiar. A thief's network is not, on the day of the theft.
+	familiarAfter = 2
 
 	// baselinePlaces is the number of regions, and of networks, that are kept of a role and subject.
 	baselinePlaces = 16
 
-	// maxBaselines is the maximum number of baselines: about 10 MB.
+	// maxBaselines is the maximum number of baselines: about 12 MB.
 	maxBaselines = 50_000
 )
 
@@ -68,13 +72,14 @@ func (bs *baselines) makeRoom() {
 	delete(bs.byKey, oldest)
 }
 
-// baseline has the places of a role and subject: 128 bytes.
+// baseline has the places of a role and subject: 160 bytes.
 type baseline struct {
 	mu       sync.Mutex
 	first    uint32 // time of the first use
 	last     uint32 // time of the last use that counted
 	uses     uint16 // that counted
 	networks [baselinePlaces]uint32
+	since    [baselinePlaces]uint16 // days since 1970 when the networks were first used
 	regions  [baselinePlaces][2]byte
 }
 
@@ -118,13 +123,35 @@ func (b *baseline) note(region string, network, at uint32) {
 		}
 		if isNetwork {
 			copy(b.networks[1:], b.networks[:])
-			b.networks[0] = network
+			copy(b.since[1:], b.since[:])
+			b.networks[0], b.since[0] = network, dayOf(at)
 		}
 	}
-	if at >= b.last+learnEvery || b.last == 0 {
+	if at/learnEvery > b.last/learnEvery || b.last == 0 {
 		b.last = at
 		b.uses = min(b.uses+1, 1<<15)
 	}
+}
+
+func dayOf(at uint32) uint16 { return uint16(at / day) } //nolint:gosec // until the year 2149
+
+// familiar reports whether a place is usual: the role and subject have used its network for some days, and its region before.
+func (b *baseline) familiar(p *Place, at uint32) bool {
+	if !b.knows(p.Network, at) {
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	isRegion, _ := b.lacks(p.Region, p.Network)
+	return !isRegion
+}
+
+// knows reports whether the role and subject have used a network for some days.
+func (b *baseline) knows(network, at uint32) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	i := slices.Index(b.networks[:], network)
+	return network != 0 && i >= 0 && dayOf(at) >= b.since[i]+familiarAfter
 }
 
 // lacks reports whether a known region, and a known network, are not in the baseline. The caller holds mu.

@@ -1,7 +1,7 @@
 // Package detect finds misuse of tokens: rules over the uses and refusals that package insight is told. A rule that fires
 // makes a finding. A finding says which rule fired, with which numbers, on which evidence, and what to do.
 //
-// Evaluation is streaming: nothing is scanned again. The state of a token has at most 192 bytes (token.go). The state of a
+// Evaluation is streaming: nothing is scanned again. The state of a token has at most 168 bytes (token.go). The state of a
 // role and subject (baseline.go), the state of an address (addresses.go) and the findings (findings.go) are bounded too.
 package detect
 
@@ -120,6 +120,7 @@ type Detector struct {
 	settings  atomic.Pointer[Settings]
 	baselines baselines
 	addresses addresses
+	ends      ends
 	findings  findings
 	writes    writes
 }

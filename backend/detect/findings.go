@@ -139,6 +139,47 @@ func (fs *findings) drop(it *item) {
 	}
 }
 
+// waits returns how long the changes of a stored finding are still gathered.
+func waits(it *item, now time.Time) time.Duration {
+	if wait := writeDelay - now.Sub(it.dirty); wait > 0 && wait <= writeDelay {
+		return wait
+	}
+	return 0
+}
+
+// retry makes a response due that failed in another process. The caller holds findings.mu.
+func (d *Detector) retry(it *item, now time.Time) {
+	if mode := d.Settings().mode(it.Rule); it.dirty.IsZero() && it.Response == Failed && (mode == Revoke || mode == Suspend) {
+		it.respond, it.dirty = mode, now
+	}
+}
+
+// merge combines a finding in memory with what another process has stored.
+func (it *item) merge(stored *Finding) {
+	own, count, first := it.Finding, max(it.Count, stored.Count), stored.First
+	if own.First.Before(first) {
+		first = own.First
+	}
+	if stored.Last.After(own.Last) || it.dirty.IsZero() {
+		it.Finding = *stored
+	}
+	it.Acknowledgement = own.Acknowledgement
+	if stored.State == Acknowledged && (own.State != Acknowledged || stored.At.After(own.At)) {
+		it.Acknowledgement = stored.Acknowledgement
+	}
+	it.Response = own.Response
+	if own.Response == "" || own.Response == Failed || stored.Response == Revoked {
+		it.Response = cmp.Or(stored.Response, own.Response)
+	}
+	if it.Response == Revoked || it.Response == Suspended {
+		it.respond = ""
+	}
+	if it.Announced = own.Announced; stored.Announced.At.After(own.Announced.At) {
+		it.Announced = stored.Announced
+	}
+	it.Count, it.First, it.stored = count, first, true
+}
+
 // Get returns a finding.
 func (d *Detector) Get(id string) (Finding, bool) {
 	d.findings.mu.Lock()
@@ -254,6 +295,7 @@ func newestFirst(a, b *Finding) int { return cmp.Or(b.First.Compare(a.First), cm
 // Prune drops what is kept of addresses and findings that are long past.
 func (d *Detector) Prune(now time.Time) {
 	d.addresses.prune(seconds(now))
+	d.ends.prune(seconds(now))
 	fs := &d.findings
 	fs.mu.Lock()
 	defer fs.mu.Unlock()

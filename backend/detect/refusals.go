@@ -64,19 +64,19 @@ func (d *Detector) burst(s *sight, reason access.Reason, n uint64) {
 	})
 }
 
-// ended finds a token that is still shown long after its end.
+// ended finds a token that is still shown long after its first refusal for an end. A client that wakes up may show an expired
+// token once or twice.
 func (d *Detector) ended(s *sight, r *Refusals) {
+	if s.token.ended == 0 {
+		s.token.ended = d.ends.first(s.id, s.at)
+	}
 	end := s.token.ended
-	if r.Reason == access.Expired && !s.seen.EndedAt.IsZero() {
-		end = seconds(s.seen.EndedAt)
-	}
-	if end == 0 {
-		s.token.ended = s.at
-		end = s.at
-	}
 	late := since(end, s.at)
 	if int64(late) < s.numbers[endedFor] || !s.on(UsedAfterEnd) {
 		return
+	}
+	if r.Reason == access.Expired && !s.seen.EndedAt.IsZero() {
+		late = max(late, since(seconds(s.seen.EndedAt), s.at))
 	}
 	d.raise(s.key(UsedAfterEnd, string(r.Reason)), s.at, uint64(r.Count), func(f *Finding) {
 		f.Severity = Medium

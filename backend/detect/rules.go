@@ -142,7 +142,7 @@ var Thresholds = [thresholds]Threshold{
 	learnFor: {"learn_for", NewRegion, true, 14 * day, hour, 60 * day, "how long new_region and new_network learn " +
 		"the places of a role and entity"},
 	learnUses: {"learn_uses", NewRegion, false, 10, 1, 10_000, "uses after which learning ends earlier; at most one " +
-		"use an hour counts"},
+		"use a day counts"},
 	severalWindow: {"several_networks_window", SeveralNetworks, true, 30 * minute, minute, day,
 		"uses within this time count as at the same time"},
 	severalFidelity: {"several_networks_fidelity", SeveralNetworks, false, 1, 1, 2,
@@ -164,13 +164,13 @@ var Thresholds = [thresholds]Threshold{
 		"address's uses"},
 	sprayingWindow: {"guessing_spraying_window", Guessing, true, hour, minute, day, "spraying: window"},
 	sharedNetworks: {"shared_addresses", Shared, false, 5, 1, windowSlots - 1,
-		"addresses from which a token may be used within the window; a network counts once"},
+		"addresses from which a token may be used within the window; a network counts once in each city"},
 	sharedWindow: {"shared_window", Shared, true, hour, minute, day, "window of shared_addresses"},
 	dormantAfter: {"dormant_awake_after", DormantAwake, true, 30 * day, hour, 3650 * day,
 		"time without a use after which a use is a finding"},
 	endedFor: {"used_after_end_after", UsedAfterEnd, true, 10 * minute, 0, 30 * day,
-		"time after the end from which showing the token is a finding"},
+		"time after the first refusal from which showing the token is a finding"},
 	surgeFactor: {"surge_factor", Surge, false, 10, 2, 1000, "uses a minute, as a multiple of the token's usual number"},
-	surgeFloor:  {"surge_floor", Surge, false, 100, 1, 1_000_000, "uses a minute below which nothing is a surge"},
-	surgeLearn:  {"surge_learn", Surge, false, 60, 1, 10_000, "minutes with uses from which the usual number is learned"},
+	surgeFloor:  {"surge_floor", Surge, false, 30, 1, 1_000_000, "uses a minute below which nothing is a surge"},
+	surgeLearn:  {"surge_learn", Surge, false, 20, 1, 10_000, "minutes with uses from which the usual number is learned"},
 }

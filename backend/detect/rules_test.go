@@ -119,7 +119,7 @@ func (b *bench) found(rule Rule) []Finding {
 func (b *bench) learn(n int, addr string) {
 	for range 10 {
 		b.use(n, addr)
-		b.pass(time.Hour)
+		b.pass(24 * time.Hour)
 	}
 }
 
@@ -165,6 +165,9 @@ func TestThresholds(t *testing.T) {
 			}
 		}
 	}
+	expired := func(b *bench) {
+		b.saw(1, Seen{EndedAt: start.Add(-time.Hour), Refusals: []Refusals{{Reason: access.Expired, Count: 1}}})
+	}
 	covered := make(map[Rule]bool)
 	for _, c := range []struct {
 		rule         Rule
@@ -190,6 +193,8 @@ func TestThresholds(t *testing.T) {
 			for range 9 {
 				b.use(1, berlin)
 				b.pass(time.Hour)
+				b.use(1, berlin)
+				b.pass(23 * time.Hour)
 			}
 			b.use(2, sydney)
 		}, func(b *bench) {
@@ -331,12 +336,17 @@ func TestThresholds(t *testing.T) {
 			b.refuse(1, access.Revoked, 1)
 		}},
 		{UsedAfterEnd, "expired", func(b *bench) {
-			b.saw(1, Seen{EndedAt: b.now.Add(-10*time.Minute + time.Second), Refusals: []Refusals{{Reason: access.Expired, Count: 1}}})
+			expired(b)
+			b.pass(10*time.Minute - time.Second)
+			expired(b)
 		}, func(b *bench) {
-			b.saw(1, Seen{EndedAt: b.now.Add(-10 * time.Minute), Refusals: []Refusals{{Reason: access.Expired, Count: 1}}})
+			expired(b)
+			delete(b.tokens, idOf(1)) // the state of a token leaves memory when the token expires
+			b.pass(10 * time.Minute)
+			expired(b)
 		}},
 		{Surge, "uses", surge(61, 200), surge(61, 201)},
-		{Surge, "learning", surge(59, 1000), surge(60, 1000)},
+		{Surge, "learning", surge(19, 1000), surge(20, 1000)},
 		{Surge, "floor", func(b *bench) {
 			b.set(Change{Numbers: map[string]int64{"surge_floor": 1000}})
 			surge(61, 1000)(b)
@@ -378,6 +388,49 @@ func TestThresholds(t *testing.T) {
 		if !covered[r.Rule] {
 			t.Errorf("the rule %s has no test", r.Rule)
 		}
+	}
+}
+
+// Networks that role and entity have used for days are far apart and used at the same time without a finding. On the first two
+// days, and with another network, there is a finding. A thief does not become familiar before his theft is found.
+func TestFamiliarNetworks(t *testing.T) {
+	b := newBench(t)
+	b.places[berlin], b.places[sydney] = at(0, 0), at(90, 0)
+	b.places[far] = at(-90, 0)
+	for i, addr := range []string{berlin, sydney, far} {
+		p := b.places[addr]
+		p.Network, p.City = uint32(1+i), uint32(1+i)
+		b.places[addr] = p
+	}
+	count := func(n int, addrs ...string) int {
+		before := len(b.found(ImpossibleTravel)) + len(b.found(SeveralNetworks))
+		for _, addr := range addrs {
+			b.use(n, addr)
+			b.pass(time.Minute)
+		}
+		return len(b.found(ImpossibleTravel)) + len(b.found(SeveralNetworks)) - before
+	}
+	for day := range 4 {
+		if found, want := count(1+day, berlin, sydney, berlin), day < 2; (found == 2) != want || !want && found != 0 {
+			t.Errorf("day %d: %d findings", day, found)
+		}
+		b.pass(24*time.Hour - 3*time.Minute)
+	}
+	if found := count(9, berlin, far); found != 2 {
+		t.Errorf("a new network: %d findings", found)
+	}
+	b.pass(time.Hour)
+	if found := count(10, far); found != 0 {
+		t.Errorf("a new network alone: %d findings", found)
+	}
+	if found := count(10, berlin); found != 2 {
+		t.Errorf("the holder after the thief: %d findings", found)
+	}
+
+	// A known range is as good as a familiar network: the exit of the company's VPN.
+	b.set(Change{Ranges: &[]string{far + "/32"}})
+	if found := count(11, berlin, far, berlin); found != 0 {
+		t.Errorf("a known range and a familiar network: %d findings", found)
 	}
 }
 

@@ -48,6 +48,7 @@ type writes struct {
 	running  sync.Mutex // held by Run, Flush, and while a finding is written or read; locked before findings.mu
 	next     time.Time
 	failing  bool // the last write failed
+	retried  bool // the last thing that Run did was to repeat a response
 }
 
 var idForm = regexp.MustCompile(`^[0-9a-f]{24}$`)
@@ -108,27 +109,6 @@ func (d *Detector) read(ctx context.Context, s logical.Storage, id string) error
 	return nil
 }
 
-// merge combines a finding in memory with what another process has stored.
-func (it *item) merge(stored *Finding) {
-	count, first, said := max(it.Count, stored.Count), stored.First, it.Announced
-	if it.First.Before(first) {
-		first = it.First
-	}
-	if stored.Last.After(it.Last) || it.dirty.IsZero() {
-		it.Finding = *stored
-	}
-	if stored.State == Acknowledged {
-		it.Acknowledgement = stored.Acknowledgement
-	}
-	if stored.Response == Revoked || stored.Response == Suspended {
-		it.Response, it.respond = stored.Response, ""
-	}
-	if stored.Announced.At.After(said.At) {
-		said = stored.Announced
-	}
-	it.Count, it.First, it.Announced, it.stored = count, first, said, true
-}
-
 // decode decodes a stored finding.
 func decode(value []byte, id string) (f Finding, err error) {
 	if err := json.Unmarshal(value, &f); err != nil {
@@ -165,12 +145,13 @@ func (d *Detector) Run(ctx context.Context) time.Duration {
 	return writeInterval
 }
 
-// due returns the finding that needs something now, or how long to wait; 0: until an event.
+// due returns the finding that needs something now, or how long to wait; 0: until an event. New findings come first. A response
+// to be repeated waits for one new finding at most, and a new finding for one repeated response.
 func (d *Detector) due(now time.Time) (string, time.Duration) {
 	fs := &d.findings
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	var fresh, changed *item
+	var fresh, changed, again *item
 	for _, it := range fs.byID {
 		d.retry(it, now)
 		news, _ := it.news()
@@ -180,30 +161,32 @@ func (d *Detector) due(now time.Time) (string, time.Duration) {
 			if fresh == nil || it.respond != "" && fresh.respond == "" || it.respond == fresh.respond && it.dirty.Before(fresh.dirty) {
 				fresh = it
 			}
-		case changed == nil || it.dirty.Before(changed.dirty):
+		case it.respond != "" && (again == nil || it.dirty.Before(again.dirty)):
+			again = it
+		case it.respond == "" && (changed == nil || it.dirty.Before(changed.dirty)):
 			changed = it
 		}
 	}
-	if fresh != nil {
+	d.writes.retried = again != nil && waits(again, now) == 0 && (fresh == nil || !d.writes.retried)
+	switch {
+	case d.writes.retried:
+		return again.ID, 0
+	case fresh != nil:
 		return fresh.ID, 0
 	}
 	for id := range fs.gone {
 		return id, 0
 	}
+	if changed == nil || again != nil && again.dirty.Before(changed.dirty) {
+		changed = again
+	}
 	if changed == nil {
 		return "", 0
 	}
-	if wait := writeDelay - now.Sub(changed.dirty); wait > 0 && wait <= writeDelay {
+	if wait := waits(changed, now); wait > 0 {
 		return "", wait
 	}
 	return changed.ID, 0
-}
-
-// retry makes a response due that failed in another process. The caller holds findings.mu.
-func (d *Detector) retry(it *item, now time.Time) {
-	if mode := d.Settings().mode(it.Rule); it.dirty.IsZero() && it.Response == Failed && (mode == Revoke || mode == Suspend) {
-		it.respond, it.dirty = mode, now
-	}
 }
 
 // settle does what is due of a finding.
@@ -263,8 +246,12 @@ func (d *Detector) respond(ctx context.Context, f *Finding, mode Mode) string {
 	return Failed
 }
 
-// write stores a finding. The caller holds writes.running.
+// write stores a finding, merged with what another process has stored: a node that was replaced keeps the acknowledgements of
+// the active node. The caller holds writes.running.
 func (d *Detector) write(ctx context.Context, s logical.Storage, id string) error {
+	if err := d.read(ctx, s, id); err != nil {
+		return err
+	}
 	fs := &d.findings
 	fs.mu.Lock()
 	it := fs.byID[id]
@@ -324,6 +311,9 @@ func (d *Detector) Acknowledge(ctx context.Context, s logical.Storage, id, note,
 	}
 	before := it.Acknowledgement
 	it.Acknowledgement = Acknowledgement{Acknowledged, note, d.Now().UTC().Truncate(time.Second), by}
+	if it.At.Before(before.At) { // by the clock of another node: the later note must win
+		it.At = before.At
+	}
 	if it.dirty.IsZero() {
 		it.dirty = d.Now()
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 )
 
@@ -232,6 +233,34 @@ func TestFindingSize(t *testing.T) {
 	entry, err := b.Storage.Get(ctx, findingsPrefix+id)
 	if err != nil || len(entry.Value) > 4<<10 {
 		t.Errorf("%d bytes: %v", len(entry.Value), err)
+	}
+}
+
+// A response that failed is repeated while new findings flood in, and the new findings do not wait for many responses either.
+func TestRepeatedResponseInAFlood(t *testing.T) {
+	b := newBench(t)
+	b.set(Change{Modes: map[Rule]Mode{ProofFailed: Revoke}})
+	b.fails = errors.New("storage is sealed")
+	const failing = 40 // more than can be repeated within the delay of a response
+	for i := range failing {
+		b.refuse(i, "proof_replayed", 1)
+		b.Run(ctx)
+		b.pass(time.Second)
+	}
+	stored := len(b.stored())
+	b.fails = nil
+	for i := range 4 * failing {
+		b.pass(time.Second)
+		for n := range 3 {
+			b.refuse(1000+3*i+n, access.InsufficientScope, 20)
+		}
+		b.Run(ctx)
+	}
+	if n := len(b.revoked); n != failing {
+		t.Errorf("%d of %d responses were repeated", n, failing)
+	}
+	if fresh := len(b.stored()) - stored; fresh < failing/2 {
+		t.Errorf("%d new findings were stored", fresh)
 	}
 }
 

@@ -2,7 +2,8 @@ package detect
 
 import "net/netip"
 
-// Token is the state of a token: 64 bytes, and 128 bytes more for a token that was used from several networks.
+// Token is the state of a token: 56 bytes, and 112 bytes more for a token that was used from several networks. The zero
+// Token is that of a token of which nothing was seen.
 type Token struct {
 	base    *baseline // of the role and subject; nil: no use was seen
 	window  *window   // nil: all uses came from one network
@@ -54,8 +55,14 @@ func (c *counter) sum() (n uint64) {
 // windowSlots is the number of networks that are kept of a token.
 const windowSlots = 6
 
-// window has the networks from which a token was last used: 120 bytes.
-type window [windowSlots]spot
+// window has the networks from which a token was last used: 108 bytes. A list for each field saves the padding that a list of
+// spots would have.
+type window struct {
+	at       [windowSlots]uint32
+	networks [windowSlots]uint32
+	cities   [windowSlots]uint32
+	prefixes [windowSlots][6]byte
+}
 
 // spot is a network from which a token was used. The zero value is no spot.
 type spot struct {
@@ -63,6 +70,24 @@ type spot struct {
 	network uint32  // number of the autonomous system; 0: not known
 	city    uint32  // GeoNames ID, or the country with countryBit; 0: not known
 	prefix  [6]byte // of the address: an IPv6 /48, or ff ff and an IPv4 /24
+}
+
+// spot returns the spot at a place of the window.
+func (w *window) spot(i int) spot {
+	return spot{at: w.at[i], network: w.networks[i], city: w.cities[i], prefix: w.prefixes[i]}
+}
+
+func (w *window) set(i int, s spot) {
+	w.at[i], w.networks[i], w.cities[i], w.prefixes[i] = s.at, s.network, s.city, s.prefix
+}
+
+// spots returns the spots of the window.
+func (w *window) spots(yield func(spot) bool) {
+	for i := range windowSlots {
+		if w.at[i] != 0 && !yield(w.spot(i)) {
+			return
+		}
+	}
 }
 
 const countryBit = 1 << 31
@@ -95,10 +120,14 @@ func prefixText(prefix [6]byte) string {
 	return netip.PrefixFrom(netip.AddrFrom16(sixteen), 48).String()
 }
 
-// same reports whether two spots are in one network: of one autonomous system where both are known, otherwise of one range.
+// apart returns the seconds between the uses of two spots.
+func (s *spot) apart(o *spot) int64 { return int64(since(s.at, o.at) + since(o.at, s.at)) }
+
+// same reports whether two spots are in one network: of one autonomous system where both are known, and not of different
+// cities, otherwise of one range. Neighbours that share a provider are one network, and people all over a country are not.
 func (s *spot) same(o *spot) bool {
 	if s.network != 0 && o.network != 0 {
-		return s.network == o.network
+		return s.network == o.network && !s.otherCity(o)
 	}
 	return s.prefix == o.prefix
 }
@@ -113,19 +142,52 @@ func (s *spot) otherCity(o *spot) bool {
 	return s.city != 0 && o.city != 0 && s.city&countryBit == o.city&countryBit && s.city != o.city
 }
 
+// furthest returns which of some spots differs most from a spot: in the network and the city (2), in one of them (1), or in none
+// (0).
+func (w *window) furthest(now *spot, some func(*spot) bool) (differs int, was spot) {
+	for other := range w.spots {
+		n := 0
+		if other.otherNetwork(now) {
+			n++
+		}
+		if other.otherCity(now) {
+			n++
+		}
+		if n > differs && some(&other) {
+			differs, was = n, other
+		}
+	}
+	return differs, was
+}
+
+// others returns the number of spots of the last seconds; 0 if one of them is of the same network as a spot.
+func (w *window) others(now *spot, seconds int64) (n int) {
+	for was := range w.spots {
+		switch {
+		case was.apart(now) > seconds:
+		case was.same(now):
+			return 0 // the network was counted before
+		default:
+			n++
+		}
+	}
+	return n
+}
+
 // put puts a spot into the window, in place of an older spot of the same network or the oldest spot.
 func (w *window) put(now spot) {
-	oldest := &w[0]
-	for i := range w {
-		if w[i].at != 0 && w[i].same(&now) {
-			if now.at >= w[i].at {
-				w[i] = now
+	oldest := 0
+	for i := range windowSlots {
+		was := w.spot(i)
+		if was.at != 0 && was.same(&now) {
+			if now.at >= was.at {
+				w.set(i, now)
 			}
 			return
 		}
-		if w[i].at < oldest.at {
-			oldest = &w[i]
+		if was.at < w.at[oldest] {
+			oldest = i
 		}
 	}
-	*oldest = now
+	w.set(oldest, now)
 }

@@ -71,13 +71,15 @@ func distance(a, b *Place) float64 {
 	return max(2*earthRadius*math.Asin(math.Sqrt(min(h, 1)))-a.Radius-b.Radius, 0)
 }
 
-// travel finds two uses that are too far apart for the time between them.
+// travel finds two uses that are too far apart for the time between them, unless role and subject have used both networks for
+// days: gateways of carriers and exits of VPNs seem to be far away.
 func (d *Detector) travel(s *sight, here *Place) {
 	if !here.Located || !s.on(ImpossibleTravel) {
 		return
 	}
 	there := d.at(s.before)
-	if !there.Located || s.exempt(s.seen.Address, here) && s.exempt(s.before.Address, &there) {
+	if !there.Located || s.exempt(s.seen.Address, here) && s.exempt(s.before.Address, &there) ||
+		s.usual(s.seen.Address, here) && s.usual(s.before.Address, &there) {
 		return
 	}
 	km := distance(here, &there)
@@ -108,6 +110,11 @@ func (s *Settings) exempt(addr netip.Addr, p *Place) bool {
 	return s.within(addr) || p.Network != 0 && s.hosting[p.Network]
 }
 
+// usual reports whether a place is in a known range, or familiar to role and subject.
+func (s *sight) usual(addr netip.Addr, p *Place) bool {
+	return s.within(addr) || s.token.base.familiar(p, s.at)
+}
+
 // spread evaluates the rules about the networks from which a token was used lately.
 func (d *Detector) spread(s *sight, here *Place) {
 	now := spotOf(s.seen.Address, here, s.at)
@@ -118,40 +125,30 @@ func (d *Detector) spread(s *sight, here *Place) {
 		}
 		there := d.at(s.before)
 		was := spotOf(s.before.Address, &there, s.before.At)
-		if was.same(&now) && !was.otherCity(&now) {
+		if was.same(&now) {
 			return
 		}
-		w = &window{was}
+		w = new(window)
+		w.set(0, was)
 		s.token.window = w
 	}
-	d.several(s, w, &now)
+	d.several(s, w, &now, here)
 	d.shared(s, w, &now)
 	w.put(now)
 }
 
-// several finds uses from several networks or cities at the same time.
-func (d *Detector) several(s *sight, w *window, now *spot) {
-	best, other := 0, (*spot)(nil)
-	for i := range w {
-		was := &w[i]
-		if was.at == 0 || int64(since(was.at, now.at)+since(now.at, was.at)) > s.numbers[severalWindow] {
-			continue
-		}
-		fidelity := 0
-		if was.otherNetwork(now) {
-			fidelity++
-		}
-		if was.otherCity(now) {
-			fidelity++
-		}
-		if fidelity > best {
-			best, other = fidelity, was
-		}
-	}
+// several finds uses from several networks or cities at the same time, unless role and subject have used both networks for
+// days: the office and the phone of a person.
+func (d *Detector) several(s *sight, w *window, now *spot, here *Place) {
+	familiar := s.token.base.familiar(here, s.at)
+	best, other := w.furthest(now, func(o *spot) bool {
+		return o.apart(now) <= s.numbers[severalWindow] && !(familiar && s.token.base.knows(o.network, s.at))
+	})
 	if best == 0 || int64(best) < s.numbers[severalFidelity] || !s.on(SeveralNetworks) {
 		return
 	}
-	apart, was := since(other.at, now.at)+since(now.at, other.at), *other
+	was := other                    // only a finding needs the spot on the heap
+	apart := uint32(was.apart(now)) //nolint:gosec // the distance of two 32-bit times
 	d.raise(s.key(SeveralNetworks, ""), s.at, 1, func(f *Finding) {
 		f.Severity = Medium
 		if best > 1 {
@@ -174,32 +171,23 @@ func (d *Detector) several(s *sight, w *window, now *spot) {
 
 // shared finds a token that is used from many networks.
 func (d *Detector) shared(s *sight, w *window, now *spot) {
-	others := make([]Sight, 0, windowSlots)
-	for i := range w {
-		was := &w[i]
-		if was.at == 0 || int64(since(was.at, now.at)+since(now.at, was.at)) > s.numbers[sharedWindow] {
-			continue
-		}
-		if was.same(now) {
-			return // the network was counted before
-		}
-		if len(others) < cap(others) {
-			others = append(others, was.sight())
-		}
-	}
-	if int64(len(others)) < s.numbers[sharedNetworks] || !s.on(Shared) {
+	others := w.others(now, s.numbers[sharedWindow])
+	if int64(others) < s.numbers[sharedNetworks] || !s.on(Shared) {
 		return
 	}
 	d.raise(s.key(Shared, ""), s.at, 1, func(f *Finding) {
 		f.Severity = Medium
 		f.Numbers = numbers{
-			"addresses": float64(len(others) + 1), "allowed_addresses": s.limit(sharedNetworks),
-			"window_seconds": s.limit(sharedWindow),
+			"addresses": float64(others + 1), "allowed_addresses": s.limit(sharedNetworks), "window_seconds": s.limit(sharedWindow),
 		}
 		f.Summary = fmt.Sprintf("the token was used from %d addresses within %s, a network counted once, allowed are %.0f",
-			len(others)+1, s.span(sharedWindow), s.limit(sharedNetworks))
+			others+1, s.span(sharedWindow), s.limit(sharedNetworks))
+		for was := range w.spots {
+			if was.apart(now) <= s.numbers[sharedWindow] {
+				f.Evidence = append(f.Evidence, was.sight())
+			}
+		}
 		d.witness(f, s, nil)
-		f.Evidence = append(others, f.Evidence...)
 	})
 }
 

@@ -26,27 +26,56 @@ func Reasons() []access.Reason { return slices.Clone(reasons[:]) }
 // reasonNumber returns the place of a reason in reasons; -1 if a known token is not refused for the reason.
 func reasonNumber(reason access.Reason) int { return slices.Index(reasons[:], reason) }
 
-// entry has the counts of a token in memory: 128 bytes. The lock of its shard guards an entry.
+// entry has the counts of a token in memory: 128 bytes, and 16 for each reason of its refusals. The lock of its shard guards
+// an entry.
 type entry struct {
 	uses     uint64
-	scopes   *scopeSet     // that uses needed; nil: none
-	state    *detect.Token // of the rules of misuse; nil: nothing was seen since the start
-	segment  *segment      // where the counts are stored; nil: nowhere yet
-	address  [16]byte      // of the last use, as IPv6; zero: not known
-	refusals [len(reasons)]uint32
-	first    uint32  // time of the first use, in seconds since 1970; 0: none
-	last     uint32  // time of the last use, in seconds since 1970; 0: none
-	end      uint32  // when the token expires, without renewals, in seconds since 1970
-	network  uint32  // of the last use; 0: not known
-	region   [2]byte // of the last use; zero: not known
-	more     bool    // uses needed more scopes than are kept
+	scopes   *scopeSet    // that uses needed; nil: none
+	segment  *segment     // where the counts are stored; nil: nowhere yet
+	refusals *refusals    // nil: none
+	state    detect.Token // of the rules of misuse, since the start
+	address  [16]byte     // of the last use, as IPv6; zero: not known
+	first    uint32       // time of the first use, in seconds since 1970; 0: none
+	last     uint32       // time of the last use, in seconds since 1970; 0: none
+	end      uint32       // when the token expires, without renewals, in seconds since 1970
+	network  uint32       // of the last use; 0: not known
+	region   [2]byte      // of the last use; zero: not known
+	more     bool         // uses needed more scopes than are kept
+}
+
+// refusals is how often a token was refused for a reason, and the next reason: a list, since few tokens are refused, and these
+// for few reasons.
+type refusals struct {
+	next   *refusals
+	count  uint32
+	reason uint8 // place in reasons
+}
+
+// refused returns the refusals of an entry for a reason, which it adds if there are none.
+func (e *entry) refused(reason int) *refusals {
+	for r := e.refusals; r != nil; r = r.next {
+		if int(r.reason) == reason {
+			return r
+		}
+	}
+	e.refusals = &refusals{next: e.refusals, reason: uint8(reason)} //nolint:gosec // one of a few
+	return e.refusals
+}
+
+// counts returns the refusals of an entry in the order of reasons.
+func (e *entry) counts() (counts [len(reasons)]uint32) {
+	for r := e.refusals; r != nil; r = r.next {
+		counts[r.reason] = r.count
+	}
+	return counts
 }
 
 // add adds what was seen to an entry.
 func (e *entry) add(seen *Seen, sets *scopeSets) {
 	for _, r := range seen.Refusals {
-		if i := reasonNumber(r.Reason); i >= 0 {
-			e.refusals[i] = saturating(e.refusals[i], r.Count)
+		if i := reasonNumber(r.Reason); i >= 0 && r.Count > 0 {
+			refused := e.refused(i)
+			refused.count = saturating(refused.count, r.Count)
 		}
 	}
 	if seen.Uses == 0 {
@@ -73,8 +102,10 @@ func (e *entry) add(seen *Seen, sets *scopeSets) {
 func (e *entry) merge(o *entry, sets *scopeSets) (changed bool) {
 	before := *e
 	e.uses, e.end, e.more = max(e.uses, o.uses), max(e.end, o.end), e.more || o.more
-	for i := range e.refusals {
-		e.refusals[i] = max(e.refusals[i], o.refusals[i])
+	for r := o.refusals; r != nil; r = r.next {
+		if refused := e.refused(int(r.reason)); r.count > refused.count {
+			refused.count, changed = r.count, true
+		}
 	}
 	if e.first == 0 || o.first != 0 && o.first < e.first {
 		e.first = o.first
@@ -87,7 +118,7 @@ func (e *entry) merge(o *entry, sets *scopeSets) (changed bool) {
 		e.scopes, all = sets.with(e.scopes, o.scopes.list)
 		e.more = e.more || !all
 	}
-	return *e != before
+	return changed || *e != before
 }
 
 func saturating(a, b uint32) uint32 { return a + min(b, math.MaxUint32-a) }
@@ -129,7 +160,7 @@ func (e *entry) record() Record {
 	if e.region != [2]byte{} {
 		r.Region = string(e.region[:])
 	}
-	for i, n := range e.refusals {
+	for i, n := range e.counts() {
 		if n > 0 {
 			if r.Refusals == nil {
 				r.Refusals = make(map[access.Reason]uint32)

@@ -79,21 +79,20 @@ func (u *Usage) snapshot(seg *segment) storedSegment {
 	sets := make(map[*scopeSet]uint)
 	bytes := 0
 	for _, id := range ids {
-		e, is := u.copyOf(id, seg)
+		row, scopes, is := u.rowOf(id, seg)
 		if !is {
 			continue
 		}
-		row := e.stored(id)
-		if number, listed := sets[e.scopes]; listed {
+		if number, listed := sets[scopes]; listed {
 			row.Scopes = number
-		} else if e.scopes != nil {
-			text := strings.Join(e.scopes.list, " ")
+		} else if scopes != nil {
+			text := strings.Join(scopes.list, " ")
 			if bytes += len(text); bytes > maxStoredScopes {
 				row.More = true
 			} else {
 				stored.Scopes = append(stored.Scopes, text)
-				sets[e.scopes] = uint(len(stored.Scopes))
-				row.Scopes = sets[e.scopes]
+				sets[scopes] = uint(len(stored.Scopes))
+				row.Scopes = sets[scopes]
 			}
 		}
 		stored.Rows = append(stored.Rows, row)
@@ -102,31 +101,34 @@ func (u *Usage) snapshot(seg *segment) storedSegment {
 	return stored
 }
 
-// copyOf returns the entry of an ID if the entry belongs to a segment.
-func (u *Usage) copyOf(id token.ID, seg *segment) (entry, bool) {
+// rowOf returns the stored form and the scopes of the entry of an ID if the entry belongs to a segment.
+func (u *Usage) rowOf(id token.ID, seg *segment) (_ storedRow, _ *scopeSet, is bool) {
 	s := &u.shards[id[0]]
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e := s.entries[id]; e != nil && e.segment == seg {
-		return *e, true
+		return e.stored(id), e.scopes, true
 	}
-	return entry{}, false
+	return storedRow{}, nil, false
 }
 
 func (e *entry) stored(id token.ID) storedRow {
 	row := storedRow{ID: id, Uses: e.uses, First: e.first, Last: e.last, End: e.end, Network: e.network, More: e.more}
 	if e.address != [16]byte{} {
-		row.Address = e.address[:]
+		row.Address = slices.Clone(e.address[:]) // the entry goes on changing
 	}
 	if e.region != [2]byte{} {
 		row.Region = string(e.region[:])
 	}
-	for i, n := range e.refusals {
+	if e.refusals == nil {
+		return row
+	}
+	counts := e.counts()
+	for i, n := range counts {
 		if n > 0 {
-			row.Refusals = e.refusals[:i+1]
+			row.Refusals = counts[:i+1]
 		}
 	}
-	row.Refusals = slices.Clone(row.Refusals)
 	return row
 }
 
@@ -134,7 +136,11 @@ func (e *entry) stored(id token.ID) storedRow {
 func (r *storedRow) entry() *entry {
 	e := &entry{uses: r.Uses, first: r.First, last: r.Last, end: r.End, network: r.Network, region: regionOf(r.Region), more: r.More}
 	copy(e.address[:], r.Address)
-	copy(e.refusals[:], r.Refusals)
+	for i, n := range r.Refusals {
+		if n > 0 && i < len(reasons) {
+			e.refused(i).count = n
+		}
+	}
 	return e
 }
 

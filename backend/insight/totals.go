@@ -25,8 +25,8 @@ func (u *Usage) Totals(id token.ID) Totals {
 		return Totals{}
 	}
 	t := Totals{Uses: int64(min(e.uses, math.MaxInt64))}
-	for _, n := range e.refusals {
-		t.Refusals += int64(n)
+	for r := e.refusals; r != nil; r = r.next {
+		t.Refusals += int64(r.count)
 	}
 	if e.last != 0 {
 		t.LastUse = fromSeconds(e.last)

@@ -244,11 +244,14 @@ func (ps *pages[V]) touched() iter.Seq2[int, *page[V]] {
 }
 
 // all calls f for each value.
-func (ps *pages[V]) all(f func(V)) {
+func (ps *pages[V]) all(f func(V)) { ps.each(func(_ token.ID, v V) { f(v) }) }
+
+// each calls f with each value and its ID, in any order, with a page locked.
+func (ps *pages[V]) each(f func(token.ID, V)) {
 	for _, p := range ps.touched() {
 		p.mu.RLock()
-		for _, v := range p.entries {
-			f(v)
+		for id, v := range p.entries {
+			f(id, v)
 		}
 		p.mu.RUnlock()
 	}

@@ -260,3 +260,18 @@ func (x *Suspensions) Suspended() (grants []Suspension, subjects map[string]bool
 	})
 	return grants, subjects
 }
+
+// Names returns what is suspended and has not certainly expired, by the ID of the grant or of the Vault entity.
+func (x *Suspensions) Names(now time.Time) map[string]Suspension {
+	names := make(map[string]Suspension)
+	x.each(func(id token.ID, v Suspension) {
+		switch {
+		case !v.Suspended() || v.KeepUntil <= now.Unix():
+		case v.Subject != "":
+			names[v.Subject] = v
+		default:
+			names[id.String()] = v
+		}
+	})
+	return names
+}

@@ -32,6 +32,24 @@ var SuspendFields = schema.Joined(TokenFields, schema.Fields{
 		"Default: none."),
 })
 
+// SuspendedFields are the fields of a page of suspensions.
+var SuspendedFields = schema.BoundedPage("key", MaxPage)
+
+// SuspendedAnswer are the members of Suspended.
+var SuspendedAnswer = schema.Fields{
+	"kind":         schema.Str("token or entity.").Must(),
+	"suspended_at": schema.Str("Time of the last suspend.").Must(),
+	"note":         schema.Str("Note of the last suspend."),
+	"role":         schema.Str("Role of the token, if the inventory has the token."),
+	"entity_id":    schema.Str("Vault entity of the token, or the suspended entity."),
+	"display_name": schema.Str("Display name of the Vault token that requested the token."),
+}
+
+// SuspendedListAnswer are the members of a page of suspensions.
+var SuspendedListAnswer = schema.Joined(schema.List("key"), schema.Fields{
+	"key_info": schema.Object("For each key: kind (token or entity), suspended_at, note, role, entity_id, display_name."),
+})
+
 // RecordAnswer are the members of Record.
 var RecordAnswer = schema.Fields{
 	"token_id": schema.Str("Public name of the token.").Must(),

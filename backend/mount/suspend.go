@@ -3,11 +3,16 @@ package mount
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/schema"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/store"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
@@ -89,6 +94,47 @@ func (m *Mount) Resume(ctx context.Context, s logical.Storage, st *State, t Targ
 			row.Subject))
 	}
 	return warnings, nil
+}
+
+// Suspended is a suspended token or Vault entity.
+type Suspended struct {
+	Key         string    `json:"key"`  // ID of the grant, or of the entity
+	Kind        string    `json:"kind"` // token or entity
+	At          time.Time `json:"suspended_at"`
+	Note        string    `json:"note"`
+	Role        string    `json:"role"` // of a token of the inventory, as the rest
+	EntityID    string    `json:"entity_id"`
+	DisplayName string    `json:"display_name"`
+}
+
+// Suspended returns a page of what a resume can undo, in the order of the keys, and whether there is more.
+func (m *Mount) Suspended(st *State, q *schema.PageRequest) (list []*Suspended, more bool, _ error) {
+	limit, err := schema.Limit(q.Limit, MaxPage)
+	if err != nil {
+		return nil, false, err
+	}
+	after := ""
+	store.Set(&after, q.After)
+	names := st.Suspensions.Names(m.now())
+	for _, key := range slices.Sorted(maps.Keys(names)) {
+		by := names[key]
+		one := &Suspended{Key: key, Kind: "entity", At: time.Unix(by.At, 0).UTC(), Note: by.Note, EntityID: by.Subject}
+		if id, err := token.ParseID(key); by.Subject == "" && err == nil {
+			if st.Revoked(id) {
+				continue
+			}
+			row, _ := st.Inventory.Get(id)
+			one.Kind, one.Role, one.EntityID, one.DisplayName = "token", row.Role, row.Subject, row.DisplayName
+		}
+		if key <= after {
+			continue
+		}
+		if len(list) == limit {
+			return list, true, nil
+		}
+		list = append(list, one)
+	}
+	return list, false, nil
 }
 
 // grantOf returns the grant of a target, and the place in a status list that the token states. did is what was to be done,

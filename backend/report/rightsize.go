@@ -174,6 +174,9 @@ func sizePlaces(i *Item, r *role.Role, u *Used) (fields []string) {
 	}
 	if few := fewer(u.Addresses); len(few) > 0 && len(few) <= mostSuggested && len(r.TokenBoundCIDRs) == 0 {
 		i.because(ReasonFewAddresses, "used from %s", strings.Join(few, ", "))
+		if len(few) == 1 {
+			i.Detail += "; a deploy or a provider may change a single address: unless the address is fixed, bind the role to its network"
+		}
 		fields = append(fields, "token_bound_cidrs="+strings.Join(few, ","))
 	}
 	if n := len(u.Regions); n > 0 && n <= mostSuggested && (len(r.BoundRegions) == 0 || n < len(r.BoundRegions)) {

@@ -3,8 +3,6 @@ package report
 import (
 	"context"
 	"encoding/json"
-	"fmt"
-	"hash/fnv"
 	"strings"
 	"sync"
 	"time"
@@ -33,15 +31,9 @@ type Subject struct {
 
 func (s Subject) key() string { return s.Kind + "/" + s.ID }
 
-// bucket returns the storage key of a subject: 256 entries hold all subjects.
-func (s Subject) bucket() string {
-	h := fnv.New32a()
-	_, _ = h.Write([]byte(s.key()))
-	return fmt.Sprintf("%s%02x", Prefix, h.Sum32()&0xff)
-}
-
 // Watch remembers when roles issued, when static tokens were read, and what the uses of expired tokens needed. Reports need
-// this beyond the life of the tokens. All records are in memory. Only the active node writes: Flush writes what has changed.
+// this beyond the life of the tokens. All records are in memory, and in storage in buckets (buckets.go). Only the active node
+// writes: Flush writes what has changed.
 //
 // Watch is safe for concurrent use.
 type Watch struct {
@@ -50,13 +42,14 @@ type Watch struct {
 	mu      sync.Mutex
 	records map[Subject]*Record
 	dirty   map[string]time.Time // storage key -> first change that is not stored
+	split   map[string]bool      // storage keys of buckets whose records are in smaller buckets
 
 	writing sync.Mutex // held while storage is written
 }
 
 // NewWatch returns a Watch without records. Load reads the records from storage.
 func NewWatch() *Watch {
-	return &Watch{records: make(map[Subject]*Record), dirty: make(map[string]time.Time)}
+	return &Watch{records: make(map[Subject]*Record), dirty: make(map[string]time.Time), split: make(map[string]bool)}
 }
 
 // Note remembers an issue of a role or a connection, or a read of a static role's token.
@@ -93,7 +86,7 @@ func (w *Watch) record(s Subject, now time.Time) *Record {
 
 // changed marks the entry of a subject for a write. The caller holds mu.
 func (w *Watch) changed(s Subject, now time.Time) {
-	if key := s.bucket(); w.dirty[key].IsZero() {
+	if key := w.bucket(s); w.dirty[key].IsZero() {
 		w.dirty[key] = now
 	}
 }
@@ -134,6 +127,13 @@ func (w *Watch) Load(ctx context.Context, s logical.Storage, now time.Time) erro
 			return err
 		}
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, name := range names {
+		if w.split[Prefix+name] {
+			w.goOn(Prefix+name, now)
+		}
+	}
 	return nil
 }
 
@@ -149,6 +149,7 @@ func (w *Watch) Reload(ctx context.Context, s logical.Storage, key string, now t
 	if entry == nil {
 		return nil
 	}
+	w.noteParts(key)
 	var stored map[string]*Record
 	if err := json.Unmarshal(entry.Value, &stored); err != nil {
 		w.NoteDamage(key, err)
@@ -174,7 +175,7 @@ func (w *Watch) Flush(ctx context.Context, s logical.Storage, all bool, now time
 	w.writing.Lock()
 	defer w.writing.Unlock()
 	for key, records := range w.due(all, now) {
-		if err := write(ctx, s, key, records); err != nil {
+		if err := w.store(ctx, s, key, records, now); err != nil {
 			w.mu.Lock()
 			if w.dirty[key].IsZero() {
 				w.dirty[key] = now
@@ -192,28 +193,17 @@ func (w *Watch) due(all bool, now time.Time) map[string]map[string]Record {
 	defer w.mu.Unlock()
 	due := make(map[string]map[string]Record)
 	for key, since := range w.dirty {
-		if w.DamageOf(key) == nil && (all || now.Sub(since) >= writeDelay && len(due) < maxWrites) {
+		if w.DamageOf(key) == nil && !w.partsWait(key) && (all || now.Sub(since) >= writeDelay && len(due) < maxWrites) {
 			due[key] = make(map[string]Record)
 			delete(w.dirty, key)
 		}
 	}
 	for s, r := range w.records {
-		if records := due[s.bucket()]; records != nil {
+		if records := due[w.bucket(s)]; records != nil {
 			records[s.key()] = *r
 		}
 	}
 	return due
-}
-
-func write(ctx context.Context, s logical.Storage, key string, records map[string]Record) error {
-	if len(records) == 0 {
-		return s.Delete(ctx, key)
-	}
-	entry, err := logical.StorageEntryJSON(key, records)
-	if err != nil {
-		return err
-	}
-	return s.Put(ctx, entry)
 }
 
 // DropDamaged deletes an entry that cannot be read. Reports then know nothing of the time before.

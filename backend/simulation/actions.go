@@ -195,18 +195,6 @@ func (w *world) advance(d time.Duration) {
 	}
 }
 
-// tick is the periodic function.
-func (w *world) tick() {
-	if w.active.dead() {
-		return
-	}
-	if a := w.ask(w.active, &logical.Request{Operation: logical.RollbackOperation}); !a.ok() {
-		w.say("periodic at node %d: %s", w.active.n, a)
-	}
-}
-
-func (w *world) periodic(*rand.Rand) { w.tick() }
-
 // crash has the active node die, now or at one of its next storage operations.
 func (w *world) crash(r *rand.Rand) {
 	p := plan{crashAt: 1 + r.IntN(12), applied: r.IntN(2) == 0}
@@ -243,6 +231,7 @@ func (w *world) leaveZombie(r *rand.Rand) {
 	}
 	w.zombie = w.active
 	w.zombie.replaced.Store(true)
+	w.doubtFindings()
 	w.active = nil
 	if r.IntN(2) == 0 {
 		w.zombie.storage.set(readOnly)

@@ -265,6 +265,7 @@ func (w *world) checkAll(n *node) {
 		}
 	}
 	w.checkList(n, map[string]any{"limit": 1000})
+	w.checkSuspensions(n, 1000)
 }
 
 var secretForms = regexp.MustCompile(`svc-(?:tok|root)-\d+-secret|eyJ[A-Za-z0-9_-]{20,}\.|\b(?:apt|two|three_x)_[0-9A-Za-z]{60,}|whsec_[0-9A-Za-z+/]{20,}|pager-(?:path|header)-secret`)

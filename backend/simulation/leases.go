@@ -2,6 +2,7 @@ package simulation
 
 import (
 	"encoding/json"
+	"math/rand/v2"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -114,3 +115,15 @@ func (ls *leases) restored() {
 		l.tries, l.next = 0, time.Time{}
 	}
 }
+
+// tick is the periodic function.
+func (w *world) tick() {
+	if w.active.dead() {
+		return
+	}
+	if a := w.ask(w.active, &logical.Request{Operation: logical.RollbackOperation}); !a.ok() {
+		w.say("periodic at node %d: %s", w.active.n, a)
+	}
+}
+
+func (w *world) periodic(*rand.Rand) { w.tick() }

@@ -140,6 +140,8 @@ type model struct {
 	statics   map[string]*static
 	suspended map[string]*suspended // by the id of the entity
 
+	acknowledged map[string]*acknowledged // by the id of the finding
+
 	connection connection
 }
 

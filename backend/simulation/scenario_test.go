@@ -45,6 +45,8 @@ func TestScenario(t *testing.T) {
 		{"role-delete-writes", native, nil, roleDeleteWrites},
 		{"rotate-while-successor-waits", native, nil, rotateSoon},
 		{"answer-kept-again", native, nil, answerKeptAgain},
+		{"dies-attesting", native, nil, diesAttesting},
+		{"acknowledgement-kept", native, nil, acknowledgementKept},
 		{"suspended-at-two-nodes", native, []time.Duration{150 * time.Second, -150 * time.Second}, suspendedAtTwo},
 		{"dies-suspending", native, nil, diesSuspending},
 		{"dies-alerting", native, nil, diesAlerting},

@@ -44,6 +44,7 @@ type world struct {
 	verifier verifier
 	reporter reporter
 	pager    *pager
+	reviews  reviews
 
 	nextHangUp atomic.Pointer[hangUp] // of the next request; nil: none
 	hanging    atomic.Pointer[hangUp] // of the request that goes on; nil: none
@@ -185,7 +186,7 @@ func newWorld(s setting) *world {
 	w.model = &model{
 		roles: make(map[string]*role), upstreams: make(map[string]*upstreamToken), sealed: make(map[string]string),
 		destroyed: make(map[string]*destruction), statics: make(map[string]*static),
-		suspended: make(map[string]*suspended),
+		suspended: make(map[string]*suspended), acknowledged: make(map[string]*acknowledged),
 	}
 	w.secrets.init()
 	return w

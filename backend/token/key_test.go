@@ -222,6 +222,7 @@ func TestNoneIn(t *testing.T) {
 	for text, found := range map[string]bool{
 		"token=" + opaque: true, "(" + opaque + ").": true, opaque + "," + opaque: true, "a eyJhbGciOiJFUzI1NiIsImtpZCI6IjEifQ.e30.AAAA": true,
 		"": false, "see wiki.example.com, client 1.2.3": false, "192.0.2.7 ...": false, opaque[:len(opaque)-1]: false, "api_token": false,
+		"id" + opaque: true, opaque + "x": true, "A-" + opaque + "_b": true, opaque + opaque: true, "xeyJhbGciOiJFUzI1NiIsImtpZCI6IjEifQ.e30.AAAA": true,
 	} {
 		if err := NoneIn(text); (err != nil) != found {
 			t.Errorf("%q: %v", text, err)
