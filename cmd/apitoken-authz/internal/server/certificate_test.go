@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -88,4 +89,30 @@ func TestCertificateHeaderOfOthers(t *testing.T) {
 	for _, mode := range []string{"caddy", "traefik"} {
 		w.refused(t, mode, get("/orders", "good").with("X-Forwarded-Tls-Client-Cert: noise"), 403, reasonGateway)
 	}
+}
+
+// Requests share memory one after the other: an answer never has the identity of another request.
+func TestAnswersAreNotMixed(t *testing.T) {
+	eachMode(t, func(t *testing.T, w *world, mode string) {
+		var clients sync.WaitGroup
+		for i := range 8 {
+			token := []string{"good", "reader", "", "noise"}[i%4]
+			want := map[string]string{"good": "id-good", "reader": "id-reader"}[token]
+			clients.Go(func() {
+				for range 25 {
+					a := get("/orders/7", token).filled()
+					g := got{}
+					if mode == "envoy" {
+						g = w.sendEnvoy(t, a)
+					} else {
+						g = w.sendHTTP(t, mode, a)
+					}
+					if id := g.header.Get("X-Token-Id"); id != want || g.allowed != (want != "") {
+						t.Errorf("token %q: allowed %t as %q", token, g.allowed, id)
+					}
+				}
+			})
+		}
+		clients.Wait()
+	})
 }
