@@ -32,6 +32,8 @@ var connectionFields = fields{
 		"the key.")))),
 	"proxy_url": titled("Proxy URL", str("HTTP proxy to the service. A change requires the secrets of the credential "+
 		"again. Default: the proxy of the server's environment.")),
+	"reconcile_period": titled("Reconcile period", secs("Time between two comparisons of the tokens at the service with the tokens of "+
+		"the engine, at least 1h; see reconcile. Default: 0, only on demand.")),
 	"description": titled("Description", str("Purpose of the connection.")),
 	"owner":       ownerField,
 	"review_by":   reviewByField,
@@ -72,7 +74,8 @@ func (b *backend) pathsConnections() []*framework.Path {
 			only(logical.UpdateOperation, b.answer(b.pathConnectionsCheck, "Verify the credential of a connection.", ok(checkAnswer))),
 			"Verify the credential of a connection, and return its permissions.",
 			"Asks the service for the account of the credential, and retries the queue. The check changes nothing at the service, with "+
-				"two exceptions: provider vault renews the credential's token, and oauth2 requests a token."))
+				"two exceptions: provider vault renews the credential's token, and oauth2 requests a token."),
+		b.pathReconcile(nameOnly))
 }
 
 func (b *backend) pathConnectionsRead(ctx context.Context, st *state, req *request, d *input) (*response, error) {
@@ -92,7 +95,9 @@ func (b *backend) pathConnectionsWrite(ctx context.Context, _ *state, req *reque
 	if _, forced := d.GetOk("force"); forced {
 		return nil, refusal.Field("force", "is for deleting a connection")
 	}
-	return warned(b.Upstreams.WriteConnection(ctx, req.Storage, d.Get("name").(string), given[upstream.Change](d)))
+	change := given[upstream.Change](d)
+	change.MountPoint = req.MountPoint
+	return warned(b.Upstreams.WriteConnection(ctx, req.Storage, d.Get("name").(string), change))
 }
 
 func (b *backend) pathConnectionsDelete(ctx context.Context, _ *state, req *request, d *input) (*response, error) {
