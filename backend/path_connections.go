@@ -31,7 +31,8 @@ func (b *backend) pathsConnections() []*framework.Path {
 				"that only the engine knows.")),
 			"Replace the credential of a connection.",
 			"Creates a new credential at the service, verifies and stores the new credential, and only then revokes the old credential. "+
-				"Only the engine knows the new credential."))
+				"Only the engine knows the new credential."),
+		b.pathReconcile())
 }
 
 func (b *backend) pathConnectionsRead(ctx context.Context, st *state, req *request, d *input) (*response, error) {
@@ -51,7 +52,9 @@ func (b *backend) pathConnectionsWrite(ctx context.Context, _ *state, req *reque
 	if _, forced := d.GetOk("force"); forced {
 		return nil, refusal.Field("force", "is for deleting a connection")
 	}
-	return warned(b.Upstreams.WriteConnection(ctx, req.Storage, d.Get("name").(string), given[upstream.Change](d)))
+	change := given[upstream.Change](d)
+	change.MountPoint = req.MountPoint
+	return warned(b.Upstreams.WriteConnection(ctx, req.Storage, d.Get("name").(string), change))
 }
 
 func (b *backend) pathConnectionsDelete(ctx context.Context, _ *state, req *request, d *input) (*response, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -28,6 +29,7 @@ type shelf struct {
 	ends     int64             // what it says of the end of a token; 0: nothing
 	tokens   map[string]string // id -> name
 	calls    []string          // "POST /tokens", ...
+	more     map[string]data   // id -> further members in the listing
 	fault    func(http.ResponseWriter, *http.Request, func()) bool
 }
 
@@ -103,7 +105,9 @@ func (s *shelf) serve(w http.ResponseWriter, r *http.Request) {
 	case "GET /tokens":
 		list := []data{}
 		for id, name := range s.tokens {
-			list = append(list, data{"id": id, "name": name})
+			one := data{"id": id, "name": name}
+			maps.Copy(one, s.more[id])
+			list = append(list, one)
 		}
 		say(200, list)
 	case "POST /tokens":

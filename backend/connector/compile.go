@@ -32,6 +32,11 @@ func Compile(text []byte) (*Provider, error) {
 			"data": {mapType, false}, "record": {stringMap, false}, "granted": {mapType, false},
 		}},
 		{opFind, d.Operations.Find, c.withParams, findVars, nil},
+		{opList, d.Operations.List, c.base, listVars, map[string]resultMember{
+			"id": {cel.StringType, true}, "name": {cel.StringType, true}, "owner": {cel.StringType, false},
+			"created_at": {nil, false}, "last_used_at": {nil, false}, "expires_at": {nil, false},
+			"scopes": {cel.ListType(cel.DynType), false},
+		}},
 		{opRevoke, d.Operations.Revoke, c.withParams, tokenVars, nil},
 		{opRenew, d.Operations.Renew, c.withParams, renewVars, map[string]resultMember{"expires_at": {nil, false}}},
 		{opCheck, d.Operations.Check, c.base, nil, map[string]resultMember{"data": {mapType, false}}},
@@ -131,11 +136,13 @@ var (
 		cel.Variable("name", cel.StringType),
 		cel.Variable("id", cel.StringType),
 	}
-	findVars = []cel.EnvOption{
-		cel.Variable("name", cel.StringType),
+	pageVars = []cel.EnvOption{
 		cel.Variable("cursor", cel.StringType),
 		cel.Variable("page", cel.IntType),
 	}
+	findVars   = append([]cel.EnvOption{cel.Variable("name", cel.StringType)}, pageVars...)
+	listVars   = append([]cel.EnvOption{cel.Variable("each", mapType)}, pageVars...)
+	itemVar    = cel.Variable("item", cel.DynType) // of the result of list
 	rotateVars = []cel.EnvOption{
 		cel.Variable("name", cel.StringType),
 		cel.Variable("generated", cel.StringType),

@@ -25,6 +25,16 @@ func (c *compiler) operation(name string, source *Operation, base *cel.Env, vars
 	if len(source.Requests) > maxRequests {
 		return nil, fmt.Errorf("line %d: %s: there are %d requests, at most %d are allowed", source.line, name, len(source.Requests), maxRequests)
 	}
+	if source.ForEach != nil {
+		if name != opList {
+			return nil, fail(source.line, "for_each", errors.New("only list has for_each"))
+		}
+		each, err := c.operation(opForEach, source.ForEach, c.withParams, pageVars, nil)
+		if err != nil {
+			return nil, err
+		}
+		o.forEach = each
+	}
 	c.saved = nil
 	env, err := base.Extend(vars...)
 	if err != nil {
@@ -35,13 +45,22 @@ func (c *compiler) operation(name string, source *Operation, base *cel.Env, vars
 		if err != nil {
 			return nil, err
 		}
+		if (name == opList || name == opForEach) && r.method != http.MethodGet && r.method != http.MethodPost {
+			return nil, fail(source.Requests[i].line, "method", fmt.Errorf("%q changes something: a list is made with GET, or POST", r.method))
+		}
 		o.requests = append(o.requests, r)
 		env = after
 	}
 	if env, err = env.Extend(responseVars...); err != nil {
 		return nil, err
 	}
-	if err := c.results(env, o, source, result, fail); err != nil {
+	read := env
+	if name == opList {
+		if read, err = env.Extend(itemVar); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.results(read, o, source, result, fail); err != nil {
 		return nil, err
 	}
 	return o, c.page(env, o, source, fail)
@@ -80,16 +99,17 @@ func (c *compiler) results(env *cel.Env, o *operation, source *Operation, member
 	return nil
 }
 
-// page compiles the expressions that read a page of find or find_root.
+// page compiles the expressions that read a page of a listing.
 func (c *compiler) page(env *cel.Env, o *operation, source *Operation, fail failer) (err error) {
-	if o.name != opFind && o.name != opFindRoot {
+	elements := map[string]string{opFind: "{id, name}", opFindRoot: "{id, name}", opList: "tokens", opForEach: "maps"}[o.name]
+	if elements == "" {
 		if source.Items.Text != "" || source.Next.Text != "" {
-			return fail(source.line, "items", errors.New("only find and find_root have items and next"))
+			return fail(source.line, "items", errors.New("only find, find_root and list have items and next"))
 		}
 		return nil
 	}
 	if source.Items.Text == "" {
-		return fail(source.line, "items", errors.New("is missing: a list of {id, name}"))
+		return fail(source.line, "items", fmt.Errorf("is missing: a list of %s", elements))
 	}
 	if o.items, err = c.open(env, source.Items, cel.ListType(cel.DynType)); err != nil {
 		return fail(source.Items.Line, "items", err)

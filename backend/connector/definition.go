@@ -29,6 +29,7 @@ type Definition struct {
 	Operations    struct {
 		Create     *Operation `yaml:"create"`      // required
 		Find       *Operation `yaml:"find"`        // finds tokens by name if the response to create was lost
+		List       *Operation `yaml:"list"`        // lists all tokens that the credential can see, for reconciliation
 		Revoke     *Operation `yaml:"revoke"`      // required
 		Renew      *Operation `yaml:"renew"`       // moves the end of a token; required to renew tokens that expire at the service
 		Check      *Operation `yaml:"check"`       // required; verifies that the credential works
@@ -72,9 +73,10 @@ const (
 // Operation is one or more requests in order, and the expressions that read the answer to the last request.
 type Operation struct {
 	Requests []Request       `yaml:"requests"`
-	Result   map[string]Expr `yaml:"result"`
-	Items    Expr            `yaml:"items"` // find and find_root: a list of {id, name}
-	Next     Expr            `yaml:"next"`  // find and find_root: cursor of the next page; "" on the last page
+	Result   map[string]Expr `yaml:"result"`   // of list: read from each item
+	Items    Expr            `yaml:"items"`    // find and find_root: a list of {id, name}; list: a list of tokens
+	Next     Expr            `yaml:"next"`     // find, find_root and list: cursor of the next page; "" on the last page
+	ForEach  *Operation      `yaml:"for_each"` // list: lists the objects for each of which the requests are made
 	line     int
 }
 
@@ -140,7 +142,7 @@ func (f *Field) UnmarshalYAML(n *yaml.Node) error {
 // UnmarshalYAML implements yaml.Unmarshaler.
 func (o *Operation) UnmarshalYAML(n *yaml.Node) error {
 	o.line = n.Line
-	return strictly(n, (*plainOperation)(o), "requests", "result", "items", "next")
+	return strictly(n, (*plainOperation)(o), "requests", "result", "items", "next", "for_each")
 }
 
 // UnmarshalYAML implements yaml.Unmarshaler.

@@ -92,7 +92,11 @@ func pageOf(p *Provider) string {
 			rotate += " If the answer is lost, the engine finds the new credential by its name and revokes the credential."
 		}
 	}
-	fmt.Fprintf(&b, "\n## What to know\n\n- %s\n- %s\n- %s\n\n## The service's own documentation\n\n", expiry, lost, rotate)
+	list := "`reconcile` cannot compare the tokens at the service with those of the engine."
+	if p.CanList() {
+		list = "`reconcile` lists the tokens of the service that the credential can see, and finds those that were made without the engine."
+	}
+	fmt.Fprintf(&b, "\n## What to know\n\n- %s\n- %s\n- %s\n- %s\n\n## The service's own documentation\n\n", expiry, lost, rotate, list)
 	for _, link := range p.Documentation {
 		fmt.Fprintf(&b, "- <%s>\n", link)
 	}

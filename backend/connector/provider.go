@@ -29,6 +29,8 @@ type Provider struct {
 const (
 	opCreate     = "create"
 	opFind       = "find"
+	opList       = "list"
+	opForEach    = "list.for_each"
 	opRevoke     = "revoke"
 	opRenew      = "renew"
 	opCheck      = "check"
@@ -44,6 +46,7 @@ type operation struct {
 	result   map[string]*program
 	items    *program
 	next     *program
+	forEach  *operation // of list; nil: the requests are made once
 }
 
 type request struct {
@@ -134,6 +137,9 @@ func (p *Provider) OperationNames() []string { return sortedKeys(p.operations) }
 
 // CanFind reports whether tokens can be found by name.
 func (p *Provider) CanFind() bool { return p.operations[opFind] != nil }
+
+// CanList reports whether all tokens that the credential can see can be listed.
+func (p *Provider) CanList() bool { return p.operations[opList] != nil }
 
 // CanRenew reports whether the end of a token can be moved. If tokens do not expire at the service, only the lease ends
 // them, and can be renewed.

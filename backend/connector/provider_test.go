@@ -53,6 +53,34 @@ operations:
     result: {data: '{"who": response.body.name}'}
 `
 
+// listed is small with a list.
+const listed = small + `  list:
+    for_each:
+      requests:
+        - method: GET
+          path: /api/users
+          query: {page: page, level: params.level}
+          headers: {authorization: '"Bearer " + credential.key'}
+      items: response.body.users
+      next: 'size(response.body.users) < 2 ? "" : "more"'
+    requests:
+      - method: GET
+        path: /api/{settings.tenant}/all/{each.login}
+        query: {page: page}
+        headers: {authorization: '"Bearer " + credential.key'}
+        gone: [404]
+    items: response.body
+    next: 'size(response.body) < 2 ? "" : "more"'
+    result:
+      id: string(item.id)
+      name: item.name
+      owner: each.login
+      created_at: item[?"created"]
+      last_used_at: item[?"used"]
+      expires_at: item[?"ends"]
+      scopes: item[?"scopes"]
+`
+
 func TestBuiltinDefinitions(t *testing.T) {
 	providers, err := Builtin()
 	if err != nil {
@@ -127,6 +155,32 @@ func TestCompileRefuses(t *testing.T) {
 	}
 }
 
+func TestCompileRefusesLists(t *testing.T) {
+	if p, err := Compile([]byte(listed)); err != nil || !p.CanList() {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ old, with, want string }{
+		{"    requests:\n      - method: GET\n        path: /api/{settings.tenant}/all", "    requests:\n      - method: DELETE\n        path: /api/{settings.tenant}/all", `list.method: "DELETE" changes something: a list is made with GET, or POST`},
+		{"        - method: GET\n          path: /api/users", "        - method: PUT\n          path: /api/users", `list.for_each.method: "PUT" changes something`},
+		{"      name: item.name\n", "", "list.result: name is missing"},
+		{"      owner: each.login\n", "      hash: item.hash\n", `list.result: "hash" is not one of: created_at, expires_at, id, last_used_at, name, owner, scopes`},
+		{"      owner: each.login\n", "      owner: credential.key\n", "list.result.owner: credential.key is a secret"},
+		{"      owner: each.login\n", "      owner: params.level\n", "list.result.owner: undeclared reference to 'params"},
+		{"      id: string(item.id)\n", "      id: 3\n", `list.result.id: "3" is of type int, it must be string`},
+		{"      items: response.body.users\n", "", "list.for_each.items: is missing: a list of maps"},
+		{"    items: response.body\n    next: 'size(response.body) < 2 ? \"\" : \"more\"'\n    result:", "    result:", "list.items: is missing: a list of tokens"},
+		{"  find:\n", "  find:\n    for_each: {requests: []}\n", "find.for_each: only list has for_each"},
+	} {
+		text := strings.Replace(listed, c.old, c.with, 1)
+		if text == listed {
+			t.Errorf("%q is not in the definition", c.old)
+		}
+		if _, err := Compile([]byte(text)); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s -> %s: %v\nwant %s", c.old, c.with, err, c.want)
+		}
+	}
+}
+
 func TestValues(t *testing.T) {
 	p, err := Compile([]byte(small))
 	if err != nil {
@@ -159,7 +213,7 @@ func TestValues(t *testing.T) {
 
 // FuzzCompile wants an error or a provider of any text, and never a panic.
 func FuzzCompile(f *testing.F) {
-	f.Add(small)
+	f.Add(listed)
 	files, err := builtin.ReadDir("providers")
 	if err != nil {
 		f.Fatal(err)

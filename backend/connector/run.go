@@ -9,14 +9,20 @@ import (
 	"time"
 )
 
-// run makes the requests of an operation. It returns the variables, with the last answer among them.
+// run makes the requests of the operation of a name. It returns the variables, with the last answer among them.
 func (s *Service) run(ctx context.Context, name string, vars map[string]any) (map[string]any, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.Client.Timeout())
-	defer cancel()
 	o := s.Provider.operations[name]
 	if o == nil {
 		return nil, &Error{Message: fmt.Sprintf("provider %q cannot %s", s.Provider.Name, name)}
 	}
+	return s.perform(ctx, o, vars)
+}
+
+// perform makes the requests of an operation. It returns the variables, with the last answer among them.
+func (s *Service) perform(ctx context.Context, o *operation, vars map[string]any) (map[string]any, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.Client.Timeout())
+	defer cancel()
+	name := o.name
 	once := name == opCreate || name == opRotateRoot
 	vars = maps.Clone(vars)
 	changed := false // a request that is not repeatable has succeeded

@@ -66,13 +66,18 @@ func (s *Service) tell(text string, vars map[string]any, more ...string) string 
 
 // scrub removes secrets and more from a text, also in the encodings of a form and a URL.
 func (s *Service) scrub(text string, vars map[string]any, more []string) string {
+	return s.scrubber(vars, more).Replace(text) // one pass: the longest secret wins
+}
+
+// scrubber returns what removes secrets and more from texts.
+func (s *Service) scrubber(vars map[string]any, more []string) *strings.Replacer {
 	var pairs []string
 	for _, secret := range longestFirst(append(s.secrets(vars), more...)) {
 		for _, form := range longestFirst([]string{secret, url.QueryEscape(secret), url.PathEscape(secret)}) {
 			pairs = append(pairs, form, "[secret]")
 		}
 	}
-	return strings.NewReplacer(pairs...).Replace(text) // one pass: the longest secret wins
+	return strings.NewReplacer(pairs...)
 }
 
 // withoutSecrets rejects a result that contains a secret of the credential. A definition cannot put a secret there, but a

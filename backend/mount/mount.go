@@ -72,6 +72,7 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/metrics"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/reconcile"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/report"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/static"
@@ -100,6 +101,7 @@ type Mount struct {
 	World       native.World
 	StatusLists native.StatusLists
 	Upstreams   *upstream.Keeper
+	Reconciler  *reconcile.Reconciler
 	Statics     *static.Keeper
 	Leavers     *leavers.Leavers
 	Usage       *insight.Usage
@@ -147,6 +149,9 @@ func New(c Config) *Mount {
 	m.Alerts = alert.New(alert.Config{
 		Storage: m.Storage, Now: m.now, Log: m.World.Log, Active: c.MayWrite, Origin: m.originOf, UserAgent: c.UserAgent, Dial: c.Dial,
 	})
+	m.Reconciler = reconcile.New(reconcile.Config{
+		Now: m.now, Log: c.Log, Upstreams: m.Upstreams, Active: upstreamMount{m}.Active, Pause: reconcile.DefaultPause,
+	})
 	m.Detect = detect.New(detect.Config{
 		Storage: m.Storage, Now: m.now, Log: m.World.Log, Place: m.placeOf, Holder: m.holderOf, Respond: responder{m},
 		Notify: m.Alerts.Notify,
@@ -169,6 +174,7 @@ func (m *Mount) Start(ctx context.Context, s logical.Storage) error {
 	_, err := m.Load(ctx, s)
 	if m.MayWrite() {
 		m.queue.Start(m.Upstreams.Run)
+		m.Reconciler.Start(m.Reconciler.Run)
 		m.Statics.Start(m.Statics.Run)
 		m.Leavers.Start(m.Leavers.Run)
 		m.Usage.Start(m.Usage.Run)
@@ -215,6 +221,7 @@ func (m *Mount) Close(ctx context.Context) {
 	m.Detect.Close()
 	m.Detect.Flush(ctx)
 	m.Alerts.Close()
+	m.Reconciler.Close()
 	m.Statics.Close()
 	m.queue.Close()
 	m.Upstreams.Wait()

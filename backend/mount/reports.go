@@ -6,9 +6,11 @@ import (
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/reconcile"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/report"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
 
 // Report returns what reports read of the mount now. mountPoint is the path of the mount, for commands.
@@ -18,8 +20,9 @@ func (m *Mount) Report(st *State, mountPoint string) *report.View {
 		Now: m.now(), MountPoint: mountPoint, Roles: st.Roles, Connections: st.Connections, Statics: st.Statics,
 		Upstreams: st.Upstreams, Inventory: st.Inventory, Refreshes: st.Refreshes, Usage: m.Usage, Watch: m.Watch,
 		Privileged: st.Config.OrDefaults().PrivilegedScopes, MaxTTL: m.System.MaxLeaseTTL(),
-		Disabled: m.World.Subjects.Disabled,
-		Life:     func(row *ledger.Row) access.State { return st.rowLife(row, destroyed) },
+		Disabled:   m.World.Subjects.Disabled,
+		Reconciled: func(c *upstream.Connection) []reconcile.Item { return m.Reconciler.Items(c) },
+		Life:       func(row *ledger.Row) access.State { return st.rowLife(row, destroyed) },
 		Used: func() map[token.RoleID]*report.Used {
 			return m.used.get(m.now, func() map[token.RoleID]*report.Used { return report.UsedByRole(st.Inventory, m.Usage) })
 		},

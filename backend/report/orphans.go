@@ -23,7 +23,7 @@ const (
 const maxEntities = 1000
 
 // OrphanKinds are the kinds of the report of orphans.
-var OrphanKinds = []string{KindStaticRole, KindToken}
+var OrphanKinds = []string{KindStaticRole, KindToken, KindUpstreamToken}
 
 // OrphanCaveats are what the report of orphans cannot know.
 var OrphanCaveats = []string{
@@ -31,10 +31,12 @@ var OrphanCaveats = []string{
 		"status lists accepts them until they expire",
 	"an entity counts as gone up to a minute after Vault says so",
 	"the engine cannot see whether the lease of a token still exists in Vault",
+	"items of kind upstream_token are of the last reconciliation of each connection since this node became active: see compared_at of " +
+		"connections/:name/reconcile",
 }
 
 // Orphans returns tokens that have not expired or been revoked, and whose entity, role, connection or static role is gone;
-// and static roles whose role or entity is gone.
+// static roles whose role or entity is gone; and what reconciliations have found.
 func (v *View) Orphans(ctx context.Context, q *Query) (*Page, error) {
 	asked := make(map[string]bool)
 	gone := func(i *Item) {
@@ -54,6 +56,7 @@ func (v *View) Orphans(ctx context.Context, q *Query) (*Page, error) {
 	p, err := page(&bounded,
 		v.statics(func(e *static.Entry) *Item { return v.orphanStatic(e, gone) }),
 		v.tokens(func(row *ledger.Row) *Item { return v.orphanToken(row, gone) }),
+		v.upstreamTokens(),
 	)
 	if err != nil {
 		return nil, err

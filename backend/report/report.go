@@ -13,6 +13,7 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/access"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/insight"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/reconcile"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/static"
@@ -26,9 +27,12 @@ const (
 	KindRole       = "role"
 	KindStaticRole = "static_role"
 	KindToken      = "token"
+
+	// KindUpstreamToken is a token at a service that a reconciliation has found; only in the report of orphans.
+	KindUpstreamToken = "upstream_token"
 )
 
-// Kinds are the kinds of items.
+// Kinds are the kinds of items of most reports.
 var Kinds = []string{KindConnection, KindRole, KindStaticRole, KindToken}
 
 const (
@@ -62,6 +66,9 @@ type View struct {
 	// Disabled reports whether a Vault entity is disabled or deleted.
 	Disabled func(ctx context.Context, entity string) (bool, error)
 
+	// Reconciled returns what the last reconciliation of a connection has found, sorted by ID.
+	Reconciled func(*upstream.Connection) []reconcile.Item
+
 	// Used returns what the uses of the tokens in the inventory needed, by role. The answer may be some seconds old.
 	Used func() map[token.RoleID]*Used
 
@@ -72,13 +79,14 @@ type View struct {
 // Item is a row of a report. The zero value of a field means that the field does not apply.
 type Item struct {
 	Kind        string    `json:"kind"`
-	Name        string    `json:"name"`    // the token_id of a token
-	Reasons     []string  `json:"reasons"` // why the report has the item
-	Detail      string    `json:"detail"`  // the reasons in sentences, with numbers
-	Command     string    `json:"command"` // what to do about it
-	Owner       string    `json:"owner"`
-	Role        string    `json:"role"`      // of a token or static role
-	EntityID    string    `json:"entity_id"` // of a token
+	Name        string    `json:"name"`        // the token_id of a token; of an upstream token the name at the service
+	Reasons     []string  `json:"reasons"`     // why the report has the item
+	Detail      string    `json:"detail"`      // the reasons in sentences, with numbers
+	Command     string    `json:"command"`     // what to do about it
+	Owner       string    `json:"owner"`       // of an upstream token, the owner at the service
+	UpstreamID  string    `json:"upstream_id"` // of an upstream token, the ID at the service
+	Role        string    `json:"role"`        // of a token or static role
+	EntityID    string    `json:"entity_id"`   // of a token
 	DisplayName string    `json:"display_name"`
 	Connection  string    `json:"connection"`
 	Scopes      []string  `json:"scopes"`
@@ -90,7 +98,7 @@ type Item struct {
 }
 
 func (i *Item) size() int {
-	n := len(i.Name) + len(i.Detail) + len(i.Command) + len(i.Role) + len(i.DisplayName) + len(i.Connection) + len(i.Owner)
+	n := len(i.Name) + len(i.UpstreamID) + len(i.Detail) + len(i.Command) + len(i.Role) + len(i.DisplayName) + len(i.Connection) + len(i.Owner)
 	for _, s := range i.Scopes {
 		n += len(s)
 	}

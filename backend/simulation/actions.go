@@ -3,14 +3,11 @@ package simulation
 import (
 	"math/rand/v2"
 	"runtime"
-	"strconv"
 	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 )
-
-func itoa(n int) string { return strconv.Itoa(n) }
 
 // action is one thing that somebody does.
 type action struct {
@@ -67,6 +64,7 @@ func init() {
 		{name: "service heals", weight: 2, only: true, alone: true, do: (*world).serviceHeals},
 		{name: "upstream", weight: 15, only: true, do: (*world).issueUpstream},
 		{name: "connection", weight: 2, only: true, alone: true, do: (*world).changeConnection},
+		{name: "reconcile", weight: 2, only: true, alone: true, do: (*world).reconcile},
 		{name: "rotate root", weight: 2, only: true, alone: true, do: (*world).rotateRoot},
 		{name: "fly", weight: 5, only: true, alone: true, do: (*world).fly},
 	}

@@ -66,7 +66,8 @@ func (w *world) connect(n *node, host string, r *rand.Rand) {
 	root := w.service.bring(life, r)
 	a := w.ask(n, &logical.Request{Operation: logical.UpdateOperation, Path: "connections/service", Data: map[string]any{
 		"provider": "service", "url": "http://" + strings.TrimSuffix(host, ":80"), "credential": map[string]any{"root": root.text}, "timeout": "10s",
-		"name_template": fmt.Sprintf("{{ .MountPath }}-{{ .RoleName }}-life%d-{{ random 12 }}", life.n),
+		"name_template":    fmt.Sprintf("{{ .MountPath }}-{{ .RoleName }}-life%d-{{ random 12 }}", life.n),
+		"reconcile_period": 3600 * (life.n % 2),
 	}})
 	w.say("connection created at node %d, life %d at %s with %s: %s", n.n, life.n, host, root.text, a)
 	found := func(exists bool) {

@@ -2,9 +2,12 @@ package simulation
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
+
+func itoa(n int) string { return strconv.Itoa(n) }
 
 // mark is when something was acknowledged, and by which node. The zero mark: never.
 type mark struct {

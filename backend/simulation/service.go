@@ -39,6 +39,12 @@ operations:
       - {method: GET, path: /tokens, headers: {authorization: credential.root}, query: {page: page}}
     items: response.body
     next: 'size(response.body) < 20 ? "" : string(page + 1)'
+  list:
+    requests:
+      - {method: GET, path: /tokens, headers: {authorization: credential.root}, query: {page: page}}
+    items: response.body
+    next: 'size(response.body) < 20 ? "" : string(page + 1)'
+    result: {id: item.id, name: item.name, expires_at: item.ends}
   revoke:
     requests:
       - {method: DELETE, path: '/tokens/{id}', headers: {authorization: credential.root}, gone: [404]}
@@ -82,6 +88,7 @@ type service struct {
 type serviceToken struct {
 	id, name, text string
 	root           bool
+	planted        bool      // by somebody who does not use the engine
 	ends           time.Time // zero: never
 	listedAt       time.Time
 	made           uint64                   // stamp of its creation
@@ -206,7 +213,7 @@ func (s *service) serve(r *http.Request, name string, ends int64, answer func(st
 		list := []object{}
 		for _, t := range s.sorted() {
 			if t.host == host && !time.Now().Before(t.listedAt) && (r.URL.Path == "/tokens" || t.root) {
-				list = append(list, object{"id": t.id, "name": t.name})
+				list = append(list, object{"id": t.id, "name": t.name, "ends": t.endsUnix()})
 			}
 		}
 		from := min(len(list), max(0, page-1)*20)
@@ -248,6 +255,14 @@ func (s *service) create(name string, root bool, ends time.Time, host string) *s
 	}
 	s.tokens[t.id] = t
 	return t
+}
+
+// endsUnix is the end of a token in seconds of Unix time; 0: never.
+func (t *serviceToken) endsUnix() int64 {
+	if t.ends.IsZero() {
+		return 0
+	}
+	return t.ends.Unix()
 }
 
 func (s *service) sorted() []*serviceToken {
@@ -292,6 +307,6 @@ func (s *service) live(root bool) []*serviceToken {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.DeleteFunc(s.sorted(), func(t *serviceToken) bool {
-		return t.root != root || !t.ends.IsZero() && !time.Now().Before(t.ends)
+		return t.root != root || t.planted || !t.ends.IsZero() && !time.Now().Before(t.ends)
 	})
 }

@@ -213,6 +213,7 @@ func (w *world) checkService() {
 		w.broken(3, "the service has %d credentials of ours: %q", len(roots), names)
 	}
 	w.checkQueue(n, life)
+	w.checkReconciled(n, life)
 }
 
 // checkHeld reports whether a grant holds a token. The token of a live lease must work at the service.

@@ -20,24 +20,30 @@ import (
 
 const maxTimeout = 5 * time.Minute
 
+// MinReconcilePeriod is the shortest time between two reconciliations by themselves.
+const MinReconcilePeriod = time.Hour
+
 // Change is what a request to write a connection gives. A nil field stays as it is.
 type Change struct {
-	Provider       *string         `json:"provider"`
-	URL            *string         `json:"url"`
-	Credential     *map[string]any `json:"credential"` // members that are not given stay as they are
-	Settings       *map[string]any `json:"settings"`   // members that are not given stay as they are
-	CACert         *string         `json:"ca_cert"`
-	ClientCert     *string         `json:"client_cert"`
-	ClientKey      *string         `json:"client_key"`
-	ProxyURL       *string         `json:"proxy_url"`
-	Timeout        *time.Duration  `json:"timeout"`
-	RateLimit      *float64        `json:"rate_limit"`
-	MaxConcurrent  *int            `json:"max_concurrent"`
-	NameTemplate   *string         `json:"name_template"`
-	Description    *string         `json:"description"`
-	RevokeOnDelete *bool           `json:"revoke_on_delete"`
-	Owner          *string         `json:"owner"`
-	ReviewBy       *string         `json:"review_by"`
+	Provider        *string         `json:"provider"`
+	URL             *string         `json:"url"`
+	Credential      *map[string]any `json:"credential"` // members that are not given stay as they are
+	Settings        *map[string]any `json:"settings"`   // members that are not given stay as they are
+	CACert          *string         `json:"ca_cert"`
+	ClientCert      *string         `json:"client_cert"`
+	ClientKey       *string         `json:"client_key"`
+	ProxyURL        *string         `json:"proxy_url"`
+	Timeout         *time.Duration  `json:"timeout"`
+	RateLimit       *float64        `json:"rate_limit"`
+	MaxConcurrent   *int            `json:"max_concurrent"`
+	NameTemplate    *string         `json:"name_template"`
+	Description     *string         `json:"description"`
+	RevokeOnDelete  *bool           `json:"revoke_on_delete"`
+	ReconcilePeriod *time.Duration  `json:"reconcile_period"`
+	Owner           *string         `json:"owner"`
+	ReviewBy        *string         `json:"review_by"`
+
+	MountPoint string `json:"-"` // of the engine; empty: as it is
 }
 
 // WriteConnection creates or changes a connection. The warnings are for the operator.
@@ -127,6 +133,8 @@ func (e *Entry) change(c *Change, ps *Providers) error {
 	store.Set(&e.RateLimit, c.RateLimit)
 	store.Set(&e.MaxConcurrent, c.MaxConcurrent)
 	store.Set(&e.RevokeOnDelete, c.RevokeOnDelete)
+	store.Set(&e.ReconcilePeriod, c.ReconcilePeriod)
+	e.MountPoint = cmp.Or(c.MountPoint, e.MountPoint)
 	if err := e.Set(c.Owner, c.ReviewBy); err != nil {
 		return err
 	}
@@ -136,11 +144,29 @@ func (e *Entry) change(c *Change, ps *Providers) error {
 	if err := refusal.CheckLen("description", e.Description, role.MaxDescriptionLen); err != nil {
 		return err
 	}
+	if c.ReconcilePeriod != nil {
+		if err := e.checkPeriod(p); err != nil {
+			return err
+		}
+	}
 	switch {
 	case e.Timeout > maxTimeout:
 		return refusal.Field("timeout", "%s is more than %s", refusal.Short(e.Timeout), refusal.Short(maxTimeout))
 	case e.RevokeOnDelete && c.RevokeOnDelete != nil && p.Operations.RetireRoot == nil:
 		return refusal.Field("revoke_on_delete", "provider %q cannot end its credential", e.Provider)
+	}
+	return nil
+}
+
+// checkPeriod refuses a reconcile_period that the connection cannot have.
+func (e *Entry) checkPeriod(p *connector.Provider) error {
+	switch {
+	case e.ReconcilePeriod == 0:
+		return nil
+	case e.ReconcilePeriod < MinReconcilePeriod:
+		return refusal.Field("reconcile_period", "must be at least %s, or 0 for no reconciliation by itself", refusal.Short(MinReconcilePeriod))
+	case !p.CanList():
+		return refusal.Field("reconcile_period", "provider %q cannot list the tokens of the service", e.Provider)
 	}
 	return nil
 }

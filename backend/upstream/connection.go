@@ -42,6 +42,9 @@ type Entry struct {
 	Description    string        `json:"description,omitempty"`
 	RevokeOnDelete bool          `json:"revoke_on_delete,omitempty"`
 
+	ReconcilePeriod time.Duration `json:"reconcile_period,omitempty"` // time between two reconciliations; 0: only on demand
+	MountPoint      string        `json:"mount_point,omitempty"`      // of the engine when the connection was last written
+
 	review.Review
 }
 

@@ -28,6 +28,8 @@ var ConnectionFields = schema.Joined(review.Fields, schema.Fields{
 		Titled("Client key").Edited("file").Secret(),
 	"proxy_url": schema.Str("HTTP proxy to the service. A change requires the secrets of the credential again. Default: " +
 		"the proxy of the server's environment.").Titled("Proxy URL"),
+	"reconcile_period": schema.Secs("Time between two comparisons of the tokens at the service with the tokens of the engine, at " +
+		"least 1h; see reconcile. Default: 0, only on demand.").Titled("Reconcile period"),
 	"description": schema.Str("Purpose of the connection.").Titled("Description"),
 	"revoke_on_delete": schema.Flag("Revoke the credential at the service when the connection is deleted, if the provider " +
 		"can. If the revocation fails, the connection is deleted with a warning. Default: false.").Titled("Revoke on delete"),

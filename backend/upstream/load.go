@@ -38,9 +38,18 @@ func (ts *Tokens) Discover(ctx context.Context, text string) (_ Token, known boo
 	if t, known := ts.Known(text); known {
 		return t, true, nil
 	}
+	if err := ts.readIssuedElsewhere(ctx); err != nil {
+		return Token{}, false, err
+	}
+	t, known := ts.Known(text)
+	return t, known, nil
+}
+
+// readIssuedElsewhere lists the tokens in storage, and reads those that another process may have issued.
+func (ts *Tokens) readIssuedElsewhere(ctx context.Context) error {
 	ids, err := ts.storage.List(ctx, Prefix)
 	if err != nil {
-		return Token{}, false, err
+		return err
 	}
 	keys := make(map[string]bool)
 	for _, id := range ids {
@@ -48,11 +57,7 @@ func (ts *Tokens) Discover(ctx context.Context, text string) (_ Token, known boo
 			keys[Prefix+id] = true
 		}
 	}
-	if err := ts.reloadAll(ctx, keys); err != nil {
-		return Token{}, false, err
-	}
-	t, known := ts.Known(text)
-	return t, known, nil
+	return ts.reloadAll(ctx, keys)
 }
 
 // issuedElsewhere reports whether another process may have issued a stored token that memory lacks, or has as Creating.

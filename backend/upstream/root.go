@@ -28,10 +28,11 @@ const (
 // names every other credential that may exist at the service.
 type Root struct {
 	Credential map[string]any `json:"credential"`
-	Pending    *PendingRoot   `json:"pending,omitzero"`  // an unfinished rotation; nil if there is none
-	Retiring   []RetiringRoot `json:"retiring,omitzero"` // replaced credentials that are not revoked yet
-	RotatedAt  time.Time      `json:"rotated_at"`        // zero if the credential was never rotated
-	Made       bool           `json:"made,omitzero"`     // a rotation made Credential: only the engine knows it
+	MadeName   string         `json:"made_name,omitzero"` // of Credential at the service if a rotation made it
+	Pending    *PendingRoot   `json:"pending,omitzero"`   // an unfinished rotation; nil if there is none
+	Retiring   []RetiringRoot `json:"retiring,omitzero"`  // replaced credentials that are not revoked yet
+	RotatedAt  time.Time      `json:"rotated_at"`         // zero if the credential was never rotated
+	Made       bool           `json:"made,omitzero"`      // a rotation made Credential: only the engine knows it
 }
 
 // PendingRoot is a credential that a rotation has requested and that the service may have made.
@@ -47,6 +48,7 @@ type PendingRoot struct {
 // RetiringRoot is a credential that was replaced.
 type RetiringRoot struct {
 	Credential map[string]any `json:"credential"`
+	Name       string         `json:"name,omitzero"` // at the service if a rotation made the credential
 }
 
 // unsettled reports whether rotations have left work to do.
@@ -70,9 +72,9 @@ func (r *Root) left() string {
 func (r *Root) replace(credential map[string]any, p *connector.Provider) {
 	if some, _ := p.CommonSecrets(r.Credential, credential); !some {
 		if r.Made && p.Operations.RetireRoot != nil {
-			r.Retiring = append(slices.Clone(r.Retiring), RetiringRoot{Credential: r.Credential})
+			r.Retiring = append(slices.Clone(r.Retiring), RetiringRoot{Credential: r.Credential, Name: r.MadeName})
 		}
-		r.Made = false
+		r.Made, r.MadeName = false, ""
 	}
 	r.Credential = credential
 	if r.Pending != nil {
@@ -93,9 +95,29 @@ func (r *Root) replace(credential map[string]any, p *connector.Provider) {
 // take uses the credential that a rotation has made. The replaced credential must be revoked if the provider can do so.
 func (r *Root) take(credential map[string]any, p *connector.Provider, at time.Time) {
 	if p.Operations.RetireRoot != nil {
-		r.Retiring = append(slices.Clone(r.Retiring), RetiringRoot{Credential: r.Credential})
+		r.Retiring = append(slices.Clone(r.Retiring), RetiringRoot{Credential: r.Credential, Name: r.MadeName})
+	}
+	if r.Pending != nil {
+		r.MadeName = r.Pending.Name
 	}
 	r.Credential, r.Pending, r.RotatedAt, r.Made = credential, nil, at, true
+}
+
+// madeNames returns the names at the service of the credentials that rotations have made and that may exist.
+func (r *Root) madeNames() []string {
+	var names []string
+	if r.MadeName != "" {
+		names = append(names, r.MadeName)
+	}
+	if r.Pending != nil {
+		names = append(names, r.Pending.Name)
+	}
+	for _, old := range r.Retiring {
+		if old.Name != "" {
+			names = append(names, old.Name)
+		}
+	}
+	return names
 }
 
 // leave drops the unfinished work of rotations: the service must not be called any more.

@@ -50,7 +50,7 @@ func TestArtifactory(t *testing.T) {
 			}
 			tokens := []any{}
 			s.each(r, 1000, func(id, name string) {
-				if name == r.URL.Query().Get("description") {
+				if filter := r.URL.Query().Get("description"); filter == "" || filter == name {
 					tokens = append(tokens, map[string]any{"token_id": id, "subject": "x", "issued_at": 1, "issuer": "y", "description": name, "refreshable": false})
 				}
 			})

@@ -124,7 +124,8 @@ func TestCloudflare(t *testing.T) {
 					list(t, r, "query")
 					tokens := []any{}
 					s.each(r, 50, func(id, name string) {
-						tokens = append(tokens, map[string]any{"id": id, "name": name, "status": "active"})
+						tokens = append(tokens, map[string]any{"id": id, "name": name, "status": "active", "issued_on": time.Now().Format(time.RFC3339),
+							"policies": []any{map[string]any{"permission_groups": []any{map[string]any{"id": "c8", "name": "DNS Read"}}}}})
 					})
 					result(w, tokens)
 				case r.Method == http.MethodDelete && strings.HasPrefix(r.URL.Path, where+"/"):

@@ -111,6 +111,24 @@ func tagged(t reflect.Type, tag string) (names []string) {
 	return names
 }
 
+// holdList has a provider list the tokens: the two that are left of three, and not the revoked one.
+func holdList(t *testing.T, up *connector.Service, params map[string]any, made []*connector.Created) {
+	t.Helper()
+	listed := make(map[string]*connector.Item)
+	complete, err := up.List(t.Context(), []map[string]any{params}, func(one *connector.Item) { listed[one.ID] = one })
+	if err != nil || !complete {
+		t.Errorf("list: %v, %v", complete, err)
+	}
+	for i, one := range made {
+		item := listed[one.ID]
+		if (item != nil) != (i != 1) {
+			t.Errorf("list: token %s of %v", one.ID, listed)
+		} else if item != nil && (!strings.HasSuffix(strings.ToLower(item.Name), strings.ToLower(one.Name)) || item.Owner == "" || item.CreatedAt.IsZero()) {
+			t.Errorf("list: %+v", item)
+		}
+	}
+}
+
 func say(w http.ResponseWriter, status int, body any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
@@ -190,6 +208,9 @@ func hold(t *testing.T, s *service, c sample, handler http.HandlerFunc) {
 	}
 	if len(s.tokens) != 2 {
 		t.Errorf("%d tokens are left", len(s.tokens))
+	}
+	if p.CanList() {
+		holdList(t, up, params, made)
 	}
 	if p.CanRotateRoot() {
 		const name = "vault-apitoken-root-aBcDeF123456"

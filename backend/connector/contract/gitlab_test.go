@@ -33,7 +33,7 @@ func TestGitLab(t *testing.T) {
 				tokens := []gitlab.PersonalAccessToken{}
 				s.each(r, 100, func(id, n string) {
 					if name == "" || strings.Contains(n, name) {
-						tokens = append(tokens, gitlab.PersonalAccessToken{ID: int64(id[0] - '0'), Name: n})
+						tokens = append(tokens, gitlab.PersonalAccessToken{ID: int64(id[0] - '0'), Name: n, UserID: 7, CreatedAt: new(time.Now())})
 					}
 				})
 				return tokens
@@ -55,6 +55,8 @@ func TestGitLab(t *testing.T) {
 					say(w, 401, map[string]any{"message": "401 Unauthorized"})
 				case r.Method == http.MethodGet && path == "/api/v4/personal_access_tokens/self":
 					say(w, 200, gitlab.PersonalAccessToken{ID: 1, Name: "root", Scopes: []string{"api"}, UserID: 1, Active: true})
+				case r.Method == http.MethodGet && path == "/api/v4/user":
+					say(w, 200, gitlab.User{ID: 1, Username: "root", IsAdmin: kind == "project"})
 				case r.Method == http.MethodDelete && path == "/api/v4/personal_access_tokens/self":
 					w.WriteHeader(http.StatusNoContent)
 				case r.Method == http.MethodPost && (path == "/api/v4/users/1/personal_access_tokens" || kind == "personal" && path == where):
@@ -80,8 +82,13 @@ func TestGitLab(t *testing.T) {
 					say(w, 200, list(r, ""))
 				case r.Method == http.MethodGet && path == "/api/v4/personal_access_tokens":
 					q := query[gitlab.ListPersonalAccessTokensOptions](t, r, "url")
-					// The user of the credential for what replaces it, that of the role's params for its tokens.
-					if want := map[bool]string{true: "1", false: "7"}[strings.Contains(q.Get("search"), "root")]; q.Get("user_id") != want || q.Get("state") != "active" {
+					// The user of the credential for what replaces it, that of the role's params for its tokens. An
+					// administrator lists the tokens of all users.
+					want := map[bool]string{true: "1", false: "7"}[strings.Contains(q.Get("search"), "root")]
+					if kind == "project" && q.Get("search") == "" {
+						want = ""
+					}
+					if q.Get("user_id") != want || q.Get("state") != "active" {
 						t.Error(q)
 					}
 					say(w, 200, list(r, q.Get("search")))

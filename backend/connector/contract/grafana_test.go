@@ -1,6 +1,8 @@
 package contract
 
 import (
+	"encoding/json"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -21,7 +23,7 @@ func TestGrafana(t *testing.T) {
 		case r.Header.Get("X-Grafana-Org-Id") != "3":
 			t.Error(r.Header)
 		case r.Method == http.MethodGet && r.URL.Path == "/api/serviceaccounts/search":
-			say(w, 200, models.SearchOrgServiceAccountsResult{TotalCount: 1})
+			say(w, 200, models.SearchOrgServiceAccountsResult{TotalCount: 1, ServiceAccounts: []*models.ServiceAccountDTO{{ID: 5, Name: "ci", Role: "Viewer"}}})
 		case r.Method == http.MethodPost && r.URL.Path == where:
 			in := decode[models.AddServiceAccountTokenCommand](t, r)
 			if in.Name == "" || in.SecondsToLive < 90*60 || in.SecondsToLive > 92*60 {
@@ -31,7 +33,11 @@ func TestGrafana(t *testing.T) {
 		case r.Method == http.MethodGet && r.URL.Path == where:
 			tokens := []*models.TokenDTO{}
 			s.each(r, 1000, func(id, name string) {
-				tokens = append(tokens, &models.TokenDTO{ID: int64(id[0] - '0'), Name: name})
+				one := new(models.TokenDTO)
+				if err := json.Unmarshal(fmt.Appendf(nil, `{"id": %s, "name": %q, "created": "2026-01-02T03:04:05Z"}`, id, name), one); err != nil {
+					t.Error(err)
+				}
+				tokens = append(tokens, one)
 			})
 			say(w, 200, tokens)
 		case r.Method == http.MethodDelete && strings.HasPrefix(r.URL.Path, where+"/"):

@@ -145,12 +145,21 @@ func TestHarbor(t *testing.T) {
 				t.Errorf("%+v, %v", in, err)
 			}
 			say(w, 201, map[string]any{"id": s.mint("robot$" + in.Name), "name": "robot$" + in.Name, "secret": "s", "creation_time": time.Now().Format(time.RFC3339), "expires_at": time.Now().Unix() + in.Duration*86400})
+		case r.Method == http.MethodGet && r.URL.Path == "/projects":
+			say(w, 200, []any{map[string]any{"project_id": 1, "name": "library"}})
 		case r.Method == http.MethodGet:
-			fuzzy, _ := strings.CutPrefix(r.URL.Query().Get("q"), "name=~")
+			q := r.URL.Query().Get("q")
+			fuzzy, isName := strings.CutPrefix(q, "name=~")
+			if !isName && q != "" && q != "Level=project,ProjectID=1" {
+				t.Errorf("q=%s", q)
+			}
 			robots := []any{}
 			s.each(r, 100, func(id, name string) {
-				if strings.Contains(name, fuzzy) {
-					robots = append(robots, map[string]any{"id": int(id[0] - '0'), "name": name, "level": "system"})
+				if q == "" || isName && strings.Contains(name, fuzzy) {
+					robots = append(robots, map[string]any{
+						"id": int(id[0] - '0'), "name": name, "level": "system", "creation_time": time.Now().Format(time.RFC3339), "expires_at": -1,
+						"permissions": []any{map[string]any{"kind": "project", "namespace": "library", "access": []any{map[string]any{"resource": "repository", "action": "pull"}}}},
+					})
 				}
 			})
 			say(w, 200, robots)

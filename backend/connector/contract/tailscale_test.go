@@ -38,7 +38,9 @@ func TestTailscale(t *testing.T) {
 				t.Error(r.URL.Query())
 			}
 			keys := []tailscale.Key{}
-			s.each(r, 1000, func(id, name string) { keys = append(keys, tailscale.Key{ID: id, Description: name}) })
+			s.each(r, 1000, func(id, name string) {
+				keys = append(keys, tailscale.Key{ID: id, Description: name, Created: time.Now(), UserID: "u1"})
+			})
 			say(w, 200, map[string]any{"keys": keys})
 		case r.Method == http.MethodDelete && strings.HasPrefix(r.URL.Path, where+"/"):
 			if !s.end(strings.TrimPrefix(r.URL.Path, where+"/")) {
