@@ -21,7 +21,7 @@ func TestArchitecture(t *testing.T) {
 	}
 	for _, n := range named {
 		path := strings.TrimPrefix(n[1], "backend/")
-		if strings.HasPrefix(path, "cmd/") {
+		if strings.HasPrefix(path, "cmd/") || strings.HasPrefix(path, "scripts/") {
 			path = "../" + path
 		}
 		source, err := os.ReadFile(path)

@@ -133,6 +133,7 @@ func TestNoticeOfAnAcknowledgement(t *testing.T) {
 		t.Fatal(err)
 	}
 	next := b.after() // the process has crashed
+	next.Storage = b.copied()
 	again, _ := next.listen()
 	next.work(3)
 	b.work(3)

@@ -41,6 +41,26 @@ func (b *bench) after() *bench {
 	return next
 }
 
+// copied returns a copy of the storage.
+func (b *bench) copied() logical.Storage {
+	b.t.Helper()
+	keys, err := logical.CollectKeys(ctx, b.Storage)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	other := new(logical.InmemStorage)
+	for _, key := range keys {
+		entry, err := b.Storage.Get(ctx, key)
+		if err == nil {
+			err = other.Put(ctx, entry)
+		}
+		if err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	return other
+}
+
 // Run writes at most one entry a second: new findings first, and changes after half a minute.
 func TestWrites(t *testing.T) {
 	b := newBench(t)
