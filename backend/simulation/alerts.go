@@ -230,10 +230,10 @@ func (w *world) misuseOf(n *node, g *grant) {
 	w.say("misuse of grant %d reported to node %d: %s", g.n, n.n, a)
 }
 
-// tuneAlerts changes what the engine does about misuse, and the secret that signs alerts; or acknowledges a finding.
+// tuneAlerts changes what the engine does about misuse, or the secret that signs alerts.
 func (w *world) tuneAlerts(r *rand.Rand) {
 	p := w.pager
-	switch r.IntN(3) {
+	switch r.IntN(2) {
 	case 0:
 		mode := []string{"on", "suspend", "revoke"}[r.IntN(3)]
 		p.mu.Lock()
@@ -248,12 +248,6 @@ func (w *world) tuneAlerts(r *rand.Rand) {
 		p.mu.Unlock()
 		a := w.asks(logical.UpdateOperation, "alerts/pager/rotate-secret", map[string]any{"secret": secret, "overlap": r.IntN(600)})
 		w.say("the secret of alerts is rotated: %s", a)
-	case 2:
-		a := w.asks(logical.ListOperation, "findings/", map[string]any{"state": "open", "rule": alertRules[0], "limit": 1})
-		if keys, _ := a.data()["keys"].([]string); len(keys) > 0 {
-			a = w.asks(logical.UpdateOperation, "findings/"+keys[0], map[string]any{"note": "as expected"})
-			w.say("finding %s acknowledged: %s", keys[0], a)
-		}
 	}
 }
 

@@ -66,7 +66,7 @@ func (w *world) acknowledgeSome(r *rand.Rand) {
 	}
 }
 
-// checkFindings holds a list of findings against what was acknowledged: invariant 9. An acknowledgement stays.
+// checkFindings holds a list of findings against what was acknowledged: invariant 10. An acknowledgement stays.
 func (w *world) checkFindings(n *node, a *answer) {
 	info, _ := a.data()["key_info"].(map[string]any)
 	w.mu.Lock()

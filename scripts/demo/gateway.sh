@@ -84,7 +84,9 @@ ask 200 /orders/7 "$token" "the token"
 say "The rule of /admin/ requires a scope that the token does not grant. A client can spell a path below /admin/ so that the
 # path begins with /orders/: the authorizer refuses such a path, whatever the token grants."
 ask 403 /admin/users "$token" "the token"
-ask 403 "/orders/%2e%2e/admin/users" "$token" "the token"
+ambiguous=400
+if [ $gateway = nginx ]; then ambiguous=403; fi # nginx takes no other refusals
+ask $ambiguous "/orders/%2e%2e/admin/users" "$token" "the token"
 say "A request without a token passes only where a rule is public. The API then sees - in place of a role and a token."
 ask 401 /orders/7 ""
 ask 200 /status ""
