@@ -138,11 +138,6 @@ func tokenFilterOf(query url.Values) (*tokenFilter, error) {
 	return f, nil
 }
 
-// refusal returns the problem of a field.
-func refusal(field, text string) *problem {
-	return &problem{Kind: refused, Text: field + ": the value " + text}
-}
-
 // query returns the part of the filter that the engine does.
 func (f *tokenFilter) query(now time.Time) url.Values {
 	q := url.Values{}
