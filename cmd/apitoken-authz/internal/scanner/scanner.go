@@ -23,6 +23,7 @@ import (
 const (
 	maxReportBody   = 4 << 20  // of GitHub
 	maxReports      = 1000     // in a request of GitHub
+	maxType         = 128      // bytes, as in the engine
 	maxQuestionBody = 64 << 10 // of TruffleHog
 	maxTexts        = 8        // in a question
 	maxRequests     = 16       // that are handled at once
@@ -110,10 +111,10 @@ func (s *Scanner) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		select {
 		case s.places <- struct{}{}:
+			defer func() { <-s.places }() // also if the handler panics
 			ctx, cancel := context.WithTimeout(r.Context(), requestTime)
+			defer cancel()
 			a = handle(ctx, w, r)
-			cancel()
-			<-s.places
 		default:
 			w.Header().Set("Retry-After", "1")
 			a = problem(http.StatusServiceUnavailable, "too many requests are being handled")
@@ -165,6 +166,10 @@ func (s *Scanner) reported(ctx context.Context, w http.ResponseWriter, r *http.R
 		if list[i].Token == "" {
 			return problem(http.StatusBadRequest, "object "+strconv.Itoa(i)+" of the array has no token")
 		}
+		if !validType(list[i].Type) { // the engine would refuse all reports
+			return problem(http.StatusBadRequest, "object "+strconv.Itoa(i)+" of the array has a type that is not at most "+
+				strconv.Itoa(maxType)+" bytes of printable ASCII")
+		}
 	}
 	feedback, err := s.engine.ReportLeaked(ctx, list)
 	if err != nil {
@@ -179,6 +184,11 @@ func (s *Scanner) reported(ctx context.Context, w http.ResponseWriter, r *http.R
 	}
 	s.logger.Info("leaked tokens reported", "reports", len(list), "tokens_of_this_mount", ours)
 	return answer{http.StatusOK, feedback}
+}
+
+// validType reports whether the engine takes the type of a token.
+func validType(kind string) bool {
+	return len(kind) <= maxType && !strings.ContainsFunc(kind, func(c rune) bool { return c < 0x20 || c > 0x7e })
 }
 
 // asked answers whether a token is alive, in the form of TruffleHog's custom detectors: the name of the detector, and of each

@@ -310,3 +310,34 @@ func FuzzMatches(f *testing.F) {
 		}
 	})
 }
+
+// A report that the engine would refuse whole is refused at once, with the reason: GitHub need not repeat the request.
+func TestGitHubTypes(t *testing.T) {
+	w := newWorld(t, false)
+	for _, kind := range []string{strings.Repeat("x", 129), "ä", "a\nb", "\x7f"} {
+		body, _ := json.Marshal([]any{map[string]any{"token": "good"}, map[string]any{"token": "noise", "type": kind}})
+		status, answer := w.ask("POST", "/scanner/github", string(body))
+		if status != 400 || !strings.Contains(answer, "object 1 of the array has a type") || len(w.leaks) > 0 {
+			t.Errorf("%q: %d %s, %d reports", kind, status, answer, len(w.leaks))
+		}
+	}
+	if status, answer := w.ask("POST", "/scanner/github", `[{"token":"good","type":"`+strings.Repeat("~", 128)+`"}]`); status != 200 {
+		t.Errorf("%d %s", status, answer)
+	}
+}
+
+// A request whose handler fails gives its place back.
+func TestPlaceOfFailure(t *testing.T) {
+	w := newWorld(t, false)
+	w.Scanner.engine = nil // a fault of the program
+	for range maxRequests {
+		func() {
+			defer func() { _ = recover() }() // as the web server does
+			w.ask("POST", "/scanner/github", `[{"token":"x"}]`)
+		}()
+	}
+	w.Scanner.engine = w.engine
+	if status, answer := w.ask("POST", "/scanner/github", `[{"token":"x"}]`); status != 200 {
+		t.Errorf("%d %s", status, answer)
+	}
+}
