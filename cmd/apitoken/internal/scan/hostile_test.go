@@ -3,11 +3,14 @@ package scan
 import (
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"unicode/utf16"
+
+	"go.yaml.in/yaml/v3"
 )
 
 // No output has a token that is part of a name, or that the user gave as an argument.
@@ -101,5 +104,32 @@ func TestRevokesNothing(t *testing.T) {
 	code, out, problems := scan(t, mint(t, "apt", nil), "-revoke", "-")
 	if code != exitError || strings.Count(out, "\n") != 1 || !strings.Contains(problems, "the answer is empty") {
 		t.Errorf("exit code %d\n%s%s", code, out, problems)
+	}
+}
+
+// The hook scans files whose names look like flags.
+func TestHook(t *testing.T) {
+	t.Setenv("VAULT_TOKEN", "")
+	text, err := os.ReadFile("../../../../.pre-commit-hooks.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var hooks []struct{ Entry string }
+	if err := yaml.Unmarshal(text, &hooks); err != nil || len(hooks) != 1 {
+		t.Fatal(err)
+	}
+	args := strings.Fields(strings.TrimPrefix(hooks[0].Entry, "apitoken scan "))
+	t.Chdir(t.TempDir())
+	for _, name := range []string{"-help", "-decode=0", "--", "-format=sarif", "plain"} {
+		write(t, ".", name, "x")
+		write(t, ".", "leak", mint(t, "apt", nil))
+		code, out, problems := scan(t, "", append(args[:len(args):len(args)], name, "leak")...)
+		if code != exitFound || !strings.HasPrefix(out, "leak:1: ") {
+			t.Errorf("%s: exit code %d\n%s%s", name, code, out, problems)
+		}
+		write(t, ".", name, mint(t, "apt", nil))
+		if code, out, problems := scan(t, "", append(args[:len(args):len(args)], name)...); code != exitFound || !strings.HasPrefix(out, name+":1: ") {
+			t.Errorf("%s: exit code %d\n%s%s", name, code, out, problems)
+		}
 	}
 }
