@@ -133,3 +133,16 @@ func TestHook(t *testing.T) {
 		}
 	}
 }
+
+// The address of a file in SARIF is relative, whatever the name of the file is.
+func TestSARIFNames(t *testing.T) {
+	t.Setenv("VAULT_TOKEN", "")
+	t.Chdir(t.TempDir())
+	for name, want := range map[string]string{"https:x": "./https:x", "a b%20?#": "a%20b%2520%3F%23", "d/c:x": "d/c:x", "\xff": "%FF"} {
+		write(t, ".", name, mint(t, "apt", nil))
+		_, out, _ := scan(t, "", "-format", "sarif", name)
+		if !strings.Contains(out, `"uri": "`+want+`"`) {
+			t.Errorf("%q, want %s:\n%s", name, want, out)
+		}
+	}
+}
