@@ -3,6 +3,7 @@
 package scanner
 
 import (
+	"bytes"
 	"context"
 	"crypto/subtle"
 	"encoding/json"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/verify"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/cmd/apitoken-authz/internal/config"
@@ -23,9 +25,12 @@ import (
 const (
 	maxReportBody   = 4 << 20  // of GitHub
 	maxReports      = 1000     // in a request of GitHub
+	maxType         = 128      // bytes, as in the engine
 	maxQuestionBody = 64 << 10 // of TruffleHog
 	maxTexts        = 8        // in a question
 	maxRequests     = 16       // that are handled at once
+	maxBodies       = 64 << 20 // of all requests together
+	bodyPart        = 16 << 10 // of maxBodies that a body takes at once
 	minSecret       = 16       // bytes
 
 	// requestTime is less than the 30 s that GitHub waits for an answer.
@@ -42,16 +47,17 @@ type Engine interface {
 type Scanner struct {
 	engine  Engine
 	logger  *slog.Logger
-	keys    *file[keys]   // nil: reports need no signature
-	secret  *file[[]byte] // nil: nobody may ask
-	places  chan struct{} // full while maxRequests are handled
+	keys    *file[keys]         // nil: reports need no signature
+	secret  *file[[]byte]       // nil: nobody may ask
+	places  chan struct{}       // full while maxRequests are handled
+	memory  *semaphore.Weighted // of bodies
 	answers *prometheus.CounterVec
 }
 
 // New returns a Scanner for a configuration. Its error says which file cannot be used.
 func New(engine Engine, c *config.Scanner, logger *slog.Logger, registry *prometheus.Registry) (*Scanner, error) {
 	s := &Scanner{
-		engine: engine, logger: logger, places: make(chan struct{}, maxRequests),
+		engine: engine, logger: logger, places: make(chan struct{}, maxRequests), memory: semaphore.NewWeighted(maxBodies),
 		answers: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "apitoken_authz_scanner_requests_total", Help: "Requests of secret scanners, by path and status.",
 		}, []string{"path", "status"}),
@@ -108,16 +114,12 @@ func (s *Scanner) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Allow", http.MethodPost)
 		a = problem(http.StatusMethodNotAllowed, "the method is POST")
 	default:
-		select {
-		case s.places <- struct{}{}:
-			ctx, cancel := context.WithTimeout(r.Context(), requestTime)
-			a = handle(ctx, w, r)
-			cancel()
-			<-s.places
-		default:
-			w.Header().Set("Retry-After", "1")
-			a = problem(http.StatusServiceUnavailable, "too many requests are being handled")
-		}
+		ctx, cancel := context.WithTimeout(r.Context(), requestTime)
+		defer cancel()
+		a = handle(ctx, w, r)
+	}
+	if a.status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", "1")
 	}
 	s.answers.WithLabelValues(path, strconv.Itoa(a.status)).Inc()
 	w.Header().Set("Content-Type", "application/json")
@@ -128,22 +130,47 @@ func (s *Scanner) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// read reads a body of at most some bytes.
-func read(w http.ResponseWriter, r *http.Request, most int64) ([]byte, *answer) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
-	if err == nil {
-		return body, nil
+// atPlace answers a request that was read and checked, if fewer than maxRequests are handled: a client that sends slowly or may
+// not ask takes no place.
+func (s *Scanner) atPlace(handle func() answer) answer {
+	select {
+	case s.places <- struct{}{}:
+		defer func() { <-s.places }() // also if handle panics
+		return handle()
+	default:
+		return problem(http.StatusServiceUnavailable, "too many requests are being handled")
+	}
+}
+
+// read reads a body of at most some bytes. free gives the memory of the body back.
+func (s *Scanner) read(w http.ResponseWriter, r *http.Request, most int64) (body []byte, free func(), failed *answer) {
+	var buffer bytes.Buffer
+	held := int64(0)
+	free = func() { s.memory.Release(held) }
+	reader := http.MaxBytesReader(w, r.Body, most)
+	var err error
+	for err == nil {
+		if !s.memory.TryAcquire(bodyPart) {
+			a := problem(http.StatusServiceUnavailable, "too many requests are being read")
+			return nil, free, &a
+		}
+		held += bodyPart
+		_, err = io.CopyN(&buffer, reader, bodyPart)
+	}
+	if errors.Is(err, io.EOF) {
+		return buffer.Bytes(), free, nil
 	}
 	a := problem(http.StatusBadRequest, "the body cannot be read")
 	if tooLarge, is := errors.AsType[*http.MaxBytesError](err); is {
 		a = problem(http.StatusRequestEntityTooLarge, "the body is larger than "+strconv.FormatInt(tooLarge.Limit, 10)+" bytes")
 	}
-	return nil, &a
+	return nil, free, &a
 }
 
 // reported takes the reports of GitHub's secret scanning partner program.
 func (s *Scanner) reported(ctx context.Context, w http.ResponseWriter, r *http.Request) answer {
-	body, failed := read(w, r, maxReportBody)
+	body, free, failed := s.read(w, r, maxReportBody)
+	defer free()
 	if failed != nil {
 		return *failed
 	}
@@ -165,7 +192,16 @@ func (s *Scanner) reported(ctx context.Context, w http.ResponseWriter, r *http.R
 		if list[i].Token == "" {
 			return problem(http.StatusBadRequest, "object "+strconv.Itoa(i)+" of the array has no token")
 		}
+		if !validType(list[i].Type) { // the engine would refuse all reports
+			return problem(http.StatusBadRequest, "object "+strconv.Itoa(i)+" of the array has a type that is not at most "+
+				strconv.Itoa(maxType)+" bytes of printable ASCII")
+		}
 	}
+	return s.atPlace(func() answer { return s.report(ctx, list) })
+}
+
+// report reports tokens to the engine.
+func (s *Scanner) report(ctx context.Context, list []verify.Leak) answer {
 	feedback, err := s.engine.ReportLeaked(ctx, list)
 	if err != nil {
 		s.logger.Error("leaked tokens not revoked", "reports", len(list), "error", err.Error())
@@ -181,6 +217,11 @@ func (s *Scanner) reported(ctx context.Context, w http.ResponseWriter, r *http.R
 	return answer{http.StatusOK, feedback}
 }
 
+// validType reports whether the engine takes the type of a token.
+func validType(kind string) bool {
+	return len(kind) <= maxType && !strings.ContainsFunc(kind, func(c rune) bool { return c < 0x20 || c > 0x7e })
+}
+
 // asked answers whether a token is alive, in the form of TruffleHog's custom detectors: the name of the detector, and of each
 // of its regular expressions the texts that it matched.
 func (s *Scanner) asked(ctx context.Context, w http.ResponseWriter, r *http.Request) answer {
@@ -189,7 +230,8 @@ func (s *Scanner) asked(ctx context.Context, w http.ResponseWriter, r *http.Requ
 		w.Header().Set("WWW-Authenticate", "Bearer")
 		return problem(http.StatusUnauthorized, "Authorization must be Bearer and the secret of scanner.secret_file")
 	}
-	body, failed := read(w, r, maxQuestionBody)
+	body, free, failed := s.read(w, r, maxQuestionBody)
+	defer free()
 	if failed != nil {
 		return *failed
 	}
@@ -197,6 +239,11 @@ func (s *Scanner) asked(ctx context.Context, w http.ResponseWriter, r *http.Requ
 	if err != nil {
 		return problem(http.StatusBadRequest, err.Error())
 	}
+	return s.atPlace(func() answer { return s.alive(ctx, texts) })
+}
+
+// alive asks the engine whether one of some texts is a token that is alive.
+func (s *Scanner) alive(ctx context.Context, texts []string) answer {
 	for _, text := range texts {
 		alive, err := s.engine.Alive(ctx, text)
 		if err != nil {

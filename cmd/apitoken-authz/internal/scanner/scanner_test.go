@@ -14,11 +14,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -30,6 +32,7 @@ import (
 
 // engine knows the texts that are alive.
 type engine struct {
+	mu    sync.Mutex
 	alive map[string]bool
 	leaks []verify.Leak
 	fails error
@@ -43,7 +46,9 @@ func (e *engine) ReportLeaked(ctx context.Context, list []verify.Leak) ([]verify
 	if e.fails != nil {
 		return nil, e.fails
 	}
+	e.mu.Lock()
 	e.leaks = append(e.leaks, list...)
+	e.mu.Unlock()
 	feedback := make([]verify.LeakFeedback, len(list))
 	for i := range list {
 		feedback[i] = verify.LeakFeedback{TokenHash: "hash", TokenType: list[i].Type, Label: "false_positive"}
@@ -309,4 +314,75 @@ func FuzzMatches(f *testing.F) {
 			t.Error(fmt.Sprint(texts))
 		}
 	})
+}
+
+// A report that the engine would refuse whole is refused at once, with the reason: GitHub need not repeat the request.
+func TestGitHubTypes(t *testing.T) {
+	w := newWorld(t, false)
+	for _, kind := range []string{strings.Repeat("x", 129), "ä", "a\nb", "\x7f"} {
+		body, _ := json.Marshal([]any{map[string]any{"token": "good"}, map[string]any{"token": "noise", "type": kind}})
+		status, answer := w.ask("POST", "/scanner/github", string(body))
+		if status != 400 || !strings.Contains(answer, "object 1 of the array has a type") || len(w.leaks) > 0 {
+			t.Errorf("%q: %d %s, %d reports", kind, status, answer, len(w.leaks))
+		}
+	}
+	if status, answer := w.ask("POST", "/scanner/github", `[{"token":"good","type":"`+strings.Repeat("~", 128)+`"}]`); status != 200 {
+		t.Errorf("%d %s", status, answer)
+	}
+}
+
+// A request whose handler fails gives its place back.
+func TestPlaceOfFailure(t *testing.T) {
+	w := newWorld(t, false)
+	w.Scanner.engine = nil // a fault of the program
+	for range maxRequests {
+		func() {
+			defer func() { _ = recover() }() // as the web server does
+			w.ask("POST", "/scanner/github", `[{"token":"x"}]`)
+		}()
+	}
+	w.Scanner.engine = w.engine
+	if status, answer := w.ask("POST", "/scanner/github", `[{"token":"x"}]`); status != 200 {
+		t.Errorf("%d %s", status, answer)
+	}
+}
+
+// Clients that send their bodies slowly, or none, keep nobody out: they hold memory, of which there is a bound, and no place.
+func TestSlowClients(t *testing.T) {
+	w := newWorld(t, true)
+	server := httptest.NewServer(w)
+	defer server.Close()
+	for range 2 * maxRequests {
+		conn, err := net.Dial("tcp", server.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		fmt.Fprintf(conn, "POST /scanner/github HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n[", maxReportBody)
+	}
+	time.Sleep(50 * time.Millisecond)
+	const body = `[{"token":"good"}]`
+	if status, answer := w.ask("POST", "/scanner/github", body, keyHeader, "k1", signatureHeader, w.sign(body)); status != 200 {
+		t.Errorf("%d %s", status, answer)
+	}
+}
+
+// The bodies of all requests together are bounded, and give their memory back.
+func TestMemoryOfBodies(t *testing.T) {
+	w := newWorld(t, false)
+	large := `[{"token":"x","url":"` + strings.Repeat("x", maxReportBody-100) + `"}]`
+	for range maxBodies/maxReportBody + 1 {
+		if status, answer := w.ask("POST", "/scanner/github", large); status != 200 {
+			t.Fatalf("%d %s", status, answer)
+		}
+	}
+	if status, _ := w.ask("POST", "/scanner/github", strings.Repeat(" ", maxReportBody+1)); status != 413 {
+		t.Errorf("%d", status)
+	}
+	if !w.memory.TryAcquire(maxBodies) {
+		t.Error("memory was not given back")
+	}
+	if status, answer := w.ask("POST", "/scanner/github", `[{"token":"x"}]`); status != 503 {
+		t.Errorf("%d %s", status, answer)
+	}
 }

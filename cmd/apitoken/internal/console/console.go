@@ -177,11 +177,13 @@ func serve(ctx context.Context, o *options, stdout, stderr io.Writer) error {
 
 // run serves until ctx is done, and then revokes the Vault tokens that the console signed in for.
 func run(ctx context.Context, s *Server, server *http.Server, listener net.Listener) error {
+	sweeping, endSessions := context.WithCancel(context.WithoutCancel(ctx))
+	defer endSessions()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	swept := make(chan struct{})
 	go func() {
-		s.Sweep(ctx)
+		s.Sweep(sweeping)
 		close(swept)
 	}()
 	stopped := make(chan struct{})
@@ -201,6 +203,7 @@ func run(ctx context.Context, s *Server, server *http.Server, listener net.Liste
 	}
 	cancel()
 	<-stopped
+	endSessions() // when no request can begin a session
 	<-swept
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil

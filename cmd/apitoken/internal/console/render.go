@@ -6,10 +6,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"html/template"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
 //go:embed templates
@@ -46,6 +49,7 @@ type frame struct {
 	Page  string
 }
 
+// render serves a page. No page has the text of an API token, whatever a person has typed and whatever Vault answers.
 func (s *Server) render(w http.ResponseWriter, status int, f *frame) {
 	f.Mount, f.Page = s.Mount, f.page
 	if f.Session != nil {
@@ -59,7 +63,7 @@ func (s *Server) render(w http.ResponseWriter, status int, f *frame) {
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(status)
-	_, _ = w.Write(text.Bytes()) // the browser may be gone
+	_, _ = io.WriteString(w, token.Redact(text.String())) // the browser may be gone
 }
 
 // fail serves a page with a problem.

@@ -6,10 +6,13 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
 const (
@@ -192,9 +195,14 @@ func (i instant) text() string {
 	return i.UTC().Format(time.RFC3339)
 }
 
-// cell keeps a spreadsheet from running a value as a formula.
+// formula is what a spreadsheet takes for the begin of a formula: a sign at the begin of a cell, in a spreadsheet that separates
+// cells by semicolons or tabs also in the middle of a value.
+var formula = regexp.MustCompile(`(^|[;\t\r\n])(\s*[=+\-@＝＋－＠])`)
+
+// cell keeps a spreadsheet from running a value as a formula, and has no token.
 func cell(s string) string {
-	if s != "" && strings.ContainsRune("=+-@\t\r", rune(s[0])) {
+	s = formula.ReplaceAllString(token.Redact(s), "$1'$2")
+	if s != "" && strings.ContainsRune("\t\r\n", rune(s[0])) {
 		return "'" + s
 	}
 	return s

@@ -229,7 +229,6 @@ type redirect string
 
 // tokenEnded ends a session whose Vault token is no longer good.
 func (s *Server) tokenEnded(w http.ResponseWriter, r *http.Request, one *session) {
-	one.own = false // there is nothing left to revoke
 	s.end(one, "the Vault token ended")
 	s.setCookie(w, "session", "", http.SameSiteStrictMode)
 	http.Redirect(w, r, "/sign-in?ended=1", http.StatusSeeOther)
@@ -243,10 +242,10 @@ func (s *Server) end(one *session, why string) {
 	s.over(one, why)
 }
 
-// over logs the end of a session that was removed, and revokes its Vault token behind the request.
+// over logs the end of a session that was removed, and revokes its Vault token behind the request, unless the token has ended.
 func (s *Server) over(one *session, why string) {
 	s.Logger.Info("session ended", "display_name", one.Name, "reason", why)
-	if !one.own {
+	if !one.own || one.caller.ended.Load() {
 		return
 	}
 	s.revoking.Go(func() {

@@ -144,8 +144,9 @@ func (s *Server) refuseSignIn(w http.ResponseWriter, r *http.Request, err error)
 			status, text = http.StatusUnauthorized, "Vault refuses to sign you in. Check what you have entered."
 		case missing:
 			status, text = http.StatusBadGateway, "Vault has no such way to sign in: "+p.Path+"."
-		default:
-			status = http.StatusBadGateway
+		default: // the text may have an address of the network behind the console
+			status, text = http.StatusBadGateway, "Vault does not answer: the log of the console has the reason."
+			s.Logger.Error("Vault not reached", "error", p.Text)
 		}
 		if p.Kind == refused && strings.Contains(p.Path, "/oidc/") { // such as a redirect address that is not allowed
 			text = p.Error()

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
 const (
@@ -136,11 +138,6 @@ func tokenFilterOf(query url.Values) (*tokenFilter, error) {
 	return f, nil
 }
 
-// refusal returns the problem of a field.
-func refusal(field, text string) *problem {
-	return &problem{Kind: refused, Text: field + ": the value " + text}
-}
-
 // query returns the part of the filter that the engine does.
 func (f *tokenFilter) query(now time.Time) url.Values {
 	q := url.Values{}
@@ -228,6 +225,10 @@ func (s *Server) tokens(v *view) (any, error) {
 	f, err := tokenFilterOf(v.URL.Query())
 	if err != nil {
 		return nil, err
+	}
+	if token.Redact(f.Text) != f.Text { // the redirect keeps the token out of the history of the browser
+		v.say("Do not search for the text of a token: search for its token_id, which lookup of the token tells.")
+		return redirect("/tokens"), nil
 	}
 	if tokenIDPattern.MatchString(f.Text) {
 		return redirect("/tokens/" + f.Text), nil

@@ -70,6 +70,11 @@ func (p *problem) status() int {
 	}
 }
 
+// refusal returns the problem of a field.
+func refusal(field, text string) *problem {
+	return &problem{Kind: refused, Text: field + ": the value " + text}
+}
+
 // problemOf returns the problem in an error; nil: none.
 func problemOf(err error) *problem {
 	if err == nil {

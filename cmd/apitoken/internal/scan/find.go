@@ -74,8 +74,16 @@ func newFinder(ctx context.Context, prefixes []string, decode int) *finder {
 	return &finder{detector: d, secrets: make(map[string]*secret), found: make(map[location]*finding)}
 }
 
-// inspect finds the tokens of a fragment.
+// inspect finds the tokens of a fragment, also in UTF-16: without its zeros, such a text has one byte for each character of a token.
 func (f *finder) inspect(ctx context.Context, fragment sources.Fragment) {
+	f.detect(ctx, fragment)
+	if strings.Contains(fragment.Raw, "\x00") {
+		fragment.Raw = strings.ReplaceAll(fragment.Raw, "\x00", "")
+		f.detect(ctx, fragment)
+	}
+}
+
+func (f *finder) detect(ctx context.Context, fragment sources.Fragment) {
 	//nolint:staticcheck // version 8 has no other type for a fragment, which version 9 is to replace
 	for _, hit := range f.detector.DetectContext(ctx, detect.Fragment(fragment)) {
 		text, ok := opaque(hit.Secret)

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/api"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
 const (
@@ -74,11 +76,14 @@ func (m *mount) revoke(ctx context.Context, found []*finding) error {
 		n := min(len(list), batch)
 		reports := make([]any, n)
 		for i, f := range list[:n] {
-			reports[i] = map[string]any{"token": f.text, "type": f.kind, "url": f.place(), "source": "apitoken scan"}
+			reports[i] = map[string]any{"token": f.text, "type": f.kind, "url": token.Redact(f.place()), "source": "apitoken scan"}
 		}
 		answer, err := m.client.Logical().WriteWithContext(ctx, m.path+"/leaked", map[string]any{"tokens": reports})
 		if err != nil {
 			return fmt.Errorf("revoking tokens at the mount %q: %w", m.path, plain(err))
+		}
+		if answer == nil {
+			return fmt.Errorf("revoking tokens at the mount %q: the answer is empty", m.path)
 		}
 		results, _ := answer.Data["results"].([]any)
 		if len(results) != n {

@@ -6,7 +6,20 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
+
+// redacted writes texts without tokens: names of files and arguments may have tokens.
+type redacted struct{ io.Writer }
+
+// Write implements io.Writer. Each text is written at once.
+func (w redacted) Write(text []byte) (int, error) {
+	if _, err := io.WriteString(w.Writer, token.Redact(string(text))); err != nil {
+		return 0, err
+	}
+	return len(text), nil
+}
 
 // writeText writes a line for each finding.
 func writeText(w io.Writer, found []*finding) error {

@@ -94,7 +94,7 @@ func (f *finding) sarif() sarifResult {
 		}
 	}
 	var at sarifLocation
-	at.Physical.Artifact.URI = (&url.URL{Path: f.file}).EscapedPath()
+	at.Physical.Artifact.URI = (&url.URL{Path: f.file}).String()
 	at.Physical.Region.StartLine = max(f.line, 1)
 	r.Locations = []sarifLocation{at}
 	return r

@@ -51,6 +51,7 @@ Flags:
 
 // Run runs the command, and returns the exit code.
 func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	stdout, stderr = redacted{stdout}, redacted{stderr}
 	o, err := parse(args, stdout, stderr)
 	if errors.Is(err, flag.ErrHelp) {
 		return exitNone

@@ -2,6 +2,7 @@ package scan
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -100,13 +101,14 @@ func (f *finder) stream(ctx context.Context, name string, r io.Reader) error {
 // revisions is the form of a commit or a range of commits: no option of git.
 var revisions = regexp.MustCompile(`^[0-9A-Za-z_][0-9A-Za-z_./@{}~^-]*$`)
 
+// plainLog has git log print patches of one form, whatever the settings of the user, the attributes of files and the contents of
+// files are. A patch of another form would be passed over, and what it adds would not be found.
+const plainLog = "--full-history --diff-filter=tuxdb --text --root --no-color --no-textconv --no-ext-diff --no-relative " +
+	"--src-prefix=a/ --dst-prefix=b/ --submodule=short --pretty=medium --date=default --no-decorate --no-notes --no-show-signature "
+
 // history reads what the commits of a repository have added: all commits of all branches and tags, or some.
 func (f *finder) history(ctx context.Context, repository, commits string) error {
-	options := ""
-	if commits != "" {
-		options = "--full-history --diff-filter=tuxdb " + commits
-	}
-	command, err := sources.NewGitLogCmdContext(ctx, repository, options)
+	command, err := sources.NewGitLogCmdContext(ctx, repository, plainLog+cmp.Or(commits, "--all"))
 	if err != nil {
 		return fmt.Errorf("git log of %s: %w", repository, err)
 	}
