@@ -178,6 +178,7 @@ func TestAlertErrors(t *testing.T) {
 		`headers: "a b" is not the name of a header`:                      {"url": good, "headers": data{"a b": "path-secret"}},
 		`headers: "Webhook-Id" is set by the engine`:                      {"url": good, "headers": data{"Webhook-Id": "path-secret"}},
 		`headers: "Host" is set by the engine`:                            {"url": good, "headers": data{"Host": "path-secret"}},
+		"headers: takes name=value, or in JSON an object of strings":      {"url": good, "headers": "Authorization: path-secret"},
 		`headers: the value of "A" has a character`:                       {"url": good, "headers": data{"A": "path-secret\r\nB: c"}},
 		"headers: has 101 headers, at most 16 are allowed":                {"url": good, "headers": headers},
 		`headers: the value of "A" is 4097 bytes long, at most 4096`:      {"url": good, "headers": data{"A": strings.Repeat("x", 4097)}},
