@@ -40,12 +40,16 @@ type evidence struct {
 	Address string  `json:"address"`
 	Region  string  `json:"region"`
 	Network string  `json:"network"`
+
+	// Of a leaked token, as its report says. Nobody has checked either: a page shows them as text, and not as a link.
+	URL    string `json:"url"`
+	Source string `json:"source"`
 }
 
 // rules are the rules of config/detection, for the form.
 var rules = []string{
 	"impossible_travel", "new_region", "new_network", "several_networks", "refused_burst", "guessing", "shared", "dormant_awake",
-	"used_after_end", "surge", "refresh_reuse", "proof_failed", "wrong_environment",
+	"used_after_end", "surge", "refresh_reuse", "proof_failed", "wrong_environment", "leaked",
 }
 
 // findingsContent is the data of the page of findings.

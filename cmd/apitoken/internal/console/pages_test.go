@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/detect"
 )
 
 // What policies do not allow is a sentence with the path, in its place on the page.
@@ -229,6 +231,33 @@ func TestFindings(t *testing.T) {
 	}
 	if sent := w.vault.to("apitoken/findings/" + id(7)); sent[0].body != `{"note":"a load test"}` {
 		t.Errorf("%+v", sent)
+	}
+}
+
+// The form has each rule, so that the page can show the findings of each.
+func TestRules(t *testing.T) {
+	var want []string
+	for _, rule := range detect.Rules {
+		want = append(want, string(rule.Rule))
+	}
+	if !slices.Equal(rules, want) {
+		t.Errorf("the form has %q, the engine %q", rules, want)
+	}
+}
+
+// The page of a leaked token says where the token was found, and does not link there.
+func TestLeakedFinding(t *testing.T) {
+	w := newWorld(t)
+	b := w.browser().signIn("good")
+	w.vault.handle("apitoken/findings/"+id(7), func(*http.Request) (int, any) {
+		return 200, map[string]any{"data": map[string]any{"id": id(7), "rule": "leaked", "severity": "high", "state": "open", "evidence": []any{
+			map[string]any{"at": "2026-03-02T00:00:00Z", "url": "https://git.example.com/o/r/blob/1/f#L5", "source": "content"},
+		}}}
+	})
+	a := b.get("/findings/" + id(7))
+	a.has(t, "<td>https://git.example.com/o/r/blob/1/f#L5</td><td>content</td>")
+	if strings.Contains(a.text, `href="https://git`) {
+		t.Errorf("the page links to where the token was found: %s", a.text)
 	}
 }
 
