@@ -245,6 +245,16 @@ func TestRules(t *testing.T) {
 	}
 }
 
+// A wrong value in an address is the console's refusal: Vault was not asked.
+func TestWrongValue(t *testing.T) {
+	w := newWorld(t)
+	b := w.browser().signIn("good")
+	b.get("/findings?state=x").has(t, "The console refused the request: state: the value is not one of: open, acknowledged")
+	if len(w.vault.to("apitoken/findings")) != 0 {
+		t.Error("Vault was asked")
+	}
+}
+
 // The page of a leaked token says where the token was found, and does not link there.
 func TestLeakedFinding(t *testing.T) {
 	w := newWorld(t)
