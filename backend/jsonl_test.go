@@ -22,6 +22,9 @@ func (e *engine) lines(op logical.Operation, path string, d data) (items []data,
 	if status != 200 || media != "application/jsonl" || cache != "no-store" {
 		e.t.Errorf("%s: %d, %s, %s", path, status, media, cache)
 	}
+	if body == nil {
+		e.t.Errorf("%s: the body is nil, which Vault answers with 500", path)
+	}
 	for scanner := bufio.NewScanner(bytes.NewReader(body)); scanner.Scan(); {
 		var item data
 		if err := json.Unmarshal(scanner.Bytes(), &item); err != nil {

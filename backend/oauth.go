@@ -21,8 +21,11 @@ const (
 	mediaJSON = "application/json"
 )
 
-// rawResponse returns an answer whose body Vault passes on unchanged.
+// rawResponse returns an answer whose body Vault passes on unchanged. Vault answers 500 if the body is nil.
 func rawResponse(status int, mediaType, cacheControl string, body []byte) *logical.Response {
+	if body == nil {
+		body = []byte{}
+	}
 	return &logical.Response{Data: map[string]any{
 		logical.HTTPStatusCode:         status,
 		logical.HTTPContentType:        mediaType,

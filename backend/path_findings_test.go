@@ -126,12 +126,12 @@ func TestFindingsPages(t *testing.T) {
 func TestFindingsErrors(t *testing.T) {
 	e := newEngine(t)
 	for want, d := range map[string]data{
-		`rule: "x" is no rule of config/detection`:     {"rule": "x"},
-		`state: "x" is not one of: open, acknowledged`: {"state": "x"},
-		`after: "x" is not the id of a finding`:        {"after": "x"},
-		"limit: 1001 is too large, at most 1000":       {"limit": 1001},
-		"limit: must be at least 1":                    {"limit": 0},
-		"token: is not a field of this path":           {"token": "x"},
+		`rule: "x" is no rule of config/detection, which has impossible_travel, new_region`: {"rule": "x"},
+		`state: "x" is not one of: open, acknowledged`:                                      {"state": "x"},
+		`after: "x" is not the id of a finding`:                                             {"after": "x"},
+		"limit: 1001 is too large, at most 1000":                                            {"limit": 1001},
+		"limit: must be at least 1":                                                         {"limit": 0},
+		"token: is not a field of this path":                                                {"token": "x"},
 	} {
 		e.refused(logical.ListOperation, "findings/", d, want)
 	}

@@ -265,14 +265,14 @@ func TestJWTsThatWouldBeTooLong(t *testing.T) {
 func TestRoleFieldsThatDoNotGoTogether(t *testing.T) {
 	e := newIssuer(t)
 	for want, d := range map[string]data{
-		"generate_lease: only a role with token_format=jwt":                  {"generate_lease": false},
-		"generate_lease: a role with refresh=true needs leases":              {"token_format": "jwt", "generate_lease": false, "refresh": true, "access_ttl": "1m"},
-		"generate_lease: without a lease ttl and max_ttl may be at most 15m": {"token_format": "jwt", "generate_lease": false, "ttl": "16m"},
-		"access_ttl: is needed with refresh=true":                            {"refresh": true},
-		"access_ttl: is for a role with refresh=true":                        {"access_ttl": "1m"},
-		"access_ttl: 2h is more than max_ttl, which is 1h":                   {"refresh": true, "access_ttl": "2h", "max_ttl": "1h"},
-		`proof: "x" is not one of: dpop, mtls`:                               {"proof": "x"},
-		`token_format: "jws" is not one of: opaque, jwt`:                     {"token_format": "jws"},
+		"generate_lease: only a role with token_format=jwt, or with a connection,": {"generate_lease": false},
+		"generate_lease: a role with refresh=true needs leases":                    {"token_format": "jwt", "generate_lease": false, "refresh": true, "access_ttl": "1m"},
+		"generate_lease: without a lease ttl and max_ttl may be at most 15m":       {"token_format": "jwt", "generate_lease": false, "ttl": "16m"},
+		"access_ttl: is needed with refresh=true":                                  {"refresh": true},
+		"access_ttl: is for a role with refresh=true":                              {"access_ttl": "1m"},
+		"access_ttl: 2h is more than max_ttl, which is 1h":                         {"refresh": true, "access_ttl": "2h", "max_ttl": "1h"},
+		`proof: "x" is not one of: dpop, mtls`:                                     {"proof": "x"},
+		`token_format: "jws" is not one of: opaque, jwt`:                           {"token_format": "jws"},
 	} {
 		d["scopes"], d["audience"] = "a", "api"
 		e.refused(logical.UpdateOperation, "roles/reader", d, want)

@@ -218,6 +218,9 @@ func TestReview(t *testing.T) {
 
 		time.Sleep(31 * days) // 2000-02-01
 		items := e.reports("unowned", data{"limit": 1}, "connection/gitea review_overdue", "role/bare no_owner,no_review_by", "role/owned review_overdue")
+		if got := items["role/bare"]["command"]; got != "vault write apitoken/roles/bare owner=... review_by=..." {
+			t.Errorf("the command settles not all reasons: %v", got)
+		}
 		if got := items["role/owned"]; got["owner"] != "team-a" || got["review_by"] != "2000-01-31" ||
 			got["command"] != "vault write apitoken/attest/roles/owned note=..." {
 			t.Errorf("%v", got)

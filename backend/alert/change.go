@@ -231,7 +231,7 @@ func (e *Entry) changeFilter(c *Change) error {
 	}
 	for _, rule := range e.Rules {
 		if !detect.Rule(rule).Valid() {
-			return refusal.Field("rules", "%q is no rule of config/detection", refusal.Clip(rule))
+			return refusal.Field("rules", "%q is no rule of config/detection, which has %s", refusal.Clip(rule), detect.RuleNames())
 		}
 	}
 	if len(e.Rules) > len(detect.Rules) {

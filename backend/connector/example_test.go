@@ -79,5 +79,5 @@ func Example() {
 func ExampleCompile() {
 	_, err := connector.Compile([]byte("name: shelf\ntitel: Shelf\n"))
 	fmt.Println(err)
-	// Output: unmarshal errors: line 2: field titel not found in type connector.Definition
+	// Output: line 2: "titel" is not one of: name, title, description, documentation, credential, settings, params, expiry, max_name, operations
 }

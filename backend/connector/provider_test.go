@@ -106,7 +106,7 @@ func TestCompileRefuses(t *testing.T) {
 	}
 	for _, c := range []struct{ old, with, want string }{
 		{"name: small", "name: Small", `name: "Small" must be`},
-		{"title: Small", "titel: Small", "line 2: field titel not found"},
+		{"title: Small", "titel: Small", "line 2: \"titel\" is not one of: name, title"},
 		{"expiry: seconds", "expiry: minutes", `expiry: "minutes" is not one of: none, seconds, days`},
 		{"type: int", "type: number", `line 12: params.level: type "number" is not one of`},
 		{"default: 3", "default: many", `line 12: params.level: default "many" is not a whole number`},
@@ -126,7 +126,7 @@ func TestCompileRefuses(t *testing.T) {
 		{`"Bearer " + credential.key'}` + "\n        json", `params.level'}` + "\n        json", `create.headers.authorization: "params.level" is of type int, it must be string`},
 		{"      token: response.body.token\n", "", "create.result: token is missing"},
 		{"      token: response.body.token\n", "      token: response.body.token\n      secret: name\n", `"secret" is not one of`},
-		{"  revoke:", "  revokes:", "revokes not found"},
+		{"  revoke:", "  revokes:", "\"revokes\" is not one of: create"},
 		{"  check:\n", "  renew:\n", "there is no check"},
 		{"gone: [404]", "gone: [4040]", "4040 is not an HTTP status"},
 		{"    items: response.body\n", "", "find.items: is missing"},

@@ -222,7 +222,7 @@ func (q *Query) filter() (*Filter, error) {
 	store.Set(&f.State, q.State)
 	store.Set(&f.Since, q.Since)
 	if f.Rule != "" && !f.Rule.Valid() {
-		return nil, refusal.Field("rule", "%q is no rule of config/detection", refusal.Clip(string(f.Rule)))
+		return nil, refusal.Field("rule", "%q is no rule of config/detection, which has %s", refusal.Clip(string(f.Rule)), RuleNames())
 	}
 	if f.State != "" && f.State != Open && f.State != Acknowledged {
 		return nil, refusal.Field("state", "%q is not one of: %s, %s", refusal.Clip(f.State), Open, Acknowledged)

@@ -1,6 +1,9 @@
 package detect
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // Rule is the name of a rule.
 type Rule string
@@ -42,6 +45,15 @@ var Rules = []struct {
 	{ProofFailed, "a token shown without a good proof of its key"},
 	{WrongEnvironment, "a token of another mount"},
 	{Leaked, "a token that somebody has reported as leaked; the engine revokes the token in any case"},
+}
+
+// RuleNames returns the names of all rules, for an error.
+func RuleNames() string {
+	names := make([]string, len(Rules))
+	for i := range Rules {
+		names[i] = string(Rules[i].Rule)
+	}
+	return strings.Join(names, ", ")
 }
 
 // number returns the place of a rule in Rules; -1 if there is no such rule.

@@ -55,7 +55,9 @@ func (v *View) unowned(i *Item, r *review.Review, path string) *Item {
 		}
 	case !limited:
 		i.because(ReasonNoReview, "review_by is empty")
-		if i.Command == "" {
+		if i.Command != "" {
+			i.Command += " review_by=..."
+		} else {
 			i.Command = "vault write " + v.MountPoint + "attest/" + path + " note=..."
 		}
 	}

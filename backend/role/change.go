@@ -197,7 +197,7 @@ func (e *Entry) check() error {
 func (e *Entry) checkLifetimes(jwt bool) error {
 	switch {
 	case e.NoLease && !jwt:
-		return refusal.Field("generate_lease", "only a role with token_format=jwt can do without a lease")
+		return refusal.Field("generate_lease", "only a role with token_format=jwt, or with a connection, can do without a lease")
 	case e.NoLease && e.Refresh:
 		return refusal.Field("generate_lease", "a role with refresh=true needs leases")
 	case e.NoLease && (e.TTL > MaxLeaselessTTL || e.MaxTTL > MaxLeaselessTTL):

@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/go-secure-stdlib/parseutil"
@@ -170,9 +171,18 @@ func onlyStrings(field string, value any) error {
 func Pairs(field string, value any) error {
 	switch given := typeOf(value); given {
 	case aString:
-		return nil
+		return onlyPairs(field, reflect.ValueOf(value).String())
 	case aList:
-		return onlyStrings(field, value)
+		if err := onlyStrings(field, value); err != nil {
+			return err
+		}
+		list := reflect.ValueOf(value)
+		for i := range list.Len() {
+			if err := onlyPairs(field, reflect.ValueOf(list.Index(i).Interface()).String()); err != nil {
+				return err
+			}
+		}
+		return nil
 	case anObject:
 		object := reflect.ValueOf(value)
 		for _, key := range object.MapKeys() {
@@ -186,6 +196,14 @@ func Pairs(field string, value any) error {
 	default:
 		return refusal.Field(field, "takes an object of strings, not %s", given)
 	}
+}
+
+// onlyPairs rejects a text that is no name=value. The error does not show the text, which may be a secret.
+func onlyPairs(field, text string) error {
+	if name, _, found := strings.Cut(text, "="); !found || name == "" {
+		return refusal.Field(field, "takes name=value, or in JSON an object of strings")
+	}
+	return nil
 }
 
 // The JSON types, with their articles.

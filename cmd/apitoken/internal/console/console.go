@@ -43,9 +43,17 @@ type options struct {
 	longest      time.Duration
 }
 
+const usage = `Usage: apitoken console [FLAGS]
+
+Serves a web page about a mount. Sign in with a Vault token, a name and password, or OIDC. VAULT_ADDR, VAULT_CACERT and
+VAULT_NAMESPACE work as in the vault command. VAULT_TOKEN is not used.
+
+Flags:
+`
+
 // Run runs the command until ctx is done, and returns the exit code.
 func Run(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.Writer) int {
-	o, err := parse(args, stderr)
+	o, err := parse(args, stdout)
 	if errors.Is(err, flag.ErrHelp) {
 		return 0
 	}
@@ -60,16 +68,10 @@ func Run(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.Writ
 	return 0
 }
 
-func parse(args []string, stderr io.Writer) (*options, error) {
+func parse(args []string, stdout io.Writer) (*options, error) {
 	o := &options{}
 	flags := flag.NewFlagSet("apitoken console", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	flags.Usage = func() {
-		fmt.Fprintln(stderr, "Usage: apitoken console [FLAGS]")
-		fmt.Fprintln(stderr, "Serves a web page about a mount. VAULT_ADDR, VAULT_CACERT and VAULT_NAMESPACE work as in the vault")
-		fmt.Fprintln(stderr, "command. VAULT_TOKEN is not used.")
-		flags.PrintDefaults()
-	}
+	flags.SetOutput(io.Discard)
 	flags.StringVar(&o.listen, "listen", "127.0.0.1:8250",
 		"address and port of the page; other addresses than loopback need -tls-cert and -tls-key")
 	flags.StringVar(&o.mount, "mount", "apitoken", "mount path of the engine")
@@ -81,8 +83,15 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	flags.StringVar(&o.oidcRole, "oidc-role", "", "role of the auth method for OIDC; empty: the default role")
 	flags.DurationVar(&o.idle, "idle", 15*time.Minute, "time without a request after which a session ends, 1m to 24h")
 	flags.DurationVar(&o.longest, "max-session", 8*time.Hour, "longest time of a session, 1m to 24h")
-	if err := flags.Parse(args); err != nil {
+	err := flags.Parse(args)
+	if errors.Is(err, flag.ErrHelp) {
+		fmt.Fprint(stdout, usage)
+		flags.SetOutput(stdout)
+		flags.PrintDefaults()
 		return nil, err
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w; see -help", err)
 	}
 	if flags.NArg() > 0 {
 		return nil, fmt.Errorf("%q is not a flag; see -help", flags.Arg(0))

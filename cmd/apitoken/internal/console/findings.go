@@ -40,8 +40,10 @@ type evidence struct {
 	Address string  `json:"address"`
 	Region  string  `json:"region"`
 	Network string  `json:"network"`
-	URL     string  `json:"url"` // where a leaked token was found, as somebody has said: no link
-	Source  string  `json:"source"`
+
+	// Of a leaked token, as its report says. Nobody has checked either: a page shows them as text, and not as a link.
+	URL    string `json:"url"`
+	Source string `json:"source"`
 }
 
 // rules are the rules of config/detection, for the form.

@@ -58,6 +58,10 @@ func (v *vaultStub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	refuse := func(status int, text ...string) { send(status, map[string]any{"errors": append([]string{}, text...)}) }
 	switch {
 	case strings.HasPrefix(path, "auth/userpass/login/"):
+		if strings.Contains(string(body), `"denied"`) {
+			refuse(403, "permission denied") // as where no auth method is enabled
+			return
+		}
 		if !strings.Contains(string(body), `"right"`) {
 			refuse(400, "invalid username or password")
 			return

@@ -232,6 +232,16 @@ func TestFindings(t *testing.T) {
 	}
 }
 
+// A wrong value in an address is the console's refusal: Vault was not asked.
+func TestWrongValue(t *testing.T) {
+	w := newWorld(t)
+	b := w.browser().signIn("good")
+	b.get("/findings?state=x").has(t, "The console refused the request: state: the value is not one of: open, acknowledged")
+	if len(w.vault.to("apitoken/findings")) != 0 {
+		t.Error("Vault was asked")
+	}
+}
+
 func TestCSV(t *testing.T) {
 	w := newWorld(t)
 	b := w.browser().signIn("good")
@@ -323,13 +333,15 @@ func TestFlags(t *testing.T) {
 		"-oidc-path a//b":                      "-oidc-path",
 		"-idle 5s":                             "-idle: 5s is not allowed: 1m to 24h",
 		"-max-session 48h":                     "-max-session",
+		"-idle 5":                              `invalid value "5" for flag -idle: parse error; see -help`,
 		"extra":                                `"extra" is not a flag`,
 		"-listen 127.0.0.1:99999":              "-listen",
 		"-listen 0.0.0.0:0 -tls-cert x -tls-key x":    "-tls-cert, -tls-key",
 		"-password-path auth/../x -listen [::1]:8250": "-password-path",
 	} {
 		var stderr bytes.Buffer
-		if code := Run(t.Context(), strings.Fields(args), nil, &bytes.Buffer{}, &stderr); code == 0 || !strings.Contains(stderr.String(), want) {
+		if code := Run(t.Context(), strings.Fields(args), nil, &bytes.Buffer{}, &stderr); code == 0 || !strings.Contains(stderr.String(), want) ||
+			strings.Count(stderr.String(), "\n") != 1 {
 			t.Errorf("%s: %d %s", args, code, stderr.String())
 		}
 	}
@@ -338,8 +350,8 @@ func TestFlags(t *testing.T) {
 			t.Errorf("%s: %v", args, err)
 		}
 	}
-	var stderr bytes.Buffer
-	if code := Run(t.Context(), []string{"-help"}, nil, nil, &stderr); code != 0 || !strings.Contains(stderr.String(), "-tls-cert") {
-		t.Errorf("%d %s", code, stderr.String())
+	var stdout bytes.Buffer
+	if code := Run(t.Context(), []string{"-help"}, nil, &stdout, nil); code != 0 || !strings.Contains(stdout.String(), "-tls-cert") {
+		t.Errorf("%d %s", code, stdout.String())
 	}
 }

@@ -442,6 +442,25 @@ func TestSessionsBound(t *testing.T) {
 	}
 }
 
+// A refused sign-in names the auth method, in the same words whether Vault has no such method, no such name or another password.
+func TestRefusedSignIn(t *testing.T) {
+	w := newWorld(t)
+	for _, password := range []string{"wrong", "denied"} {
+		a := w.browser().try(url.Values{"method": {"password"}, "username": {"ann"}, "password": {password}})
+		a.has(t, "Check the name and the password. The auth method must be enabled at auth/userpass, or at the -password-path of the console.")
+		if a.StatusCode != http.StatusUnauthorized || strings.Contains(a.text, "invalid username") || strings.Contains(a.text, "permission denied") {
+			t.Errorf("%d %s", a.StatusCode, a.text)
+		}
+	}
+	w.vault.handle("auth/oidc/oidc/auth_url", func(*http.Request) (int, any) {
+		return http.StatusForbidden, map[string]any{"errors": []string{"permission denied"}}
+	})
+	b := w.browser()
+	key := keyInput.FindStringSubmatch(b.get("/sign-in").text)[1]
+	b.post("/sign-in/oidc", url.Values{"key": {key}}).has(t, "The auth method for OIDC must be enabled at auth/oidc, or at the -oidc-path of the console.")
+	b.try(url.Values{"method": {"token"}, "token": {"bad"}}).has(t, "Vault refuses to sign you in. Check what you have entered.")
+}
+
 // A login by OIDC ends in the browser in which it began, once and in time.
 func TestOIDCFlow(t *testing.T) {
 	w := newWorld(t)

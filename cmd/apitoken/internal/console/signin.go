@@ -135,13 +135,27 @@ func tokenOf(auth *api.SecretAuth) (string, error) {
 	return auth.ClientToken, nil
 }
 
+// refusedText returns a sentence on a sign-in that Vault refused at a path. Vault answers alike if no auth method is enabled at the
+// path. The sentence does not depend on Vault's reason, from which a stranger could learn what names there are.
+func (s *Server) refusedText(path string) string {
+	switch {
+	case s.PasswordPath != "" && strings.HasPrefix(path, "auth/"+s.PasswordPath+"/login/"):
+		return "Vault refuses to sign you in. Check the name and the password. The auth method must be enabled at auth/" + s.PasswordPath +
+			", or at the -password-path of the console."
+	case s.OIDCPath != "" && path == "auth/"+s.OIDCPath+"/oidc/auth_url":
+		return "Vault refuses to sign you in. The auth method for OIDC must be enabled at auth/" + s.OIDCPath +
+			", or at the -oidc-path of the console."
+	}
+	return "Vault refuses to sign you in. Check what you have entered."
+}
+
 // refuseSignIn answers an attempt that failed.
 func (s *Server) refuseSignIn(w http.ResponseWriter, r *http.Request, err error) {
 	status, text := http.StatusBadRequest, err.Error()
 	if p, ok := errors.AsType[*problem](err); ok {
 		switch p.Kind {
 		case denied, refused:
-			status, text = http.StatusUnauthorized, "Vault refuses to sign you in. Check what you have entered."
+			status, text = http.StatusUnauthorized, s.refusedText(p.Path)
 		case missing:
 			status, text = http.StatusBadGateway, "Vault has no such way to sign in: "+p.Path+"."
 		default: // the text may have an address of the network behind the console

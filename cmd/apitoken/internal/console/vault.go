@@ -27,7 +27,7 @@ type kind int
 const (
 	denied      kind = iota + 1 // the session's policies do not allow the request
 	missing                     // nothing is there
-	refused                     // the engine refuses the request; Text says why
+	refused                     // the engine, or without a Path the console, refuses the request; Text says why
 	unreachable                 // Vault does not answer, or answers with an error of its own
 )
 
@@ -47,6 +47,9 @@ func (p *problem) Error() string {
 	case missing:
 		return fmt.Sprintf("There is no %s.", p.Path)
 	case refused:
+		if p.Path == "" { // Vault was not asked
+			return "The console refused the request: " + p.Text
+		}
 		return "Vault refused the request: " + p.Text
 	default:
 		return fmt.Sprintf("Vault could not %s %s: %s", p.Verb, p.Path, p.Text)

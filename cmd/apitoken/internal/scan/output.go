@@ -44,10 +44,18 @@ func summary(found []*finding) string {
 	case len(found) == 0:
 		return "no tokens found"
 	case alive == 0:
-		return fmt.Sprintf("%d tokens found at %d places, all of them dead", len(tokens), len(found))
+		return fmt.Sprintf("%s found at %s, none of them alive", number(len(tokens), "token"), number(len(found), "place"))
 	}
-	return fmt.Sprintf("%d tokens found at %d places: replace %d of them, and remove them from where they were found", len(tokens),
-		len(found), alive)
+	return fmt.Sprintf("%s found at %s: replace %d, and remove all from where they were found", number(len(tokens), "token"),
+		number(len(found), "place"), alive)
+}
+
+// number returns a number with its noun.
+func number(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 // printable returns a name of a file that a terminal can show.

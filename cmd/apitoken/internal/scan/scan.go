@@ -75,7 +75,9 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		err = errors.Join(err, writeSARIF(stdout, found))
 	} else {
 		err = errors.Join(err, writeText(stdout, found))
-		fmt.Fprintln(stderr, summary(found))
+		if err == nil || len(found) > 0 { // what could not be read may have tokens
+			fmt.Fprintln(stderr, summary(found))
+		}
 	}
 	if err != nil {
 		fmt.Fprintln(stderr, "apitoken scan:", err)
@@ -149,6 +151,9 @@ func (o *options) check() error {
 	for _, path := range o.paths {
 		if path == stdinPath && (o.git || len(o.paths) > 1) {
 			return errors.New("- stands for standard input, and for nothing beside it")
+		}
+		if strings.HasPrefix(path, "-") && path != stdinPath {
+			return fmt.Errorf("%q comes after a path: give flags first; a path that begins with - is ./%s", path, path)
 		}
 	}
 	for _, prefix := range o.prefixes {

@@ -177,7 +177,7 @@ func TestFolders(t *testing.T) {
 	}
 	code, out, problems := scan(t, "", dir)
 	if code != exitFound || strings.Count(out, "\n") != 2 || !strings.Contains(out, "deploy.sh:1") || !strings.Contains(out, "d.txt:1") ||
-		!strings.Contains(problems, "1 tokens found at 2 places") {
+		!strings.Contains(problems, "1 token found at 2 places: replace 1, and remove all from") {
 		t.Errorf("exit code %d\n%s%s", code, out, problems)
 	}
 	if code, out, problems := scan(t, "", dir, filepath.Join(dir, "missing")); code != exitError || strings.Count(out, "\n") != 2 || !strings.Contains(problems, "missing") {
@@ -227,7 +227,7 @@ func TestHistory(t *testing.T) {
 	if code, out, _ := scan(t, "", "-git", "-commits", "old", dir); code != exitFound || strings.Count(out, "\n") != 2 {
 		t.Errorf("exit code %d\n%s", code, out)
 	}
-	if code, _, problems := scan(t, "", "-git", t.TempDir()); code != exitError || !strings.Contains(problems, "not a git repository") || strings.Contains(problems, "\x1b") {
+	if code, _, problems := scan(t, "", "-git", t.TempDir()); code != exitError || !strings.Contains(problems, "not a git repository") || strings.Contains(problems, "no tokens found") || strings.Contains(problems, "\x1b") {
 		t.Errorf("no repository: exit code %d, %s", code, problems)
 	}
 	if code, _, _ := scan(t, "", "-git", "-commits", "missing..main", dir); code != exitError {
@@ -250,6 +250,7 @@ func TestArguments(t *testing.T) {
 		"-decode: must be between 0 and 5":           {"-decode", "6", "."},
 		"-revoke: needs the mount":                   {"-revoke", "-offline", "."},
 		"- stands for standard input":                {"-", "x"},
+		"\"-git\" comes after a path: give flags":    {".", "-git"},
 		"-prefix: \"A\" must be 2 to 16":             {"-prefix", "A", "."},
 		"flag provided but not defined: -everything": {"-everything"},
 	} {
@@ -311,7 +312,7 @@ func TestAsksTheMount(t *testing.T) {
 	alive, expired, foreign := mint(t, "apt", nil), mint(t, "apt", nil), mint(t, "apt", nil)
 	v := newVault(t, map[string]string{alive: "active", expired: "expired", foreign: "wrong_environment"})
 	code, out, problems := scan(t, expired, "-")
-	if code != exitNone || !strings.Contains(out, ": expired, role billing, token_id 5e79") || !strings.Contains(problems, "all of them dead") {
+	if code != exitNone || !strings.Contains(out, ": expired, role billing, token_id 5e79") || !strings.Contains(problems, "1 token found at 1 place, none of them alive") {
 		t.Errorf("exit code %d\n%s%s", code, out, problems)
 	}
 	if code, out, _ = scan(t, alive+"\n"+alive, "-"); code != exitFound || strings.Count(out, ": active, role billing") != 2 {
