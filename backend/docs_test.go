@@ -5,8 +5,11 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/detect"
 )
 
 // Each Go file that docs/architecture.md names exists, and has the functions that stand behind the file's name.
@@ -71,5 +74,31 @@ func TestWatchedTexts(t *testing.T) {
 		if !strings.Contains(docs, "`"+text+"`") || !strings.Contains(source.String(), text) {
 			t.Errorf("%q is not both in docs/setup.md and in the code", text)
 		}
+	}
+}
+
+// Docs that say how many rules of misuse there are have the number that there are.
+func TestNumberOfRules(t *testing.T) {
+	words := []string{
+		"ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
+	}
+	files, err := filepath.Glob("../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := 0
+	for _, file := range append(files, "../README.md", "../CHANGELOG.md") {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range regexp.MustCompile(`(?i)\b(`+strings.Join(words, "|")+`)\s+rules\b`).FindAllStringSubmatch(string(text), -1) {
+			if said++; slices.Index(words, strings.ToLower(n[1])) != len(detect.Rules)-10 {
+				t.Errorf("%s says %q, and there are %d", file, n[0], len(detect.Rules))
+			}
+		}
+	}
+	if said < 2 {
+		t.Errorf("only %d places say how many rules there are", said)
 	}
 }
