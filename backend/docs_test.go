@@ -18,6 +18,17 @@ func TestArchitecture(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	rooms, err := os.ReadDir(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range rooms {
+		room := entry.Name()
+		row := regexp.MustCompile("(?m)^\\| (`\\w+`, )?`" + room + "`(, `\\w+`)? \\|")
+		if entry.IsDir() && room != "simulation" && room != "acceptance" && !row.Match(text) { // these two have tests only
+			t.Errorf("the room %s has no row", room)
+		}
+	}
 	named := regexp.MustCompile("[`\"]([\\w/-]+\\.go)(?:`: ((?:`[\\w.]+`(?:, )?)+))?").FindAllStringSubmatch(string(text), -1)
 	if len(named) < 10 {
 		t.Errorf("only %d files are named", len(named))
