@@ -5,8 +5,11 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/detect"
 )
 
 // Each Go file that docs/architecture.md names exists, and has the functions that stand behind the file's name.
@@ -14,6 +17,17 @@ func TestArchitecture(t *testing.T) {
 	text, err := os.ReadFile("../docs/architecture.md")
 	if err != nil {
 		t.Fatal(err)
+	}
+	rooms, err := os.ReadDir(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range rooms {
+		room := entry.Name()
+		row := regexp.MustCompile("(?m)^\\| (`\\w+`, )?`" + room + "`(, `\\w+`)? \\|")
+		if entry.IsDir() && room != "simulation" && room != "acceptance" && !row.Match(text) { // these two have tests only
+			t.Errorf("the room %s has no row", room)
+		}
 	}
 	named := regexp.MustCompile("[`\"]([\\w/-]+\\.go)(?:`: ((?:`[\\w.]+`(?:, )?)+))?").FindAllStringSubmatch(string(text), -1)
 	if len(named) < 10 {
@@ -71,5 +85,31 @@ func TestWatchedTexts(t *testing.T) {
 		if !strings.Contains(docs, "`"+text+"`") || !strings.Contains(source.String(), text) {
 			t.Errorf("%q is not both in docs/setup.md and in the code", text)
 		}
+	}
+}
+
+// Docs that say how many rules of misuse there are have the number that there are.
+func TestNumberOfRules(t *testing.T) {
+	words := []string{
+		"ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
+	}
+	files, err := filepath.Glob("../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := 0
+	for _, file := range append(files, "../README.md", "../CHANGELOG.md") {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range regexp.MustCompile(`(?i)\b(`+strings.Join(words, "|")+`)\s+rules\b`).FindAllStringSubmatch(string(text), -1) {
+			if said++; slices.Index(words, strings.ToLower(n[1])) != len(detect.Rules)-10 {
+				t.Errorf("%s says %q, and there are %d", file, n[0], len(detect.Rules))
+			}
+		}
+	}
+	if said < 2 {
+		t.Errorf("only %d places say how many rules there are", said)
 	}
 }

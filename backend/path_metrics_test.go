@@ -3,6 +3,7 @@ package backend
 import (
 	"fmt"
 	"maps"
+	"net/http"
 	"os"
 	"regexp"
 	"slices"
@@ -252,6 +253,45 @@ func TestMetricsOfFindings(t *testing.T) {
 	e.measures(map[string]float64{`apitoken_open_findings{rule="refused_burst",severity="medium"}`: 1, `apitoken_findings`: 1})
 	e.write("findings/"+e.list("findings/", nil)[0], data{"note": "a load test"})
 	e.measures(map[string]float64{`apitoken_open_findings{rule="refused_burst",severity="medium"}`: 0, `apitoken_findings`: 1})
+}
+
+// Reported tokens count as revoked by their leak: native tokens and tokens of services, once each.
+func TestMetricsOfLeaks(t *testing.T) {
+	e := onShelf(t, newShelf(t))
+	e.write("roles/own", data{"scopes": "a"})
+	native, service, revoked := e.creds("own", nil), e.creds("reader", nil), e.creds("own", nil)
+	e.write("revoke", data{"token_id": revoked.id})
+	for range 2 {
+		e.write("leaked", data{"tokens": []any{native.token, service.token, revoked.token, "nonsense"}})
+	}
+	e.revokeLease(native)
+	e.revokeLease(service)
+	e.measures(map[string]float64{
+		`apitoken_revocations_total{cause="leaked"}`: 2, `apitoken_revocations_total{cause="request"}`: 1,
+		`apitoken_revocations_total{cause="lease"}`: 0,
+	})
+}
+
+// A notice that a receiver refuses waits in the queue of alerts.
+func TestMetricsOfAlerts(t *testing.T) {
+	h := newHook(t)
+	h.status.Store(http.StatusBadGateway)
+	e := newEngine(t)
+	e.write("alerts/ops", data{"url": h.URL, "ca_cert": h.ca})
+	e.write("roles/r", data{"scopes": "a"})
+	e.write("leaked", data{"tokens": []any{e.creds("r", nil).token}})
+	if !eventually(func() bool {
+		got := e.metrics()
+		return got[`apitoken_alert_queue_notices`] == 1 && got[`apitoken_alert_queue_age_seconds`] > 0
+	}) {
+		t.Errorf("the queue: %v", e.metrics())
+	}
+	h.status.Store(http.StatusNoContent)
+	e.write("alerts/ops/test", nil) // has the alert try again at once
+	if !eventually(func() bool { return e.metrics()[`apitoken_alert_queue_notices`] == 0 }) {
+		t.Errorf("the queue: %v", e.metrics())
+	}
+	e.measures(map[string]float64{`apitoken_alert_queue_age_seconds`: 0, `apitoken_alert_notices_dropped_total`: 0})
 }
 
 // However many roles and connections there are, the number of series is bounded.

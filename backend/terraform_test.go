@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/hashicorp/vault/sdk/logical"
 )
 
 const terraformVariables = "../bootstrap/terraform/variables.tf"
@@ -72,6 +74,74 @@ func TestTerraformRefusesUnknownFields(t *testing.T) {
 		}
 		if c.want != "" && (err == nil || !strings.Contains(out, c.want)) {
 			t.Errorf("%s is accepted, or refused without %q: %s", c.roles, c.want, fmt.Sprint(out, err))
+		}
+	}
+}
+
+// policy returns the capabilities of each path of a text in the language of Vault's policies, sorted.
+func policy(text string) map[string][]string {
+	paths := make(map[string][]string)
+	text = strings.ReplaceAll(text, "${vault_mount.apitoken.path}", "apitoken")
+	for _, block := range regexp.MustCompile(`path "apitoken/([^"]+)"\s*\{\s*capabilities\s*=\s*\[([^\]]+)\]`).FindAllStringSubmatch(text, -1) {
+		for quoted := range strings.SplitSeq(block[2], ",") {
+			if name := strings.Trim(quoted, `" `); !slices.Contains(paths[block[1]], name) {
+				paths[block[1]] = append(paths[block[1]], name)
+			}
+		}
+		slices.Sort(paths[block[1]])
+	}
+	return paths
+}
+
+// Each policy of docs/setup.md and of bootstrap names paths of the engine with operations that the paths have. Terraform's
+// policies are those of docs/setup.md.
+func TestPolicies(t *testing.T) {
+	operations := map[string]logical.Operation{
+		"create": logical.CreateOperation, "read": logical.ReadOperation, "update": logical.UpdateOperation,
+		"delete": logical.DeleteOperation, "list": logical.ListOperation,
+	}
+	e := newEngine(t)
+	has := func(path, capability string) bool {
+		for _, sample := range []string{"", "x", "rotate", "orphans", "x/test"} { // what * may stand for
+			p := e.b.Route(strings.NewReplacer("*", sample, "+", "x").Replace(path))
+			if p != nil && p.Operations[operations[capability]] != nil {
+				return true
+			}
+		}
+		return false
+	}
+	const setup, terraform = "../docs/setup.md", "../bootstrap/terraform/policies.tf"
+	policies := make(map[string]map[string][]string)
+	for _, file := range []string{
+		setup, terraform, "../bootstrap/authz/policy.hcl", "../bootstrap/console/policy.hcl", "../bootstrap/monitoring/policy.hcl",
+	} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		policies[file] = policy(string(text))
+		for path, capabilities := range policies[file] {
+			for _, capability := range capabilities {
+				if !has(path, capability) && !strings.HasPrefix(path, "creds/") {
+					t.Errorf("%s: no path of the engine is %s with %s", file, path, capability)
+				}
+			}
+		}
+		for _, path := range []string{"leaked", "*"} { // leaked takes no Vault token
+			if policies[file][path] != nil {
+				t.Errorf("%s allows %s", file, path)
+			}
+		}
+	}
+	maps.DeleteFunc(policies[setup], func(path string, _ []string) bool { return strings.HasPrefix(path, "creds/") })
+	if !maps.EqualFunc(policies[setup], policies[terraform], slices.Equal) {
+		t.Errorf("docs/setup.md has the policies\n%v\nand Terraform has\n%v", policies[setup], policies[terraform])
+	}
+	for path, capability := range map[string]string{
+		"alerts/*": "create", "findings/*": "update", "metrics": "read", "connections/+/reconcile": "update", "report/*": "read",
+	} {
+		if !slices.Contains(policies[setup][path], capability) {
+			t.Errorf("no policy allows %s of %s", capability, path)
 		}
 	}
 }

@@ -141,6 +141,9 @@ func TestFullQueue(t *testing.T) {
 		if s := b.state("ops"); s["count"] != MaxQueue || s["dropped"] != 3 {
 			t.Errorf("the state is %v", s)
 		}
+		if s := b.Stats(); s.Waiting != MaxQueue || s.Dropped != 3 || time.Since(s.Oldest) != MaxQueue*time.Second {
+			t.Errorf("the stats are %+v", s)
+		}
 		if ids := b.queued(); len(ids) != MaxQueue || ids[0] != noticeOf(4).ID {
 			t.Errorf("%d notices are stored, the first is %s", len(ids), ids[0])
 		}
@@ -151,6 +154,35 @@ func TestFullQueue(t *testing.T) {
 		time.Sleep(10 * time.Minute)
 		if got := b.take(); len(got) != MaxQueue {
 			t.Errorf("%d notices arrived", len(got))
+		}
+		if s := b.Stats(); s != (Stats{Dropped: 3}) {
+			t.Errorf("at rest the stats are %+v", s)
+		}
+	})
+}
+
+// The stats count a notice once, and what was dropped once for each alert, even after an alert is gone.
+func TestStats(t *testing.T) {
+	in(t, func(t *testing.T, b *bench) {
+		b.alert("one", Change{})
+		b.alert("two", Change{})
+		b.status(http.StatusBadGateway)
+		b.notify(1)
+		time.Sleep(time.Hour)
+		b.notify(2)
+		if s := b.Stats(); s.Waiting != 2 || s.Dropped != 0 || time.Since(s.Oldest) != time.Hour {
+			t.Errorf("the stats are %+v", s)
+		}
+		time.Sleep(KeepFor - time.Hour + syncEvery)
+		if s := b.Stats(); s.Waiting != 1 || s.Dropped != 2 {
+			t.Errorf("with an expired notice the stats are %+v", s)
+		}
+		if err := b.Delete(t.Context(), b.Storage, "one"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Hour)
+		if s := b.Stats(); s != (Stats{Dropped: 3}) {
+			t.Errorf("without one alert the stats are %+v", s)
 		}
 	})
 }

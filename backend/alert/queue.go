@@ -64,11 +64,12 @@ type queue struct {
 	loaded       atomic.Bool
 	writing      sync.Mutex // held while the queue in storage changes or is read, and memory follows
 
-	mu     sync.Mutex
-	byID   map[string]*waiting // by the ID of the notice
-	lines  map[string]*line    // by the ID of the alert
-	synced time.Time           // when the queue was last listed
-	paused time.Time           // storage failed: nothing is sent before
+	mu      sync.Mutex
+	byID    map[string]*waiting // by the ID of the notice
+	lines   map[string]*line    // by the ID of the alert
+	synced  time.Time           // when the queue was last listed
+	paused  time.Time           // storage failed: nothing is sent before
+	dropped int                 // of all alerts, those that are gone too
 }
 
 // line returns the state of an alert. The caller holds mu.
@@ -157,6 +158,7 @@ func (as *Alerts) drop(m *waiting, event string, ids ...string) {
 		delete(m.tries, id)
 		m.stale = true
 		q.line(id).dropped++
+		q.dropped++
 		if a := as.Entries.ByID(id); a != nil {
 			as.Log().Error(event, "alert", a.name, "notice", m.Notice.ID, "finding", m.Notice.Finding.ID, "queued_at",
 				m.Queued.Format(time.RFC3339))

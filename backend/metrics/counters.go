@@ -32,6 +32,7 @@ const (
 	ByRole         = "role_deleted"  // the role was deleted
 	ByFinding      = "finding"       // a rule of misuse
 	ByRefreshReuse = "refresh_reuse" // a refresh token was used twice
+	ByLeak         = "leaked"        // somebody reported the token as leaked
 )
 
 // Sources of decisions.
@@ -124,7 +125,7 @@ func New(now func() time.Time, reasons []access.Reason) *Counters {
 		refreshes:   newTable(refreshes),
 		exchanges:   newTable(exchanges),
 		revocations: newTable(revocations, []string{
-			ByLease, ByExpiry, ByRequest, BySubject, ByEntity, ByRole, ByFinding, ByRefreshReuse,
+			ByLease, ByExpiry, ByRequest, BySubject, ByEntity, ByRole, ByFinding, ByRefreshReuse, ByLeak,
 		}),
 		suspensions:  newTable(suspensions, []string{ByRequest, ByFinding}),
 		decisions:    newTable(decisions, sources, append(names, Other)),

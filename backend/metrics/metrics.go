@@ -94,6 +94,10 @@ var (
 		"Time since the first event of the oldest finding whose response is not done.")
 	ResponsesFailed = gauge("finding_responses_failed", "Findings whose last response failed.")
 
+	AlertQueue   = gauge("alert_queue_notices", "Notices about findings that wait for a delivery by an alert.")
+	AlertAge     = gauge("alert_queue_age_seconds", "How long the oldest notice of the queue of alerts has waited.")
+	AlertDropped = counter("alert_notices_dropped_total", "Notices that the queue of alerts gave up, once for each alert.")
+
 	FeedEvents = counter("feed_events_total", "Events of the feed since the beginning of the epoch.")
 	FeedEpoch  = gauge("feed_epoch_timestamp_seconds", "Beginning of the feed's epoch.")
 

@@ -11,6 +11,7 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/detect"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/leaks"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/ledger"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/metrics"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
@@ -78,6 +79,7 @@ func (l *leaked) end(ctx context.Context, r *leaks.Report) (ours bool, _ error) 
 	if err := l.st.RevokeClaims(ctx, l.storage, claims); err != nil {
 		return true, err
 	}
+	l.Counters.Revoked(metrics.ByLeak, 1)
 	found := &detect.Leak{Grant: claims.Grant, Subject: claims.Subject}
 	if role := l.st.Roles.ByID(claims.Role); role != nil {
 		found.Role = role.Name()
@@ -94,6 +96,7 @@ func (l *leaked) endUpstream(ctx context.Context, r *leaks.Report, t *upstream.T
 	if _, err := l.Upstreams.Revoke(ctx, t.ID); err != nil {
 		return err
 	}
+	l.Counters.Revoked(metrics.ByLeak, 1)
 	l.found(r, &detect.Leak{Grant: t.ID, Role: t.Role, Subject: t.Subject})
 	return nil
 }

@@ -182,7 +182,7 @@ func (m *Mount) emitQueues(emit metrics.Emit) {
 	emit(metrics.RootUnsettled, float64(unsettled))
 }
 
-// emitFindings emits the findings of misuse.
+// emitFindings emits the findings of misuse, and the queue of the alerts about them.
 func (m *Mount) emitFindings(emit metrics.Emit) {
 	s := m.Detect.Stats()
 	emit(metrics.StorageEntries, float64(s.Findings), "findings")
@@ -200,6 +200,14 @@ func (m *Mount) emitFindings(emit metrics.Emit) {
 	emit(metrics.ResponsesDue, float64(s.Due))
 	emit(metrics.ResponsesAge, age)
 	emit(metrics.ResponsesFailed, float64(s.Failed))
+	waiting := m.Alerts.Stats()
+	age = 0.0
+	if !waiting.Oldest.IsZero() {
+		age = max(0, m.now().Sub(waiting.Oldest).Seconds())
+	}
+	emit(metrics.AlertQueue, float64(waiting.Waiting))
+	emit(metrics.AlertAge, age)
+	emit(metrics.AlertDropped, float64(waiting.Dropped))
 }
 
 // emitStorage emits what is known of storage without reading storage.

@@ -5,5 +5,7 @@ output "policies" {
     introspect   = vault_policy.introspect.name
     verifier     = vault_policy.verifier.name
     security     = vault_policy.security.name
+    metrics      = vault_policy.metrics.name
+    alerts       = vault_policy.alerts.name
   }
 }

@@ -45,7 +45,31 @@ resource "vault_policy" "verifier" {
   EOT
 }
 
-# The security team sees who holds which token, and ends those that have leaked.
+# Prometheus reads the metrics.
+resource "vault_policy" "metrics" {
+  name   = "${var.path}-metrics"
+  policy = <<-EOT
+    path "${vault_mount.apitoken.path}/metrics" {
+      capabilities = ["read"]
+    }
+  EOT
+}
+
+# Who may write alerts chooses where Vault sends requests to: give that to few. A test event needs update only.
+resource "vault_policy" "alerts" {
+  name   = "${var.path}-alerts"
+  policy = <<-EOT
+    path "${vault_mount.apitoken.path}/alerts" {
+      capabilities = ["list"]
+    }
+    path "${vault_mount.apitoken.path}/alerts/*" {
+      capabilities = ["create", "read", "update", "delete"]
+    }
+  EOT
+}
+
+# The security team sees who holds which token, ends those that have leaked, and answers findings. Nobody needs a policy to
+# report a leaked token: the path leaked takes no Vault token.
 resource "vault_policy" "security" {
   name   = "${var.path}-security"
   policy = <<-EOT
@@ -61,11 +85,32 @@ resource "vault_policy" "security" {
     path "${vault_mount.apitoken.path}/revoke" {
       capabilities = ["update"]
     }
+    path "${vault_mount.apitoken.path}/suspend" {
+      capabilities = ["update"]
+    }
+    path "${vault_mount.apitoken.path}/resume" {
+      capabilities = ["update"]
+    }
+    path "${vault_mount.apitoken.path}/suspended" {
+      capabilities = ["list"]
+    }
     path "${vault_mount.apitoken.path}/keys" {
       capabilities = ["list"]
     }
     path "${vault_mount.apitoken.path}/keys/*" {
       capabilities = ["update", "delete"]
+    }
+    path "${vault_mount.apitoken.path}/findings" {
+      capabilities = ["list"]
+    }
+    path "${vault_mount.apitoken.path}/findings/*" {
+      capabilities = ["read", "update"]
+    }
+    path "${vault_mount.apitoken.path}/report/*" {
+      capabilities = ["read"]
+    }
+    path "${vault_mount.apitoken.path}/connections/+/reconcile" {
+      capabilities = ["read", "update"]
     }
   EOT
 }
