@@ -373,6 +373,38 @@ func TestSecretsDoNotShow(t *testing.T) {
 	})
 }
 
+// A secret shows neither in the text of a network error, nor where another secret is a part of the secret.
+func TestSecretsDoNotShowInErrors(t *testing.T) {
+	in(t, func(t *testing.T, b *bench) {
+		b.alert("echo", Change{
+			URL: ptr("http://receiver.test/hook/url%20secret"), AllowHTTP: ptr(true), Headers: &map[string]string{"Authorization": "Bearer header-hook-secret"},
+		})
+		for name, do := range map[string]func(http.ResponseWriter){
+			"redirect": func(w http.ResponseWriter) {
+				w.Header().Set("Location", "http://[header-hook-secret/hook/url%20secret")
+				w.WriteHeader(http.StatusFound)
+			},
+			"noise": func(w http.ResponseWriter) {
+				conn, _, err := w.(http.Hijacker).Hijack()
+				if err == nil {
+					_, _ = fmt.Fprint(conn, "POST /hook/url%20secret header-hook-secret\r\n\r\n")
+					_ = conn.Close()
+				}
+			},
+			"answer": func(w http.ResponseWriter) {
+				w.WriteHeader(http.StatusForbidden)
+				_, _ = fmt.Fprint(w, "no: header-hook-secret /hook/url secret")
+			},
+		} {
+			b.answer(func(w http.ResponseWriter, _ *delivery) { do(w) })
+			_, _, err := b.Test(ctx, "echo")
+			if err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "***") {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	})
+}
+
 // Storage that cannot be written does not have the same notice sent again and again.
 func TestStorageFails(t *testing.T) {
 	in(t, func(t *testing.T, b *bench) {

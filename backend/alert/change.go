@@ -224,6 +224,9 @@ func (e *Entry) changeFilter(c *Change) error {
 	if len(e.Events) == 0 {
 		return refusal.Field("events", "is empty: name at least one of: %s", strings.Join(kinds, ", "))
 	}
+	if len(e.Events) > len(kinds) {
+		return refusal.Field("events", "has %d events, there are %d", len(e.Events), len(kinds))
+	}
 	for _, kind := range e.Events {
 		if !slices.Contains(kinds, kind) {
 			return refusal.Field("events", "%q is not one of: %s", refusal.Clip(kind), strings.Join(kinds, ", "))

@@ -44,7 +44,8 @@ func (e *Entry) checkHeaders() error {
 		seen[lower] = true
 		switch {
 		case !headerName.MatchString(name):
-			return refusal.Field("headers", "%q is not the name of a header", refusal.Clip(name))
+			// The name may have a part of a value, as in "Authorization: Bearer SECRET=".
+			return refusal.Field("headers", "has a name that is not the name of a header: write a header as Authorization=\"Bearer ...\"")
 		case slices.Contains(reserved, lower) || strings.HasPrefix(lower, "webhook-"):
 			return refusal.Field("headers", "%q is set by the engine", name)
 		case twice:

@@ -2,6 +2,7 @@ package alert
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -12,6 +13,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -124,7 +126,7 @@ func (a *Alert) send(ctx context.Context, e *event, userAgent string, now time.T
 	}
 	resp, err := a.client.Do(req)
 	if err != nil {
-		return 0, &failure{message: cause(err)}
+		return 0, &failure{message: a.cause(err)}
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode >= 200 && resp.StatusCode < 300 {
@@ -158,34 +160,39 @@ func (a *Alert) sign(h http.Header, e *event, now time.Time) error {
 	return nil
 }
 
-// cause returns the text of a network error without the URL, whose path may be a secret.
-func cause(err error) string {
+// cause returns the text of a network error without the URL, and without the secrets of the alert: the text may quote what
+// the receiver has answered.
+func (a *Alert) cause(err error) string {
 	if u := (*url.Error)(nil); errors.As(err, &u) {
 		if u.Timeout() {
 			return "timed out"
 		}
 		err = u.Err
 	}
-	return printable(err.Error(), 3*maxExcerpt)
+	return printable(a.hide(err.Error()), 3*maxExcerpt)
 }
 
 // excerpt returns the beginning of an answer without the secrets of the alert, which a receiver may repeat.
-func (a *Alert) excerpt(text string) string {
-	hidden := []string{a.Secret, a.Previous, a.url.RequestURI()}
-	hidden = append(hidden, strings.Split(a.url.EscapedPath(), "/")...)
-	hidden = append(hidden, a.url.RawQuery)
+func (a *Alert) excerpt(text string) string { return printable(a.hide(text), maxExcerpt) }
+
+// hide removes the secrets of the alert from a text. The longest are removed first, since a secret may be a part of another.
+func (a *Alert) hide(text string) string {
+	secrets := []string{a.Secret, a.Previous, a.url.RequestURI(), a.url.RawQuery}
+	secrets = append(secrets, strings.Split(a.url.EscapedPath(), "/")...)
+	secrets = append(secrets, strings.Split(a.url.Path, "/")...)
 	for _, values := range a.url.Query() {
-		hidden = append(hidden, values...)
+		secrets = append(secrets, values...)
 	}
 	for _, value := range a.Headers {
-		hidden = append(append(hidden, value), strings.Fields(value)...)
+		secrets = append(append(secrets, value), strings.Fields(value)...)
 	}
-	for _, secret := range hidden {
+	slices.SortFunc(secrets, func(x, y string) int { return cmp.Compare(len(y), len(x)) })
+	for _, secret := range secrets {
 		if len(secret) >= 4 {
 			text = strings.ReplaceAll(text, secret, "***")
 		}
 	}
-	return printable(text, maxExcerpt)
+	return text
 }
 
 // printable makes a text safe for a log and a terminal: printable ASCII, at most a number of bytes.
