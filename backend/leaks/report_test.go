@@ -90,6 +90,31 @@ func TestPlaces(t *testing.T) {
 			t.Errorf("%q: source %q", given, source)
 		}
 	}
+	// What is no URL of the web keeps no user and no query either.
+	for given, want := range map[string]string{
+		"https://ann:pw@example.com/%zz?key=1":   "https://example.com/%zz",
+		"postgres://ann:pw@db.example.com/x?k=1": "postgres://db.example.com/x",
+		"//ann:p@w@example.com/x#access=1":       "//example.com/x",
+	} {
+		if reports, err := Parse("tokens", []any{map[string]any{"token": "found", "url": given}}); err != nil || reports[0].URL != want {
+			t.Errorf("%q: %q, %v, want %q", given, reports[0].URL, err, want)
+		}
+	}
+	// The token of another report, which may be one of a service, is as secret.
+	reports, err := Parse("tokens", []any{"other", map[string]any{"token": "found", "url": "https://example.com/other/found", "source": "other"}})
+	if err != nil || reports[1].URL != "https://example.com/[token]/[token]" || reports[1].Source != "[token]" {
+		t.Errorf("%+v, %v", reports, err)
+	}
+	// A token at the place where the work ends, in a text that gets shorter.
+	for begin := range 40 {
+		for _, fill := range []string{"\u200b", "found/"} {
+			url := strings.Repeat(fill, (8*maxURL-begin)/len(fill)) + jwt
+			reports, err := Parse("tokens", []any{map[string]any{"token": "found", "url": url}})
+			if err != nil || strings.Contains(reports[0].URL, "eyJ") {
+				t.Errorf("%d: %q, %v", begin, reports[0].URL, err)
+			}
+		}
+	}
 	// A token at the place where a long text is cut.
 	for begin := range 40 {
 		url := strings.Repeat("x", maxURL-begin) + " " + jwt
