@@ -32,3 +32,10 @@ func (f *Filled) Fill(n int) {
 
 // Len returns the number of kept tokens.
 func (f *Filled) Len() int { return f.v.tokens.EstimatedSize() }
+
+// Listed returns the number of rows that wait to be reported.
+func (v *Verifier) Listed() int {
+	v.usage.mu.Lock()
+	defer v.usage.mu.Unlock()
+	return len(v.usage.active) + len(v.usage.moved) + len(v.usage.due)
+}

@@ -133,6 +133,8 @@ func (v *vault) loginAt(ctx context.Context, mount, method string, body map[stri
 		return false, err
 	}
 	client.ClearToken()
+	ctx, cancel := context.WithTimeout(ctx, v.timeout)
+	defer cancel()
 	secret, err := client.Logical().WriteWithContext(ctx, "auth/"+mount+"/login", body)
 	if err != nil {
 		return false, fmt.Errorf("login at auth/%s: %w", mount, plain(err))

@@ -18,6 +18,7 @@ type meter struct {
 
 	mu       sync.Mutex
 	listed   bool // whether the next report has the meter
+	early    bool // whether an early report is to have the meter
 	uses     uint64
 	last     time.Time
 	addr     netip.Addr
@@ -115,7 +116,8 @@ func (v *impl) count(f *facts, use *Use, now time.Time, reason access.Reason) {
 		m.refuse(reason)
 	}
 	fresh := !m.listed
-	m.listed = true
+	moved = moved && !m.early // a token that goes back and forth is in the list once
+	m.listed, m.early = true, m.early || moved
 	m.mu.Unlock()
 	if fresh {
 		v.usage.list(f.id(), m)

@@ -193,8 +193,6 @@ func (v *impl) send(ctx context.Context) error {
 			Reporters int64 `json:"reporters"`
 		}
 		err := v.vault.retrying(ctx, func() error {
-			ctx, cancel := context.WithTimeout(ctx, v.config.RequestTimeout)
-			defer cancel()
 			return v.vault.write(ctx, "usage", u.pending, &done)
 		})
 		answered, ok := errors.AsType[*vaultError](err)
@@ -281,7 +279,7 @@ func (m *meter) take(of *active, region func(netip.Addr) string) (rows []tokenRo
 		last := &rows[len(rows)-1]
 		last.Refusals, last.Scopes = maps.Clone(m.refusals), m.scopes
 	}
-	m.uses, m.scopes, m.refusals, m.left, m.listed = 0, nil, nil, nil, of.early && m.listed
+	m.uses, m.scopes, m.refusals, m.left, m.listed, m.early = 0, nil, nil, nil, of.early && m.listed, false
 	return rows
 }
 

@@ -58,7 +58,7 @@ func TestUsage(t *testing.T) {
 func TestReportEnds(t *testing.T) {
 	inTime(t, func(t *testing.T, i *verifytest.Issuer) {
 		v := start(t, i.Config())
-		text, other := i.Opaque(t, verifytest.Token{Scopes: []string{"a"}}), i.Opaque(t, verifytest.Token{Scopes: []string{"a"}})
+		text, other := i.JWT(t, verifytest.Token{Scopes: []string{"a"}}), i.JWT(t, verifytest.Token{Scopes: []string{"a"}})
 		expect(t, v, text, nil, access.Good)
 		expect(t, v, other, nil, access.Good)
 		var reports atomic.Int32
@@ -170,6 +170,41 @@ func TestUsageOfATokenThatMoves(t *testing.T) {
 		time.Sleep(100 * time.Millisecond)
 		if n := i.Reported(text).Uses; n != 19 || i.Calls("usage") != calls+2 {
 			t.Errorf("%d uses in %d reports, want 19 in 2", n, i.Calls("usage")-calls)
+		}
+	})
+}
+
+// A token that goes back and forth between networks delays the report of no other token, and costs no memory while Vault is down.
+func TestUsageOfATokenThatGoesBackAndForth(t *testing.T) {
+	inTime(t, func(t *testing.T, i *verifytest.Issuer) {
+		v := start(t, i.Config())
+		text, other := i.JWT(t, verifytest.Token{Scopes: []string{"a"}}), i.JWT(t, verifytest.Token{Scopes: []string{"a"}})
+		flap := func(times int) {
+			for n := range times {
+				expect(t, v, text, &verify.Use{Client: netip.AddrFrom4([4]byte{192, 0, byte(n % 2), 7})}, access.Good)
+			}
+		}
+		expect(t, v, other, &verify.Use{Client: netip.MustParseAddr("192.0.2.7")}, access.Good)
+		flap(2)
+		time.Sleep(100 * time.Millisecond)
+		flap(1002)
+		expect(t, v, other, &verify.Use{Client: netip.MustParseAddr("203.0.113.5")}, access.Good)
+		time.Sleep(time.Second)
+		if n := i.Reported(other).Uses; n != 2 {
+			t.Errorf("%d uses of the other token were reported at once, want 2", n)
+		}
+		i.SetDown(true)
+		for range 45 {
+			flap(20)
+			time.Sleep(time.Second)
+		}
+		if n := v.Listed(); n > 10 {
+			t.Errorf("%d rows wait for Vault, for two tokens", n)
+		}
+		i.SetDown(false)
+		time.Sleep(time.Minute)
+		if n := i.Reported(text).Uses; n != 2+1002+45*20 {
+			t.Errorf("%d uses were counted", n)
 		}
 	})
 }

@@ -25,6 +25,10 @@ type vault struct {
 	config *VaultConfig
 	now    func() time.Time
 
+	// timeout is the time limit of a request, with the answer. The client has none: it would stop an answer to a write that is
+	// still being read.
+	timeout time.Duration
+
 	mu       sync.Mutex
 	stamp    fileStamp // of TokenFile
 	loggedIn time.Time // last attempt
@@ -42,7 +46,6 @@ func newVault(c *Config) (*vault, error) {
 		settings.HttpClient = &client
 	}
 	settings.MaxRetries = 0 // a use of a token waits for the answer; the feed is polled again anyway
-	settings.Timeout = c.RequestTimeout
 	if c.Vault.Address != "" {
 		settings.Address = c.Vault.Address
 	}
@@ -58,6 +61,7 @@ func newVault(c *Config) (*vault, error) {
 	if err != nil {
 		return nil, wrong("Vault.Address", "%w", err)
 	}
+	client.SetClientTimeout(0)
 	if c.Vault.Namespace != "" {
 		client.SetNamespace(c.Vault.Namespace)
 	}
@@ -65,7 +69,7 @@ func newVault(c *Config) (*vault, error) {
 	if mount == "" {
 		mount = "apitoken"
 	}
-	return &vault{client: client, mount: mount, config: c.Vault, now: c.Now}, nil
+	return &vault{client: client, mount: mount, config: c.Vault, now: c.Now, timeout: c.RequestTimeout}, nil
 }
 
 // base returns the URL of the mount.
@@ -118,6 +122,8 @@ func (v *vault) feed(ctx context.Context, epoch string, cursor int64) (*feedAnsw
 		query.Set("epoch", epoch)
 	}
 	err := v.retrying(ctx, func() error {
+		ctx, cancel := context.WithTimeout(ctx, v.timeout)
+		defer cancel()
 		resp, err := v.client.Logical().ReadRawWithDataWithContext(ctx, v.mount+"/feed", query)
 		return decode(resp, err, &a)
 	})
@@ -129,6 +135,8 @@ func (v *vault) write(ctx context.Context, path string, body any, into any) erro
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, v.timeout)
+	defer cancel()
 	resp, err := v.client.Logical().WriteRawWithContext(ctx, v.mount+"/"+path, encoded)
 	return decode(resp, err, into)
 }
