@@ -3,7 +3,6 @@
 package leaks
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"slices"
@@ -72,28 +71,13 @@ func Parse(field string, value any) ([]Report, error) {
 			return nil, err
 		}
 	}
-	found := replacer(reports)
+	others := othersOf(reports)
 	for i := range reports {
 		r := &reports[i]
-		r.URL, r.Source = location(r.URL, found), clean(r.Source, found, maxSource)
+		found := &secrets{r.Token, others}
+		r.URL, r.Source = location(found.hideLong(r.URL), found), clean(found.hideLong(r.Source), found, maxSource)
 	}
 	return reports, nil
-}
-
-// replacer replaces the tokens of all reports, the longest first: a token may be the beginning of another.
-func replacer(reports []Report) *strings.Replacer {
-	var tokens []string
-	for i := range reports {
-		if len(reports[i].Token) <= 8*maxURL { // no text that is cleaned is longer
-			tokens = append(tokens, reports[i].Token)
-		}
-	}
-	slices.SortFunc(tokens, func(a, b string) int { return cmp.Compare(len(b), len(a)) })
-	pairs := make([]string, 0, 2*len(tokens))
-	for _, text := range tokens {
-		pairs = append(pairs, text, "[token]")
-	}
-	return strings.NewReplacer(pairs...)
 }
 
 // members are the members of a report, as GitHub names them.

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 )
 
@@ -101,19 +102,25 @@ func TestPlaces(t *testing.T) {
 		}
 	}
 	// The token of another report, which may be one of a service, is as secret.
-	reports, err := Parse("tokens", []any{"other", map[string]any{"token": "found", "url": "https://example.com/other/found", "source": "other"}})
+	reports, err := Parse("tokens", []any{"another-token", map[string]any{"token": "found", "url": "https://example.com/another-token/found", "source": "another-token"}})
 	if err != nil || reports[1].URL != "https://example.com/[token]/[token]" || reports[1].Source != "[token]" {
 		t.Errorf("%+v, %v", reports, err)
 	}
 	// A token at the place where the work ends, in a text that gets shorter.
 	for begin := range 40 {
 		for _, fill := range []string{"\u200b", "found/"} {
-			url := strings.Repeat(fill, (8*maxURL-begin)/len(fill)) + jwt
+			url := strings.Repeat(fill, (examined*maxURL-begin)/len(fill)) + jwt
 			reports, err := Parse("tokens", []any{map[string]any{"token": "found", "url": url}})
 			if err != nil || strings.Contains(reports[0].URL, "eyJ") {
 				t.Errorf("%d: %q, %v", begin, reports[0].URL, err)
 			}
 		}
+	}
+	// A token of a service, longer than what is kept.
+	large := strings.Repeat("k/", 4*maxURL) + "end"
+	reports, err = Parse("tokens", []any{map[string]any{"token": large, "url": "https://example.com/" + large, "source": large}})
+	if err != nil || reports[0].URL != "https://example.com/[token]" || reports[0].Source != "[token]" {
+		t.Errorf("%+v, %v", reports[0].URL, err)
 	}
 	// A token at the place where a long text is cut.
 	for begin := range 40 {
@@ -134,9 +141,34 @@ func TestAnswer(t *testing.T) {
 	}
 }
 
+// Reports that are made to take long are parsed in a fraction of a second.
+func TestParseIsBounded(t *testing.T) {
+	items := make([]any, MaxReports)
+	text := strings.Repeat("[token]", examined*maxURL/7)
+	for i := range items {
+		items[i] = map[string]any{"token": text[i%7:][:len(text)/2+i] + "x", "url": text, "source": text}
+		if i < 10 {
+			items[i] = map[string]any{"token": "[token]"[i%7:][:1], "url": text, "source": text}
+		}
+	}
+	began := time.Now()
+	reports, err := Parse("tokens", items)
+	if took := time.Since(began); err != nil || took > 5*time.Second {
+		t.Errorf("%s, %v", took, err)
+	} else {
+		t.Log(took)
+	}
+	for i := range reports {
+		if len(reports[i].URL) > maxURL || len(reports[i].Source) > maxSource {
+			t.Errorf("%d: %d, %d bytes", i, len(reports[i].URL), len(reports[i].Source))
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add("https://example.com/x#L5", "content", "a")
 	f.Add("\xff%41", "\x00", "b")
+	f.Add("0", "ŏ", "\xc5") // a part of a character
 	f.Fuzz(func(t *testing.T, url, source, text string) {
 		reports, err := Parse("tokens", []any{map[string]any{"token": text, "url": url, "source": source}})
 		if err != nil {
