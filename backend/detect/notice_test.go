@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -158,6 +160,24 @@ func TestNoticeOfAnAcknowledgement(t *testing.T) {
 	}
 	if text := log.String(); strings.Contains(text, "a test of mine") || strings.Count(text, "finding acknowledged") != 2 {
 		t.Errorf("logged:\n%s", text)
+	}
+}
+
+// The name of who acknowledges, which may come from another identity system, is bounded and one line.
+func TestAcknowledgedBy(t *testing.T) {
+	b := newBench(t)
+	notices, _ := b.listen()
+	b.refuse(1, "proof_replayed", 1)
+	b.work(2)
+	id := b.found("")[0].ID
+	if err := b.Acknowledge(ctx, b.Storage, id, "a test", "ann\n*alert*\x1b"+strings.Repeat("ä", 1<<19)); err != nil {
+		t.Fatal(err)
+	}
+	b.work(2)
+	for _, f := range []Finding{b.found("")[0], (*notices)[len(*notices)-1].Finding} {
+		if len(f.By) > MaxNote || !utf8.ValidString(f.By) || strings.ContainsFunc(f.By, unicode.IsControl) || !strings.HasPrefix(f.By, "ann *alert* ä") {
+			t.Errorf("%d bytes: %.40q", len(f.By), f.By)
+		}
 	}
 }
 

@@ -310,7 +310,7 @@ func (d *Detector) Acknowledge(ctx context.Context, s logical.Storage, id, note,
 		return refusal.Field("id", "%q is not the ID of a finding", refusal.Clip(id))
 	}
 	before := it.Acknowledgement
-	it.Acknowledgement = Acknowledgement{Acknowledged, note, d.Now().UTC().Truncate(time.Second), by}
+	it.Acknowledgement = Acknowledgement{Acknowledged, note, d.Now().UTC().Truncate(time.Second), line(by)}
 	if it.At.Before(before.At) { // by the clock of another node: the later note must win
 		it.At = before.At
 	}
@@ -327,4 +327,15 @@ func (d *Detector) Acknowledge(ctx context.Context, s logical.Storage, id, note,
 	}
 	d.Wake() // Run announces the acknowledgement
 	return nil
+}
+
+// line returns the beginning of a name of Vault, which another identity system may have made, as a line of at most MaxNote bytes.
+func line(name string) string {
+	name = strings.ToValidUTF8(name[:min(len(name), MaxNote)], "")
+	return strings.TrimSpace(strings.Map(func(c rune) rune {
+		if unicode.IsControl(c) {
+			return ' '
+		}
+		return c
+	}, name))
 }
