@@ -40,7 +40,7 @@ func writePlaces(path string) error {
 			return err
 		}
 	}
-	file, err := os.Create(path) //nolint:gosec // the demo names the file
+	file, err := os.Create(path)
 	if err != nil {
 		return err
 	}

@@ -140,11 +140,11 @@ func vaultClient() (*api.Client, error) {
 		return nil, conf.Error
 	}
 	conf.MaxRetries = 0 // the person at the page retries
-	conf.Timeout = vaultTimeout
 	client, err := api.NewClient(conf)
 	if err != nil {
 		return nil, err
 	}
+	client.SetClientTimeout(0) // get and put have a time limit: that of the client would stop an answer that is still being read
 	client.SetToken("")
 	return client, nil
 }

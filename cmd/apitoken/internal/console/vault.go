@@ -143,6 +143,8 @@ func write(ctx context.Context, c *caller, path string, body map[string]any) (*a
 }
 
 func get[T any](ctx context.Context, c *caller, verb, path string, query url.Values) (*answer[T], error) {
+	ctx, cancel := context.WithTimeout(ctx, vaultTimeout)
+	defer cancel()
 	resp, err := c.client.Logical().ReadRawWithDataWithContext(ctx, path, query)
 	return decode[T](c, verb, path, resp, err)
 }
@@ -152,6 +154,8 @@ func put[T any](ctx context.Context, c *caller, verb, path string, body map[stri
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, vaultTimeout)
+	defer cancel()
 	resp, err := c.client.Logical().WriteRawWithContext(ctx, path, text)
 	return decode[T](c, verb, path, resp, err)
 }
