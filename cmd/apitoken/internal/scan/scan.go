@@ -27,6 +27,7 @@ const (
 // options are the arguments.
 type options struct {
 	paths    []string
+	dashed   bool // -- ends the flags: a path may begin with -
 	git      bool
 	commits  string
 	format   string
@@ -124,6 +125,8 @@ func parse(args []string, stdout, stderr io.Writer) (*options, error) {
 		return nil, err
 	}
 	o.paths = flags.Args()
+	before := len(args) - len(o.paths)
+	o.dashed = before > 0 && args[before-1] == "--"
 	if o.git && len(o.paths) == 0 {
 		o.paths = []string{"."}
 	}
@@ -152,7 +155,7 @@ func (o *options) check() error {
 		if path == stdinPath && (o.git || len(o.paths) > 1) {
 			return errors.New("- stands for standard input, and for nothing beside it")
 		}
-		if strings.HasPrefix(path, "-") && path != stdinPath {
+		if strings.HasPrefix(path, "-") && path != stdinPath && !o.dashed {
 			return fmt.Errorf("%q comes after a path: give flags first; a path that begins with - is ./%s", path, path)
 		}
 	}
