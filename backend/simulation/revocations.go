@@ -204,7 +204,7 @@ func (w *world) revokeSubject(r *rand.Rand) {
 	for _, g := range held {
 		listed := g.ends[0].by == n || g.stored != 0 && g.stored <= n.loaded
 		switch {
-		case g.revoked.seq != 0 || !n.now().Before(g.period(n).lo):
+		case g.revoked.seq != 0 || g.over.seq != 0 || !n.now().Before(g.period(n).lo): // the entity holds it no longer
 		case g.upstream != nil:
 			g.upstream.revokedBy(a)
 		case listed && g.lease != nil:
