@@ -200,6 +200,95 @@ func TestFindingActs(t *testing.T) {
 	}
 }
 
+// A role has its own response to a finding. A change of the responses makes no new version of the role.
+func TestFindingActsByRole(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("config/detection", data{"proof_failed": "suspend", "surge": "off"})
+		for role, detection := range map[string]data{
+			"plain": nil, "watched": {"proof_failed": "on", "surge": "revoke"}, "harsh": {"proof_failed": "revoke", "surge": "revoke"}, "gone": {"proof_failed": "on"},
+			"other": {"shared": "revoke"},
+		} {
+			e.write("roles/"+role, data{"scopes": []string{"a:read"}, "detection": detection})
+		}
+		e.write("roles/late", data{"scopes": []string{"a:read"}})
+		e.write("roles/late", data{"detection": data{"proof_failed": "revoke"}})
+		e.write("roles/late", data{"description": "keeps its responses"})
+		if got := e.read("roles/late"); fmt.Sprint(got["detection"]) != "map[proof_failed:revoke]" || fmt.Sprint(got["version"]) != "1" {
+			t.Errorf("the role is %v", got)
+		}
+		e.write("roles/cleared", data{"scopes": []string{"a:read"}, "detection": data{"proof_failed": "revoke"}})
+		e.write("roles/cleared", data{"detection": data{}})
+		e = e.restart()
+		states := map[string]string{
+			"plain": "suspended", "watched": "active", "harsh": "revoked", "gone": "role_deleted", "other": "suspended", "late": "revoked",
+			"cleared": "suspended",
+		}
+		tokens := make(map[string]*creds)
+		sequence := 0
+		for role := range states {
+			tokens[role] = e.creds(role, nil)
+		}
+		e.do(logical.DeleteOperation, "roles/gone", nil)
+		for _, c := range tokens {
+			sequence++
+			e.report("api-1", sequence, data{"token_id": c.id, "refusals": data{"proof_replayed": 1}})
+		}
+		for n := range 30 { // a surge, if surge were on
+			sequence++
+			e.report("api-1", sequence, data{"token_id": tokens["watched"].id, "uses": 1 + n/29*1000, "last_used_at": time.Now().UTC().Format(time.RFC3339)})
+			time.Sleep(time.Minute)
+		}
+		for role, want := range states {
+			if got := e.reason(tokens[role].token, nil); got != want {
+				t.Errorf("the token of role %s is %s, want %s", role, got, want)
+			}
+		}
+		response := map[string]any{"plain": "suspended", "watched": nil, "harsh": "revoked", "other": "suspended", "late": "revoked", "cleared": "suspended"}
+		for _, f := range e.findings(data{"rule": "proof_failed"}) {
+			role := f["role"].(string)
+			if role != "gone" && f["response"] != response[role] {
+				t.Errorf("the response to the finding about role %s is %v, want %v", role, f["response"], response[role])
+			}
+		}
+		if got := e.findings(data{"rule": "surge"}); len(got) != 0 {
+			t.Errorf("surge is off, and has found %v", got)
+		}
+		e.b.Cleanup(context.Background())
+	})
+}
+
+func TestRoleDetectionErrors(t *testing.T) {
+	e := newEngine(t)
+	for want, detection := range map[string]data{
+		`detection: "x" is no rule of config/detection, which has impossible_travel, new_region`:            {"x": "on"},
+		`detection: shared: "off" is not one of: on, suspend, revoke`:                                       {"shared": "off"},
+		`detection: surge: "" is not one of: on, suspend, revoke`:                                           {"shared": "on", "surge": ""},
+		"detection: guessing takes no mode from a role: set guessing in config/detection":                   {"guessing": "on"},
+		"detection: wrong_environment takes no mode from a role: set wrong_environment in config/detection": {"wrong_environment": "on"},
+		"detection: leaked takes no mode from a role: set leaked in config/detection":                       {"leaked": "revoke"},
+	} {
+		e.refused(logical.UpdateOperation, "roles/r", data{"scopes": "a", "detection": detection}, want)
+	}
+	if names := e.list("roles/", nil); len(names) > 0 {
+		t.Errorf("a refused role was written: %q", names)
+	}
+	e.connection("gitea")
+	of := data{"connection": "gitea", "params": data{"scopes": []string{"read:user"}}, "detection": data{"shared": "suspend"}}
+	e.refused(logical.UpdateOperation, "roles/r", of,
+		`detection: shared: "suspend" is for native tokens, since services cannot suspend tokens; a role with a connection has on, revoke`)
+	of["detection"] = data{"shared": "revoke"}
+	e.write("roles/r", of)
+	e.refused(logical.UpdateOperation, "roles/r", data{"detection": data{"shared": "suspend"}}, "is for native tokens")
+	if got := fmt.Sprint(e.read("roles/r")["detection"]); got != "map[shared:revoke]" {
+		t.Errorf("the role has %s", got)
+	}
+	issuer := newIssuer(t)
+	issuer.refused(logical.UpdateOperation, "roles/j", data{
+		"scopes": "a", "token_format": "jwt", "audience": "x", "generate_lease": false, "ttl": "5m", "detection": data{"shared": "revoke"},
+	}, "detection: needs leases")
+}
+
 // A reused refresh token, a token of another mount and a token that is shown after its end are findings.
 func TestFindingsOfTokens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -18,6 +18,7 @@ func TestRole(t *testing.T) {
 		"ttl": "1h", "max_ttl": "24h", "token_bound_cidrs": "10.0.0.0/8,::ffff:192.0.2.0/120", "request_bound_cidrs": "127.0.0.1",
 		"bound_regions": "US,DE", "bound_hosts": "API.example.com", "metadata": data{"team": "billing", "who": "{{identity.entity.name}}"},
 		"description": "reads invoices", "allow_privileged": true, "rate_limit": "100/60s burst 20", "owner": "billing", "review_by": "2127-01-31",
+		"detection": data{"shared": "revoke", "surge": "on"},
 	})
 	want := fmt.Sprint(data{
 		"version": 1, "token_format": "opaque", "scopes": []string{"invoices:read"}, "allowed_scopes": []string{"invoices:*"},
@@ -26,7 +27,7 @@ func TestRole(t *testing.T) {
 		"bound_regions": []string{"DE", "US"}, "bound_hosts": []string{"api.example.com"}, "metadata": map[string]string{"team": "billing", "who": "{{identity.entity.name}}"},
 		"description": "reads invoices", "allow_privileged": true, "generate_lease": true, "refresh": false, "access_ttl": 0,
 		"require_bound_checks": false, "rate_limit": "100/1m burst 20", "exchange": false, "proof": "", "connection": "", "params": data{}, "reuse": 0,
-		"owner": "billing", "review_by": "2127-01-31",
+		"owner": "billing", "review_by": "2127-01-31", "detection": map[string]string{"shared": "revoke", "surge": "on"},
 	})
 	for _, e := range []*engine{e, e.restart()} {
 		if got := fmt.Sprint(e.read("roles/reader")); got != want {

@@ -214,7 +214,9 @@ func TestRules(t *testing.T) {
 		"shared": "suspend", "surge": "revoke", "new_region": "off",
 	})
 	for _, mount := range []string{"apitoken", "other"} {
-		v.write(mount+"/roles/reader", map[string]any{"scopes": "orders:read", "ttl": "1h"})
+		v.write(mount+"/roles/reader", map[string]any{
+			"scopes": "orders:read", "ttl": "1h", "detection": map[string]any{"dormant_awake": "suspend"},
+		})
 	}
 	v.write("apitoken/roles/refreshed", map[string]any{"scopes": "orders:read", "ttl": "1h", "refresh": true, "access_ttl": "10m"})
 	if v.moved("198.51.100.1"); v.found(detect.NewRegion, "") != nil {
@@ -241,7 +243,7 @@ func TestRules(t *testing.T) {
 			continue
 		}
 		want, ended := map[detect.Rule]string{
-			detect.Shared: "suspended", detect.Surge: "revoked", detect.UsedAfterEnd: "revoked", detect.RefreshReuse: "revoked",
+			detect.Shared: "suspended", detect.DormantAwake: "suspended", detect.Surge: "revoked", detect.UsedAfterEnd: "revoked", detect.RefreshReuse: "revoked",
 			detect.Leaked: "revoked",
 		}[r.Rule]
 		if !ended {

@@ -22,7 +22,7 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/worker"
 )
 
-// Config has the dependencies of a Detector. All fields but Notify are required.
+// Config has the dependencies of a Detector. All fields but RoleMode and Notify are required.
 type Config struct {
 	Storage logical.Storage // of the mount, for background work
 	Now     func() time.Time
@@ -30,6 +30,10 @@ type Config struct {
 	Place   func(netip.Addr) Place                // where an address is, as far as a database says
 	Holder  func(token.ID) (_ Holder, known bool) // who holds a token
 	Respond Responder
+
+	// RoleMode returns the mode that a role has for a rule; known is false if the role has none. RoleMode must not call the
+	// Detector. nil: no role has modes.
+	RoleMode func(role string, r Rule) (_ Mode, known bool)
 
 	// Notify takes a notice about a finding. If Notify returns an error, the Detector tries again. nil: nobody wants notices.
 	Notify func(context.Context, *Notice) error

@@ -57,7 +57,7 @@ func (d *Detector) raise(k key, at uint32, n uint64, fill func(*Finding)) {
 			return
 		}
 		it.fill(&k, fill)
-		if mode := d.Settings().mode(k.rule); (mode == Revoke || mode == Suspend) && it.TokenID != "" && it.Response == "" {
+		if mode := d.modeOf(k.rule, it.Role); (mode == Revoke || mode == Suspend) && it.TokenID != "" && it.Response == "" {
 			it.respond = mode
 		}
 	} else if now.Sub(it.Last) >= refreshEvery*time.Second {
@@ -149,7 +149,7 @@ func waits(it *item, now time.Time) time.Duration {
 
 // retry makes a response due that failed in another process. The caller holds findings.mu.
 func (d *Detector) retry(it *item, now time.Time) {
-	if mode := d.Settings().mode(it.Rule); it.dirty.IsZero() && it.Response == Failed && (mode == Revoke || mode == Suspend) {
+	if mode := d.modeOf(it.Rule, it.Role); it.dirty.IsZero() && it.Response == Failed && (mode == Revoke || mode == Suspend) {
 		it.respond, it.dirty = mode, now
 	}
 }

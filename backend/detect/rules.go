@@ -1,8 +1,11 @@
 package detect
 
 import (
+	"maps"
 	"slices"
 	"strings"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 )
 
 // Rule is the name of a rule.
@@ -96,6 +99,52 @@ func (r Rule) Modes() []Mode {
 }
 
 func (r Rule) takes(m Mode) bool { return slices.Contains(r.Modes(), m) }
+
+// roleModes returns the modes that a role can set for a rule. A role cannot turn a rule off. The services of connections cannot
+// suspend tokens.
+func (r Rule) roleModes(connected bool) []Mode {
+	switch {
+	case !r.responds():
+		return nil
+	case connected:
+		return []Mode{On, Revoke}
+	}
+	return []Mode{On, Suspend, Revoke}
+}
+
+// CheckRoleModes refuses modes that a role cannot set. connected says that the role has a connection.
+func CheckRoleModes(modes map[string]string, connected bool) error {
+	const field = "detection"
+	for _, name := range slices.Sorted(maps.Keys(modes)) {
+		r, mode := Rule(name), Mode(modes[name])
+		if !r.Valid() {
+			return refusal.Field(field, "%q is no rule of config/detection, which has %s", refusal.Clip(name), RuleNames())
+		}
+		allowed := r.roleModes(connected)
+		switch {
+		case len(allowed) == 0:
+			return refusal.Field(field, "%s takes no mode from a role: set %s in config/detection", name, name)
+		case connected && mode == Suspend:
+			return refusal.Field(field, "%s: %q is for native tokens, since services cannot suspend tokens; a role with a "+
+				"connection has %s", name, string(mode), list(allowed))
+		case !slices.Contains(allowed, mode):
+			return refusal.Field(field, "%s: %q is not one of: %s", name, refusal.Clip(string(mode)), list(allowed))
+		}
+	}
+	return nil
+}
+
+// modeOf returns what a rule does about tokens of a role. A rule that is off in the settings is off for every role.
+func (d *Detector) modeOf(r Rule, role string) Mode {
+	mode := d.Settings().mode(r)
+	if mode == Off || role == "" || d.RoleMode == nil {
+		return mode
+	}
+	if own, known := d.RoleMode(role, r); known && slices.Contains(r.roleModes(false), own) {
+		return own
+	}
+	return mode
+}
 
 // Threshold is a number that a rule compares with.
 type Threshold struct {

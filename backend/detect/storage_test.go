@@ -137,6 +137,39 @@ func TestFailedRevocation(t *testing.T) {
 	}
 }
 
+// A revocation that the role asks for, and that failed, is repeated in the next process. A mode that a role cannot have, as a
+// later version may have stored, counts as none.
+func TestFailedRevocationByRole(t *testing.T) {
+	b := newBench(t)
+	b.set(Change{Modes: map[Rule]Mode{RefusedBurst: Suspend}})
+	role := map[Rule]Mode{ProofFailed: Revoke, RefusedBurst: "quarantine"}
+	b.RoleMode = func(name string, r Rule) (Mode, bool) {
+		mode, known := role[r]
+		return mode, known && name == "r"
+	}
+	b.fails = errors.New("sealed")
+	b.refuse(1, "proof_replayed", 1)
+	b.Run(ctx)
+	if f := b.found(""); f[0].Response != Failed {
+		t.Errorf("the response is %q", f[0].Response)
+	}
+	b.pass(2 * time.Second)
+	b.Run(ctx)
+	next := b.after()
+	next.RoleMode = b.RoleMode
+	next.refuse(2, access.InsufficientScope, 20)
+	for range 80 {
+		next.pass(time.Second)
+		next.Run(ctx)
+	}
+	if f := next.found(ProofFailed); f[0].Response != Revoked || len(next.revoked) != 1 || next.revoked[0] != idOf(1) {
+		t.Errorf("the response is %q, revoked were %v", f[0].Response, next.revoked)
+	}
+	if f := next.found(RefusedBurst); len(f) != 1 || f[0].Response != Suspended {
+		t.Errorf("found %v", f)
+	}
+}
+
 // The findings are bounded: a storm drops what matters least, and costs sorting at most once a minute.
 func TestStorm(t *testing.T) {
 	b := newBench(t)

@@ -36,6 +36,20 @@ func (m *Mount) holderOf(id token.ID) (detect.Holder, bool) {
 	return detect.Holder{Role: row.Role, Subject: row.Subject, IssuedAt: row.IssuedAt}, known
 }
 
+// roleMode returns the mode that a role has for a rule of misuse. Until the roles are read, no response is repeated.
+func (m *Mount) roleMode(role string, rule detect.Rule) (detect.Mode, bool) {
+	st := m.Loaded()
+	if st == nil {
+		return detect.On, true
+	}
+	r := st.Roles.Get(role)
+	if r == nil {
+		return "", false
+	}
+	mode, known := r.Detection[string(rule)]
+	return detect.Mode(mode), known
+}
+
 // Unavailable returns the rules that lack what they need to find everything, each with the reason.
 func (m *Mount) Unavailable() map[string]any {
 	var located, networks bool

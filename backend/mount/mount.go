@@ -154,7 +154,7 @@ func New(c Config) *Mount {
 	})
 	m.Detect = detect.New(detect.Config{
 		Storage: m.Storage, Now: m.now, Log: m.World.Log, Place: m.placeOf, Holder: m.holderOf, Respond: responder{m},
-		Notify: m.Alerts.Notify,
+		RoleMode: m.roleMode, Notify: m.Alerts.Notify,
 	})
 	m.World.Reused = m.Detect.RefreshReused
 	m.Usage = insight.New(insight.Config{

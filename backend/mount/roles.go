@@ -6,6 +6,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/detect"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/metrics"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/native"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
@@ -18,7 +19,7 @@ import (
 func (m *Mount) WriteRole(
 	ctx context.Context, s logical.Storage, st *State, q *native.WriteRoleRequest,
 ) (warnings []string, _ error) {
-	q.Upstreams = m.Upstreams
+	q.Upstreams, q.CheckDetection = m.Upstreams, detect.CheckRoleModes
 	r, err := st.WriteRole(ctx, s, q)
 	if err != nil {
 		return nil, err

@@ -34,6 +34,9 @@ type WriteRoleRequest struct {
 	Given      []string // names of all fields that the request gives
 	MountPoint string
 	Upstreams  Upstreams
+
+	// CheckDetection refuses modes by rules of misuse that a role cannot set.
+	CheckDetection func(modes map[string]string, connected bool) error
 }
 
 // WriteRole creates or changes a role, based on what storage holds.
@@ -77,6 +80,11 @@ func (q *WriteRoleRequest) apply(entry *role.Entry, old *role.Role) error {
 			return refusal.Field("connection", "of role %q is %q and cannot be changed: delete the role and write another", q.Name, old.Connection)
 		}
 		entry.Connection = *q.Connection
+	}
+	if modes := q.Change.Detection; modes != nil {
+		if err := q.CheckDetection(*modes, entry.Connection != ""); err != nil {
+			return err
+		}
 	}
 	if entry.Connection == "" {
 		return entry.Change(q.Change)

@@ -36,6 +36,7 @@ type Change struct {
 	Description        *string            `json:"description"`
 	Owner              *string            `json:"owner"`
 	ReviewBy           *string            `json:"review_by"`
+	Detection          *map[string]string `json:"detection"`
 	AllowPrivileged    *bool              `json:"allow_privileged"`
 	GenerateLease      *bool              `json:"generate_lease"`
 	Refresh            *bool              `json:"refresh"`
@@ -133,6 +134,7 @@ func (e *Entry) changeCommon(c *Change) error {
 	store.Set(&e.MaxTTL, c.MaxTTL)
 	store.Set(&e.MaxTokens, c.MaxTokens)
 	store.Set(&e.Description, c.Description)
+	store.Set(&e.Detection, c.Detection)
 	if err := e.Set(c.Owner, c.ReviewBy); err != nil {
 		return err
 	}
@@ -143,12 +145,14 @@ func (e *Entry) changeCommon(c *Change) error {
 		return refusal.Field("max_tokens", "%d is less than 0, which is no limit", e.MaxTokens)
 	case e.MaxTokens > 0 && e.NoLease && e.Connection == "":
 		return refusal.Field("max_tokens", "needs leases: with generate_lease=false the engine stores nothing of a token, and cannot count the tokens")
+	case len(e.Detection) > 0 && e.NoLease && e.Connection == "":
+		return refusal.Field("detection", "needs leases: with generate_lease=false the engine stores nothing of a token, and findings do not name the role")
 	}
 	return refusal.CheckLen("description", e.Description, MaxDescriptionLen)
 }
 
 // ConnectionFields are the fields that a role with a connection accepts.
-var ConnectionFields = []string{"name", "connection", "params", "ttl", "max_ttl", "max_tokens", "request_bound_cidrs", "description", "generate_lease", "reuse", "owner", "review_by"}
+var ConnectionFields = []string{"name", "connection", "params", "ttl", "max_ttl", "max_tokens", "request_bound_cidrs", "description", "generate_lease", "reuse", "owner", "review_by", "detection"}
 
 // ChangeConnected applies a request to a role with a connection. checkParams returns the params that the connection's
 // provider takes, with their defaults.

@@ -39,6 +39,9 @@ var Fields = schema.Joined(review.Fields, schema.Fields{
 		"{{identity.entity.name}}; the engine fills in the template when issuing the token. Default: none.").
 		Titled("Metadata"),
 	"description": schema.Str("Purpose of the role.").Titled("Description"),
+	"detection": schema.Pairs("Rule=mode pairs for findings about tokens of the role, such as shared=revoke. The modes are on, " +
+		"suspend and revoke; a role with a connection cannot take suspend. A rule that is off in config/detection stays off. " +
+		"Default: as config/detection says.").Titled("Detection"),
 	"allow_privileged": schema.Flag("Allow the role to hold scopes that match the mount's privileged_scopes. Default: " +
 		"false.").Titled("Allow privileged scopes"),
 	"generate_lease": schema.Flag("Issue tokens under a lease. A JWT without a lease lives for at most 15m. The engine " +

@@ -66,14 +66,15 @@ type Entry struct {
 	RequestBoundCIDRs []string      `json:"request_bound_cidrs,omitempty"`
 	Description       string        `json:"description,omitempty"`
 	review.Review
-	AllowPrivileged bool          `json:"allow_privileged,omitempty"`
-	TokenFormat     string        `json:"token_format"`
-	NoLease         bool          `json:"no_lease,omitempty"`
-	Refresh         bool          `json:"refresh,omitempty"`
-	AccessTTL       time.Duration `json:"access_ttl,omitempty"` // TTL of access tokens, with refresh
-	Exchange        bool          `json:"exchange,omitempty"`
-	Proof           string        `json:"proof,omitempty"`      // ProofDPoP, ProofMTLS; empty: none
-	RateLimit       string        `json:"rate_limit,omitempty"` // as access.Rate prints it; empty: none. Verifiers enforce it
+	Detection       map[string]string `json:"detection,omitempty"` // modes by rules of misuse; else as the mount's settings say
+	AllowPrivileged bool              `json:"allow_privileged,omitempty"`
+	TokenFormat     string            `json:"token_format"`
+	NoLease         bool              `json:"no_lease,omitempty"`
+	Refresh         bool              `json:"refresh,omitempty"`
+	AccessTTL       time.Duration     `json:"access_ttl,omitempty"` // TTL of access tokens, with refresh
+	Exchange        bool              `json:"exchange,omitempty"`
+	Proof           string            `json:"proof,omitempty"`      // ProofDPoP, ProofMTLS; empty: none
+	RateLimit       string            `json:"rate_limit,omitempty"` // as access.Rate prints it; empty: none. Verifiers enforce it
 
 	// RequireBoundChecks is the operator's promise that all API servers check the addresses, regions and hosts of a JWT.
 	RequireBoundChecks bool `json:"require_bound_checks,omitempty"`

@@ -20,8 +20,9 @@ locals {
   # All fields of a role. They are in docs/api.md.
   role_fields = [
     "access_ttl", "allow_privileged", "allowed_scopes", "audience", "bound_hosts", "bound_regions", "connection", "description",
-    "exchange", "generate_lease", "max_tokens", "max_ttl", "metadata", "owner", "params", "proof", "rate_limit", "refresh",
-    "request_bound_cidrs", "require_bound_checks", "reuse", "review_by", "scopes", "token_bound_cidrs", "token_format", "ttl",
+    "detection", "exchange", "generate_lease", "max_tokens", "max_ttl", "metadata", "owner", "params", "proof", "rate_limit",
+    "refresh", "request_bound_cidrs", "require_bound_checks", "reuse", "review_by", "scopes", "token_bound_cidrs", "token_format",
+    "ttl",
   ]
 }
 
