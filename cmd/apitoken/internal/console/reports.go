@@ -104,7 +104,8 @@ var reportKinds = []reportKind{
 		Field: "watched_for", Label: "Watched for", Usual: "14d",
 	},
 	{
-		Name: "orphans", Title: "Orphans", Text: "Tokens whose entity, role, connection or static role is gone, and what comparisons have found at services.",
+		Name: "orphans", Title: "Orphans",
+		Text:  "Tokens whose entity, role, connection or static role is gone, and what comparisons have found at services.",
 		Kinds: []string{"token", "static_role", upstreamToken},
 	},
 	{
