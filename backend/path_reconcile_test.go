@@ -121,6 +121,8 @@ func TestReconcile(t *testing.T) {
 	for limit := range 6 {
 		r.reports("orphans", data{"limit": limit + 1}, want...)
 	}
+	r.reports("orphans", data{"after": "upstream_token/shelf/"}, want...) // the items of a connection, for its page
+	r.reports("orphans", data{"after": "upstream_token/shelg/"})
 	laptop := items["upstream_token/laptop"]
 	if laptop["owner"] != "ann" || laptop["upstream_id"] != "90" || laptop["connection"] != "shelf" || laptop["last_seen_at"] == nil ||
 		fmt.Sprint(laptop["scopes"]) != "[read write]" ||

@@ -79,7 +79,10 @@ func newDesk(t *testing.T) *desk {
 		"provider": "oauth2", "url": "https://sso.example.com",
 		"credential": map[string]any{"client_id": "vault", "client_secret": "secret-of-the-tests"},
 	})
-	d.texts = append(d.texts, "secret-of-the-tests")
+	d.write("apitoken/connections/vault", map[string]any{
+		"provider": "vault", "url": d.Address(), "credential": map[string]any{"token": d.Token()}, "owner": "team-vault",
+	})
+	d.texts = append(d.texts, "secret-of-the-tests", d.Token())
 	d.issue()
 	d.url = d.console()
 	return d
@@ -274,9 +277,15 @@ func TestConsole(t *testing.T) {
 	ann.get("/roles?watched_for=0", "vault write apitoken/roles/billing")
 	ann.get("/roles/billing?watched_for=0",
 		"&lt;script&gt;alert(&#34;x&#34;)&lt;/script&gt;", "vault write apitoken/roles/billing", "invoices:write")
-	ann.get("/connections", "sso.example.com", "oauth2", "empty")
+	ann.get("/connections", "sso.example.com", "oauth2", "empty", "/connections/vault")
+	ann.get("/connections/vault", d.Address(), "never", "Compare now", "There are no items.")
 	ann.get("/findings", "/findings/"+d.finding)
 	ann.get("/findings/"+d.finding, "10.1.5.7", "vault write apitoken/revoke token_id="+d.token)
+	for began := time.Now(); time.Since(began) < 5*time.Second; time.Sleep(100 * time.Millisecond) { // until the uses are a second old
+		if strings.Contains(ann.get("/reports/stale?unused_for=1s"), "vault write apitoken/revoke token_id=") {
+			break
+		}
+	}
 	ann.get("/reports/stale?unused_for=1s", "vault write apitoken/revoke token_id=")
 	ann.get("/reports/broad", "reports", "command")
 	ann.get("/reports/right-size?watched_for=0", "billing")
@@ -317,12 +326,25 @@ func TestConsole(t *testing.T) {
 	act("/findings/"+d.finding, url.Values{"note": {"a load test"}}, "a load test")
 	ann.get("/findings?state=acknowledged", d.finding)
 
+	// The service is this Vault server: the token of the tests was made without the engine.
+	act("/connections/sso/reconcile", url.Values{}, "Vault refused the request: name: provider &#34;oauth2&#34; cannot list the tokens")
+	act("/connections/vault/reconcile", url.Values{}, "The tokens of the connection vault were compared.")
+	ann.get("/connections/vault", "done", "all tokens that the credential can see", "foreign</span>", "made without the engine",
+		"vault write apitoken/roles/... connection=vault")
+	ann.get("/connections/sso", "There are no items.")
+	ann.get("/reports/orphans?kind=upstream_token", `<a href="/connections/vault">vault</a>`, "auth/token/root")
+
 	// Vault's policies decide.
 	bob := d.visitor().as("bob")
 	bob.get("/", "Your Vault policies do not allow you to read apitoken/report/summary.",
 		"Your Vault policies do not allow you to list apitoken/tokens.")
 	resp, text := bob.do(http.MethodPost, "/tokens/"+d.token+"/revoke", url.Values{"csrf": {bob.csrf}})
 	if resp.StatusCode != http.StatusForbidden || !strings.Contains(text, "do not allow you to write to apitoken/revoke.") {
+		t.Error(resp.Status, text)
+	}
+
+	resp, text = bob.do(http.MethodPost, "/connections/vault/reconcile", url.Values{"csrf": {bob.csrf}})
+	if resp.StatusCode != http.StatusForbidden || !strings.Contains(text, "do not allow you to write to apitoken/connections/vault/reconcile.") {
 		t.Error(resp.Status, text)
 	}
 
@@ -333,6 +355,7 @@ func TestConsole(t *testing.T) {
 	}
 	for _, path := range []string{
 		"apitoken/revoke", "apitoken/suspend", "apitoken/report/summary", "apitoken/findings/" + d.finding, "apitoken/roles/billing",
+		"apitoken/connections/vault/reconcile",
 	} {
 		found := false
 		for line := range strings.Lines(string(audit)) {
@@ -452,6 +475,7 @@ func TestConsoleBrowser(t *testing.T) {
 		t.Skipf("SKIPPED: needs chromium, node and npm: %v", err)
 	}
 	d := newDesk(t)
+	d.write("apitoken/connections/vault/reconcile", nil)
 	dir := t.TempDir()
 	if err := os.CopyFS(dir, os.DirFS(filepath.Join(root, "cmd", "apitoken", "internal", "console", "e2e"))); err != nil {
 		t.Fatal(err)

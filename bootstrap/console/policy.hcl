@@ -24,6 +24,11 @@ path "apitoken/connections/*" {
   capabilities = ["read", "list"]
 }
 
+# The comparison of the tokens at a service with those of the engine. update starts a comparison; read is for the numbers.
+path "apitoken/connections/+/reconcile" {
+  capabilities = ["read", "update"]
+}
+
 # What the buttons of the console write: acknowledge, revoke, suspend, resume. Without update, findings/* is for reading.
 path "apitoken/findings/*" {
   capabilities = ["read", "list", "update"]

@@ -104,7 +104,7 @@ func (s *Server) identityProvider(w http.ResponseWriter, r *http.Request) (strin
 	type authURL struct {
 		URL string `json:"auth_url"`
 	}
-	a, err := put[authURL](ctx, c, "sign in at", "auth/"+s.OIDCPath+"/oidc/auth_url", map[string]any{
+	a, err := put[authURL](ctx, c, vaultTimeout, "sign in at", "auth/"+s.OIDCPath+"/oidc/auth_url", map[string]any{
 		"role": s.OIDCRole, "redirect_uri": s.callbackURL(r), "client_nonce": one.nonce,
 	})
 	if err != nil {

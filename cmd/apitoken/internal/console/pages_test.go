@@ -20,6 +20,9 @@ func TestDenied(t *testing.T) {
 	for path, texts := range map[string][]string{
 		"/": {"read apitoken/report/summary.", "list apitoken/findings.", "list apitoken/tokens."}, "/tokens": {"list apitoken/tokens."},
 		"/tokens?sort=uses": {"list apitoken/tokens."}, "/tokens?q=x": {"list apitoken/tokens."}, "/roles": {"list apitoken/roles."},
+		"/connections/gitea": {
+			"read apitoken/connections/gitea.", "read apitoken/connections/gitea/reconcile.", "read apitoken/report/orphans.",
+		},
 		"/connections": {"list apitoken/connections."}, "/findings": {"list apitoken/findings."}, "/reports/stale": {"read apitoken/report/stale."},
 		"/tokens/" + id(1) + "/revoke": {"read apitoken/tokens/" + id(1)},
 	} {

@@ -20,8 +20,8 @@ var templateFiles embed.FS
 
 // pages are the templates that fill the frame of templates/frame.html.
 var pages = []string{
-	"sign-in", "leave", "problem", "overview", "tokens", "token", "action", "roles", "role", "connections", "findings", "finding",
-	"reports", "report",
+	"sign-in", "leave", "problem", "overview", "tokens", "token", "action", "roles", "role", "connections", "connection", "findings",
+	"finding", "reports", "report",
 }
 
 type templates map[string]*template.Template

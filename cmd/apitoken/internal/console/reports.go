@@ -19,6 +19,8 @@ const (
 	itemsOnPage  = 50
 	maxDownload  = 200 // pages of 1,000 items in a download
 	downloadTime = 2 * time.Minute
+
+	upstreamToken = "upstream_token" // kind of the items that a comparison has found at a service
 )
 
 // reportPage is a page of a report.
@@ -40,6 +42,7 @@ type reportItem struct {
 	EntityID       string   `json:"entity_id"`
 	DisplayName    string   `json:"display_name"`
 	Connection     string   `json:"connection"`
+	UpstreamID     string   `json:"upstream_id"` // at the service
 	Scopes         []string `json:"scopes"`
 	IssuedAt       instant  `json:"issued_at"`
 	ExpiresAt      instant  `json:"expires_at"`
@@ -63,6 +66,17 @@ func (i *reportItem) Link() string {
 	default:
 		return ""
 	}
+}
+
+// Upstream reports whether the item is a token that a comparison has found at a service.
+func (i *reportItem) Upstream() bool { return i.Kind == upstreamToken }
+
+// Service returns the page of the connection to the service of an upstream token; empty: none.
+func (i *reportItem) Service() string {
+	if !i.Upstream() || !validName(i.Connection) {
+		return ""
+	}
+	return "/connections/" + i.Connection
 }
 
 // reportKind describes a report.
@@ -90,8 +104,9 @@ var reportKinds = []reportKind{
 		Field: "watched_for", Label: "Watched for", Usual: "14d",
 	},
 	{
-		Name: "orphans", Title: "Orphans", Text: "Tokens whose entity, role, connection or static role is gone.",
-		Kinds: []string{"token", "static_role"},
+		Name: "orphans", Title: "Orphans",
+		Text:  "Tokens whose entity, role, connection or static role is gone, and what comparisons have found at services.",
+		Kinds: []string{"token", "static_role", upstreamToken},
 	},
 	{
 		Name: "unowned", Title: "Unowned", Text: "What nobody answers for, or nobody has confirmed in time.",
@@ -172,7 +187,7 @@ func (s *Server) report(v *view) (any, error) {
 var csvHeader = []string{
 	"kind", "name", "reasons", "detail", "command", "owner", "role", "connection", "entity_id", "display_name", "scopes",
 	"issued_at", "expires_at", "last_seen_at", "review_by", "watched_since", "used_scopes", "unneeded_scopes", "used_addresses",
-	"used_regions", "longest_use_seconds",
+	"used_regions", "longest_use_seconds", "upstream_id",
 }
 
 func (i *reportItem) record() []string {
@@ -184,7 +199,7 @@ func (i *reportItem) record() []string {
 	return []string{
 		i.Kind, i.Name, list(i.Reasons), i.Detail, i.Command, i.Owner, i.Role, i.Connection, i.EntityID, i.DisplayName, list(i.Scopes),
 		i.IssuedAt.text(), i.ExpiresAt.text(), i.LastSeenAt.text(), i.ReviewBy, i.WatchedSince.text(), list(i.UsedScopes),
-		list(i.UnneededScopes), list(i.UsedAddresses), list(i.UsedRegions), longest,
+		list(i.UnneededScopes), list(i.UsedAddresses), list(i.UsedRegions), longest, i.UpstreamID,
 	}
 }
 

@@ -19,8 +19,8 @@ import (
 // everyPage are the pages of a session.
 var everyPage = []string{
 	"/", "/tokens", "/tokens?q=x", "/tokens?sort=uses", "/tokens/" + id(1), "/tokens/" + id(1) + "/revoke", "/tokens/" + id(1) + "/suspend",
-	"/tokens/" + id(1) + "/resume", "/roles", "/roles/billing", "/connections", "/findings", "/findings/" + id(7), "/reports",
-	"/reports/stale", "/reports/broad", "/reports/right-size", "/reports/orphans", "/reports/unowned", "/nowhere",
+	"/tokens/" + id(1) + "/resume", "/roles", "/roles/billing", "/connections", "/connections/gitea", "/findings", "/findings/" + id(7),
+	"/reports", "/reports/stale", "/reports/broad", "/reports/right-size", "/reports/orphans", "/reports/unowned", "/nowhere",
 }
 
 // hostile is a text that must not become markup.
@@ -52,11 +52,16 @@ func (v *vaultStub) furnish() {
 	v.set("apitoken/connections", map[string]any{"keys": []string{"gitea"}})
 	v.set("apitoken/connections/gitea", map[string]any{"provider": hostile, "url": hostile, "description": hostile, "tokens": 3,
 		"queue": map[string]any{"count": 2, "last_error": hostile}})
+	v.set("apitoken/connections/gitea/reconcile", map[string]any{"state": hostile, "compared_at": "2026-03-03T00:00:00Z", "listed": 9, "error": hostile})
 	v.set("apitoken/report/summary", map[string]any{"as_of": "2026-03-04T12:00:00Z", "live_tokens": 1234567,
 		"top_roles": []any{map[string]any{"role": hostile, "live_tokens": 3}}})
 	for _, k := range reportKinds {
 		v.set("apitoken/report/"+k.Name, map[string]any{"items": []any{item}, "caveats": []string{hostile}})
 	}
+	v.set("apitoken/report/orphans", map[string]any{"items": []any{item, map[string]any{
+		"kind": "upstream_token", "name": hostile, "reasons": []string{hostile}, "detail": hostile, "command": hostile, "owner": hostile,
+		"scopes": []string{hostile}, "connection": "gitea", "upstream_id": hostile,
+	}}})
 }
 
 // quoted are the values of attributes: the quotes in texts are escaped.
@@ -93,7 +98,8 @@ func TestMarkup(t *testing.T) {
 	for _, path := range []string{"/sign-in", "/static/console.css", "/", "/oidc/callback?state=" + url.QueryEscape(hostile)} {
 		check(outside.get(path))
 	}
-	for _, path := range []string{"/tokens", "/tokens/" + id(1), "/findings/" + id(7), "/roles/billing", "/connections", "/reports/stale", "/"} {
+	for _, path := range []string{"/tokens", "/tokens/" + id(1), "/findings/" + id(7), "/roles/billing", "/connections", "/connections/gitea", "/reports/stale",
+		"/reports/orphans", "/"} {
 		b.get(path).has(t, "&lt;script&gt;")
 	}
 	b.get("/").has(t, "1,234,567")
@@ -188,6 +194,7 @@ func TestForgery(t *testing.T) {
 		"cross-site":             b.post(path, url.Values{"csrf": {b.csrf}}, crossSite),
 		"other origin":           b.post(path, url.Values{"csrf": {b.csrf}}, origin),
 		"sign-out without csrf":  b.post("/sign-out", nil),
+		"compare without":        b.post("/connections/gitea/reconcile", nil),
 		"acknowledge without":    b.post("/findings/"+id(7), url.Values{"note": {"x"}}),
 		"sign-in without key":    w.browser().post("/sign-in", url.Values{"method": {"token"}, "token": {"good"}}),
 		"sign-in with empty key": w.browser().post("/sign-in", url.Values{"method": {"token"}, "token": {"good"}, "key": {""}}),
@@ -197,7 +204,7 @@ func TestForgery(t *testing.T) {
 			t.Errorf("%s: %d", name, a.StatusCode)
 		}
 	}
-	if n := len(w.vault.to("apitoken/revoke")); n != 0 {
+	if n := len(w.vault.to("apitoken/revoke")) + len(w.vault.to("apitoken/connections/gitea/reconcile")); n != 0 {
 		t.Errorf("%d requests reached Vault", n)
 	}
 	if a := b.get(path); a.StatusCode != 200 || len(w.vault.to("apitoken/revoke")) != 0 {
@@ -396,6 +403,7 @@ func TestNames(t *testing.T) {
 		"/findings/" + id(1) + "0", "/findings/..%2fx", "/reports/..%2fconfig", "/reports/summary", "/reports/none/csv", "/roles?after=..%2fx",
 		"/tokens?role=..%2fx", "/tokens?for=1y", "/tokens?sort=x", "/tokens?from=-1", "/tokens?from=9999999999999999999", "/tokens?use=x",
 		"/findings?state=x", "/findings?rule=a%20b", "/reports/stale?kind=x", "/reports/stale?unused_for=x", "/roles?watched_for=-1d",
+		"/connections/..%2fconfig", "/connections/%3cscript%3e", "/connections/gitea?after=x", "/connections/gitea?after=upstream_token/vault/x",
 		"/tokens?q=" + strings.Repeat("x", 201),
 	} {
 		if a := b.get(path); a.StatusCode == 200 && !strings.HasPrefix(path, "/roles?after") || a.StatusCode >= 500 {
@@ -403,6 +411,7 @@ func TestNames(t *testing.T) {
 		}
 	}
 	b.post("/tokens/..%2f..%2fsys/revoke", url.Values{"csrf": {b.csrf}})
+	b.post("/connections/..%2f..%2fsys/reconcile", url.Values{"csrf": {b.csrf}})
 	for _, name := range []string{"../../../sys/seal", "a/b", "..", "", strings.Repeat("a", 200)} {
 		if a := w.browser().try(url.Values{"method": {"password"}, "username": {name}, "password": {"right"}}); a.StatusCode != 400 {
 			t.Errorf("%q: %d", name, a.StatusCode)

@@ -84,6 +84,8 @@ func New(conf *Config) *Server {
 	mux.HandleFunc("GET /roles", s.page("roles", "Roles", s.roles))
 	mux.HandleFunc("GET /roles/{name}", s.page("role", "Role", s.role))
 	mux.HandleFunc("GET /connections", s.page("connections", "Connections", s.connections))
+	mux.HandleFunc("GET /connections/{name}", s.page("connection", "Connection", s.connection))
+	mux.HandleFunc("POST /connections/{name}/reconcile", s.signedIn(s.compare))
 	mux.HandleFunc("GET /findings", s.page("findings", "Findings", s.findings))
 	mux.HandleFunc("GET /findings/{id}", s.page("finding", "Finding", s.finding))
 	mux.HandleFunc("POST /findings/{id}", s.signedIn(s.acknowledge))

@@ -115,7 +115,7 @@ func (s *Server) login(ctx context.Context, name, password string) (string, erro
 	if err != nil {
 		return "", err
 	}
-	a, err := put[any](ctx, c, "sign in at", "auth/"+s.PasswordPath+"/login/"+name, map[string]any{"password": password})
+	a, err := put[any](ctx, c, vaultTimeout, "sign in at", "auth/"+s.PasswordPath+"/login/"+name, map[string]any{"password": password})
 	if err != nil {
 		return "", err
 	}

@@ -139,7 +139,14 @@ func list[T any](ctx context.Context, c *caller, path string, query url.Values) 
 
 // write writes to a path below the mount.
 func write(ctx context.Context, c *caller, path string, body map[string]any) (*answer[map[string]any], error) {
-	return put[map[string]any](ctx, c, "write to", c.mount+"/"+path, body)
+	return writeWithin(ctx, c, vaultTimeout, path, body)
+}
+
+// writeWithin writes with a time limit of its own.
+func writeWithin(
+	ctx context.Context, c *caller, limit time.Duration, path string, body map[string]any,
+) (*answer[map[string]any], error) {
+	return put[map[string]any](ctx, c, limit, "write to", c.mount+"/"+path, body)
 }
 
 func get[T any](ctx context.Context, c *caller, verb, path string, query url.Values) (*answer[T], error) {
@@ -149,12 +156,14 @@ func get[T any](ctx context.Context, c *caller, verb, path string, query url.Val
 	return decode[T](c, verb, path, resp, err)
 }
 
-func put[T any](ctx context.Context, c *caller, verb, path string, body map[string]any) (*answer[T], error) {
+func put[T any](
+	ctx context.Context, c *caller, limit time.Duration, verb, path string, body map[string]any,
+) (*answer[T], error) {
 	text, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, vaultTimeout)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	resp, err := c.client.Logical().WriteRawWithContext(ctx, path, text)
 	return decode[T](c, verb, path, resp, err)

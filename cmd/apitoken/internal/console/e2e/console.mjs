@@ -13,7 +13,8 @@ const { CONSOLE, PASSWORD, TOKEN_ID, FINDING_ID, CHROMIUM, SCREENSHOTS } = proce
 const pages = [
   ['overview', '/'], ['tokens', '/tokens'], ['tokens sorted', '/tokens?sort=uses'], ['tokens none', '/tokens?q=nothing-has-this'],
   ['token', `/tokens/${TOKEN_ID}`], ['confirm revoke', `/tokens/${TOKEN_ID}/revoke`], ['confirm suspend', `/tokens/${TOKEN_ID}/suspend`],
-  ['roles', '/roles?watched_for=0'], ['role', '/roles/billing?watched_for=0'], ['connections', '/connections'], ['findings', '/findings'],
+  ['roles', '/roles?watched_for=0'], ['role', '/roles/billing?watched_for=0'], ['connections', '/connections'],
+  ['connection', '/connections/sso'], ['connection compared', '/connections/vault'], ['findings', '/findings'],
   ['finding', `/findings/${FINDING_ID}`], ['reports', '/reports'], ['stale', '/reports/stale?unused_for=1s'], ['broad', '/reports/broad'],
   ['right-size', '/reports/right-size?watched_for=0'], ['orphans', '/reports/orphans'], ['unowned', '/reports/unowned'], ['missing', '/nowhere'],
 ];
