@@ -110,7 +110,7 @@ func (w *world) afterStep(r *rand.Rand) {
 	if w.active != nil && w.active.dead() {
 		w.say("node %d has crashed", w.active.n)
 		w.stop(w.active)
-		w.active = nil
+		w.lead(nil)
 	}
 	for tries := 0; w.active == nil && w.failed.Load() == nil; tries++ {
 		p := plan{}
@@ -140,7 +140,7 @@ func (w *world) takeOver(p plan) {
 		w.stop(w.standby)
 		w.standby = nil
 	}
-	w.active = w.start(false, p)
+	w.lead(w.start(false, p))
 	if w.active != nil {
 		w.say("node %d is active, its clock is off by %s", w.active.n, w.active.skew)
 		w.leases.restored()
@@ -199,7 +199,7 @@ func (w *world) crash(r *rand.Rand) {
 	if r.IntN(4) == 0 {
 		w.say("node %d is killed", w.active.n)
 		w.kill(w.active)
-		w.active = nil
+		w.lead(nil)
 		return
 	}
 	w.say("node %d will crash at its storage operation %d, applied %v", w.active.n, p.crashAt, p.applied)
@@ -216,7 +216,7 @@ func (w *world) failStorage(r *rand.Rand) {
 func (w *world) failOver(*rand.Rand) {
 	w.say("node %d steps down", w.active.n)
 	w.stop(w.active)
-	w.active = nil
+	w.lead(nil)
 }
 
 // leaveZombie makes another node active while the one before has not noticed.
@@ -230,7 +230,7 @@ func (w *world) leaveZombie(r *rand.Rand) {
 	w.zombie = w.active
 	w.zombie.replaced.Store(true)
 	w.doubtFindings()
-	w.active = nil
+	w.lead(nil)
 	if r.IntN(2) == 0 {
 		w.zombie.storage.set(readOnly)
 	}

@@ -25,7 +25,8 @@ func diesAlerting(w *world) {
 func alertOfReplaced(w *world) {
 	g := w.issueFrom(w.active, "opaque", "", nil)
 	w.advance(5 * time.Second)
-	w.zombie, w.active = w.active, nil
+	w.zombie = w.active
+	w.lead(nil)
 	w.zombie.replaced.Store(true)
 	w.takeOver(plan{})
 	w.pager.mu.Lock()

@@ -125,7 +125,7 @@ func (w *world) noticed(path string, a *answer) {
 	if a.err != nil {
 		text = a.err.Error()
 	}
-	if !a.lost && strings.Contains(text, context.Canceled.Error()) && a.node == w.active {
+	if !a.lost && strings.Contains(text, context.Canceled.Error()) && w.leads(a.node) {
 		w.broken(7, "%s fails since another client has hung up: %s", path, text)
 	}
 }

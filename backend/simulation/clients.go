@@ -121,7 +121,7 @@ func (w *world) registered(ro *role, before []roleState, subject string, asked n
 	for _, s := range append(before, ro.states.possible(n)...) {
 		g.life = max(g.life, s.life)
 	}
-	if n != w.active { // it may know of an earlier life of the role
+	if !w.leads(n) { // it may know of an earlier life of the role
 		g.life, g.doubtful = 0, true
 	}
 	leaseEnd := end

@@ -157,7 +157,7 @@ func (w *world) maybeCounted(ro *role, n *node, as *asking, states []roleState) 
 func (w *world) noteStored() {
 	w.fresh = slices.DeleteFunc(w.fresh, func(g *grant) bool {
 		given := g.ends[0].mark
-		if given.by != w.active || w.faults.Load() != g.faults {
+		if !w.leads(given.by) || w.faults.Load() != g.faults {
 			return true
 		}
 		if time.Since(given.at) < flushed {

@@ -54,7 +54,7 @@ func acknowledgementKept(w *world) {
 			return
 		}
 		w.kill(w.active)
-		w.active = nil
+		w.lead(nil)
 		w.takeOver(plan{})
 		misuse()
 	}

@@ -312,7 +312,8 @@ func staleWriter(w *world) {
 	}
 	time.Sleep(5 * time.Second)
 	old := w.active
-	w.zombie, w.active = old, nil
+	w.zombie = old
+	w.lead(nil)
 	w.takeOver(plan{})
 	for i, g := range all {
 		if i%4 < 2 {

@@ -21,7 +21,8 @@ func suspendedAtTwo(w *world) {
 		w.advance(5 * time.Second)
 		replaced := w.active
 		replaced.replaced.Store(true)
-		w.zombie, w.active = replaced, nil
+		w.zombie = replaced
+		w.lead(nil)
 		w.takeOver(plan{})
 		for _, step := range []struct {
 			n    *node
@@ -32,7 +33,7 @@ func suspendedAtTwo(w *world) {
 		w.checkAll(w.active)
 		for range 2 {
 			w.stop(w.active)
-			w.active = nil
+			w.lead(nil)
 			w.takeOver(plan{})
 			if !w.mustBeSuspended(w.active, g, w.stamp()) {
 				w.broken(0, "the model takes the suspension of the active node for undone")

@@ -21,7 +21,7 @@ func usageKept(w *world) {
 	}
 	crash := func() {
 		w.kill(w.active)
-		w.active = nil
+		w.lead(nil)
 		w.takeOver(plan{})
 	}
 	answers := func(b *batch, duplicate bool) {

@@ -49,9 +49,10 @@ type world struct {
 	nextHangUp atomic.Pointer[hangUp] // of the next request; nil: none
 	hanging    atomic.Pointer[hangUp] // of the request that goes on; nil: none
 
-	active   *node // nil: none
-	zombie   *node // was active, and does not know that it is no more; nil: none
-	standby  *node // nil: none
+	active   *node                // nil: none; the requests in flight ask leads
+	leader   atomic.Pointer[node] // active
+	zombie   *node                // was active, and does not know that it is no more; nil: none
+	standby  *node                // nil: none
 	othersMu sync.Mutex
 	others   []*node // standbys
 
@@ -200,7 +201,7 @@ func (w *world) begin() {
 	if w.upstream {
 		w.service = newService(w)
 	}
-	w.active = w.start(false, plan{})
+	w.lead(w.start(false, plan{}))
 	if w.active == nil {
 		return
 	}
@@ -220,6 +221,15 @@ func (w *world) begin() {
 		w.writeRole(w.active, w.model.roles[k.name], roleState{exists: true, life: 1, scopes: []string{"a:read", "b:read"}, allowed: allScopes})
 	}
 }
+
+// lead makes a node the active one. nil: none is active.
+func (w *world) lead(n *node) {
+	w.active = n
+	w.leader.Store(n)
+}
+
+// leads reports whether a node is the active one.
+func (w *world) leads(n *node) bool { return w.leader.Load() == n }
 
 // definition is that of the service's provider, with find_root where this version of the engine knows it.
 func (w *world) definition() string {
