@@ -51,6 +51,7 @@ func TestScenario(t *testing.T) {
 		{"dies-suspending", native, nil, diesSuspending},
 		{"dies-alerting", native, nil, diesAlerting},
 		{"alert-of-a-replaced-node", native, nil, alertOfReplaced},
+		{"deletion-interrupted-and-replaced", full, nil, deletionInterrupted},
 		{"budgets", full, nil, budgets},
 		{"usage-kept", native, nil, usageKept},
 	} {
@@ -330,6 +331,26 @@ func staleWriter(w *world) {
 	w.failOver(nil)
 	w.takeOver(plan{})
 	w.checkAll(w.active)
+}
+
+// A node deletes a connection, cannot delete its tokens, and is replaced without noticing. The next node cannot delete the
+// tokens at first. Each node tries again after a pause: without pauses no time would pass.
+func deletionInterrupted(w *world) {
+	for range 3 {
+		w.issueFrom(w.active, "upstream-leaseless", "", nil)
+	}
+	w.active.storage.schedule(plan{failAt: 2, failFor: 3})
+	w.disconnect(w.active, w.model.connection.current(), true)
+	w.active.storage.schedule(plan{})
+	w.zombie = w.active
+	w.zombie.replaced.Store(true)
+	w.zombie.storage.set(readOnly)
+	w.lead(nil)
+	time.Sleep(30 * time.Second)
+	w.takeOver(plan{failAt: 1, failFor: 20})
+	w.advance(5 * time.Minute)
+	w.stop(w.zombie)
+	w.zombie = nil
 }
 
 // A static role serves a token that has expired.

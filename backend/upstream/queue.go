@@ -64,6 +64,7 @@ func (ts *Timings) After(a Attempt, now time.Time, least time.Duration) Attempt 
 type queue struct {
 	wake    func()
 	begun   atomic.Bool  // begin has completed what an earlier process left undone
+	begins  Attempt      // after a failure of begin; only Run uses it
 	sleeps  atomic.Int64 // when the next run is due, in nanoseconds of Unix time
 	running sync.WaitGroup
 
@@ -127,12 +128,12 @@ func (k *Keeper) Run(ctx context.Context) time.Duration {
 	if !k.mount.Active(ctx) {
 		return k.Timings.Longest
 	}
-	if !k.queue.begun.Swap(true) && k.begin(ctx) != nil {
-		k.queue.begun.Store(false)
-	}
 	now := k.now()
-	k.sync(ctx, now)
 	next := now.Add(k.Timings.Longest)
+	if at := k.beginAgain(ctx, now); !at.IsZero() && at.Before(next) {
+		next = at
+	}
+	k.sync(ctx, now)
 	if at := k.nextSync(); at.Before(next) {
 		next = at
 	}
@@ -170,6 +171,29 @@ func (k *Keeper) Run(ctx context.Context) time.Duration {
 	}
 	k.queue.sleeps.Store(next.UnixNano())
 	return max(k.Timings.Interval, next.Sub(now))
+}
+
+// beginAgain calls begin unless an earlier call has completed everything. It returns when the next call is due; zero: none
+// is. After a failure beginAgain waits, however often the queue is woken: where storage rejects all writes, each failure has
+// memory read again, and the reading wakes the queue.
+func (k *Keeper) beginAgain(ctx context.Context, now time.Time) (next time.Time) {
+	if now.Before(k.queue.begins.Next) {
+		return k.queue.begins.Next
+	}
+	if k.queue.begun.Swap(true) {
+		return time.Time{}
+	}
+	err := k.begin(ctx)
+	if err == nil {
+		k.queue.begins = Attempt{}
+		return time.Time{}
+	}
+	k.queue.begun.Store(false)
+	k.queue.begins = k.Timings.After(k.queue.begins, now, 0)
+	if ctx.Err() == nil {
+		k.log.Warn("interrupted deletions not completed; retry scheduled", "error", err)
+	}
+	return k.queue.begins.Next
 }
 
 // sync reads every Timings.Sync what other processes have stored.

@@ -206,6 +206,52 @@ func TestSyncForgetsOrphans(t *testing.T) {
 	}
 }
 
+// undeletable is storage that rejects deletions, and counts them.
+type undeletable struct {
+	logical.Storage
+	tried int
+}
+
+func (s *undeletable) Delete(context.Context, string) error {
+	s.tried++
+	return logical.ErrReadOnly
+}
+
+// Where storage rejects all writes, a queue that is woken again and again does not retry an interrupted deletion each time:
+// each failure has all of memory read again, and the reading wakes the queue.
+func TestAnInterruptedDeletionIsRetriedAfterAPause(t *testing.T) {
+	t.Parallel()
+	s := &undeletable{Storage: new(logical.InmemStorage)}
+	k := keep(s, 1)
+	id := live(t, k, nil)
+	if err := k.Connections.Load(t.Context(), new(logical.InmemStorage)); err != nil { // which has none
+		t.Fatal(err)
+	}
+	now := start
+	k.now = func() time.Time { return now }
+	for range 10 {
+		k.Run(t.Context())
+	}
+	if s.tried != 1 {
+		t.Errorf("%d deletions were tried at once", s.tried)
+	}
+	for range 3 {
+		now = now.Add(10 * time.Second)
+		k.Run(t.Context())
+	}
+	if s.tried != 4 {
+		t.Errorf("%d deletions were tried in half a minute, want 4", s.tried)
+	}
+	k.storage = s.Storage
+	k.Tokens.storage = s.Storage
+	now = now.Add(time.Minute)
+	k.Run(t.Context())
+	k.Wait()
+	if state := k.stateOf(t, id); state != "" {
+		t.Error("storage accepts writes, and the token of the deleted connection is", state)
+	}
+}
+
 // A connection whose provider has gone since the request began is not rotated.
 func TestRotateBroken(t *testing.T) {
 	t.Parallel()
