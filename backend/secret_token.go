@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"maps"
 
 	"github.com/hashicorp/vault/sdk/framework"
 
@@ -28,6 +29,7 @@ func (b *backend) tokenRenew(ctx context.Context, st *state, req *request, _ *in
 	ttl, err := st.RenewLease(ctx, req.Storage, l, b.renewal(req.Secret, l.LeaseTerms))
 	if err == nil {
 		b.Counters.Renewed(metrics.Native)
+		maps.Copy(req.Secret.InternalData, l.InternalData()) // which has the lease's type besides
 	}
 	return renewed(req.Secret, ttl, err)
 }

@@ -168,3 +168,26 @@ func TestDamagedLeases(t *testing.T) {
 		}
 	}
 }
+
+// A process that does not know of a renewal stores the revocation of the lease: the lease says how long it was renewed for.
+func TestAProcessBehindRevokesARenewedLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		behind := newEngine(t)
+		behind.write("roles/app", data{"scopes": "a", "ttl": "1h", "max_ttl": "24h"})
+		c := behind.creds("app", nil)
+		ahead := mountOn(t, behind.storage, behind.system)
+		time.Sleep(30 * time.Minute)
+		for range 2 { // the second time the lease has the data of the first renewal
+			resp, err := ahead.renew(c, 3*time.Hour)
+			if err != nil || resp.IsError() {
+				t.Fatal(resp, err)
+			}
+			c.secret = resp.Secret
+		}
+		time.Sleep(2 * time.Hour)
+		ahead.expect("active", c.token, nil)
+		behind.revokeLease(c)
+		behind.expect("revoked", c.token, nil)
+		mountOn(t, behind.storage, behind.system).expect("revoked", c.token, nil)
+	})
+}

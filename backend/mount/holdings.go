@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/metrics"
 )
@@ -54,7 +55,7 @@ func (h holdings) Revoke(ctx context.Context, entities map[string]bool) (tokens 
 	}
 	for row := range st.LiveJWTs(now) {
 		if entities[row.Subject] {
-			count(st.RevokeLease(ctx, h.m.Storage, row.ID, row.Status, row.ExpiresAt))
+			count(st.RevokeLease(ctx, h.m.Storage, row.ID, row.Status, row.ExpiresAt, time.Time{}))
 		}
 	}
 	for entity := range entities {

@@ -106,7 +106,7 @@ func (m *Mount) revokeUpstream(ctx context.Context, id token.ID) (warnings []str
 // RevokeLease revokes the grant of a native token whose lease Vault revokes, unless the grant has expired.
 func (m *Mount) RevokeLease(ctx context.Context, s logical.Storage, st *State, l *native.Lease) error {
 	before := st.Revoked(l.Grant)
-	if err := st.RevokeLease(ctx, s, l.Grant, l.Status, l.ExpiresAt); err != nil {
+	if err := st.RevokeLease(ctx, s, l.Grant, l.Status, l.ExpiresAt, l.RenewedUntil); err != nil {
 		return err
 	}
 	if !before && st.Revoked(l.Grant) {

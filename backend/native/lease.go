@@ -21,17 +21,24 @@ type Lease struct {
 	RoleID    token.RoleID
 	Role      string    // name of the role
 	ExpiresAt time.Time // end of the grant in the token's claims
+
+	// RenewedUntil is the end of the grant since the last renewal; zero: never renewed. A process may not know of the renewal.
+	RenewedUntil time.Time
 }
 
 // InternalData returns the lease as Vault stores the lease.
 func (l *Lease) InternalData() map[string]any {
-	return l.LeaseTerms.InternalData(map[string]any{
+	data := map[string]any{
 		"grant":      l.Grant.String(),
 		"status":     fmt.Sprintf("%d/%d", l.Status.List, l.Status.Index),
 		"role_id":    l.RoleID.String(),
 		"role":       l.Role,
 		"expires_at": l.ExpiresAt.UTC().Format(time.RFC3339),
-	})
+	}
+	if !l.RenewedUntil.IsZero() {
+		data["renewed_until"] = l.RenewedUntil.UTC().Format(time.RFC3339)
+	}
+	return l.LeaseTerms.InternalData(data)
 }
 
 // ParseLease returns the lease that Vault stores as data.
@@ -53,10 +60,15 @@ func ParseLease(data map[string]any) (*Lease, error) {
 	if l.ExpiresAt, err = time.Parse(time.RFC3339, text("expires_at")); err != nil {
 		return nil, fmt.Errorf("the lease's expires_at: %w", err)
 	}
+	if renewed := text("renewed_until"); renewed != "" {
+		if l.RenewedUntil, err = time.Parse(time.RFC3339, renewed); err != nil {
+			return nil, fmt.Errorf("the lease's renewed_until: %w", err)
+		}
+	}
 	return l, nil
 }
 
-// RenewLease moves the end of the grant of a lease, and returns the TTL of the renewed lease. ttl computes the TTL for the role
+// RenewLease moves the end of the grant of a lease, sets RenewedUntil, and returns the TTL of the renewed lease. ttl computes the TTL for the role
 // of the grant. RenewLease refuses a grant that is not alive, and a grant whose role was deleted.
 func (t *Tokens) RenewLease(
 	ctx context.Context, s logical.Storage, l *Lease, ttl func(*role.Role) (time.Duration, error),
@@ -72,7 +84,8 @@ func (t *Tokens) RenewLease(
 	if err != nil {
 		return 0, refusal.New("the token cannot be renewed: %s", err)
 	}
-	err = t.Renew(ctx, s, l.Grant, l.RoleID, l.ExpiresAt, t.Now().Add(renewed))
+	l.RenewedUntil = t.Now().Add(renewed)
+	err = t.Renew(ctx, s, l.Grant, l.RoleID, l.ExpiresAt, l.RenewedUntil)
 	if refused := (*NotRenewedError)(nil); errors.As(err, &refused) {
 		return 0, refusal.New("the token cannot be renewed: the token is %s", refused.Reason)
 	}

@@ -99,5 +99,5 @@ func (m Minter) ShortenTo(ctx context.Context, s logical.Storage, t *role.Minted
 
 // Revoke implements role.Minter.
 func (m Minter) Revoke(ctx context.Context, s logical.Storage, t *role.Minted) error {
-	return m.RevokeLease(ctx, s, t.ID, token.StatusRef{}, t.ExpiresAt)
+	return m.RevokeLease(ctx, s, t.ID, token.StatusRef{}, t.ExpiresAt, time.Time{})
 }

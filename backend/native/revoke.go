@@ -87,7 +87,10 @@ func (t *Tokens) placed(ctx context.Context, s logical.Storage, id token.ID, sta
 
 // RevokeLease revokes a grant that expires at ownEnd by itself, unless the grant has expired. A grant of JWTs that a renewal
 // has shortened is revoked also after its end: the JWTs state a later end, and only status lists show the earlier end.
-func (t *Tokens) RevokeLease(ctx context.Context, s logical.Storage, grant token.ID, status token.StatusRef, ownEnd time.Time) error {
+// renewedUntil is what the lease says of its last renewal, of which this process may not know; zero: nothing.
+func (t *Tokens) RevokeLease(
+	ctx context.Context, s logical.Storage, grant token.ID, status token.StatusRef, ownEnd, renewedUntil time.Time,
+) error {
 	now := t.Now()
 	end := ownEnd
 	if d, ok := t.Deviations.Get(grant); ok {
@@ -96,8 +99,11 @@ func (t *Tokens) RevokeLease(ctx context.Context, s logical.Storage, grant token
 			end = time.Unix(d.KeepUntil, 0)
 		}
 	}
-	if !now.Before(end) {
+	if !now.Before(end) && !now.Before(renewedUntil) {
 		return nil
+	}
+	if ownEnd.Before(renewedUntil) {
+		ownEnd = renewedUntil
 	}
 	return t.Deviations.Revoke(ctx, s, grant, status, ownEnd, now)
 }

@@ -272,6 +272,7 @@ func (w *world) renew(n *node, l *lease, increment time.Duration) {
 	g.ends = append(g.ends, moment[period]{mark: a.mark(), value: period{earliest.Add(ttl - time.Second), n.now().Add(ttl)}})
 	if w.leases.alive(l) {
 		w.leases.renewed(l, n, increment, a.resp.Secret)
+		l.says = earliest.Add(ttl - 2*time.Second)
 	}
 }
 

@@ -25,6 +25,7 @@ type lease struct {
 	secret  logical.Secret // InternalData as JSON gives it back
 	issued  time.Time
 	expires time.Time
+	says    time.Time // when it ends at the earliest, by its internal data; zero: it was not renewed
 	tries   int       // to revoke it that have failed
 	next    time.Time // when it is tried again; zero: it is not being revoked
 }
@@ -70,7 +71,9 @@ func (ls *leases) renewed(l *lease, n *node, increment time.Duration, secret *lo
 		return
 	}
 	l.expires = n.now().Add(ttl)
+	l.secret = *secret
 	l.secret.TTL = ttl
+	l.secret.InternalData = roundTrip(secret.InternalData)
 }
 
 // drop forgets a lease that has been revoked.

@@ -35,7 +35,7 @@ func (w *world) revokeLease(n *node, l *lease) {
 		}
 		return
 	}
-	early := n.now().Before(g.period(n).lo) // else it has expired, by this clock
+	early := n.now().Before(g.period(n).lo) || n.now().Before(l.says) // else it has expired, by this clock
 	if early {
 		g.revoked = a.mark()
 	}

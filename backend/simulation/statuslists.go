@@ -23,7 +23,9 @@ func (w *world) checkStatus(n *node, tok *issued) {
 	_, maybe := w.roleAlive(n, g)
 	// A JWT may state a later end than its grant has: a renewal may have shortened the grant.
 	over := g.over.before(a.began, n) && g.overAt.Before(tok.end)
-	dead := g.revoked.before(a.began, n) || over || !maybe
+	// A node cannot list a JWT that another node has issued since: that node did not know of the revocation.
+	listable := func(since mark) bool { return tok.seq < since.seq || n.knows(tok.seq, tok.by) }
+	dead := g.revoked.before(a.began, n) && listable(g.revoked) || over && listable(g.over) || !maybe
 	dead = dead && !g.unlisted
 	held := w.mustBeListed(n, g, a.began, nil)
 	live := w.surelyLive(n, g) && n.knows(tok.seq, tok.by)
