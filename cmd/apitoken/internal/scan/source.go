@@ -130,7 +130,7 @@ func (f *finder) history(ctx context.Context, repository, commits string) error 
 
 // isShallow returns whether a repository lacks older commits, as a clone with a depth does.
 func isShallow(ctx context.Context, repository string) bool {
-	command := exec.CommandContext(ctx, "git", "-C", repository, "rev-parse", "--is-shallow-repository") //nolint:gosec // as in history
-	out, err := command.Output()
+	//nolint:gosec // the user names the repositories to scan
+	out, err := exec.CommandContext(ctx, "git", "-C", repository, "rev-parse", "--is-shallow-repository").Output()
 	return err == nil && strings.TrimSpace(string(out)) == "true"
 }
