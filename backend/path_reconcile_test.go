@@ -235,6 +235,34 @@ func TestReconcileConfirms(t *testing.T) {
 	r.finds(0, 0, 0)
 }
 
+// A second listing that is cut short does not say that a token is gone.
+func TestReconcileSecondLookCutShort(t *testing.T) {
+	t.Parallel()
+	r := onListedShelf(t)
+	r.creds("reader", nil)
+	r.ahead.Store(int64(15 * time.Minute))
+	r.write("providers/shelf", data{"definition": strings.Replace(listing[:strings.Index(listing, "  find:")]+
+		listing[strings.Index(listing, "  revoke:"):], "expiry: none", "expiry: seconds", 1)})
+	many := "[" + strings.TrimSuffix(strings.Repeat(`{"id":"9","name":"b"},`, 100_001), ",") + "]"
+	var looks atomic.Int32
+	r.s.setFault(func(w http.ResponseWriter, req *http.Request, _ func()) bool {
+		if req.URL.Query().Get("whole") == "" {
+			return false
+		}
+		w.Header().Set("Content-Type", "application/json")
+		if looks.Add(1) == 1 {
+			_, _ = w.Write([]byte("[]"))
+		} else {
+			_, _ = w.Write([]byte(many))
+		}
+		return true
+	})
+	got := r.write("connections/shelf/reconcile", nil)
+	if got["state"] != "done" || got["gone_there"] != 0 || got["unconfirmed"] != 1 || got["complete"] != false || looks.Load() != 2 {
+		t.Error(got, looks.Load())
+	}
+}
+
 // The credential that a rotation has made is not unknown.
 func TestReconcileKnowsRoots(t *testing.T) {
 	t.Parallel()

@@ -3,7 +3,6 @@ package reconcile
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"slices"
 	"strings"
 	"time"
@@ -41,7 +40,7 @@ type comparison struct {
 	twins    []connector.Item  // tokens that have a known name and another ID
 	foreign  []connector.Item  // candidates
 	more     int               // foreign tokens beyond maxCandidates
-	complete bool
+	complete bool              // no listing was cut short
 
 	before  map[token.ID]time.Time // young tokens that were missing in earlier comparisons -> since when
 	missing map[token.ID]time.Time // the same for the next comparison
@@ -77,14 +76,14 @@ func (r *Reconciler) compare(
 			return nil, nil, err
 		}
 	}
-	var second map[string]bool
+	var second look
 	if again || len(missing) > 0 && !c.Service.Provider.CanFind() {
 		if second, err = x.lookAgain(ctx); err != nil {
 			return nil, nil, err
 		}
 	}
 	if again {
-		absent := func(one connector.Item) bool { return !second[one.ID] }
+		absent := func(one connector.Item) bool { return !second.ids[one.ID] }
 		x.unknown = slices.DeleteFunc(x.unknown, absent)
 		if len(x.markers) == 0 {
 			x.foreign = slices.DeleteFunc(x.foreign, absent)
@@ -227,94 +226,6 @@ func (x *comparison) notListed(live []upstream.Token) []upstream.Token {
 		_, listed := x.listed[t.UpstreamID]
 		return listed || seen[strings.ToLower(t.Name)]
 	})
-}
-
-// lookAgain returns the IDs and names of the tokens of a second look.
-func (x *comparison) lookAgain(ctx context.Context) (map[string]bool, error) {
-	second := make(map[string]bool)
-	_, err := x.c.Service.List(ctx, x.Upstreams.Places(x.c), func(one *connector.Item) {
-		name, _ := x.marked(one.Name)
-		second[one.ID], second["name "+name] = true, true
-	})
-	return second, err
-}
-
-// confirm returns the missing tokens that a second look does not find either, and that the engine has not revoked meanwhile.
-// second is the second listing.
-func (x *comparison) confirm(
-	ctx context.Context, missing []upstream.Token, second map[string]bool,
-) (gone []upstream.Token, unconfirmed int, _ error) {
-	if len(missing) > maxCandidates {
-		unconfirmed = len(missing) - maxCandidates
-		missing = missing[:maxCandidates]
-	}
-	places := make(map[string][]upstream.Token)
-	for _, t := range missing {
-		key, _ := json.Marshal(t.Params) // params come from JSON
-		places[string(key)] = append(places[string(key)], t)
-	}
-	for _, tokens := range places {
-		there, err := x.search(ctx, tokens, second)
-		if ctx.Err() != nil {
-			return nil, 0, ctx.Err()
-		}
-		if err != nil {
-			x.Log.Warn("upstream tokens not confirmed to be gone", "connection", x.c.Name(), "tokens", len(tokens), "error", err)
-			unconfirmed += len(tokens)
-			continue
-		}
-		for i := range tokens {
-			if there(&tokens[i]) {
-				continue
-			}
-			t, known, err := x.Upstreams.Stored(ctx, tokens[i].ID)
-			if err != nil {
-				return nil, 0, err
-			}
-			switch {
-			case !known || t.State != upstream.Live:
-			case x.mustBeListed(&t):
-				gone = append(gone, t)
-			default:
-				unconfirmed++
-			}
-		}
-	}
-	return gone, unconfirmed, nil
-}
-
-// mustBeListed reports whether the service must list a token by now: the token is old, or was missing in a comparison long
-// enough ago. A token that was missing keeps the time for the next comparison.
-func (x *comparison) mustBeListed(t *upstream.Token) bool {
-	since, again := x.before[t.ID]
-	if !again {
-		since = x.now
-	}
-	x.missing[t.ID] = since
-	return t.LiveSince.Before(x.now.Add(-old)) || x.now.Sub(since) >= x.Upstreams.Timings.Settle+x.c.CallTimeout()
-}
-
-// search returns what reports whether a token of a place exists at the service: by a search for the names where the service
-// can, or else by the second listing.
-func (x *comparison) search(
-	ctx context.Context, tokens []upstream.Token, second map[string]bool,
-) (exists func(*upstream.Token) bool, _ error) {
-	if !x.c.Service.Provider.CanFind() {
-		return func(t *upstream.Token) bool { return second[t.UpstreamID] || second["name "+strings.ToLower(t.Name)] }, nil
-	}
-	names := make([]string, len(tokens))
-	for i := range tokens {
-		names[i] = tokens[i].Name
-	}
-	found, err := x.c.Service.Find(ctx, names, tokens[0].Params)
-	if err != nil {
-		return nil, err
-	}
-	listed := make(map[string]bool, len(found))
-	for _, one := range found {
-		listed[one.Name] = true
-	}
-	return func(t *upstream.Token) bool { return listed[t.Name] }, nil
 }
 
 // items returns the items to keep, the unknown tokens first, sorted by ID.
