@@ -13,7 +13,7 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
 
-// maxCandidates is the maximum number of tokens of each reason that a second look examines.
+// maxCandidates is the maximum number of tokens of each reason whose details are kept until the second look.
 const maxCandidates = 2 * MaxItems
 
 // comparison is one reconciliation.
@@ -40,7 +40,7 @@ type comparison struct {
 	unknown  []connector.Item  // candidates
 	twins    []connector.Item  // tokens that have a known name and another ID
 	foreign  []connector.Item  // candidates
-	more     int               // foreign tokens beyond maxCandidates
+	bare     map[string]bool   // IDs of tokens beyond maxCandidates: they are counted, and not reported
 	complete bool
 
 	before  map[token.ID]time.Time // young tokens that were missing in earlier comparisons -> since when
@@ -53,7 +53,7 @@ func (r *Reconciler) compare(
 ) (*Result, []Item, error) {
 	x := &comparison{
 		Reconciler: r, c: c, now: r.Now().UTC(), markers: c.Markers(mountPoint), listed: make(map[string]string),
-		before: known.missing, missing: make(map[token.ID]time.Time),
+		bare: make(map[string]bool), before: known.missing, missing: make(map[token.ID]time.Time),
 	}
 	defer func() { known.missing = x.missing }()
 	live := x.candidates() // before the first look: later tokens cannot be gone
@@ -95,7 +95,7 @@ func (r *Reconciler) compare(
 		return nil, nil, err
 	}
 	result := &Result{
-		Listed: len(x.listed), Unknown: len(x.unknown), Gone: len(gone), Foreign: len(x.foreign) + x.more,
+		Listed: len(x.listed), Unknown: len(x.unknown), Gone: len(gone), Foreign: len(x.foreign),
 		Unconfirmed: unconfirmed, Complete: x.complete,
 	}
 	items := x.items(gone)
@@ -137,19 +137,21 @@ func (x *comparison) visit(one *connector.Item) {
 	switch {
 	case known, !one.ExpiresAt.IsZero() && !one.ExpiresAt.After(x.now):
 	case x.isOurs(*one):
-		if len(x.twins) < maxCandidates {
-			x.twins = append(x.twins, *one)
-		}
+		x.keep(&x.twins, one)
 	case marked:
-		if len(x.unknown) < maxCandidates {
-			x.unknown = append(x.unknown, *one)
-		}
-	case !isLong(one, x.now):
-	case len(x.foreign) < maxCandidates:
-		x.foreign = append(x.foreign, *one)
-	default:
-		x.more++
+		x.keep(&x.unknown, one)
+	case isLong(one, x.now):
+		x.keep(&x.foreign, one)
 	}
+}
+
+// keep adds a token to candidates, without its details if there are many.
+func (x *comparison) keep(candidates *[]connector.Item, one *connector.Item) {
+	if len(*candidates) >= maxCandidates {
+		x.bare[one.ID] = true
+		one = &connector.Item{ID: one.ID, Name: one.Name}
+	}
+	*candidates = append(*candidates, *one)
 }
 
 // marked returns the name of a token in lower case, and whether the name begins as the names of the engine's tokens do. A
@@ -188,8 +190,8 @@ func (x *comparison) isDuplicate(one *connector.Item, name string) bool {
 // duplicates adds the duplicates among the listed tokens to the unknown ones.
 func (x *comparison) duplicates() {
 	for _, one := range x.twins {
-		if name, _ := x.marked(one.Name); x.isDuplicate(&one, name) && len(x.unknown) < maxCandidates {
-			x.unknown = append(x.unknown, one)
+		if name, _ := x.marked(one.Name); x.isDuplicate(&one, name) {
+			x.keep(&x.unknown, &one)
 		}
 	}
 }
@@ -321,7 +323,7 @@ func (x *comparison) search(
 func (x *comparison) items(gone []upstream.Token) []Item {
 	items := make([]Item, 0, min(MaxItems, len(x.unknown)+len(gone)+len(x.foreign)))
 	add := func(reason Reason, id token.ID, one connector.Item) {
-		if len(items) < MaxItems {
+		if len(items) < MaxItems && !x.bare[one.ID] {
 			items = append(items, Item{Item: one, Reason: reason, Token: id})
 		}
 	}
