@@ -299,6 +299,44 @@ func TestReconcileIsBounded(t *testing.T) {
 	}
 }
 
+// What is beyond the bounds of the report is counted.
+func TestReconcileCountsAllUnknown(t *testing.T) {
+	t.Parallel()
+	r := onListedShelf(t)
+	c := r.creds("reader", nil)
+	for i := range 2500 {
+		r.put(fmt.Sprint(1000+i), fmt.Sprintf("vault-apitoken-x-%d", i), data{"scopes": []string{"read"}})
+	}
+	if got := r.finds(2500, 0, 0); got["kept"] != 1000 {
+		t.Error(got)
+	}
+	for i := range 2500 { // repeated requests
+		r.put(fmt.Sprint(1000+i), r.s.tokens[strings.TrimPrefix(c.token, "shelf-token-")], nil)
+	}
+	if got := r.finds(2500, 0, 0); got["kept"] != 1000 {
+		t.Error(got)
+	}
+}
+
+// A service that has no listing, such as at a wrong address or without a right, says nothing of the tokens.
+func TestReconcileWithoutListing(t *testing.T) {
+	t.Parallel()
+	r := onListedShelf(t)
+	r.creds("reader", nil)
+	r.ahead.Store(int64(15 * time.Minute))
+	without := listing[:strings.Index(listing, "  find:")] + listing[strings.Index(listing, "  revoke:"):]
+	r.write("providers/shelf", data{"definition": strings.Replace(without, "expiry: none", "expiry: seconds", 1)})
+	r.finds(0, 0, 0)
+	r.s.setFault(func(w http.ResponseWriter, req *http.Request, _ func()) bool {
+		if req.URL.Query().Get("whole") == "" {
+			return false
+		}
+		w.WriteHeader(http.StatusNotFound)
+		return true
+	})
+	r.refused(logical.UpdateOperation, "connections/shelf/reconcile", nil, `connection "shelf": the tokens were not compared: status 404`)
+}
+
 func TestReconcileErrors(t *testing.T) {
 	t.Parallel()
 	r := onListedShelf(t)

@@ -12,7 +12,7 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
 
-// maxCandidates is the maximum number of tokens of each reason that a second look examines.
+// maxCandidates is the maximum number of tokens of each reason whose details are kept until the second look.
 const maxCandidates = 2 * MaxItems
 
 // comparison is one reconciliation.
@@ -39,7 +39,7 @@ type comparison struct {
 	unknown  []connector.Item  // candidates
 	twins    []connector.Item  // tokens that have a known name and another ID
 	foreign  []connector.Item  // candidates
-	more     int               // foreign tokens beyond maxCandidates
+	bare     map[string]bool   // IDs of tokens beyond maxCandidates: they are counted, and not reported
 	complete bool              // no listing was cut short
 
 	before  map[token.ID]time.Time // young tokens that were missing in earlier comparisons -> since when
@@ -52,7 +52,7 @@ func (r *Reconciler) compare(
 ) (*Result, []Item, error) {
 	x := &comparison{
 		Reconciler: r, c: c, now: r.Now().UTC(), markers: c.Markers(mountPoint), listed: make(map[string]string),
-		before: known.missing, missing: make(map[token.ID]time.Time),
+		bare: make(map[string]bool), before: known.missing, missing: make(map[token.ID]time.Time),
 	}
 	defer func() { known.missing = x.missing }()
 	live := x.candidates() // before the first look: later tokens cannot be gone
@@ -94,7 +94,7 @@ func (r *Reconciler) compare(
 		return nil, nil, err
 	}
 	result := &Result{
-		Listed: len(x.listed), Unknown: len(x.unknown), Gone: len(gone), Foreign: len(x.foreign) + x.more,
+		Listed: len(x.listed), Unknown: len(x.unknown), Gone: len(gone), Foreign: len(x.foreign),
 		Unconfirmed: unconfirmed, Complete: x.complete,
 	}
 	items := x.items(gone)
@@ -136,19 +136,21 @@ func (x *comparison) visit(one *connector.Item) {
 	switch {
 	case known, !one.ExpiresAt.IsZero() && !one.ExpiresAt.After(x.now):
 	case x.isOurs(*one):
-		if len(x.twins) < maxCandidates {
-			x.twins = append(x.twins, *one)
-		}
+		x.keep(&x.twins, one)
 	case marked:
-		if len(x.unknown) < maxCandidates {
-			x.unknown = append(x.unknown, *one)
-		}
-	case !isLong(one, x.now):
-	case len(x.foreign) < maxCandidates:
-		x.foreign = append(x.foreign, *one)
-	default:
-		x.more++
+		x.keep(&x.unknown, one)
+	case isLong(one, x.now):
+		x.keep(&x.foreign, one)
 	}
+}
+
+// keep adds a token to candidates, without its details if there are many.
+func (x *comparison) keep(candidates *[]connector.Item, one *connector.Item) {
+	if len(*candidates) >= maxCandidates {
+		x.bare[one.ID] = true
+		one = &connector.Item{ID: one.ID, Name: one.Name}
+	}
+	*candidates = append(*candidates, *one)
 }
 
 // marked returns the name of a token in lower case, and whether the name begins as the names of the engine's tokens do. A
@@ -187,8 +189,8 @@ func (x *comparison) isDuplicate(one *connector.Item, name string) bool {
 // duplicates adds the duplicates among the listed tokens to the unknown ones.
 func (x *comparison) duplicates() {
 	for _, one := range x.twins {
-		if name, _ := x.marked(one.Name); x.isDuplicate(&one, name) && len(x.unknown) < maxCandidates {
-			x.unknown = append(x.unknown, one)
+		if name, _ := x.marked(one.Name); x.isDuplicate(&one, name) {
+			x.keep(&x.unknown, &one)
 		}
 	}
 }
@@ -209,8 +211,13 @@ func isLong(one *connector.Item, now time.Time) bool {
 // changed, the token may exist at the former URL.
 func (x *comparison) candidates() []upstream.Token {
 	return slices.DeleteFunc(x.Upstreams.Tokens.OfConnection(x.c.ID), func(t upstream.Token) bool {
-		return t.State != upstream.Live || t.URL != x.c.URL || !t.TokenEnd.IsZero() && t.TokenEnd.Before(x.now.Add(clocks))
+		return t.URL != x.c.URL || !mustExist(&t, x.now)
 	})
+}
+
+// mustExist reports whether a token must exist at the service at a time. An expired token need not.
+func mustExist(t *upstream.Token, now time.Time) bool {
+	return t.State == upstream.Live && (t.TokenEnd.IsZero() || !t.TokenEnd.Before(now.Add(clocks)))
 }
 
 // notListed returns those tokens that the first look has not seen. A listing that is not complete misses tokens that exist.
@@ -232,7 +239,7 @@ func (x *comparison) notListed(live []upstream.Token) []upstream.Token {
 func (x *comparison) items(gone []upstream.Token) []Item {
 	items := make([]Item, 0, min(MaxItems, len(x.unknown)+len(gone)+len(x.foreign)))
 	add := func(reason Reason, id token.ID, one connector.Item) {
-		if len(items) < MaxItems {
+		if len(items) < MaxItems && !x.bare[one.ID] {
 			items = append(items, Item{Item: one, Reason: reason, Token: id})
 		}
 	}

@@ -69,7 +69,7 @@ func (x *comparison) confirm(
 				return nil, 0, err
 			}
 			switch {
-			case !known || t.State != upstream.Live:
+			case !known || !mustExist(&t, x.Now()): // the first look may be half an hour ago
 			case x.mustBeListed(&t):
 				gone = append(gone, t)
 			default:
