@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -47,10 +48,28 @@ func (b *backend) pathAlertsWrite(ctx context.Context, st *state, req *request, 
 	change := given[alert.Change](d)
 	change.MountPoint = req.MountPoint
 	generated, err := st.Alerts.Write(ctx, req.Storage, d.Get("name").(string), change)
+	warnings := missingRoles(st, change)
 	if err != nil || generated == "" {
-		return nil, err
+		return warned(warnings, err)
 	}
-	return members(alert.WriteAnswer, map[string]any{"secret": generated}), nil
+	resp := members(alert.WriteAnswer, map[string]any{"secret": generated})
+	resp.Warnings = warnings
+	return resp, nil
+}
+
+// missingRoles returns a warning for each role that a write of an alert names and that does not exist: a name that is misspelled
+// would have the alert send nothing. It is no error, since the role may be created later.
+func missingRoles(st *state, change *alert.Change) (warnings []string) {
+	if change.Roles == nil {
+		return nil
+	}
+	for _, name := range *change.Roles {
+		if !st.Roles.Has(name) {
+			warnings = append(warnings, fmt.Sprintf("roles: there is no role %q: the alert sends nothing about it until there is one",
+				refusal.Clip(name)))
+		}
+	}
+	return warnings
 }
 
 func (b *backend) pathAlertsDelete(ctx context.Context, st *state, req *request, d *input) (*response, error) {

@@ -232,6 +232,34 @@ func TestAlertErrors(t *testing.T) {
 	}
 }
 
+// A role that does not exist is stored with a warning: the role may be created later, and the name may be misspelled.
+func TestAlertOfMissingRole(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t)
+	e.write("roles/billing", data{"scopes": "invoices:read"})
+	write := func(d data) string {
+		t.Helper()
+		resp, err := e.request(&logical.Request{Operation: logical.UpdateOperation, Path: "alerts/x", Data: d})
+		if err != nil || resp.IsError() {
+			t.Fatalf("%v: %v %v", d, resp, err)
+		}
+		if resp == nil {
+			return ""
+		}
+		return strings.Join(resp.Warnings, "; ")
+	}
+	const want = `roles: there is no role "biling": the alert sends nothing about it until there is one`
+	if got := write(data{"url": "https://alerts.example.com/", "roles": "billing,biling"}); got != want {
+		t.Errorf("created with the warning %q", got)
+	}
+	if got := write(data{"roles": "biling"}); got != want {
+		t.Errorf("changed with the warning %q", got)
+	}
+	if got := write(data{"roles": "billing"}) + write(data{"roles": ""}) + write(data{"owner": "a"}); got != "" {
+		t.Errorf("changed with the warning %q", got)
+	}
+}
+
 // A test that fails says why.
 func TestAlertTestFails(t *testing.T) {
 	t.Parallel()

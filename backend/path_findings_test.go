@@ -261,12 +261,13 @@ func TestFindingActsByRole(t *testing.T) {
 func TestRoleDetectionErrors(t *testing.T) {
 	e := newEngine(t)
 	for want, detection := range map[string]data{
-		`detection: "x" is no rule of config/detection, which has impossible_travel, new_region`:            {"x": "on"},
-		`detection: shared: "off" is not one of: on, suspend, revoke`:                                       {"shared": "off"},
-		`detection: surge: "" is not one of: on, suspend, revoke`:                                           {"shared": "on", "surge": ""},
-		"detection: guessing takes no mode from a role: set guessing in config/detection":                   {"guessing": "on"},
-		"detection: wrong_environment takes no mode from a role: set wrong_environment in config/detection": {"wrong_environment": "on"},
-		"detection: leaked takes no mode from a role: set leaked in config/detection":                       {"leaked": "revoke"},
+		`detection: "x" is no rule of config/detection, which has impossible_travel, new_region`:              {"x": "on"},
+		`detection: shared: "on,surge=on" has a comma: give each pair by itself, such as detection=shared=on`: {"shared": "on,surge=on"},
+		`detection: shared: "off" is not one of: on, suspend, revoke`:                                         {"shared": "off"},
+		`detection: surge: "" is not one of: on, suspend, revoke`:                                             {"shared": "on", "surge": ""},
+		"detection: guessing takes no mode from a role: set guessing in config/detection":                     {"guessing": "on"},
+		"detection: wrong_environment takes no mode from a role: set wrong_environment in config/detection":   {"wrong_environment": "on"},
+		"detection: leaked takes no mode from a role: set leaked in config/detection":                         {"leaked": "revoke"},
 	} {
 		e.refused(logical.UpdateOperation, "roles/r", data{"scopes": "a", "detection": detection}, want)
 	}

@@ -235,6 +235,34 @@ func TestReconcileConfirms(t *testing.T) {
 	r.finds(0, 0, 0)
 }
 
+// A second listing that is cut short does not say that a token is gone.
+func TestReconcileSecondLookCutShort(t *testing.T) {
+	t.Parallel()
+	r := onListedShelf(t)
+	r.creds("reader", nil)
+	r.ahead.Store(int64(15 * time.Minute))
+	r.write("providers/shelf", data{"definition": strings.Replace(listing[:strings.Index(listing, "  find:")]+
+		listing[strings.Index(listing, "  revoke:"):], "expiry: none", "expiry: seconds", 1)})
+	many := "[" + strings.TrimSuffix(strings.Repeat(`{"id":"9","name":"b"},`, 100_001), ",") + "]"
+	var looks atomic.Int32
+	r.s.setFault(func(w http.ResponseWriter, req *http.Request, _ func()) bool {
+		if req.URL.Query().Get("whole") == "" {
+			return false
+		}
+		w.Header().Set("Content-Type", "application/json")
+		if looks.Add(1) == 1 {
+			_, _ = w.Write([]byte("[]"))
+		} else {
+			_, _ = w.Write([]byte(many))
+		}
+		return true
+	})
+	got := r.write("connections/shelf/reconcile", nil)
+	if got["state"] != "done" || got["gone_there"] != 0 || got["unconfirmed"] != 1 || got["complete"] != false || looks.Load() != 2 {
+		t.Error(got, looks.Load())
+	}
+}
+
 // The credential that a rotation has made is not unknown.
 func TestReconcileKnowsRoots(t *testing.T) {
 	t.Parallel()
@@ -269,6 +297,44 @@ func TestReconcileIsBounded(t *testing.T) {
 	if len(rows) != 1000 || items["upstream_token/vault-apitoken-x-1"] == nil {
 		t.Errorf("%d rows", len(rows))
 	}
+}
+
+// What is beyond the bounds of the report is counted.
+func TestReconcileCountsAllUnknown(t *testing.T) {
+	t.Parallel()
+	r := onListedShelf(t)
+	c := r.creds("reader", nil)
+	for i := range 2500 {
+		r.put(fmt.Sprint(1000+i), fmt.Sprintf("vault-apitoken-x-%d", i), data{"scopes": []string{"read"}})
+	}
+	if got := r.finds(2500, 0, 0); got["kept"] != 1000 {
+		t.Error(got)
+	}
+	for i := range 2500 { // repeated requests
+		r.put(fmt.Sprint(1000+i), r.s.tokens[strings.TrimPrefix(c.token, "shelf-token-")], nil)
+	}
+	if got := r.finds(2500, 0, 0); got["kept"] != 1000 {
+		t.Error(got)
+	}
+}
+
+// A service that has no listing, such as at a wrong address or without a right, says nothing of the tokens.
+func TestReconcileWithoutListing(t *testing.T) {
+	t.Parallel()
+	r := onListedShelf(t)
+	r.creds("reader", nil)
+	r.ahead.Store(int64(15 * time.Minute))
+	without := listing[:strings.Index(listing, "  find:")] + listing[strings.Index(listing, "  revoke:"):]
+	r.write("providers/shelf", data{"definition": strings.Replace(without, "expiry: none", "expiry: seconds", 1)})
+	r.finds(0, 0, 0)
+	r.s.setFault(func(w http.ResponseWriter, req *http.Request, _ func()) bool {
+		if req.URL.Query().Get("whole") == "" {
+			return false
+		}
+		w.WriteHeader(http.StatusNotFound)
+		return true
+	})
+	r.refused(logical.UpdateOperation, "connections/shelf/reconcile", nil, `connection "shelf": the tokens were not compared: status 404`)
 }
 
 func TestReconcileErrors(t *testing.T) {

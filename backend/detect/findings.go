@@ -147,9 +147,19 @@ func waits(it *item, now time.Time) time.Duration {
 	return 0
 }
 
-// retry makes a response due that failed in another process. The caller holds findings.mu.
+// retry makes a response due that failed, in this process or in another, as the mode of the rule is now. The caller holds
+// findings.mu.
 func (d *Detector) retry(it *item, now time.Time) {
-	if mode := d.modeOf(it.Rule, it.Role); it.dirty.IsZero() && it.Response == Failed && (mode == Revoke || mode == Suspend) {
+	if it.Response != Failed {
+		return
+	}
+	mode := d.modeOf(it.Rule, it.Role)
+	switch {
+	case mode != Revoke && mode != Suspend:
+		it.respond = ""
+	case it.respond != "":
+		it.respond = mode
+	case it.dirty.IsZero():
 		it.respond, it.dirty = mode, now
 	}
 }

@@ -127,6 +127,9 @@ func CheckRoleModes(modes map[string]string, connected bool) error {
 		case connected && mode == Suspend:
 			return refusal.Field(field, "%s: %q is for native tokens, since services cannot suspend tokens; a role with a "+
 				"connection has %s", name, string(mode), list(allowed))
+		case strings.Contains(string(mode), ","):
+			return refusal.Field(field, "%s: %q has a comma: give each pair by itself, such as detection=%s=%s detection=...", name,
+				refusal.Clip(string(mode)), name, On)
 		case !slices.Contains(allowed, mode):
 			return refusal.Field(field, "%s: %q is not one of: %s", name, refusal.Clip(string(mode)), list(allowed))
 		}

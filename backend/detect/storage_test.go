@@ -170,6 +170,35 @@ func TestFailedRevocationByRole(t *testing.T) {
 	}
 }
 
+// A change of a role or of the settings applies to a response that this process repeats.
+func TestFailedResponseFollowsTheMode(t *testing.T) {
+	for mode, want := range map[Mode]string{On: Failed, Suspend: Suspended, Revoke: Revoked} {
+		for _, byRole := range []bool{true, false} {
+			b := newBench(t)
+			b.set(Change{Modes: map[Rule]Mode{ProofFailed: Revoke}})
+			own := Revoke
+			b.RoleMode = func(string, Rule) (Mode, bool) { return own, byRole }
+			b.fails = errors.New("sealed")
+			b.refuse(1, "proof_replayed", 1)
+			b.Run(ctx)
+			if f := b.found(""); f[0].Response != Failed {
+				t.Errorf("the response is %q", f[0].Response)
+			}
+			if own = mode; !byRole {
+				b.set(Change{Modes: map[Rule]Mode{ProofFailed: mode}})
+			}
+			b.fails = nil
+			for range 80 {
+				b.pass(time.Second)
+				b.Run(ctx)
+			}
+			if f := b.found(""); f[0].Response != want {
+				t.Errorf("%s, by role %v: the response is %q, want %q", mode, byRole, f[0].Response, want)
+			}
+		}
+	}
+}
+
 // The findings are bounded: a storm drops what matters least, and costs sorting at most once a minute.
 func TestStorm(t *testing.T) {
 	b := newBench(t)

@@ -150,16 +150,13 @@ func (m *Mount) emitQueues(emit metrics.Emit) {
 	}
 	var others upstream.QueueStats
 	show := func(q *upstream.QueueStats, connection string) {
-		age, failing := 0.0, 0.0
-		if !q.Oldest.IsZero() {
-			age = max(0, now.Sub(q.Oldest).Seconds())
-		}
+		failing := 0.0
 		if q.Failing {
 			failing = 1
 		}
 		emit(metrics.QueueTokens, float64(q.Waiting), connection)
 		emit(metrics.QueueNever, float64(q.Unrevocable), connection)
-		emit(metrics.QueueAge, age, connection)
+		emit(metrics.QueueAge, age(now, q.Oldest), connection)
 		emit(metrics.QueueFailing, failing, connection)
 	}
 	named := metrics.Largest(sizes)
@@ -182,6 +179,14 @@ func (m *Mount) emitQueues(emit metrics.Emit) {
 	emit(metrics.RootUnsettled, float64(unsettled))
 }
 
+// age returns how long something has waited since then, in seconds; 0 where nothing waits or a clock was set back.
+func age(now, since time.Time) float64 {
+	if since.IsZero() {
+		return 0
+	}
+	return max(0, now.Sub(since).Seconds())
+}
+
 // emitFindings emits the findings of misuse, and the queue of the alerts about them.
 func (m *Mount) emitFindings(emit metrics.Emit) {
 	s := m.Detect.Stats()
@@ -193,20 +198,12 @@ func (m *Mount) emitFindings(emit metrics.Emit) {
 		}
 	}
 	emit(metrics.Findings, float64(s.Findings))
-	age := 0.0
-	if !s.DueSince.IsZero() {
-		age = max(0, m.now().Sub(s.DueSince).Seconds())
-	}
 	emit(metrics.ResponsesDue, float64(s.Due))
-	emit(metrics.ResponsesAge, age)
+	emit(metrics.ResponsesAge, age(m.now(), s.DueSince))
 	emit(metrics.ResponsesFailed, float64(s.Failed))
 	waiting := m.Alerts.Stats()
-	age = 0.0
-	if !waiting.Oldest.IsZero() {
-		age = max(0, m.now().Sub(waiting.Oldest).Seconds())
-	}
 	emit(metrics.AlertQueue, float64(waiting.Waiting))
-	emit(metrics.AlertAge, age)
+	emit(metrics.AlertAge, age(m.now(), waiting.Oldest))
 	emit(metrics.AlertDropped, float64(waiting.Dropped))
 }
 

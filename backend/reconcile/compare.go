@@ -3,7 +3,6 @@ package reconcile
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"slices"
 	"strings"
 	"time"
@@ -13,7 +12,7 @@ import (
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/upstream"
 )
 
-// maxCandidates is the maximum number of tokens of each reason that a second look examines.
+// maxCandidates is the maximum number of tokens of each reason whose details are kept until the second look.
 const maxCandidates = 2 * MaxItems
 
 // comparison is one reconciliation.
@@ -40,8 +39,8 @@ type comparison struct {
 	unknown  []connector.Item  // candidates
 	twins    []connector.Item  // tokens that have a known name and another ID
 	foreign  []connector.Item  // candidates
-	more     int               // foreign tokens beyond maxCandidates
-	complete bool
+	bare     map[string]bool   // IDs of tokens beyond maxCandidates: they are counted, and not reported
+	complete bool              // no listing was cut short
 
 	before  map[token.ID]time.Time // young tokens that were missing in earlier comparisons -> since when
 	missing map[token.ID]time.Time // the same for the next comparison
@@ -53,7 +52,7 @@ func (r *Reconciler) compare(
 ) (*Result, []Item, error) {
 	x := &comparison{
 		Reconciler: r, c: c, now: r.Now().UTC(), markers: c.Markers(mountPoint), listed: make(map[string]string),
-		before: known.missing, missing: make(map[token.ID]time.Time),
+		bare: make(map[string]bool), before: known.missing, missing: make(map[token.ID]time.Time),
 	}
 	defer func() { known.missing = x.missing }()
 	live := x.candidates() // before the first look: later tokens cannot be gone
@@ -77,14 +76,14 @@ func (r *Reconciler) compare(
 			return nil, nil, err
 		}
 	}
-	var second map[string]bool
+	var second look
 	if again || len(missing) > 0 && !c.Service.Provider.CanFind() {
 		if second, err = x.lookAgain(ctx); err != nil {
 			return nil, nil, err
 		}
 	}
 	if again {
-		absent := func(one connector.Item) bool { return !second[one.ID] }
+		absent := func(one connector.Item) bool { return !second.ids[one.ID] }
 		x.unknown = slices.DeleteFunc(x.unknown, absent)
 		if len(x.markers) == 0 {
 			x.foreign = slices.DeleteFunc(x.foreign, absent)
@@ -95,7 +94,7 @@ func (r *Reconciler) compare(
 		return nil, nil, err
 	}
 	result := &Result{
-		Listed: len(x.listed), Unknown: len(x.unknown), Gone: len(gone), Foreign: len(x.foreign) + x.more,
+		Listed: len(x.listed), Unknown: len(x.unknown), Gone: len(gone), Foreign: len(x.foreign),
 		Unconfirmed: unconfirmed, Complete: x.complete,
 	}
 	items := x.items(gone)
@@ -137,19 +136,21 @@ func (x *comparison) visit(one *connector.Item) {
 	switch {
 	case known, !one.ExpiresAt.IsZero() && !one.ExpiresAt.After(x.now):
 	case x.isOurs(*one):
-		if len(x.twins) < maxCandidates {
-			x.twins = append(x.twins, *one)
-		}
+		x.keep(&x.twins, one)
 	case marked:
-		if len(x.unknown) < maxCandidates {
-			x.unknown = append(x.unknown, *one)
-		}
-	case !isLong(one, x.now):
-	case len(x.foreign) < maxCandidates:
-		x.foreign = append(x.foreign, *one)
-	default:
-		x.more++
+		x.keep(&x.unknown, one)
+	case isLong(one, x.now):
+		x.keep(&x.foreign, one)
 	}
+}
+
+// keep adds a token to candidates, without its details if there are many.
+func (x *comparison) keep(candidates *[]connector.Item, one *connector.Item) {
+	if len(*candidates) >= maxCandidates {
+		x.bare[one.ID] = true
+		one = &connector.Item{ID: one.ID, Name: one.Name}
+	}
+	*candidates = append(*candidates, *one)
 }
 
 // marked returns the name of a token in lower case, and whether the name begins as the names of the engine's tokens do. A
@@ -188,8 +189,8 @@ func (x *comparison) isDuplicate(one *connector.Item, name string) bool {
 // duplicates adds the duplicates among the listed tokens to the unknown ones.
 func (x *comparison) duplicates() {
 	for _, one := range x.twins {
-		if name, _ := x.marked(one.Name); x.isDuplicate(&one, name) && len(x.unknown) < maxCandidates {
-			x.unknown = append(x.unknown, one)
+		if name, _ := x.marked(one.Name); x.isDuplicate(&one, name) {
+			x.keep(&x.unknown, &one)
 		}
 	}
 }
@@ -210,8 +211,13 @@ func isLong(one *connector.Item, now time.Time) bool {
 // changed, the token may exist at the former URL.
 func (x *comparison) candidates() []upstream.Token {
 	return slices.DeleteFunc(x.Upstreams.Tokens.OfConnection(x.c.ID), func(t upstream.Token) bool {
-		return t.State != upstream.Live || t.URL != x.c.URL || !t.TokenEnd.IsZero() && t.TokenEnd.Before(x.now.Add(clocks))
+		return t.URL != x.c.URL || !mustExist(&t, x.now)
 	})
+}
+
+// mustExist reports whether a token must exist at the service at a time. An expired token need not.
+func mustExist(t *upstream.Token, now time.Time) bool {
+	return t.State == upstream.Live && (t.TokenEnd.IsZero() || !t.TokenEnd.Before(now.Add(clocks)))
 }
 
 // notListed returns those tokens that the first look has not seen. A listing that is not complete misses tokens that exist.
@@ -229,99 +235,11 @@ func (x *comparison) notListed(live []upstream.Token) []upstream.Token {
 	})
 }
 
-// lookAgain returns the IDs and names of the tokens of a second look.
-func (x *comparison) lookAgain(ctx context.Context) (map[string]bool, error) {
-	second := make(map[string]bool)
-	_, err := x.c.Service.List(ctx, x.Upstreams.Places(x.c), func(one *connector.Item) {
-		name, _ := x.marked(one.Name)
-		second[one.ID], second["name "+name] = true, true
-	})
-	return second, err
-}
-
-// confirm returns the missing tokens that a second look does not find either, and that the engine has not revoked meanwhile.
-// second is the second listing.
-func (x *comparison) confirm(
-	ctx context.Context, missing []upstream.Token, second map[string]bool,
-) (gone []upstream.Token, unconfirmed int, _ error) {
-	if len(missing) > maxCandidates {
-		unconfirmed = len(missing) - maxCandidates
-		missing = missing[:maxCandidates]
-	}
-	places := make(map[string][]upstream.Token)
-	for _, t := range missing {
-		key, _ := json.Marshal(t.Params) // params come from JSON
-		places[string(key)] = append(places[string(key)], t)
-	}
-	for _, tokens := range places {
-		there, err := x.search(ctx, tokens, second)
-		if ctx.Err() != nil {
-			return nil, 0, ctx.Err()
-		}
-		if err != nil {
-			x.Log.Warn("upstream tokens not confirmed to be gone", "connection", x.c.Name(), "tokens", len(tokens), "error", err)
-			unconfirmed += len(tokens)
-			continue
-		}
-		for i := range tokens {
-			if there(&tokens[i]) {
-				continue
-			}
-			t, known, err := x.Upstreams.Stored(ctx, tokens[i].ID)
-			if err != nil {
-				return nil, 0, err
-			}
-			switch {
-			case !known || t.State != upstream.Live:
-			case x.mustBeListed(&t):
-				gone = append(gone, t)
-			default:
-				unconfirmed++
-			}
-		}
-	}
-	return gone, unconfirmed, nil
-}
-
-// mustBeListed reports whether the service must list a token by now: the token is old, or was missing in a comparison long
-// enough ago. A token that was missing keeps the time for the next comparison.
-func (x *comparison) mustBeListed(t *upstream.Token) bool {
-	since, again := x.before[t.ID]
-	if !again {
-		since = x.now
-	}
-	x.missing[t.ID] = since
-	return t.LiveSince.Before(x.now.Add(-old)) || x.now.Sub(since) >= x.Upstreams.Timings.Settle+x.c.CallTimeout()
-}
-
-// search returns what reports whether a token of a place exists at the service: by a search for the names where the service
-// can, or else by the second listing.
-func (x *comparison) search(
-	ctx context.Context, tokens []upstream.Token, second map[string]bool,
-) (exists func(*upstream.Token) bool, _ error) {
-	if !x.c.Service.Provider.CanFind() {
-		return func(t *upstream.Token) bool { return second[t.UpstreamID] || second["name "+strings.ToLower(t.Name)] }, nil
-	}
-	names := make([]string, len(tokens))
-	for i := range tokens {
-		names[i] = tokens[i].Name
-	}
-	found, err := x.c.Service.Find(ctx, names, tokens[0].Params)
-	if err != nil {
-		return nil, err
-	}
-	listed := make(map[string]bool, len(found))
-	for _, one := range found {
-		listed[one.Name] = true
-	}
-	return func(t *upstream.Token) bool { return listed[t.Name] }, nil
-}
-
 // items returns the items to keep, the unknown tokens first, sorted by ID.
 func (x *comparison) items(gone []upstream.Token) []Item {
 	items := make([]Item, 0, min(MaxItems, len(x.unknown)+len(gone)+len(x.foreign)))
 	add := func(reason Reason, id token.ID, one connector.Item) {
-		if len(items) < MaxItems {
+		if len(items) < MaxItems && !x.bare[one.ID] {
 			items = append(items, Item{Item: one, Reason: reason, Token: id})
 		}
 	}

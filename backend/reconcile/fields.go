@@ -17,6 +17,6 @@ var Answer = schema.Fields{
 	"unconfirmed": schema.Num("Live tokens of the engine that were not listed, and that may be too young to be listed, or " +
 		"for which a search failed.").Must(),
 	"kept":     schema.Num("Items in report/orphans, at most 1,000 of a connection.").Must(),
-	"complete": schema.Flag("Whether all tokens of the service were listed. gone_there is 0 if not.").Must(),
+	"complete": schema.Flag("Whether both looks listed all tokens of the service. A listing that is cut short does not count a token as gone_there.").Must(),
 	"error":    schema.Str("Error of the last comparison; empty if none.").Must(),
 }

@@ -200,6 +200,10 @@ func Pairs(field string, value any) error {
 
 // onlyPairs rejects a text that is no name=value. The error does not show the text, which may be a secret.
 func onlyPairs(field, text string) error {
+	if text == "" {
+		return refusal.Field(field, `is empty: to leave none, write {%q: {}} in JSON, as "vault write PATH -" reads from standard input`,
+			field)
+	}
 	if name, _, found := strings.Cut(text, "="); !found || name == "" {
 		return refusal.Field(field, "takes name=value, or in JSON an object of strings")
 	}

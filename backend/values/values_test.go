@@ -175,6 +175,7 @@ func TestChecks(t *testing.T) {
 		{Pairs, []any{"a=b"}, ""},
 		{Pairs, "a=", ""},
 		{Pairs, "hunter2", "takes name=value"},
+		{Pairs, "", `is empty: to leave none, write {"name": {}} in JSON, as "vault write PATH -" reads`},
 		{Pairs, "=hunter2", "takes name=value"},
 		{Pairs, []any{"a=b", "hunter2"}, "takes name=value"},
 		{Pairs, map[string]any{"a": json.Number("1"), "b": "c"}, ""},

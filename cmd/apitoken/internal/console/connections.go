@@ -40,12 +40,11 @@ type connectionsContent struct {
 	Names       []string
 	Connections []part[connectionRow]
 	Problem     *problem
-	Next        string
-	Paged       bool
+	Next, First string // addresses of pages; empty: none
 }
 
 func (s *Server) connections(v *view) (any, error) {
-	c := &connectionsContent{Paged: v.URL.Query().Has("after")}
+	c := &connectionsContent{First: first("/connections", v)}
 	page, more, err := names(v, "connections")
 	if err != nil {
 		c.Problem = problemOf(err)

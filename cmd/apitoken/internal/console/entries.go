@@ -65,6 +65,14 @@ func next(path string, page []string, more bool) string {
 	return path + "?" + url.Values{"after": {page[len(page)-1]}}.Encode()
 }
 
+// first returns the address of the first page; empty: the page in view is the first.
+func first(path string, v *view) string {
+	if !v.URL.Query().Has("after") {
+		return ""
+	}
+	return path
+}
+
 // roleRow are the members of a role that the list shows.
 type roleRow struct {
 	Format     string   `json:"token_format"`
@@ -82,8 +90,7 @@ type rolesContent struct {
 	Suggestions map[string]reportItem
 	RightSize   *problem // why there are no suggestions
 	Problem     *problem
-	Next        string
-	Paged       bool // this is not the first page
+	Next, First string // addresses of pages; empty: none
 	WatchedFor  string
 }
 
@@ -101,7 +108,7 @@ func (s *Server) roles(v *view) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &rolesContent{Suggestions: map[string]reportItem{}, Paged: v.URL.Query().Has("after"), WatchedFor: d}
+	c := &rolesContent{Suggestions: map[string]reportItem{}, First: first("/roles", v), WatchedFor: d}
 	var more bool
 	if c.Names, more, err = names(v, "roles"); err != nil {
 		c.Problem = problemOf(err)

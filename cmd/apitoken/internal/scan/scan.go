@@ -72,6 +72,7 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	logging.Logger = zerolog.New(zerolog.ConsoleWriter{Out: stderr, NoColor: true, PartsExclude: []string{"time", "level"}}).
 		Level(zerolog.ErrorLevel)
 	found, err := o.run(ctx, stdin, mount)
+	o.warn(ctx, stderr)
 	if o.format == formatSARIF {
 		err = errors.Join(err, writeSARIF(stdout, found))
 	} else {
@@ -165,6 +166,16 @@ func (o *options) check() error {
 		}
 	}
 	return nil
+}
+
+// warn tells of repositories whose older commits could not be scanned. They are not an error: a range of commits may be complete.
+func (o *options) warn(ctx context.Context, stderr io.Writer) {
+	for _, path := range o.paths {
+		if o.git && isShallow(ctx, path) {
+			fmt.Fprintf(stderr, "apitoken scan: warning: %s is a shallow clone, and its older commits were not scanned: "+
+				"\"git fetch --unshallow\" gets them\n", path)
+		}
+	}
 }
 
 // run scans, asks the mount, and revokes. It returns what was found also if there is an error. A nil mount is not asked.

@@ -239,6 +239,39 @@ func TestHistory(t *testing.T) {
 	}
 }
 
+// A shallow clone lacks the commits that may have tokens: the scan says so, instead of no tokens found alone.
+func TestShallowClone(t *testing.T) {
+	t.Setenv("VAULT_TOKEN", "")
+	if _, err := exec.LookPath("git"); err != nil {
+		t.Skip("SKIPPED: there is no git")
+	}
+	dir, clone := t.TempDir(), filepath.Join(t.TempDir(), "clone")
+	git(t, dir, "init", "-q", "-b", "main")
+	write(t, dir, "deploy.sh", mint(t, "apt", nil))
+	git(t, dir, "add", ".")
+	git(t, dir, "commit", "-q", "-m", "one")
+	write(t, dir, "deploy.sh", "nothing")
+	git(t, dir, "commit", "-q", "-a", "-m", "two")
+	git(t, dir, "clone", "-q", "--depth", "1", "file://"+dir, clone)
+
+	const want = "is a shallow clone, and its older commits were not scanned: \"git fetch --unshallow\" gets them"
+	if code, _, problems := scan(t, "", "-git", clone); code != exitNone || !strings.Contains(problems, clone+" "+want) {
+		t.Errorf("a shallow clone: exit code %d, %s", code, problems)
+	}
+	if code, out, _ := scan(t, "", "-git", "-format", "sarif", clone); code != exitNone || strings.Contains(out, want) {
+		t.Errorf("the warning is in the output: exit code %d, %s", code, out)
+	}
+	git(t, clone, "fetch", "-q", "--unshallow")
+	for _, repository := range []string{dir, clone} {
+		if code, _, problems := scan(t, "", "-git", repository); code != exitFound || strings.Contains(problems, "shallow") {
+			t.Errorf("a whole repository: exit code %d, %s", code, problems)
+		}
+	}
+	if _, _, problems := scan(t, "", clone); strings.Contains(problems, "shallow") {
+		t.Errorf("files of a repository: %s", problems)
+	}
+}
+
 func TestArguments(t *testing.T) {
 	t.Setenv("VAULT_TOKEN", "")
 	for want, args := range map[string][]string{

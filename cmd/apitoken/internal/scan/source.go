@@ -9,9 +9,11 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"strings"
 
 	"github.com/zricethezav/gitleaks/v8/config"
 	"github.com/zricethezav/gitleaks/v8/sources"
@@ -124,4 +126,11 @@ func (f *finder) history(ctx context.Context, repository, commits string) error 
 		return nil
 	})
 	return errors.Join(failed, err)
+}
+
+// isShallow returns whether a repository lacks older commits, as a clone with a depth does.
+func isShallow(ctx context.Context, repository string) bool {
+	//nolint:gosec // the user names the repositories to scan
+	out, err := exec.CommandContext(ctx, "git", "-C", repository, "rev-parse", "--is-shallow-repository").Output()
+	return err == nil && strings.TrimSpace(string(out)) == "true"
 }
