@@ -191,3 +191,26 @@ func TestAProcessBehindRevokesARenewedLease(t *testing.T) {
 		mountOn(t, behind.storage, behind.system).expect("revoked", c.token, nil)
 	})
 }
+
+// Of the renewals by two processes that do not know of each other, the last one counts: the lease says how many there were.
+func TestTheLastOfTheRenewalsByTwoProcessesCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		one := newEngine(t)
+		one.write("roles/app", data{"scopes": "a", "ttl": "1h", "max_ttl": "24h"})
+		c := one.creds("app", nil)
+		two := mountOn(t, one.storage, one.system)
+		var end time.Time
+		for i, e := range []*engine{one, two, one} {
+			time.Sleep(10 * time.Minute)
+			resp, err := e.renew(c, time.Duration(2+i%2)*time.Hour)
+			if err != nil || resp.IsError() {
+				t.Fatal(resp, err)
+			}
+			c.secret = resp.Secret
+			end = time.Now().Add(resp.Secret.TTL).Truncate(time.Second)
+			if got := mountOn(t, one.storage, one.system).exp(c); !got.Equal(end) {
+				t.Errorf("renewal %d: the token ends at %s, the lease at %s", i+1, got, end)
+			}
+		}
+	})
+}

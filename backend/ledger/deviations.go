@@ -100,18 +100,23 @@ func (d *Deviations) Revoke(ctx context.Context, s logical.Storage, id token.ID,
 var ErrRevoked = errors.New("the token was revoked")
 
 // Renew moves the end of a token that expires at ownEnd by its own claims. The new end may be earlier, since a lease may be
-// renewed with a small increment.
-func (d *Deviations) Renew(ctx context.Context, s logical.Storage, id token.ID, ownEnd, newEnd, now time.Time) error {
-	return d.change(ctx, s, id, now, func(old Deviation, _ bool) (Deviation, error) {
+// renewed with a small increment. Renew returns the revision of the deviation. seen is the revision that the last renewal
+// returned, maybe in another process; 0: not known.
+func (d *Deviations) Renew(
+	ctx context.Context, s logical.Storage, id token.ID, ownEnd, newEnd time.Time, seen uint32, now time.Time,
+) (revision uint32, _ error) {
+	err := d.change(ctx, s, id, now, func(old Deviation, _ bool) (Deviation, error) {
 		if old.Revoked {
 			return old, ErrRevoked
 		}
-		end := newEnd.Unix()
-		if old.ExpiresAt == end && old.KeepUntil >= ownEnd.Unix() {
-			return old, nil
+		current := Deviation{ExpiresAt: newEnd.Unix(), KeepUntil: max(old.KeepUntil, newEnd.Unix(), ownEnd.Unix()), Revision: old.Revision}
+		if current != old || old.Revision < seen {
+			current.Revision = max(old.Revision, seen) + 1
 		}
-		return Deviation{ExpiresAt: end, KeepUntil: max(old.KeepUntil, end, ownEnd.Unix()), Revision: old.Revision + 1}, nil
+		revision = current.Revision
+		return current, nil
 	})
+	return revision, err
 }
 
 func (d *Deviations) changesOf(list uint32) *atomic.Uint64 {

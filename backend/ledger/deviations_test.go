@@ -59,7 +59,7 @@ func TestRevoke(t *testing.T) {
 		if got, _ := d.Get(id(1)); got != want {
 			t.Errorf("%s: %+v, want %+v", name, got, want)
 		}
-		if err := d.Renew(ctx, s, id(1), inAnHour, now.Add(2*time.Hour), now); !errors.Is(err, ErrRevoked) {
+		if _, err := d.Renew(ctx, s, id(1), inAnHour, now.Add(2*time.Hour), 0, now); !errors.Is(err, ErrRevoked) {
 			t.Errorf("%s: a revoked token was renewed: %v", name, err)
 		}
 		if n := d.Len(); n != 1 {
@@ -79,7 +79,7 @@ func TestRenew(t *testing.T) {
 		{3 * time.Hour, 3 * time.Hour},
 		{10 * time.Minute, 3 * time.Hour}, // shorter than the token says itself: kept as long as it was
 	} {
-		if err := d.Renew(ctx, s, id(1), inAnHour, now.Add(step.end), now); err != nil {
+		if _, err := d.Renew(ctx, s, id(1), inAnHour, now.Add(step.end), 0, now); err != nil {
 			t.Fatal(err)
 		}
 		want := Deviation{ExpiresAt: now.Add(step.end).Unix(), KeepUntil: now.Add(step.keep).Unix(), Revision: uint32(i + 1)}
@@ -94,7 +94,7 @@ func TestRenew(t *testing.T) {
 	}{
 		{time.Hour, time.Hour, 1}, {time.Hour, time.Hour, 1}, {time.Hour + time.Second, time.Hour, 2},
 	} {
-		if err := d.Renew(ctx, s, id(2), now.Add(step.own), now.Add(step.end), now); err != nil {
+		if _, err := d.Renew(ctx, s, id(2), now.Add(step.own), now.Add(step.end), 0, now); err != nil {
 			t.Fatal(err)
 		}
 		if got, _ := d.Get(id(2)); got.Revision != step.revision || got.KeepUntil != now.Add(step.own).Unix() {
@@ -127,7 +127,7 @@ func TestOnTightened(t *testing.T) {
 	})
 	later := now.Add(3 * time.Hour)
 	renew := func(d *Deviations, n int, end time.Time) func() error {
-		return func() error { return d.Renew(ctx, s, id(n), inAnHour, end, now) }
+		return func() error { _, err := d.Renew(ctx, s, id(n), inAnHour, end, 0, now); return err }
 	}
 	revoke := func(d *Deviations, n int) func() error {
 		return func() error { return d.Revoke(ctx, s, id(n), token.StatusRef{}, inAnHour, now) }
@@ -193,7 +193,7 @@ func TestPruneDropsOnlyWhatHasRunOut(t *testing.T) {
 func TestAFailedWriteIsNotSeen(t *testing.T) {
 	ctx, s := context.Background(), new(logical.InmemStorage)
 	d := loadDeviations(t, s)
-	if err := d.Renew(ctx, s, id(1), inAnHour, now.Add(2*time.Hour), now); err != nil {
+	if _, err := d.Renew(ctx, s, id(1), inAnHour, now.Add(2*time.Hour), 0, now); err != nil {
 		t.Fatal(err)
 	}
 	before, _ := d.Get(id(1))
@@ -288,7 +288,7 @@ func TestDeviationsConcurrently(t *testing.T) {
 		wg.Go(func() {
 			for i := range each {
 				same, own := id(i%3), id(1000+w*each+i)
-				if err := d.Renew(ctx, s, same, inAnHour, now.Add(time.Duration(i)*time.Minute), now); err != nil {
+				if _, err := d.Renew(ctx, s, same, inAnHour, now.Add(time.Duration(i)*time.Minute), 0, now); err != nil {
 					t.Error(err)
 				}
 				if err := d.Revoke(ctx, s, own, token.StatusRef{}, inAnHour, now); err != nil {
@@ -313,7 +313,7 @@ func TestARevocationOutlivesARenewalThatItsWriterDoesNotKnow(t *testing.T) {
 	ctx, s := context.Background(), new(logical.InmemStorage)
 	renewing, revoking := loadDeviations(t, s), loadDeviations(t, s)
 	id, other := samePage(1), samePage(2)
-	if err := renewing.Renew(ctx, s, id, inAnHour, now.Add(24*time.Hour), now); err != nil {
+	if _, err := renewing.Renew(ctx, s, id, inAnHour, now.Add(24*time.Hour), 0, now); err != nil {
 		t.Fatal(err)
 	}
 	for _, id := range []token.ID{id, other} {

@@ -32,7 +32,7 @@ func TestAStaleWriterErasesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := stale.Renew(ctx, s, samePage(7), inAnHour, now.Add(2*time.Hour), now); err != nil {
+	if _, err := stale.Renew(ctx, s, samePage(7), inAnHour, now.Add(2*time.Hour), 0, now); err != nil {
 		t.Fatal(err)
 	}
 	if err := stale.Revoke(ctx, s, samePage(200), token.StatusRef{}, inAnHour, now); err != nil {

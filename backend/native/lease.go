@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -22,8 +23,10 @@ type Lease struct {
 	Role      string    // name of the role
 	ExpiresAt time.Time // end of the grant in the token's claims
 
-	// RenewedUntil is the end of the grant since the last renewal; zero: never renewed. A process may not know of the renewal.
+	// RenewedUntil is the end of the grant since the last renewal, and Revision the revision of the grant's deviation; zero: never
+	// renewed. A process may not know of a renewal by another.
 	RenewedUntil time.Time
+	Revision     uint32
 }
 
 // InternalData returns the lease as Vault stores the lease.
@@ -37,6 +40,7 @@ func (l *Lease) InternalData() map[string]any {
 	}
 	if !l.RenewedUntil.IsZero() {
 		data["renewed_until"] = l.RenewedUntil.UTC().Format(time.RFC3339)
+		data["revision"] = strconv.FormatUint(uint64(l.Revision), 10)
 	}
 	return l.LeaseTerms.InternalData(data)
 }
@@ -64,11 +68,16 @@ func ParseLease(data map[string]any) (*Lease, error) {
 		if l.RenewedUntil, err = time.Parse(time.RFC3339, renewed); err != nil {
 			return nil, fmt.Errorf("the lease's renewed_until: %w", err)
 		}
+		revision, err := strconv.ParseUint(text("revision"), 10, 32)
+		if err != nil {
+			return nil, fmt.Errorf("the lease's revision: %w", err)
+		}
+		l.Revision = uint32(revision)
 	}
 	return l, nil
 }
 
-// RenewLease moves the end of the grant of a lease, sets RenewedUntil, and returns the TTL of the renewed lease. ttl computes the TTL for the role
+// RenewLease moves the end of the grant of a lease, sets RenewedUntil and Revision, and returns the TTL of the renewed lease. ttl computes the TTL for the role
 // of the grant. RenewLease refuses a grant that is not alive, and a grant whose role was deleted.
 func (t *Tokens) RenewLease(
 	ctx context.Context, s logical.Storage, l *Lease, ttl func(*role.Role) (time.Duration, error),
@@ -85,7 +94,7 @@ func (t *Tokens) RenewLease(
 		return 0, refusal.New("the token cannot be renewed: %s", err)
 	}
 	l.RenewedUntil = t.Now().Add(renewed)
-	err = t.Renew(ctx, s, l.Grant, l.RoleID, l.ExpiresAt, l.RenewedUntil)
+	err = t.Renew(ctx, s, l)
 	if refused := (*NotRenewedError)(nil); errors.As(err, &refused) {
 		return 0, refusal.New("the token cannot be renewed: the token is %s", refused.Reason)
 	}

@@ -90,7 +90,7 @@ func (m Minter) ShortenTo(ctx context.Context, s logical.Storage, t *role.Minted
 	if !m.EndsAt(t).After(end) {
 		return nil
 	}
-	err := m.Deviations.Renew(ctx, s, t.ID, t.ExpiresAt, end, m.Now())
+	_, err := m.Deviations.Renew(ctx, s, t.ID, t.ExpiresAt, end, 0, m.Now())
 	if errors.Is(err, ledger.ErrRevoked) {
 		return nil
 	}

@@ -118,18 +118,19 @@ type NotRenewedError struct{ Reason access.Reason }
 
 func (e *NotRenewedError) Error() string { return "the token is " + string(e.Reason) }
 
-// Renew moves the end of a grant that expires at ownEnd by itself. It returns a *NotRenewedError for a grant that is not
-// alive.
-func (t *Tokens) Renew(ctx context.Context, s logical.Storage, grant token.ID, roleID token.RoleID, ownEnd, newEnd time.Time) error {
+// Renew moves the end of the grant of a lease to RenewedUntil, and sets Revision. It returns a *NotRenewedError for a grant
+// that is not alive.
+func (t *Tokens) Renew(ctx context.Context, s logical.Storage, l *Lease) error {
 	now := t.Now()
-	row, _ := t.Inventory.Get(grant) // for the subject, which the lease does not name
-	if dead := t.Life(grant, grant, row.Subject, roleID, ownEnd).Alive(now); dead != access.Good {
+	row, _ := t.Inventory.Get(l.Grant) // for the subject, which the lease does not name
+	if dead := t.Life(l.Grant, l.Grant, row.Subject, l.RoleID, l.ExpiresAt).Alive(now); dead != access.Good {
 		return &NotRenewedError{dead}
 	}
-	err := t.Deviations.Renew(ctx, s, grant, ownEnd, newEnd, now)
+	revision, err := t.Deviations.Renew(ctx, s, l.Grant, l.ExpiresAt, l.RenewedUntil, l.Revision, now)
 	if errors.Is(err, ledger.ErrRevoked) {
 		return &NotRenewedError{access.Revoked}
 	}
+	l.Revision = revision
 	return err
 }
 
