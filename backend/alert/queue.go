@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
-	"golang.org/x/sync/errgroup"
-
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/detect"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/store"
 )
@@ -23,9 +21,6 @@ const (
 
 	// KeepFor is how long a notice waits for a delivery: three days, as in the example of Standard Webhooks.
 	KeepFor = 72 * time.Hour
-
-	// loaders is the number of parallel reads from storage.
-	loaders = 16
 )
 
 // message is a notice that waits, as stored.
@@ -225,12 +220,7 @@ func (as *Alerts) loadQueue(ctx context.Context, s logical.Storage) error {
 		}
 	}
 	q.mu.Unlock()
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(loaders)
-	for _, id := range ids {
-		group.Go(func() error { return as.read(ctx, s, id) })
-	}
-	return group.Wait()
+	return store.Each(ctx, ids, func(ctx context.Context, id string) error { return as.read(ctx, s, id) })
 }
 
 var idForm = regexp.MustCompile(`^[0-9a-f]{24}$`)

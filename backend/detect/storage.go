@@ -13,9 +13,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/hashicorp/vault/sdk/logical"
-	"golang.org/x/sync/errgroup"
-
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/store"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
@@ -34,9 +33,6 @@ const (
 
 	// retryDelay is how long Run waits after a failure.
 	retryDelay = 10 * time.Second
-
-	// loaders is the number of parallel reads from storage.
-	loaders = 16
 
 	// MaxNote is the maximum length of a note, in bytes.
 	MaxNote = 512
@@ -62,12 +58,7 @@ func (d *Detector) Load(ctx context.Context, s logical.Storage, _ time.Time) err
 	if err != nil {
 		return err
 	}
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(loaders)
-	for _, id := range ids {
-		group.Go(func() error { return d.read(ctx, s, id) })
-	}
-	return group.Wait()
+	return store.Each(ctx, ids, func(ctx context.Context, id string) error { return d.read(ctx, s, id) })
 }
 
 // Reload reads an entry that another process has written.

@@ -8,11 +8,9 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
-	"golang.org/x/sync/errgroup"
-)
 
-// loaders is the number of parallel reads from storage.
-const loaders = 16
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/store"
+)
 
 // Load reads the segments of all other processes from storage. Another call brings memory up to date. Memory always has
 // what this process counts.
@@ -31,12 +29,7 @@ func (u *Usage) Load(ctx context.Context, s logical.Storage, _ time.Time) error 
 	names = slices.AppendSeq(names, maps.Keys(u.segments))
 	u.mu.Unlock()
 	slices.Sort(names)
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(loaders)
-	for _, name := range slices.Compact(names) {
-		group.Go(func() error { return u.read(ctx, s, name) })
-	}
-	return group.Wait()
+	return store.Each(ctx, slices.Compact(names), func(ctx context.Context, name string) error { return u.read(ctx, s, name) })
 }
 
 // Reload reads a segment that another process has written.

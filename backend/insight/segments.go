@@ -165,7 +165,7 @@ func (u *Usage) read(ctx context.Context, s logical.Storage, name string) error 
 	if u.owns(name) || name == "" {
 		return nil
 	}
-	reading := &u.reading[name[len(name)-1]%loaders]
+	reading := &u.reading[name[len(name)-1]%readLocks]
 	reading.Lock()
 	defer reading.Unlock()
 	value, err := s.Get(ctx, Prefix+name)

@@ -34,6 +34,9 @@ type Config struct {
 	End func(token.ID) (time.Time, bool)
 }
 
+// readLocks is the number of locks that the reads of segments share.
+const readLocks = 16
+
 // Usage counts the uses of tokens by the ID of their grant. Counting changes memory only. Run writes what has changed,
 // at most one entry a second (writer.go): a crash loses the counts of the last minute. A count is never too high.
 //
@@ -53,8 +56,8 @@ type Usage struct {
 	filling  *segment // the segment that takes rows; nil: none
 	made     int      // number of segments that this process has made
 
-	reading [loaders]sync.Mutex // held while a segment is read; by its name
-	merging sync.RWMutex        // read-held while a batch is counted, held while counts and sequences of another process are merged
+	reading [readLocks]sync.Mutex // held while a segment is read; by its name
+	merging sync.RWMutex          // read-held while a batch is counted, held while counts and sequences of another process are merged
 
 	staleMu   sync.Mutex
 	staleKeys map[string]bool // storage keys that another node wrote

@@ -10,8 +10,7 @@ import (
 
 	"github.com/fxamacker/cbor/v2"
 	"github.com/hashicorp/vault/sdk/logical"
-	"golang.org/x/sync/errgroup"
-
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/store"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
@@ -56,12 +55,8 @@ func (ps *pages[V]) Load(ctx context.Context, s logical.Storage, now time.Time) 
 	if err != nil {
 		return err
 	}
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(loaders)
-	for _, name := range names {
-		group.Go(func() error { return ps.reload(ctx, s, ps.prefix+name, now) })
-	}
-	if err := group.Wait(); err != nil {
+	err = store.Each(ctx, names, func(ctx context.Context, name string) error { return ps.reload(ctx, s, ps.prefix+name, now) })
+	if err != nil {
 		return err
 	}
 	for _, p := range ps.touched() {

@@ -9,7 +9,8 @@ import (
 
 	"github.com/fxamacker/cbor/v2"
 	"github.com/hashicorp/vault/sdk/logical"
-	"golang.org/x/sync/errgroup"
+
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/store"
 )
 
 // Load reads the segments of all other writers from storage. Another call brings memory up to date. Memory always has the
@@ -45,18 +46,13 @@ func (inv *Inventory) load(ctx context.Context, s logical.Storage) error {
 // readAll reads segments, and reports whether storage still had all of them. The caller holds storing.
 func (inv *Inventory) readAll(ctx context.Context, s logical.Storage, names []string) (complete bool, _ error) {
 	var moved atomic.Bool
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(loaders)
-	for _, name := range names {
-		group.Go(func() error {
-			_, there, err := inv.read(ctx, s, name)
-			if !there {
-				moved.Store(true)
-			}
-			return err
-		})
-	}
-	err := group.Wait()
+	err := store.Each(ctx, names, func(ctx context.Context, name string) error {
+		_, there, err := inv.read(ctx, s, name)
+		if !there {
+			moved.Store(true)
+		}
+		return err
+	})
 	return !moved.Load(), err
 }
 

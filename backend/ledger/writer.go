@@ -23,9 +23,6 @@ const (
 
 	// quiet is how long a file must be unchanged before another writer takes the file over.
 	quiet = 24 * time.Hour
-
-	// loaders is the number of parallel reads from storage.
-	loaders = 16
 )
 
 // NewWriter returns a new writer ID. Each process has its own writer ID, and rewrites only keys that contain the ID. So a

@@ -35,9 +35,6 @@ const (
 
 	// maxExpiredKeys is the number of keys that are listed after their secret was dropped.
 	maxExpiredKeys = 1000
-
-	// readers is the number of parallel reads from storage.
-	readers = 16
 )
 
 // A ring is a token.Ring or a token.SigningRing.

@@ -9,8 +9,7 @@ import (
 	"strings"
 
 	"github.com/hashicorp/vault/sdk/logical"
-	"golang.org/x/sync/errgroup"
-
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/store"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
@@ -47,39 +46,39 @@ func (k *keyring[R]) read(ctx context.Context, s logical.Storage, named string) 
 	for _, name := range destroyed {
 		dead[name] = true
 	}
-	keys := make([]*token.Key, len(destroyed)+len(names))
-	shorter := make([]bool, len(keys))
+	stored := slices.Concat(destroyed, names)
+	keys := make([]*token.Key, len(stored))
+	shorter := make([]bool, len(stored))
+	var changing []int // indexes of keys to read
 	k.leftover = nil
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(readers)
-	for i, name := range slices.Concat(destroyed, names) {
+	for i, name := range stored {
 		old := known[name]
 		isDestroyed := i < len(destroyed)
 		switch {
 		case !isDestroyed && dead[name]:
 			k.leftover = append(k.leftover, name)
-			continue
 		case old != nil && name != named && named != allKeys && old.Destroyed == isDestroyed && k.settled(old):
 			keys[i] = old
-			continue
+		default:
+			changing = append(changing, i)
 		}
-		prefix := k.prefix
+	}
+	err = store.Each(ctx, changing, func(ctx context.Context, i int) (err error) {
+		old, prefix, isDestroyed := known[stored[i]], k.prefix, i < len(destroyed)
 		if isDestroyed {
 			prefix = k.destroyed
 		}
-		group.Go(func() (err error) {
-			keys[i], err = readKey(ctx, s, prefix, name)
-			if keys[i] != nil && old != nil {
-				shorter[i] = keys[i].LongestLifetime < old.LongestLifetime
-				keys[i].LongestLifetime = max(keys[i].LongestLifetime, old.LongestLifetime)
-			}
-			if keys[i] != nil && isDestroyed {
-				keys[i].Destroyed, keys[i].Secret = true, nil
-			}
-			return err
-		})
-	}
-	if err := group.Wait(); err != nil {
+		keys[i], err = readKey(ctx, s, prefix, stored[i])
+		if keys[i] != nil && old != nil {
+			shorter[i] = keys[i].LongestLifetime < old.LongestLifetime
+			keys[i].LongestLifetime = max(keys[i].LongestLifetime, old.LongestLifetime)
+		}
+		if keys[i] != nil && isDestroyed {
+			keys[i].Destroyed, keys[i].Secret = true, nil
+		}
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	found := make([]token.Key, 0, len(keys))

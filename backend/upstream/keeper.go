@@ -9,12 +9,12 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/logical"
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/connector"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/role"
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/store"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
@@ -183,18 +183,13 @@ func isUnrevocable(err error) bool { return errors.Is(err, connector.ErrCannotRe
 
 // revokeAll moves tokens to Ending.
 func (k *Keeper) revokeAll(ctx context.Context, tokens []Token) error {
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(loaders)
-	for _, t := range tokens {
-		group.Go(func() error {
-			_, err := k.Tokens.Revoke(ctx, t.ID, k.now())
-			if errors.Is(err, ErrRevoked) {
-				return nil
-			}
-			return err
-		})
-	}
-	return group.Wait()
+	return store.Each(ctx, tokens, func(ctx context.Context, t Token) error {
+		_, err := k.Tokens.Revoke(ctx, t.ID, k.now())
+		if errors.Is(err, ErrRevoked) {
+			return nil
+		}
+		return err
+	})
 }
 
 // Unhold removes a lease from a shared token. The queue revokes a token without holds.

@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 
-	"golang.org/x/sync/errgroup"
-
+	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/store"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )
 
@@ -107,12 +107,7 @@ func (ts *Tokens) difference(ctx context.Context) (map[string]bool, error) {
 }
 
 func (ts *Tokens) reloadAll(ctx context.Context, keys map[string]bool) error {
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(loaders)
-	for key := range keys {
-		group.Go(func() error { return ts.Reload(ctx, key) })
-	}
-	return group.Wait()
+	return store.Each(ctx, slices.Collect(maps.Keys(keys)), ts.Reload)
 }
 
 // stored returns the keys of all tokens and holds in storage.

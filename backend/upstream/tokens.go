@@ -23,9 +23,6 @@ const (
 	// HoldsPrefix is where holds are stored.
 	HoldsPrefix = "hold/"
 
-	// loaders is the number of parallel reads from storage.
-	loaders = 16
-
 	// stripes is the number of locks that the tokens share.
 	stripes = 256
 )
