@@ -28,6 +28,8 @@ const (
 	minListTTL    = time.Second
 	defaultTTL    = time.Minute
 	listRetry     = 5 * time.Second  // between two reads of a list that fail
+	relistRetry   = time.Second / 2  // the same where all lists are read again, for as long as relisting
+	relisting     = 10 * time.Second // how long a failover may take until its status lists can be read
 	listIdle      = 15 * time.Minute // a list that no token needed for so long is dropped
 	listMediaType = "application/statuslist+jwt"
 )
@@ -95,6 +97,8 @@ type listSet struct {
 
 	mu    sync.RWMutex
 	lists map[string]*statusList
+
+	relisted time.Time // when all lists were last due at once
 }
 
 // at returns the list of a URI, and reads the list if it was never read or expired.
@@ -144,6 +148,11 @@ func (s *listSet) fresh(ctx context.Context, l *statusList) error {
 
 // refreshDue reads the lists whose ttl is over, or every list. It returns why lists could not be read, now or before.
 func (s *listSet) refreshDue(ctx context.Context, every bool) error {
+	if every {
+		s.mu.Lock()
+		s.relisted = s.now()
+		s.mu.Unlock()
+	}
 	var failed error
 	for _, l := range s.all() {
 		l.mu.Lock()
@@ -183,7 +192,7 @@ func (s *listSet) all() []*statusList {
 
 func (s *listSet) readLocked(ctx context.Context, l *statusList) error {
 	l.tried = s.now()
-	l.dueAt = l.tried.Add(listRetry)
+	l.dueAt = l.tried.Add(s.retry(l.tried))
 	l.err = s.readNow(context.WithoutCancel(ctx), l)
 	if l.err != nil {
 		l.err = fmt.Errorf("reading the status list %s: %w", l.uri, l.err)
@@ -193,6 +202,16 @@ func (s *listSet) readLocked(ctx context.Context, l *statusList) error {
 		l.dueAt = l.tried.Add(b.ttl)
 	}
 	return nil
+}
+
+// retry returns how long to wait after a failure. Events may have been lost at a failover: the lists have what they said.
+func (s *listSet) retry(now time.Time) time.Duration {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if now.Sub(s.relisted) < relisting {
+		return relistRetry
+	}
+	return listRetry
 }
 
 // listPayload is the payload of a status list (section 5.1 of the draft).

@@ -2,7 +2,6 @@ package verify
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -131,13 +130,14 @@ func (v *vault) feed(ctx context.Context, epoch string, cursor int64) (*feedAnsw
 }
 
 func (v *vault) write(ctx context.Context, path string, body any, into any) error {
-	encoded, err := json.Marshal(body)
-	if err != nil {
+	req := v.client.NewRequest(http.MethodPut, "/v1/"+v.mount+"/"+path)
+	if err := req.SetJSONBody(body); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, v.timeout)
 	defer cancel()
-	resp, err := v.client.Logical().WriteRawWithContext(ctx, v.mount+"/"+path, encoded)
+	// A node that is no longer active redirects: Logical().WriteRaw would lose the body there.
+	resp, err := v.client.RawRequestWithContext(ctx, req) //nolint:staticcheck // see above
 	return decode(resp, err, into)
 }
 

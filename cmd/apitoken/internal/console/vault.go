@@ -159,13 +159,14 @@ func get[T any](ctx context.Context, c *caller, verb, path string, query url.Val
 func put[T any](
 	ctx context.Context, c *caller, limit time.Duration, verb, path string, body map[string]any,
 ) (*answer[T], error) {
-	text, err := json.Marshal(body)
-	if err != nil {
+	req := c.client.NewRequest(http.MethodPut, "/v1/"+path)
+	if err := req.SetJSONBody(body); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	resp, err := c.client.Logical().WriteRawWithContext(ctx, path, text)
+	// A node that is no longer active redirects: Logical().WriteRaw would lose the body there.
+	resp, err := c.client.RawRequestWithContext(ctx, req) //nolint:staticcheck // see above
 	return decode[T](c, verb, path, resp, err)
 }
 
