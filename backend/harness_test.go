@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/helper/testhelpers/schema"
 	"github.com/hashicorp/vault/sdk/logical"
 )
@@ -68,12 +69,20 @@ func (s *storage) Delete(ctx context.Context, key string) error {
 // system is Vault as the engine asks it.
 type system struct {
 	logical.StaticSystemView
-	asked atomic.Int64 // about entities
+	asked atomic.Int64  // about entities
+	state atomic.Uint32 // of replication
+	most  atomic.Int64  // the mount's longest TTL
 
 	mu       sync.Mutex
 	entities map[string]*logical.Entity
 	silent   error // Vault cannot say; nil: it can
 }
+
+func (s *system) ReplicationState() consts.ReplicationState {
+	return consts.ReplicationState(s.state.Load())
+}
+
+func (s *system) MaxLeaseTTL() time.Duration { return time.Duration(s.most.Load()) }
 
 // become changes an entity; nil: it is deleted.
 func (s *system) become(id string, entity *logical.Entity) {
@@ -110,10 +119,12 @@ const (
 func newEngine(t testing.TB) *engine { return mountOn(t, new(storage), newSystem()) }
 
 func newSystem() *system {
-	return &system{
-		StaticSystemView: logical.StaticSystemView{DefaultLeaseTTLVal: mountDefaultTTL, MaxLeaseTTLVal: mountMaxTTL},
+	s := &system{
+		StaticSystemView: logical.StaticSystemView{DefaultLeaseTTLVal: mountDefaultTTL},
 		entities:         map[string]*logical.Entity{entityAnn: {ID: entityAnn, Name: "ann", Metadata: map[string]string{"team": "billing"}}},
 	}
+	s.most.Store(int64(mountMaxTTL))
+	return s
 }
 
 // mountOn starts an engine on storage that another one may have used.

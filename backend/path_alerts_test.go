@@ -318,7 +318,7 @@ func TestAlertsOnAStandby(t *testing.T) {
 	t.Parallel()
 	e := newEngine(t)
 	e.write("alerts/x", data{"url": "https://alerts.example.com/"})
-	e.system.ReplicationStateVal = consts.ReplicationPerformanceStandby
+	e.system.state.Store(uint32(consts.ReplicationPerformanceStandby))
 	standby := mountOn(t, e.storage, e.system)
 	if got := standby.list("alerts/", nil); !slices.Equal(got, []string{"x"}) {
 		t.Errorf("listed are %q", got)

@@ -144,7 +144,7 @@ func TestIntrospectPosition(t *testing.T) {
 	}
 
 	// A standby may be behind: Vault forwards the request if the caller reads the feed.
-	e.system.ReplicationStateVal = consts.ReplicationPerformanceStandby
+	e.system.state.Store(uint32(consts.ReplicationPerformanceStandby))
 	standby := e.restart()
 	if answer := standby.write("introspect", data{"token": c.token}); answer["epoch"] != nil || answer["cursor"] != nil {
 		t.Error(answer)

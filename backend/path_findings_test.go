@@ -395,7 +395,7 @@ func TestFindingsOnAStandby(t *testing.T) {
 	if got := standby.read("config/detection")["shared"]; got != "off" {
 		t.Errorf("on the standby shared is %v", got)
 	}
-	e.system.ReplicationStateVal = consts.ReplicationPerformanceStandby
+	e.system.state.Store(uint32(consts.ReplicationPerformanceStandby))
 	standby = mountOn(t, e.storage, e.system)
 	for path, d := range map[string]data{"findings/" + id: {"note": "y"}, "config/detection": {"shared": "on"}} {
 		if _, err := standby.request(&logical.Request{Operation: logical.UpdateOperation, Path: path, Data: d}); err != logical.ErrReadOnly { //nolint:errorlint // Vault compares so

@@ -326,7 +326,7 @@ func TestMetricsOnAStandby(t *testing.T) {
 	e.write("roles/r", data{"scopes": "a"})
 	c := e.creds("r", nil)
 	e.b.Cleanup(t.Context())
-	e.system.ReplicationStateVal = consts.ReplicationPerformanceStandby
+	e.system.state.Store(uint32(consts.ReplicationPerformanceStandby))
 	standby := mountOn(t, e.storage, e.system)
 	standby.expect("active", c.token, nil)
 	if got := standby.usageOf(c.id); got["uses"] != uint64(0) {

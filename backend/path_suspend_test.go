@@ -143,7 +143,8 @@ func TestSuspendStatic(t *testing.T) {
 func TestSuspendAndEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sys := newSystem()
-		sys.MaxLeaseTTLVal, sys.DefaultLeaseTTLVal = 2*time.Hour, time.Hour
+		sys.most.Store(int64(2 * time.Hour))
+		sys.DefaultLeaseTTLVal = time.Hour
 		e := mountOn(t, new(storage), sys)
 		e.write("roles/reader", data{"scopes": "a", "ttl": "1h", "max_ttl": "1h"})
 		revoked, expired, deleted := e.creds("reader", nil), e.creds("reader", nil), e.creds("reader", nil)

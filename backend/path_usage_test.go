@@ -125,7 +125,7 @@ func TestIntrospectionCounts(t *testing.T) {
 	if top := e.b.Usage.Unknown(9); len(top) != 1 || top[0].Address.String() != "198.51.100.9" || top[0].Refusals != 1 {
 		t.Errorf("unknown tokens came from %v", top)
 	}
-	e.system.ReplicationStateVal = consts.ReplicationPerformanceStandby
+	e.system.state.Store(uint32(consts.ReplicationPerformanceStandby))
 	time.Sleep(1100 * time.Millisecond) // the engine keeps Vault's answer for a second
 	e.expect("active", c.token, at)
 	if got := e.usageOf(c.id); got["uses"] != uint64(3) {

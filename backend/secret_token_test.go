@@ -121,7 +121,7 @@ func TestRenewUnderAShorterRole(t *testing.T) {
 		if lease := e.vaultRenews(c, 2000*time.Hour); lease.Sub(start) != 24*time.Hour || !e.exp(c).Equal(lease) {
 			t.Errorf("the lease ends after %s", lease.Sub(start))
 		}
-		e.system.MaxLeaseTTLVal = 2 * time.Hour
+		e.system.most.Store(int64(2 * time.Hour))
 		if lease := e.vaultRenews(c, 2000*time.Hour); lease.Sub(start) != 2*time.Hour || !e.exp(c).Equal(lease) {
 			t.Errorf("the lease ends after %s", lease.Sub(start))
 		}
