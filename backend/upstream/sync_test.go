@@ -135,6 +135,7 @@ func TestADeletionReadsNoTokensOfOtherConnections(t *testing.T) {
 func TestADamagedEntryStopsNoSearchForOtherTokens(t *testing.T) {
 	s := new(logical.InmemStorage)
 	k := keep(s, 1)
+	k.Timings.Undisturbed = 0
 	var lost []Token
 	for i := range 3 {
 		u := Token{ID: newID(t), State: Creating, ConnectionID: "0", Name: fmt.Sprint(i), CreatedAt: start, EndsAt: start.Add(time.Hour)}

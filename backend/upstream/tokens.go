@@ -61,7 +61,7 @@ type item struct {
 	tries int       // failed tries of the queue in this state
 	note  error     // error of the last try
 
-	searched time.Time // when the queue first searched for the token at the service
+	seen time.Time // when the queue first saw the token in its state, Creating or Lost
 }
 
 // line holds the tokens of one connection.
@@ -130,6 +130,22 @@ func (ts *Tokens) put(ctx context.Context, t *Token) error {
 // announce stores a token that is about to be created.
 func (ts *Tokens) announce(ctx context.Context, t Token) error {
 	defer ts.lock(t.ID)()
+	return ts.put(ctx, &t)
+}
+
+// complete moves a token from Creating to Live, as change does. It reads the token from storage again only if the creation,
+// which began at a time, took so long that the queue of another process may have changed the token.
+func (ts *Tokens) complete(ctx context.Context, id token.ID, began, now time.Time, change func(*Token)) error {
+	if took := now.Sub(began); took < 0 || took >= ts.timings.Undisturbed/2 {
+		_, err := ts.change(ctx, id, Creating, change)
+		return err
+	}
+	defer ts.lock(id)()
+	t, known := ts.Get(id)
+	if !known || t.State != Creating {
+		return ErrRevoked
+	}
+	change(&t)
 	return ts.put(ctx, &t)
 }
 
