@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/detect"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/store"
 )

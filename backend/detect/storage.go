@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/refusal"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/store"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"

@@ -10,6 +10,7 @@ import (
 
 	"github.com/fxamacker/cbor/v2"
 	"github.com/hashicorp/vault/sdk/logical"
+
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/store"
 	"github.com/vault-apitoken/vault-plugin-secrets-apitoken/backend/token"
 )

@@ -77,8 +77,8 @@ func ParseLease(data map[string]any) (*Lease, error) {
 	return l, nil
 }
 
-// RenewLease moves the end of the grant of a lease, sets RenewedUntil and Revision, and returns the TTL of the renewed lease. ttl computes the TTL for the role
-// of the grant. RenewLease refuses a grant that is not alive, and a grant whose role was deleted.
+// RenewLease moves the end of the grant of a lease, sets RenewedUntil and Revision, and returns the TTL of the renewed lease. ttl
+// computes the TTL for the role of the grant. RenewLease refuses a grant that is not alive, and a grant whose role was deleted.
 func (t *Tokens) RenewLease(
 	ctx context.Context, s logical.Storage, l *Lease, ttl func(*role.Role) (time.Duration, error),
 ) (time.Duration, error) {

@@ -219,6 +219,13 @@ func (w *world) failOver(*rand.Rand) {
 	w.lead(nil)
 }
 
+// replace has Vault take the leadership from the active node, which does not notice.
+func (w *world) replace() {
+	w.zombie = w.active
+	w.zombie.replaced.Store(true)
+	w.lead(nil)
+}
+
 // leaveZombie makes another node active while the one before has not noticed.
 func (w *world) leaveZombie(r *rand.Rand) {
 	if w.zombie != nil {
@@ -227,10 +234,8 @@ func (w *world) leaveZombie(r *rand.Rand) {
 		w.zombie = nil
 		return
 	}
-	w.zombie = w.active
-	w.zombie.replaced.Store(true)
+	w.replace()
 	w.doubtFindings()
-	w.lead(nil)
 	if r.IntN(2) == 0 {
 		w.zombie.storage.set(readOnly)
 	}

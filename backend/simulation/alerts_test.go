@@ -25,9 +25,7 @@ func diesAlerting(w *world) {
 func alertOfReplaced(w *world) {
 	g := w.issueFrom(w.active, "opaque", "", nil)
 	w.advance(5 * time.Second)
-	w.zombie = w.active
-	w.lead(nil)
-	w.zombie.replaced.Store(true)
+	w.replace()
 	w.takeOver(plan{})
 	w.pager.mu.Lock()
 	w.pager.down = true

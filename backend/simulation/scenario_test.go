@@ -342,10 +342,8 @@ func deletionInterrupted(w *world) {
 	w.active.storage.schedule(plan{failAt: 2, failFor: 3})
 	w.disconnect(w.active, w.model.connection.current(), true)
 	w.active.storage.schedule(plan{})
-	w.zombie = w.active
-	w.zombie.replaced.Store(true)
+	w.replace()
 	w.zombie.storage.set(readOnly)
-	w.lead(nil)
 	time.Sleep(30 * time.Second)
 	w.takeOver(plan{failAt: 1, failFor: 20})
 	w.advance(5 * time.Minute)

@@ -19,10 +19,8 @@ func suspendedAtTwo(w *world) {
 		signed := w.issueFrom(w.active, "signed", entities[1], nil)
 		s, by := of(g)
 		w.advance(5 * time.Second)
-		replaced := w.active
-		replaced.replaced.Store(true)
-		w.zombie = replaced
-		w.lead(nil)
+		w.replace()
+		replaced := w.zombie
 		w.takeOver(plan{})
 		for _, step := range []struct {
 			n    *node
