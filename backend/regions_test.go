@@ -133,7 +133,7 @@ func TestRegionOfAnAddress(t *testing.T) {
 
 		// Other fields can be changed while the file is gone. The field itself cannot.
 		e.write("config", data{"environment": "production"})
-		e.refused(logical.UpdateOperation, "config", data{"geoip_database": path}, "geoip_database: stat "+path+": no such file or directory")
+		e.refused(logical.UpdateOperation, "config", data{"geoip_database": path}, "geoip_database: stat "+path+": no such file or directory; the file must be on each node of Vault")
 		e.refused(logical.UpdateOperation, "config", data{"geoip_database": "country.mmdb"}, "geoip_database: must be an absolute path")
 		e.write("config", data{"geoip_database": ""})
 		e.expect("region_not_allowed", us.token, data{"client_ip": "192.0.2.1"})

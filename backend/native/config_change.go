@@ -109,7 +109,7 @@ func (c *Config) changeGeoIPDatabase(path string) error {
 		return nil
 	}
 	if err := geoip.Check(path); err != nil {
-		return refusal.Field("geoip_database", "%s", err)
+		return refusal.Field("geoip_database", "%s; the file must be on each node of Vault", err)
 	}
 	return nil
 }
