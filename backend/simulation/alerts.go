@@ -130,7 +130,10 @@ func (p *pager) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	case late, muchLater:
 		if !p.world.calm.Load() {
-			time.Sleep(map[fault]time.Duration{late: 3 * time.Second, muchLater: 20 * time.Second}[do])
+			select {
+			case <-time.After(map[fault]time.Duration{late: 3 * time.Second, muchLater: 20 * time.Second}[do]):
+			case <-p.done: // the world ends
+			}
 		}
 	}
 	p.take(r.Header.Get("webhook-id"))
@@ -215,11 +218,8 @@ func (w *world) misuseOf(n *node, g *grant) {
 	for _, id := range g.ids {
 		p.misused[grantID(id)] = g
 	}
-	if p.modes["suspend"] {
-		g.suspended.suspends = append(g.suspended.suspends, &request{at: n, begun: w.stamp()})
-	}
-	if p.modes["revoke"] {
-		g.doubtful = true
+	for mode := range p.modes {
+		w.mayRespond(n, g, mode)
 	}
 	p.mu.Unlock()
 	w.mu.Unlock()
@@ -230,15 +230,34 @@ func (w *world) misuseOf(n *node, g *grant) {
 	w.say("misuse of grant %d reported to node %d: %s", g.n, n.n, a)
 }
 
+// mayRespond notes that the engine may respond to the misuse of a grant from now on. The caller holds mu.
+func (w *world) mayRespond(n *node, g *grant, mode string) {
+	switch mode {
+	case "suspend":
+		g.suspended.suspends = append(g.suspended.suspends, &request{at: n, begun: w.stamp()})
+	case "revoke":
+		g.doubtful = true
+	}
+}
+
 // tuneAlerts changes what the engine does about misuse, or the secret that signs alerts.
 func (w *world) tuneAlerts(r *rand.Rand) {
 	p := w.pager
 	switch r.IntN(2) {
 	case 0:
 		mode := []string{"on", "suspend", "revoke"}[r.IntN(3)]
+		w.mu.Lock()
 		p.mu.Lock()
 		p.modes[mode] = true // and, for what comes late, all earlier modes
+		misused := make(map[*grant]bool)
+		for _, g := range p.misused {
+			misused[g] = true
+		}
+		for g := range misused { // a response that failed is repeated in the mode of today
+			w.mayRespond(w.active, g, mode)
+		}
 		p.mu.Unlock()
+		w.mu.Unlock()
 		a := w.asks(logical.UpdateOperation, "config/detection", map[string]any{"proof_failed": mode})
 		w.say("proof_failed: %s: %s", mode, a)
 	case 1:
