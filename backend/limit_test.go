@@ -190,6 +190,25 @@ func TestMaxTokensAndEndedStaticTokens(t *testing.T) {
 	})
 }
 
+// A shared token whose row a crash has lost counts from when it is given again, also if the live tokens were counted just before.
+func TestMaxTokensAndASharedTokenWhoseRowIsLost(t *testing.T) {
+	e := onShelf(t, newShelf(t))
+	e.write("roles/reader", data{"max_tokens": 2})
+	for range 2 {
+		e.revokeLease(e.creds("reader", nil))
+	}
+	e = e.restart() // the rows of revoked tokens are stored: from here on the live tokens are counted
+	e.write("roles/reader", data{"reuse": "10m", "params": data{"books": "a"}})
+	e.creds("reader", nil)
+	next := mountOn(t, e.storage, e.system) // the row of the token is not stored
+	for _, books := range []string{"b", "a"} {
+		next.write("roles/reader", data{"params": data{"books": books}})
+		next.creds("reader", nil)
+	}
+	next.write("roles/reader", data{"params": data{"books": "c"}})
+	next.refused(logical.ReadOperation, "creds/reader", nil, full)
+}
+
 // A shared token counts if its first requester hangs up, since others get the same token.
 func TestMaxTokensAndASharedTokenWhoseFirstRequesterHangsUp(t *testing.T) {
 	s := newShelf(t)

@@ -105,6 +105,7 @@ func (m *Mount) issueUpstream(ctx context.Context, _ logical.Storage, st *State,
 	made, err := m.Upstreams.Issue(ctx, &upstream.IssueRequest{
 		Role: r, MountPoint: q.MountPoint, Subject: q.EntityID, DisplayName: q.DisplayName, Now: now, End: now.Add(ttl),
 		Inventory: st.Inventory, Reserve: func() (*role.Place, error) { return m.Reserve(st, r) },
+		Restore: func(add func()) { m.World.Limits.Restore(r.ID, add) },
 	})
 	m.FlushSoon() // a token may be in the inventory that this requester did not get
 	if err != nil {

@@ -36,17 +36,7 @@ type Place struct {
 // Reserve reserves a place for a token of a role. Reserve rejects the request if max_tokens are alive or being made. rows
 // returns the number of the role's rows in the inventory, at least the number of live tokens; live counts the live tokens.
 func (l *Limits) Reserve(r *Role, rows, live func() int, now time.Time) (*Place, error) {
-	l.mu.Lock()
-	if l.roles == nil {
-		l.roles = make(map[token.RoleID]*limit)
-	}
-	of := l.roles[r.ID]
-	if of == nil {
-		of = new(limit)
-		l.roles[r.ID] = of
-	}
-	l.mu.Unlock()
-
+	of := l.of(r.ID)
 	of.mu.Lock()
 	defer of.mu.Unlock()
 	if r.MaxTokens > 0 && rows()+of.reserved >= r.MaxTokens {
@@ -60,6 +50,31 @@ func (l *Limits) Reserve(r *Role, rows, live func() int, now time.Time) (*Place,
 	}
 	of.reserved++
 	return &Place{of}, nil
+}
+
+// of returns the count of a role.
+func (l *Limits) of(id token.RoleID) *limit {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.roles == nil {
+		l.roles = make(map[token.RoleID]*limit)
+	}
+	of := l.roles[id]
+	if of == nil {
+		of = new(limit)
+		l.roles[id] = of
+	}
+	return of
+}
+
+// Restore calls add, which adds a token of a role to the inventory again after a crash lost the row. The token has no place:
+// the next Reserve counts again.
+func (l *Limits) Restore(id token.RoleID, add func()) {
+	of := l.of(id)
+	of.mu.Lock()
+	defer of.mu.Unlock()
+	add()
+	of.countedAt = time.Time{}
 }
 
 // Forget drops the count of a role that was deleted.

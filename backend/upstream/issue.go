@@ -32,6 +32,10 @@ type IssueRequest struct {
 	// Reserve reserves a place below the role's max_tokens. Issue calls Reserve before it makes a token, and not if it
 	// gives a shared token again. Mint does not call Reserve.
 	Reserve func() (*role.Place, error)
+
+	// Restore has Reserve count the token that add adds to the inventory. Issue calls Restore when it gives a shared token
+	// again whose row a crash lost. Mint does not call Restore.
+	Restore func(add func())
 }
 
 // shared reports whether others may get the same token.
@@ -175,7 +179,7 @@ func (k *Keeper) share(ctx context.Context, c *Ready, q *IssueRequest) (*Minted,
 			return nil, errors.Join(&connector.Error{Message: "the service created a token that has already expired"}, k.Unhold(ctx, t.ID, name))
 		}
 		if _, listed := q.Inventory.Get(t.ID); !listed { // a crash lost the row
-			k.list(q, &t)
+			q.Restore(func() { k.list(q, &t) })
 		}
 		return &Minted{Token: t, Hold: name, End: end}, nil
 	}
