@@ -153,7 +153,7 @@ func (ts *Tokens) complete(ctx context.Context, id token.ID, began, now time.Tim
 // ErrRevoked if the token is no longer in that state, or is gone.
 func (ts *Tokens) change(ctx context.Context, id token.ID, state State, change func(*Token)) (Token, error) {
 	defer ts.lock(id)()
-	if t, known := ts.Get(id); known && t.State != state {
+	if t, known := ts.Get(id); known && t.State != state && t.State != Creating {
 		return Token{}, ErrRevoked
 	}
 	t, err := ts.reread(ctx, id)
@@ -184,10 +184,10 @@ func (ts *Tokens) reread(ctx context.Context, id token.ID) (Token, error) {
 	return *t, nil
 }
 
-// recall returns a token from memory. It reads an unknown token from storage, since another process may have created the
-// token. It returns ErrRevoked if there is none. The caller has locked the token.
+// recall returns a token from memory. It reads an unknown token from storage, and a token that is Creating, since another
+// process may have created the token. It returns ErrRevoked if there is none. The caller has locked the token.
 func (ts *Tokens) recall(ctx context.Context, id token.ID) (Token, error) {
-	if t, known := ts.Get(id); known {
+	if t, known := ts.Get(id); known && t.State != Creating {
 		return t, nil
 	}
 	return ts.reread(ctx, id)
@@ -203,8 +203,8 @@ func (ts *Tokens) Find(ctx context.Context, id token.ID) (_ Token, known bool, _
 	return t, err == nil, err
 }
 
-// Revoke moves a token to Ending, and returns the token. It reads only an unknown token from storage: Ending is right
-// whatever another process did to a known token. It returns ErrRevoked if there is no token.
+// Revoke moves a token to Ending, and returns the token. It reads a token from storage only if the token is unknown or Creating:
+// Ending is right whatever another process did to any other token. It returns ErrRevoked if there is no token.
 func (ts *Tokens) Revoke(ctx context.Context, id token.ID, now time.Time) (Token, error) {
 	defer ts.lock(id)()
 	t, err := ts.recall(ctx, id)
