@@ -22,6 +22,7 @@ const (
 	muchLater        // it is done only when the client has given up
 	nonsense         // it is done, and the answer makes no sense
 	limited          // 429 with Retry-After
+	slow             // it is done, and the answer takes most of a second
 	twice            // it is done, the connection is cut, and somebody on the way repeats what makes something
 	faultCount
 )
@@ -66,6 +67,8 @@ func (s *service) answer(w http.ResponseWriter, r *http.Request, do fault, serve
 		silently()
 		w.WriteHeader(500)
 		return
+	case slow:
+		s.wait(700 * time.Millisecond)
 	case late:
 		s.wait(3 * time.Second)
 	case muchLater:
