@@ -52,7 +52,6 @@ func TestScenario(t *testing.T) {
 		{"dies-alerting", native, nil, diesAlerting},
 		{"alert-of-a-replaced-node", native, nil, alertOfReplaced},
 		{"deletion-interrupted-and-replaced", full, nil, deletionInterrupted},
-		{"taken-over-while-creating", full, nil, takenOverWhileCreating},
 		{"budgets", full, nil, budgets},
 		{"usage-kept", native, nil, usageKept},
 	} {
@@ -350,31 +349,6 @@ func deletionInterrupted(w *world) {
 	w.advance(5 * time.Minute)
 	w.stop(w.zombie)
 	w.zombie = nil
-}
-
-// A node takes over while the node before is creating a token at a slow service, and soon has to revoke the lease of the token.
-func takenOverWhileCreating(w *world) {
-	w.service.mu.Lock()
-	w.service.faults = []fault{slow}
-	w.service.mu.Unlock()
-	n := w.active
-	var made *grant
-	w.flying.Go(func() { made = w.issueFrom(n, "upstream", "", nil) })
-	time.Sleep(100 * time.Millisecond)
-	w.replace()
-	w.takeOver(plan{})
-	w.flying.Wait()
-	if made == nil {
-		w.broken(0, "the replaced node has issued nothing")
-		return
-	}
-	w.revokeLease(w.active, made.lease)
-	w.failOver(nil)
-	w.takeOver(plan{})
-	w.checkAll(w.active)
-	if n := len(w.service.live(false)); n > 0 {
-		w.broken(2, "%d tokens are alive at the service after the revocation", n)
-	}
 }
 
 // A static role serves a token that has expired.

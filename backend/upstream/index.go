@@ -31,7 +31,7 @@ func (ts *Tokens) show(id token.ID, t *Token) {
 		ts.countSubjects(id, i, 1)
 	}
 	if old != nil && old.State == t.State {
-		i.tries, i.note, i.seen = old.tries, old.note, old.seen
+		i.tries, i.note, i.searched = old.tries, old.note, old.searched
 	}
 	ts.link(id, i)
 	at := i.at

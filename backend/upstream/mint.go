@@ -36,7 +36,6 @@ func (k *Keeper) tryMint(ctx context.Context, c *Ready, q *IssueRequest) (*Minte
 	if err != nil {
 		return nil, err
 	}
-	began := k.now() // before the token is stored, so that no queue can have seen the token earlier
 	k.Tokens.claimNew(id)
 	defer k.Tokens.release(id)
 	if err := k.Tokens.announce(ctx, Token{
@@ -74,7 +73,7 @@ func (k *Keeper) tryMint(ctx context.Context, c *Ready, q *IssueRequest) (*Minte
 		}
 	}
 	announced, _ := k.Tokens.Get(id)
-	err = k.Tokens.complete(ctx, id, began, k.now(), take)
+	_, err = k.Tokens.change(ctx, id, Creating, take)
 	switch {
 	case (err == nil || errors.Is(err, ErrRevoked)) && (k.Connections.deleted(c.ID) || k.roleDeleted(q.Role.ID)):
 		err = &connector.Error{Message: "the role or its connection was deleted meanwhile"}

@@ -17,10 +17,6 @@ type Timings struct {
 	// Settle is how long to keep searching for a token after its create call timed out.
 	Settle time.Duration
 
-	// Undisturbed is how long the queue leaves a token alone that a process may be creating, from when the queue first saw
-	// the token. A process that completes a creation sooner need not read the token from storage again.
-	Undisturbed time.Duration
-
 	// Grace is how long the queue waits after a lease's end before it revokes the token without a request from Vault.
 	// If the plugin is killed after storing the token and before answering, Vault has no lease and never asks.
 	Grace time.Duration
@@ -39,7 +35,7 @@ type Timings struct {
 
 // DefaultTimings are the timings in production.
 var DefaultTimings = Timings{
-	Settle: time.Minute, Undisturbed: 2 * time.Second, Grace: 30 * time.Second,
+	Settle: time.Minute, Grace: 30 * time.Second,
 	Interval: time.Second, Longest: time.Minute, Sync: 5 * time.Minute, FirstBackoff: time.Second, LongestBackoff: 5 * time.Minute,
 }
 

@@ -158,10 +158,6 @@ func (r *run) search(ctx context.Context, lost []Token) error {
 			r.Tokens.release(t.ID) // storage has failed
 			continue
 		}
-		if at := r.undisturbed(&t); !at.IsZero() {
-			r.Tokens.rest(t.ID, at, errWait)
-			continue
-		}
 		switch now, err := r.Tokens.lose(ctx, t); {
 		case errors.Is(err, ErrRevoked): // another process has completed the creation
 			r.Tokens.release(t.ID)
@@ -190,18 +186,6 @@ func (r *run) search(ctx context.Context, lost []Token) error {
 		}
 	}
 	return failed
-}
-
-// undisturbed returns until when a token must be left alone, since another process may be creating the token; zero: not at all.
-func (r *run) undisturbed(t *Token) (until time.Time) {
-	now := r.now()
-	if t.State == Creating {
-		until = r.Tokens.seenSince(t.ID, now).Add(r.Timings.Undisturbed)
-	}
-	if !until.After(now) {
-		return time.Time{}
-	}
-	return until
 }
 
 // find returns the tokens that exist at the service, by name.
@@ -253,7 +237,7 @@ func (r *run) settleLost(ctx context.Context, t *Token, found []connector.Token,
 	}
 	// The interrupted call may still reach the service, and a proxy may repeat the call. The service may list new tokens
 	// late. The wait counts from this process's first search, since the clock of the process that called may differ.
-	if now.Sub(r.Tokens.seenSince(t.ID, now)) < r.Timings.Settle+r.c.Service.Client.Timeout() {
+	if now.Sub(r.Tokens.searchedSince(t.ID, now)) < r.Timings.Settle+r.c.Service.Client.Timeout() {
 		return errWait
 	}
 	return r.Tokens.Forget(ctx, t.ID)

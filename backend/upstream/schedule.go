@@ -122,18 +122,19 @@ func (ts *Tokens) tries(id token.ID) int {
 	return 0
 }
 
-// seenSince returns when this process first saw a token in its state, Creating or Lost. The first call returns now.
-func (ts *Tokens) seenSince(id token.ID, now time.Time) time.Time {
+// searchedSince returns when this process first searched for a token whose creation was interrupted. The first call
+// returns now.
+func (ts *Tokens) searchedSince(id token.ID, now time.Time) time.Time {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
 	i := ts.all[id]
 	if i == nil {
 		return now
 	}
-	if i.seen.IsZero() {
-		i.seen = now
+	if i.searched.IsZero() {
+		i.searched = now
 	}
-	return i.seen
+	return i.searched
 }
 
 // wakeAll makes all resting tokens of a connection due now.

@@ -135,7 +135,6 @@ func TestADeletionReadsNoTokensOfOtherConnections(t *testing.T) {
 func TestADamagedEntryStopsNoSearchForOtherTokens(t *testing.T) {
 	s := new(logical.InmemStorage)
 	k := keep(s, 1)
-	k.Timings.Undisturbed = 0
 	var lost []Token
 	for i := range 3 {
 		u := Token{ID: newID(t), State: Creating, ConnectionID: "0", Name: fmt.Sprint(i), CreatedAt: start, EndsAt: start.Add(time.Hour)}
@@ -220,27 +219,6 @@ func TestDiscover(t *testing.T) {
 	}
 	if _, known, err := k.Tokens.Discover(t.Context(), "nobody's"); known || err != nil {
 		t.Error("a text of nobody:", known, err)
-	}
-}
-
-// A token that another process has made Live since this process read it as Creating is revoked and renewed as a Live token.
-func TestAChangeOfATokenThatAnotherProcessHasCompleted(t *testing.T) {
-	k, other := pair(t)
-	for what, change := range map[string]func(token.ID) error{
-		"revoke": func(id token.ID) error { _, err := k.Tokens.Revoke(t.Context(), id, start); return err },
-		"change": func(id token.ID) error {
-			_, err := k.Tokens.change(t.Context(), id, Live, func(u *Token) { u.State = Ending })
-			return err
-		},
-	} {
-		created := live(t, other, func(u *Token) { u.State = Creating })
-		k.load(t)
-		if err := other.Tokens.complete(t.Context(), created, start, start, func(u *Token) { u.State = Live }); err != nil {
-			t.Fatal(err)
-		}
-		if err := change(created); err != nil || k.stateOf(t, created) != Ending {
-			t.Errorf("%s: %v, and the token is %s", what, err, k.stateOf(t, created))
-		}
 	}
 }
 

@@ -61,7 +61,7 @@ type item struct {
 	tries int       // failed tries of the queue in this state
 	note  error     // error of the last try
 
-	seen time.Time // when the queue first saw the token in its state, Creating or Lost
+	searched time.Time // when the queue first searched for the token at the service
 }
 
 // line holds the tokens of one connection.
@@ -133,22 +133,6 @@ func (ts *Tokens) announce(ctx context.Context, t Token) error {
 	return ts.put(ctx, &t)
 }
 
-// complete moves a token from Creating to Live, as change does. It reads the token from storage again only if the creation,
-// which began at a time, took so long that the queue of another process may have changed the token.
-func (ts *Tokens) complete(ctx context.Context, id token.ID, began, now time.Time, change func(*Token)) error {
-	if took := now.Sub(began); took < 0 || took >= ts.timings.Undisturbed/2 {
-		_, err := ts.change(ctx, id, Creating, change)
-		return err
-	}
-	defer ts.lock(id)()
-	t, known := ts.Get(id)
-	if !known || t.State != Creating {
-		return ErrRevoked
-	}
-	change(&t)
-	return ts.put(ctx, &t)
-}
-
 // change changes and stores a token that is in a state. The change is based on the stored token. change returns
 // ErrRevoked if the token is no longer in that state, or is gone.
 func (ts *Tokens) change(ctx context.Context, id token.ID, state State, change func(*Token)) (Token, error) {
@@ -184,8 +168,8 @@ func (ts *Tokens) reread(ctx context.Context, id token.ID) (Token, error) {
 	return *t, nil
 }
 
-// recall returns a token from memory. It reads an unknown token from storage, and a token that is Creating, since another
-// process may have created the token. It returns ErrRevoked if there is none. The caller has locked the token.
+// recall returns a token from memory. It reads an unknown token from storage, since another process may have created the
+// token. It returns ErrRevoked if there is none. The caller has locked the token.
 func (ts *Tokens) recall(ctx context.Context, id token.ID) (Token, error) {
 	if t, known := ts.Get(id); known && t.State != Creating {
 		return t, nil
@@ -203,8 +187,8 @@ func (ts *Tokens) Find(ctx context.Context, id token.ID) (_ Token, known bool, _
 	return t, err == nil, err
 }
 
-// Revoke moves a token to Ending, and returns the token. It reads a token from storage only if the token is unknown or Creating:
-// Ending is right whatever another process did to any other token. It returns ErrRevoked if there is no token.
+// Revoke moves a token to Ending, and returns the token. It reads only an unknown token from storage: Ending is right
+// whatever another process did to a known token. It returns ErrRevoked if there is no token.
 func (ts *Tokens) Revoke(ctx context.Context, id token.ID, now time.Time) (Token, error) {
 	defer ts.lock(id)()
 	t, err := ts.recall(ctx, id)
