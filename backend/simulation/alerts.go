@@ -248,13 +248,11 @@ func (w *world) tuneAlerts(r *rand.Rand) {
 		mode := []string{"on", "suspend", "revoke"}[r.IntN(3)]
 		w.mu.Lock()
 		p.mu.Lock()
-		p.modes[mode] = true // and, for what comes late, all earlier modes
-		misused := make(map[*grant]bool)
-		for _, g := range p.misused {
-			misused[g] = true
-		}
-		for g := range misused { // a response that failed is repeated in the mode of today
-			w.mayRespond(w.active, g, mode)
+		p.modes[mode] = true               // and, for what comes late, all earlier modes
+		for _, g := range w.model.grants { // a response that failed is repeated in the mode of today
+			if len(g.ids) > 0 && p.misused[grantID(g.ids[0])] == g {
+				w.mayRespond(w.active, g, mode)
+			}
 		}
 		p.mu.Unlock()
 		w.mu.Unlock()

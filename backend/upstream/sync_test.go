@@ -222,6 +222,27 @@ func TestDiscover(t *testing.T) {
 	}
 }
 
+// A token that another process has made Live since this process read it as Creating is revoked and changed as a Live token.
+func TestAChangeOfATokenThatAnotherProcessHasCompleted(t *testing.T) {
+	k, other := pair(t)
+	for what, change := range map[string]func(token.ID) error{
+		"revoke": func(id token.ID) error { _, err := k.Tokens.Revoke(t.Context(), id, start); return err },
+		"change": func(id token.ID) error {
+			_, err := k.Tokens.change(t.Context(), id, Live, func(u *Token) { u.State = Ending })
+			return err
+		},
+	} {
+		created := live(t, other, func(u *Token) { u.State = Creating })
+		k.load(t)
+		if _, err := other.Tokens.change(t.Context(), created, Creating, func(u *Token) { u.State = Live }); err != nil {
+			t.Fatal(err)
+		}
+		if err := change(created); err != nil || k.stateOf(t, created) != Ending {
+			t.Errorf("%s: %v, and the token is %s", what, err, k.stateOf(t, created))
+		}
+	}
+}
+
 // A text that is no token costs one listing, whatever storage holds.
 func TestDiscoverReadsOnlyWhatMemoryLacks(t *testing.T) {
 	s := new(readsOf)

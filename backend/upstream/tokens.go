@@ -168,8 +168,8 @@ func (ts *Tokens) reread(ctx context.Context, id token.ID) (Token, error) {
 	return *t, nil
 }
 
-// recall returns a token from memory. It reads an unknown token from storage, since another process may have created the
-// token. It returns ErrRevoked if there is none. The caller has locked the token.
+// recall returns a token from memory. It reads an unknown token from storage, and a token that memory has as Creating: another
+// process may have created the token. It returns ErrRevoked if there is none. The caller has locked the token.
 func (ts *Tokens) recall(ctx context.Context, id token.ID) (Token, error) {
 	if t, known := ts.Get(id); known && t.State != Creating {
 		return t, nil
@@ -187,8 +187,8 @@ func (ts *Tokens) Find(ctx context.Context, id token.ID) (_ Token, known bool, _
 	return t, err == nil, err
 }
 
-// Revoke moves a token to Ending, and returns the token. It reads only an unknown token from storage: Ending is right
-// whatever another process did to a known token. It returns ErrRevoked if there is no token.
+// Revoke moves a token to Ending, and returns the token. It reads storage only as recall does: Ending is right whatever another
+// process did to any other token. It returns ErrRevoked if there is no token.
 func (ts *Tokens) Revoke(ctx context.Context, id token.ID, now time.Time) (Token, error) {
 	defer ts.lock(id)()
 	t, err := ts.recall(ctx, id)
